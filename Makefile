@@ -1,0 +1,181 @@
+# Run `make help` for what there is to make. Needs Go 1.26, bash and git; `make test` also needs gcc.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# go uses every core within one target already: targets side by side would only fight over them.
+.NOTPARALLEL:
+
+# ---- What can be set on the command line ----------------------------------------------------------
+
+# The image's name and tag, in the archive and in the rendered manifests.
+IMAGE ?= localhost/metrics-server:dev
+# The platforms of `make image`, separated by commas.
+PLATFORMS ?= linux/$(shell go env GOARCH)
+# How long `make fuzz` gives to each fuzz target.
+FUZZTIME ?= 30s
+# The benchmarks that `make bench` runs, a regular expression.
+BENCH ?= .
+# Flags added to `make bench`: BENCHFLAGS='-count=10 -cpu=1'.
+BENCHFLAGS ?=
+# Flags added to every `go test`: TESTFLAGS='-v -run TestX'.
+TESTFLAGS ?=
+# Empty to test without the race detector where there is no C compiler.
+RACE ?= -race
+# A directory with kube-apiserver and etcd; if empty, they are built once and kept in the user's cache.
+KUBE_ASSETS_DIR ?=
+
+# ---- Fixed ----------------------------------------------------------------------------------------
+
+BIN := bin/metrics-server
+DIST := dist
+# Each hack/ tool is a module of its own, so that the product's go.mod stays small.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod))
+# hack/tools has no code of its own, and go vet takes that for an error.
+CODE_MODULES := $(filter-out hack/tools,$(MODULES))
+# Tools are pinned in hack/tools/go.mod and kept in Go's build cache. The path is absolute because
+# the linter is also run inside the other modules.
+TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
+# Written by `make generate`.
+GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md)
+# The stamp is our own (hack/ldflags.sh), so that a tarball without git metadata builds as well.
+BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
+
+##@ Every day
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*## "; print "Usage: make TARGET [NAME=VALUE ...]"} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Settings'
+	@awk '/^# / {text = text substr($$0, 2)} \
+	  /^[A-Z_]+ \?=/ {name = $$1; sub(/^[^=]*= */, ""); printf "  %-18s%s [%s]\n", name, text, $$0} \
+	  !/^# / {text = ""} \
+	  /^# ---- Fixed/ {exit}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## Build the static binary bin/metrics-server.
+	CGO_ENABLED=0 go build $(BUILDFLAGS) -o $(BIN) ./cmd/metrics-server
+
+.PHONY: test
+test: test-unit test-integration ## Run every test: unit, fuzz seeds, integration, with the race detector.
+
+# -count=1, because the tests in hack/ read files of other modules, which Go's cache of test results does
+# not watch.
+.PHONY: test-unit
+test-unit: race-support ## Run the tests that need nothing but Go.
+	go test $(RACE) $(TESTFLAGS) ./...
+	for m in $(filter-out .,$(CODE_MODULES)); do (echo "== $$m"; cd $$m && go test -count=1 $(TESTFLAGS) ./...); done
+
+.PHONY: test-integration
+test-integration: race-support ## Run the tests against a real kube-apiserver and etcd.
+	dir='$(KUBE_ASSETS_DIR)'; \
+	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
+	KUBE_ASSETS_DIR=$$dir go test $(RACE) $(TESTFLAGS) -tags integration ./test/integration/...
+
+.PHONY: race-support
+race-support:
+	@[[ -z '$(RACE)' ]] || { \
+	  cc=$$(go env CC); \
+	  if [[ $$(go env CGO_ENABLED) != 1 ]] || ! command -v $${cc%% *} >/dev/null; then \
+	    echo "The race detector needs cgo and a C compiler ($$cc): install gcc (Debian: apt-get install gcc libc6-dev)" >&2; \
+	    echo "and leave CGO_ENABLED unset, or test without it: make test RACE=" >&2; \
+	    exit 1; \
+	  fi; }
+
+.PHONY: fmt
+fmt: ## Format the Go code of every module.
+	$(TOOL) golangci-lint fmt
+
+.PHONY: generate
+generate: ## Write the generated files anew.
+	go generate ./...
+	go test ./pkg/app -run '^TestFlagsDoc$$' -update
+
+.PHONY: clean
+clean: ## Remove what the other targets made in this tree (caches are left).
+	rm -rf bin $(DIST) coverage.out
+
+##@ Checks
+
+.PHONY: verify
+verify: verify-format verify-tidy verify-generated verify-vet lint verify-repository verify-manifests ## Run every check that is not a test of behaviour.
+
+.PHONY: lint
+lint: ## Run golangci-lint in every module.
+	for m in $(CODE_MODULES); do (echo "== $$m"; cd $$m && $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: verify-format
+verify-format: ## Check that the code is formatted.
+	@diff=$$($(TOOL) golangci-lint fmt --diff); \
+	[[ -z $$diff ]] || { echo "$$diff"; echo 'Not formatted: run `make fmt`.' >&2; exit 1; }
+
+.PHONY: verify-vet
+verify-vet: ## Run go vet in every module, and on the tests that have a build tag.
+	for m in $(CODE_MODULES); do (echo "== $$m"; cd $$m && go vet ./...); done
+	go vet -tags integration ./test/...
+
+.PHONY: verify-tidy
+verify-tidy: ## Check that every module's go.mod and go.sum are tidy.
+	for m in $(MODULES); do (echo "== $$m"; cd $$m && go mod tidy -diff); done
+
+.PHONY: verify-generated
+verify-generated: ## Check that the generated files are up to date.
+	@old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+	tar cf - $(GENERATED) | tar xf - -C "$$old"; \
+	$(MAKE) --no-print-directory generate; \
+	stale=0; \
+	for f in $(GENERATED); do diff -u "$$old/$$f" $$f || stale=1; done; \
+	[[ $$stale == 0 ]] || { echo 'Generated files were out of date and are written anew: commit them.' >&2; exit 1; }
+
+.PHONY: verify-repository
+verify-repository: ## Check import direction, package docs and the licences of dependencies.
+	go test -count=1 ./test/repository
+
+.PHONY: verify-manifests
+verify-manifests: ## Check that deploy/ renders, and what it renders to.
+	cd hack/manifests && go test -count=1 .
+
+##@ Try it
+
+.PHONY: demo
+demo: ## Bring up a real cluster on this machine, deploy, and show kubectl top.
+	cd hack/cluster && go run . demo
+
+.PHONY: demo-down
+demo-down: ## End the demo and remove all it left.
+	cd hack/cluster && go run . down
+
+##@ Release
+
+.PHONY: image
+image: ## Build the image without Docker, as an archive that `ctr images import` takes.
+	mkdir -p $(DIST)
+	cd hack/image && go run . -o $(CURDIR)/$(DIST)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS)
+
+.PHONY: manifests
+manifests: ## Render deploy/ into one-file manifests in dist/.
+	cd hack/manifests && go run . -o $(CURDIR)/$(DIST) -image $(IMAGE)
+
+##@ Measure
+
+.PHONY: bench
+bench: ## Run the benchmarks.
+	go test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) ./...
+
+.PHONY: cover
+cover: ## Measure the unit tests' coverage: by function, and coverage.out for `go tool cover -html`.
+	go test -coverprofile=coverage.out -coverpkg=./pkg/... ./...
+	go tool cover -func=coverage.out
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME.
+	go test -list '^Fuzz' ./... \
+	  | awk '/^Fuzz/ {name[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, name[i]; n = 0}' \
+	  | while read -r package name; do \
+	      echo "== $$package $$name"; \
+	      go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$package </dev/null; \
+	    done

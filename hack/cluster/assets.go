@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// asset is a program that is built from this module's requirements.
+type asset struct{ name, pkg string }
+
+// controlPlane is what simulated kubelets need; the rest runs a real node.
+var controlPlane = []asset{
+	{"etcd", "go.etcd.io/etcd/server/v3"},
+	{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
+	{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
+	{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
+}
+
+var nodePrograms = []asset{
+	{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"},
+	{"kubelet", "k8s.io/kubernetes/cmd/kubelet"},
+	{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
+}
+
+// missing returns those of assets that are not in dir.
+func missing(dir string, assets []asset) []asset {
+	return slices.DeleteFunc(slices.Clone(assets), func(a asset) bool {
+		info, err := os.Stat(filepath.Join(dir, a.name))
+		return err == nil && info.Mode().IsRegular() && info.Mode()&0o100 != 0
+	})
+}
+
+// buildAssets builds what is missing and returns the directory of the programs. A program appears under its name
+// only when it is complete, so an aborted run leaves nothing that a later one could take for finished.
+func (c *cluster) buildAssets(ctx context.Context, controlPlaneOnly bool) (string, error) {
+	want := slices.Clone(controlPlane)
+	if !controlPlaneOnly {
+		want = append(want, nodePrograms...)
+	}
+	dir := c.bin()
+	if len(missing(dir, want)) == 0 {
+		return dir, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	unlock, err := lockFile(ctx, filepath.Join(dir, ".lock"), "another run builds the Kubernetes programs: waiting for it")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	todo := missing(dir, want) // the other run may have built them
+	if len(todo) == 0 {
+		return dir, nil
+	}
+
+	// Temporary files of this run, and of aborted ones: whoever holds the lock owns them all.
+	tmp := filepath.Join(dir, ".build")
+	if err := os.RemoveAll(tmp); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+
+	say("Building %d programs of Kubernetes %s into %s.", len(todo), c.version, dir)
+	say("The first build compiles several thousand packages: about 10 minutes on 2 cores. It is done once.")
+	start := time.Now()
+	for i, a := range todo {
+		err := step(fmt.Sprintf("%s (%d of %d)", a.name, i+1, len(todo)), func(p *progress) error {
+			return c.buildAsset(ctx, a, tmp, p)
+		})
+		if err != nil {
+			return "", fmt.Errorf("build %s: %w", a.name, err)
+		}
+		if err := os.Rename(filepath.Join(tmp, a.name), filepath.Join(dir, a.name)); err != nil {
+			return "", err
+		}
+	}
+	say("Built in %s.", time.Since(start).Round(time.Second))
+	return dir, nil
+}
+
+// buildAsset builds one program into dir. The flags decide whether Go's build cache can be used: keep them.
+func (c *cluster) buildAsset(ctx context.Context, a asset, dir string, p *progress) error {
+	stamp := fmt.Sprintf("-X k8s.io/component-base/version.gitVersion=%[1]s -X k8s.io/client-go/pkg/version.gitVersion=%[1]s", c.version)
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", "-s -w "+stamp,
+		"-o", filepath.Join(dir, a.name), a.pkg)
+	cmd.Dir = c.module()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOTMPDIR="+dir)
+	killGroup(cmd)
+
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	// go build -v names each package that it compiles: the only sign of life it gives.
+	compiled, downloaded := 0, 0
+	var said bytes.Buffer
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		switch line := lines.Text(); {
+		case strings.HasPrefix(line, "go: downloading "):
+			downloaded++
+		case strings.ContainsAny(line, " \t"):
+			fmt.Fprintln(&said, line)
+		default:
+			compiled++
+		}
+		p.update("%d modules downloaded, %d packages compiled", downloaded, compiled)
+	}
+	if err := cmd.Wait(); err != nil {
+		return errors.Join(context.Cause(ctx), err, errors.New(said.String()))
+	}
+	return nil
+}
+
+// killGroup makes cmd's context end cmd and its children: go build leaves its compilers running otherwise.
+func killGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+)
+
+// cluster says where a cluster lives and how it is wanted.
+type cluster struct {
+	cache string // built programs, in a directory for each version
+	dir   string // state of the running cluster; removed by down
+	root  string // the repository
+
+	simulated, real, keep bool
+
+	version string // of Kubernetes, e.g. v1.37.1
+}
+
+// record is what a running cluster leaves for later commands, in cluster.json.
+type record struct {
+	Mode       mode   `json:"mode"`
+	Version    string `json:"version"`
+	Supervisor int    `json:"supervisor"` // its process id, seen from the host
+	Started    string `json:"started"`    // when that process started, to tell it from a later one of the same id
+	Server     string `json:"server"`     // URL of the API server, from the host
+	Layout     layout `json:"layout"`
+	Ready      bool   `json:"ready"`    // up has finished
+	Deployed   string `json:"deployed"` // digest of the server that runs, image or program
+}
+
+// mode tells real kubelets from simulated ones.
+type mode string
+
+const (
+	realKubelet      mode = "real kubelet"
+	simulatedKubelet mode = "simulated kubelets"
+)
+
+// defaultCache is METRICS_SERVER_DEV_DIR or a directory of the user's own; "" if there is neither.
+func defaultCache() string {
+	if dir := os.Getenv("METRICS_SERVER_DEV_DIR"); dir != "" {
+		return dir
+	}
+	if dir, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(dir, "metrics-server-dev")
+	}
+	return ""
+}
+
+// parse reads the flags and finds the directories.
+func (c *cluster) parse(flags *flag.FlagSet, args []string) error {
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if c.cache == "" {
+		return errors.New("no cache directory: set HOME, or give -cache DIR")
+	}
+	if c.dir == "" {
+		c.dir = filepath.Join(c.cache, "cluster")
+	}
+	for _, dir := range []*string{&c.cache, &c.dir} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		*dir = abs
+	}
+	return c.findProject()
+}
+
+var kubernetesVersion = regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v\S+)$`)
+
+// findProject sets the repository's root and the Kubernetes version that this module pins.
+func (c *cluster) findProject() error {
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	for {
+		mod, err := os.ReadFile(filepath.Join(dir, "hack", "cluster", "go.mod"))
+		if err == nil {
+			found := kubernetesVersion.FindSubmatch(mod)
+			if found == nil {
+				return errors.New("hack/cluster/go.mod names no version of k8s.io/kubernetes")
+			}
+			c.root, c.version = dir, string(found[1])
+			return nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return errors.New("no hack/cluster/go.mod here or above: run this from inside the repository")
+		}
+		dir = parent
+	}
+}
+
+// module is the directory of this program's source.
+func (c *cluster) module() string { return filepath.Join(c.root, "hack", "cluster") }
+
+// bin is the directory of the built programs.
+func (c *cluster) bin() string { return filepath.Join(c.cache, c.version) }
+
+// path is a path within the state directory, as the host sees it.
+func (c *cluster) path(elem ...string) string {
+	return filepath.Join(append([]string{c.dir}, elem...)...)
+}
+
+// id tells this cluster from others by its state directory alone, so that a crashed one's cgroups can be found.
+func (c *cluster) id() string {
+	return fmt.Sprintf("metrics-server-dev-%.8x", sha256.Sum256([]byte(c.dir)))
+}
+
+func (c *cluster) kubeconfig() string { return c.path("kubeconfig") }
+
+// load returns the record of the cluster, and whether its supervisor runs.
+func (c *cluster) load() (record, bool) {
+	var r record
+	b, err := os.ReadFile(c.path("cluster.json"))
+	if err != nil || json.Unmarshal(b, &r) != nil || r.Supervisor == 0 {
+		return r, false
+	}
+	return r, processStart(r.Supervisor) == r.Started
+}
+
+func (c *cluster) save(r record) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(c.path("cluster.json"), b, 0o644)
+}
+
+// lock waits until no other command changes the cluster. The file stays: removing it would let two in.
+func (c *cluster) lock(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(c.cache, 0o755); err != nil {
+		return nil, err
+	}
+	return lockFile(ctx, filepath.Join(c.cache, "."+c.id()+".lock"), "another command works on the cluster: waiting for it")
+}
+
+// status prints whether the cluster runs.
+func (c *cluster) status() error {
+	r, running := c.load()
+	if !running {
+		return errors.New("no cluster runs; start one with: make demo")
+	}
+	fmt.Printf("Kubernetes %s with %s at %s, state in %s\n", r.Version, r.Mode, r.Server, c.dir)
+	states, err := supervisor{c.path(socketName)}.status()
+	if err != nil {
+		return err
+	}
+	for _, s := range states {
+		fmt.Printf("  %-24s %s\n", s.Name, s)
+	}
+	return nil
+}
+
+// kubectl replaces this process with kubectl.
+func (c *cluster) kubectl(flags *flag.FlagSet, args []string) error {
+	// kubectl's flags are kubectl's: only the environment says where our cluster is.
+	if err := c.parse(flags, nil); err != nil {
+		return err
+	}
+	if _, running := c.load(); !running {
+		return errors.New("no cluster runs; start one with: make demo")
+	}
+	program := filepath.Join(c.bin(), "kubectl")
+	return syscall.Exec(program, append([]string{"kubectl"}, args...), c.kubectlEnv())
+}
+
+// kubectlEnv keeps kubectl's caches out of the user's home.
+func (c *cluster) kubectlEnv() []string {
+	return append(os.Environ(), "KUBECONFIG="+c.kubeconfig(), "KUBECACHEDIR="+c.path("kubectl"))
+}
+
+// runKubectl runs kubectl and returns its standard output.
+func (c *cluster) runKubectl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.bin(), "kubectl"), args...)
+	cmd.Env = c.kubectlEnv()
+	return output(cmd)
+}
+
+// output runs cmd; its error ends with what cmd wrote to standard error.
+func output(cmd *exec.Cmd) (string, error) {
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		err = fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, exit.Stderr)
+	}
+	return string(out), err
+}

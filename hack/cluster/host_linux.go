@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// programs of a real node that are not built here, and the Debian packages that have them.
+var hostPrograms = []struct{ path, pkg string }{
+	{"/usr/bin/containerd", "containerd"},
+	{"/usr/bin/ctr", "containerd"},
+	{"/usr/sbin/runc", "runc"},
+	{"/usr/lib/cni/ptp", "containernetworking-plugins"},
+	{"/usr/sbin/nft", "nftables"},
+}
+
+// noKubelet says why a real kubelet cannot run here; nil if nothing speaks against trying.
+func noKubelet() error {
+	if os.Geteuid() != 0 {
+		return errors.New("a kubelet needs root")
+	}
+	if _, err := cgroupHierarchies(); err != nil {
+		return err
+	}
+	if missing := missingPackages(); len(missing) > 0 && !isDebian() {
+		return fmt.Errorf("missing programs, and not on Debian or Ubuntu to install them: %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func missingPackages() (packages []string) {
+	for _, p := range hostPrograms {
+		if _, err := os.Stat(p.path); err != nil && (len(packages) == 0 || packages[len(packages)-1] != p.pkg) {
+			packages = append(packages, p.pkg)
+		}
+	}
+	return packages
+}
+
+func isDebian() bool {
+	_, err := exec.LookPath("apt-get")
+	_, err2 := os.Stat("/etc/debian_version")
+	return err == nil && err2 == nil
+}
+
+// installPackages installs what a real node needs and lacks. No service is started or enabled: apt runs where
+// systemd cannot be seen, so the packages' scripts believe that there is none.
+func installPackages(ctx context.Context) error {
+	packages := missingPackages()
+	if len(packages) == 0 {
+		return nil
+	}
+	say("A real node needs Debian packages that are not installed: %s.", strings.Join(packages, " "))
+	say("Installing them with apt-get; no service is started or enabled.")
+	install := append([]string{"install", "-y", "--no-install-recommends"}, packages...)
+	for _, args := range [][]string{{"update"}, install} {
+		err := step("apt-get "+args[0], func(*progress) error { return apt(ctx, args...) })
+		if err != nil {
+			return fmt.Errorf("apt-get %s: %w", strings.Join(args, " "), err)
+		}
+	}
+	if slices.Contains(packages, "containerd") {
+		// The package has its service started with the machine from now on: undo that.
+		err := os.Remove("/etc/systemd/system/multi-user.target.wants/containerd.service")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("disable the service containerd: %w", err)
+		}
+	}
+	if left := missingPackages(); len(left) > 0 {
+		return fmt.Errorf("installed, but their programs are not where Debian has them: %s", strings.Join(left, ", "))
+	}
+	return nil
+}
+
+func apt(ctx context.Context, args ...string) error {
+	args = append([]string{"-o", "DPkg::Lock::Timeout=60"}, args...)
+	hide := `if [ -d /run/systemd ]; then mount -t tmpfs tmpfs /run/systemd; fi && exec apt-get "$@"`
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", hide, "sh"}, args...)...)
+	killGroup(cmd)
+	// apt is asked to stop, not killed: a killed dpkg would have to be repaired by hand.
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGINT) }
+	cmd.WaitDelay = 0
+	cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// retryBusy repeats f while it says that something is still in use.
+func retryBusy(f func() error) error {
+	var err error
+	for range 100 {
+		if err = f(); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}
+
+// processStart says when a process started, in a form that is only good for comparing; "" if there is none.
+func processStart(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The name, in parentheses, may contain anything. Of the fields behind it, state is the first, start time the 20th.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 20 || fields[0] == "Z" {
+		return ""
+	}
+	return fields[19]
+}

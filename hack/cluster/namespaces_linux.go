@@ -1,0 +1,358 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// inNamespaces makes cmd the first process of new namespaces. The cgroup namespace follows in setUp.
+func inNamespaces(cmd *exec.Cmd) {
+	cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+}
+
+// childAttr: in a session of its own, so that no terminal's Ctrl-C reaches it, and gone with the supervisor.
+func childAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// setUp turns the new namespaces into a machine of its own. It returns containerd's snapshotter.
+func (n *namespaces) setUp(config supervisorConfig) (snapshotter string, err error) {
+	hierarchies, err := cgroupHierarchies()
+	if err != nil {
+		return "", err
+	}
+	if n.Stage == 0 {
+		if err := joinCgroups(hierarchies, n.Cgroup); err != nil {
+			return "", err
+		}
+		// A cgroup namespace is a thread's. Executing this program again leaves one thread, the one that is in it.
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return "", fmt.Errorf("new cgroup namespace: %w", err)
+		}
+		n.Stage = 1
+		again, err := json.Marshal(config)
+		if err != nil {
+			return "", err
+		}
+		os.Setenv(supervisorEnv, string(again))
+		return "", fmt.Errorf("execute itself: %w", syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
+	}
+
+	for _, s := range []struct {
+		what string
+		do   func() error
+	}{
+		{"hostname", func() error { return unix.Sethostname([]byte(n.Hostname)) }},
+		{"private mounts", func() error { return mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
+		{"/run", n.mountRun},
+		{"/var", mountVar},
+		{"/proc", mountProc},
+		{"/sys", func() error { return mountSys(hierarchies) }},
+		{"shared mounts", func() error { return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") }},
+		{"network", n.setUpNetwork},
+	} {
+		if err := s.do(); err != nil {
+			return "", fmt.Errorf("set up %s: %w", s.what, err)
+		}
+	}
+	return snapshotterFor(insideDir), nil
+}
+
+func mount(source, target, fstype string, flags uintptr, data string) error {
+	if err := unix.Mount(source, target, fstype, flags, data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", fstype, target, err)
+	}
+	return nil
+}
+
+// mkdirs makes base and the directories names below it.
+func mkdirs(base string, names ...string) error {
+	for _, name := range append(names, ".") {
+		if err := os.MkdirAll(filepath.Join(base, name), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountRun puts a tmpfs on /run that has nothing of the host but the state directory and the programs.
+func (n *namespaces) mountRun() error {
+	run := filepath.Join(n.State, "mnt") // built aside: the state may lie below /run itself
+	if err := errors.Join(mkdirs(run), mount("tmpfs", run, "tmpfs", 0, "mode=755")); err != nil {
+		return err
+	}
+	if err := mkdirs(run, "cluster", "bin", "lock", "netns"); err != nil {
+		return err
+	}
+	return errors.Join(
+		mount(n.State, filepath.Join(run, "cluster"), "", unix.MS_BIND, ""),
+		mount(n.Bin, filepath.Join(run, "bin"), "", unix.MS_BIND, ""),
+		mount(run, "/run", "", unix.MS_MOVE, ""),
+	)
+}
+
+// mountVar keeps what the kubelet, CNI and others write to /var in the state directory.
+func mountVar() error {
+	dir := filepath.Join(insideDir, "var")
+	err := mkdirs(dir, "lib/kubelet", "lib/cni", "log/pods", "log/containers", "tmp")
+	return errors.Join(err, os.Symlink("/run", filepath.Join(dir, "run")), mount(dir, "/var", "", unix.MS_BIND, ""))
+}
+
+// fakeSysctls belong to the whole machine and the kubelet would set them: it sees files that say so already.
+var fakeSysctls = map[string]string{
+	"vm/overcommit_memory": "1", "vm/panic_on_oom": "0",
+	"kernel/panic": "10", "kernel/panic_on_oops": "1",
+	"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
+}
+
+func mountProc() error {
+	if err := mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return err
+	}
+	for name, value := range fakeSysctls {
+		fake := filepath.Join(insideDir, "sysctl", strings.ReplaceAll(name, "/", "."))
+		if err := writeFiles("/", map[string]string{fake: value + "\n"}); err != nil {
+			return err
+		}
+		if err := mount(fake, filepath.Join("/proc/sys", name), "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountSys shows this network namespace's devices, and of the cgroups only the node's own.
+func mountSys(hierarchies []hierarchy) error {
+	if err := mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+		return err
+	}
+	if len(hierarchies) == 1 && hierarchies[0].v2 {
+		if err := mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
+			return err
+		}
+		return delegateControllers("/sys/fs/cgroup")
+	}
+	if err := mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755"); err != nil {
+		return err
+	}
+	for _, h := range hierarchies {
+		dir := filepath.Join("/sys/fs/cgroup", filepath.Base(h.dir))
+		if err := errors.Join(mkdirs(dir), mount("cgroup", dir, "cgroup", 0, h.options)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// delegateControllers lets the children of the cgroup at root use its controllers. A cgroup that does so may have no
+// process of its own, hence the move to a leaf.
+func delegateControllers(root string) error {
+	leaf := filepath.Join(root, "init")
+	if err := os.Mkdir(leaf, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	for _, controller := range strings.Fields(string(b)) {
+		err = errors.Join(err, os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+"+controller), 0))
+	}
+	return err
+}
+
+// snapshotterFor says which of containerd's snapshotters works below dir: overlays do not stack everywhere.
+func snapshotterFor(dir string) string {
+	test := filepath.Join(dir, "overlay-test")
+	defer os.RemoveAll(test)
+	if mkdirs(test, "lower", "upper", "work", "merged") != nil {
+		return "native"
+	}
+	at := func(name string) string { return filepath.Join(test, name) }
+	if mount("overlay", at("merged"), "overlay", 0,
+		"lowerdir="+at("lower")+",upperdir="+at("upper")+",workdir="+at("work")) != nil {
+		return "native"
+	}
+	unix.Unmount(at("merged"), 0)
+	return "overlayfs"
+}
+
+// setUpNetwork gives the node an address on a link that leads nowhere, and a default route, which
+// kubelet and CNI plugins look for.
+func (n *namespaces) setUpNetwork() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	// Not a dummy device: some kernels have none.
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "node0"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "node0-peer"}); err != nil {
+		return fmt.Errorf("add a veth pair: %w", err)
+	}
+	for _, name := range []string{"node0-peer", "node0"} {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if name == "node0" {
+			address, err := netlink.ParseAddr(n.Address)
+			if err != nil {
+				return err
+			}
+			if err := netlink.AddrAdd(link, address); err != nil {
+				return err
+			}
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return err
+		}
+		if name == "node0" {
+			_, everywhere, _ := net.ParseCIDR("0.0.0.0/0")
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: everywhere}); err != nil {
+				return fmt.Errorf("add the default route: %w", err)
+			}
+		}
+	}
+	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+}
+
+// hierarchy is one cgroup file system of the host.
+type hierarchy struct {
+	dir     string // where it is mounted
+	v2      bool
+	options string // version 1: what to mount it with again
+}
+
+func cgroupHierarchies() ([]hierarchy, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	return parseHierarchies(b)
+}
+
+// kubeletControllers are those without which the kubelet does not start.
+var kubeletControllers = []string{"cpu", "cpuset", "memory", "pids"}
+
+// parseHierarchies finds the cgroup hierarchies in a mountinfo file: those of version 1 if any has a
+// controller, as it then has them all; else that of version 2.
+func parseHierarchies(mountinfo []byte) ([]hierarchy, error) {
+	var v1, v2 []hierarchy
+	controllers := map[string]bool{}
+	for line := range bytes.Lines(mountinfo) {
+		before, after, ok := strings.Cut(strings.TrimSpace(string(line)), " - ")
+		left, right := strings.Fields(before), strings.Fields(after)
+		if !ok || len(left) < 5 || len(right) < 3 {
+			continue
+		}
+		switch dir := left[4]; right[0] {
+		case "cgroup2":
+			v2 = append(v2, hierarchy{dir: dir, v2: true})
+		case "cgroup":
+			var options []string
+			for option := range strings.SplitSeq(right[2], ",") {
+				switch name, _, _ := strings.Cut(option, "="); name {
+				case "rw", "ro", "release_agent":
+				case "name":
+					options = append(options, "none", option)
+				default:
+					options = append(options, option)
+					controllers[option] = true
+				}
+			}
+			v1 = append(v1, hierarchy{dir: dir, options: strings.Join(options, ",")})
+		}
+	}
+	if controllers["cpu"] || controllers["memory"] {
+		for _, name := range kubeletControllers {
+			if !controllers[name] {
+				return nil, fmt.Errorf("no cgroup hierarchy has the controller %q", name)
+			}
+		}
+		return v1, nil
+	}
+	if len(v2) == 0 {
+		return nil, errors.New("no cgroup file system is mounted")
+	}
+	return v2[:1], nil
+}
+
+// joinCgroups moves this process to a cgroup called name in each hierarchy.
+func joinCgroups(hierarchies []hierarchy, name string) error {
+	for _, h := range hierarchies {
+		if h.v2 {
+			b, err := os.ReadFile(filepath.Join(h.dir, "cgroup.subtree_control"))
+			if err != nil {
+				return err
+			}
+			for _, controller := range kubeletControllers {
+				if !strings.Contains(" "+strings.TrimSpace(string(b))+" ", " "+controller+" ") {
+					return fmt.Errorf("the cgroup controller %q is not enabled in %s/cgroup.subtree_control", controller, h.dir)
+				}
+			}
+		}
+		dir := filepath.Join(h.dir, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // empty in a new one of version 1, which then takes no process
+			if strings.Contains(h.options, "cpuset") {
+				b, err := os.ReadFile(filepath.Join(h.dir, file))
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, file), b, 0)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeCgroups removes the cgroups called name, whose processes have ended.
+func removeCgroups(name string) error {
+	hierarchies, err := cgroupHierarchies()
+	if err != nil {
+		return nil //nolint:nilerr // no cgroups, nothing to remove
+	}
+	for _, h := range hierarchies {
+		err = errors.Join(err, removeCgroup(filepath.Join(h.dir, name)))
+	}
+	return err
+}
+
+// removeCgroup removes a cgroup and those below it, deepest first. The kernel makes and removes the files.
+func removeCgroup(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			err = errors.Join(err, removeCgroup(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(err, retryBusy(func() error { return unix.Rmdir(dir) }))
+}

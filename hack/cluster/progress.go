@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// progress shows on standard error what is being waited for. A terminal sees one line that counts the
+// seconds; a log gets a line at the end, and one every quiet half minute.
+type progress struct {
+	mu       sync.Mutex
+	terminal bool
+	title    string
+	detail   string
+	start    time.Time
+	printed  time.Time
+	stop     chan struct{}
+	done     sync.WaitGroup
+}
+
+// say prints a line of its own.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+// begin starts to show title. End it with end.
+func begin(format string, args ...any) *progress {
+	p := &progress{title: fmt.Sprintf(format, args...), start: time.Now(), printed: time.Now(), stop: make(chan struct{})}
+	if info, err := os.Stderr.Stat(); err == nil {
+		p.terminal = info.Mode()&os.ModeCharDevice != 0
+	}
+	p.done.Go(func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-p.stop:
+				return
+			case <-tick.C:
+				p.show()
+			}
+		}
+	})
+	return p
+}
+
+// update replaces the detail behind the title, e.g. what the wait is for.
+func (p *progress) update(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.detail = fmt.Sprintf(format, args...)
+}
+
+func (p *progress) show() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	elapsed := time.Since(p.start)
+	switch {
+	case p.terminal:
+		line := fmt.Sprintf("  %-34s %6.1fs  %s", p.title, elapsed.Seconds(), p.detail)
+		fmt.Fprintf(os.Stderr, "\r\033[K%.100s", line) // a longer line would wrap and could not be taken back
+	case time.Since(p.printed) > 30*time.Second:
+		say("  %-34s %6.1fs so far  %s", p.title, elapsed.Seconds(), p.detail)
+		p.printed = time.Now()
+	}
+}
+
+// end shows how it ended.
+func (p *progress) end(err error) {
+	close(p.stop)
+	p.done.Wait()
+	if p.terminal {
+		fmt.Fprint(os.Stderr, "\r\033[K")
+	}
+	result := ""
+	if err != nil {
+		result = "  failed"
+	}
+	say("  %-34s %6.1fs%s", p.title, time.Since(p.start).Seconds(), result)
+}
+
+// step shows title while f runs.
+func step(title string, f func(*progress) error) error {
+	p := begin("%s", title)
+	err := f(p)
+	p.end(err)
+	return err
+}

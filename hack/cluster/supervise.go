@@ -1,0 +1,296 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/rpc"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// A supervisor is the parent of a cluster's processes and the only process whose id is kept: when it ends, all
+// of them end. For a real node it is process 1 of the node's namespaces. It starts what it is told to by
+// way of a socket in the state directory and never restarts anything: a dead component is to be seen.
+
+const (
+	socketName    = "supervisor.sock"
+	supervisorEnv = "CLUSTER_SUPERVISOR"
+	readyFD       = 3 // the supervisor writes its setupResult there
+	listenerFD    = 4 // listens on the host's loopback, for supervisorConfig.Forward
+)
+
+// supervisorConfig is handed over in the environment.
+type supervisorConfig struct {
+	Dir        string // the state directory, as the supervisor's children see it
+	Forward    string // where connections to listenerFD go; "" = nowhere
+	Namespaces *namespaces
+}
+
+// setupResult is what a new supervisor says of its setting up.
+type setupResult struct {
+	Error       string
+	Snapshotter string // of containerd: what the state directory's file system can do
+}
+
+// Process is a component to start. Exported for net/rpc, like ProcessState. Its output goes to log/NAME.log.
+type Process struct {
+	Name string
+	Args []string // Args[0] is the program's absolute path
+	Env  []string
+}
+
+// ProcessState is what became of a process.
+type ProcessState struct {
+	Name   string
+	PID    int    // as the supervisor sees it
+	Ended  bool   // it should not have
+	Result string // how it ended
+}
+
+func (s ProcessState) String() string {
+	if s.Ended {
+		return "ended: " + s.Result
+	}
+	return fmt.Sprintf("runs, pid %d", s.PID)
+}
+
+// superviser runs everything in one loop, on the main thread: no locks, and a child's parent thread lives as
+// long as the process does, which is what the parent-death signal looks at.
+type superviser struct {
+	dir    string
+	states []ProcessState
+	do     chan func()
+}
+
+// supervise is the supervisor's whole life.
+func supervise() error {
+	var config supervisorConfig
+	if err := json.Unmarshal([]byte(os.Getenv(supervisorEnv)), &config); err != nil {
+		return fmt.Errorf("supervise is for this program's own use: %s: %w", supervisorEnv, err)
+	}
+	ready := os.NewFile(readyFD, "ready")
+	fail := func(err error) error {
+		json.NewEncoder(ready).Encode(setupResult{Error: err.Error()})
+		return err
+	}
+	var result setupResult
+	if config.Namespaces != nil {
+		var err error
+		if result.Snapshotter, err = config.Namespaces.setUp(config); err != nil {
+			return fail(err)
+		}
+	}
+
+	signals := make(chan os.Signal, 16)
+	signal.Reset() // process 1 ignores what it does not handle; only SIGTERM is meant for us
+	signal.Ignore(os.Interrupt, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGCHLD)
+	s := &superviser{dir: config.Dir, do: make(chan func())}
+	server := rpc.NewServer()
+	if err := server.RegisterName("Supervisor", &remote{s}); err != nil {
+		return fail(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(config.Dir, socketName))
+	if err != nil {
+		return fail(err)
+	}
+	go server.Accept(listener)
+	if config.Forward != "" {
+		file := os.NewFile(listenerFD, "listener")
+		outside, err := net.FileListener(file)
+		if err != nil {
+			return fail(err)
+		}
+		file.Close()
+		go forward(outside, config.Forward)
+	}
+	if err := json.NewEncoder(ready).Encode(result); err != nil {
+		return err
+	}
+	ready.Close()
+
+	for {
+		select {
+		case f := <-s.do:
+			f()
+		case sig := <-signals:
+			if sig == syscall.SIGTERM {
+				s.end()
+				return nil
+			}
+			s.reap()
+		}
+	}
+}
+
+// start runs p.
+func (s *superviser) start(p Process) error {
+	log, err := os.OpenFile(filepath.Join(s.dir, "log", p.Name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	child, err := os.StartProcess(p.Args[0], p.Args, &os.ProcAttr{
+		Dir: s.dir, Env: p.Env, Files: []*os.File{null, log, log}, Sys: childAttr(),
+	})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	s.states = append(s.states, ProcessState{Name: p.Name, PID: child.Pid})
+	return child.Release() // reap waits for it
+}
+
+// reap collects every child that has ended, adopted ones too: process 1 inherits containerd's shims.
+func (s *superviser) reap() {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		if pid <= 0 || err != nil {
+			return
+		}
+		for i := range s.states {
+			if st := &s.states[i]; st.PID == pid && !st.Ended {
+				st.Ended, st.Result = true, exitText(status)
+			}
+		}
+	}
+}
+
+// signal sends sig to a process and reports whether it still runs; one that has ended is forgotten.
+func (s *superviser) signal(name string, sig syscall.Signal) bool {
+	running := false
+	s.states = slices.DeleteFunc(s.states, func(st ProcessState) bool {
+		if st.Name == name && !st.Ended {
+			running = true
+			syscall.Kill(-st.PID, sig)
+		}
+		return st.Name == name && st.Ended
+	})
+	return running
+}
+
+func exitText(status syscall.WaitStatus) string {
+	if status.Signaled() {
+		return "signal: " + status.Signal().String()
+	}
+	return fmt.Sprintf("exit status %d", status.ExitStatus())
+}
+
+// end kills the children and waits for them: what they leave is thrown away, so none needs time to tidy up. In a
+// PID namespace the kernel does it, to grandchildren too, when process 1 ends.
+func (s *superviser) end() {
+	if os.Getpid() == 1 {
+		return
+	}
+	for _, st := range s.states {
+		if !st.Ended {
+			syscall.Kill(-st.PID, syscall.SIGKILL)
+		}
+	}
+	for {
+		if _, err := syscall.Wait4(-1, nil, 0, nil); err != nil && !errors.Is(err, syscall.EINTR) {
+			return
+		}
+	}
+}
+
+// remote is what the socket offers.
+type remote struct{ s *superviser }
+
+// Start starts a process.
+func (r *remote) Start(p Process, _ *struct{}) error {
+	result := make(chan error)
+	r.s.do <- func() { result <- r.s.start(p) }
+	return <-result
+}
+
+// Stop ends a process and forgets it, so that another of its name can be started. Without one it does nothing.
+func (r *remote) Stop(name string, _ *struct{}) error {
+	for sig := syscall.SIGTERM; ; sig = syscall.SIGKILL {
+		for range 100 {
+			running := make(chan bool)
+			r.s.do <- func() { running <- r.s.signal(name, sig) }
+			if !<-running {
+				return nil
+			}
+			sig = 0 // once is enough
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}
+
+// Status lists the processes in the order of their start.
+func (r *remote) Status(_ struct{}, states *[]ProcessState) error {
+	done := make(chan struct{})
+	r.s.do <- func() { *states = append(*states, r.s.states...); close(done) }
+	<-done
+	return nil
+}
+
+// Reach reports whether something listens at address, in the supervisor's network.
+func (*remote) Reach(address [2]string, _ *struct{}) error {
+	conn, err := net.DialTimeout(address[0], address[1], time.Second)
+	if err == nil {
+		err = conn.Close()
+	}
+	return err
+}
+
+// supervisor is the caller's side of remote.
+type supervisor struct{ socket string }
+
+func (s supervisor) call(method string, args, reply any) error {
+	client, err := rpc.Dial("unix", s.socket)
+	if err != nil {
+		return fmt.Errorf("the cluster's supervisor does not answer: %w", err)
+	}
+	defer client.Close()
+	return client.Call("Supervisor."+method, args, reply)
+}
+
+func (s supervisor) start(p Process) error { return s.call("Start", p, &struct{}{}) }
+
+func (s supervisor) stop(name string) error { return s.call("Stop", name, &struct{}{}) }
+
+func (s supervisor) reach(network, address string) error {
+	return s.call("Reach", [2]string{network, address}, &struct{}{})
+}
+
+func (s supervisor) status() (states []ProcessState, err error) {
+	return states, s.call("Status", struct{}{}, &states)
+}
+
+// forward carries connections of a listener that is open in the host's network into this one.
+func forward(listener net.Listener, to string) {
+	for {
+		outside, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer outside.Close()
+			inside, err := net.Dial("tcp", to)
+			if err != nil {
+				return
+			}
+			defer inside.Close()
+			go func() {
+				io.Copy(inside, outside)
+				inside.(*net.TCPConn).CloseWrite()
+			}()
+			io.Copy(outside, inside)
+		}()
+	}
+}

@@ -1,0 +1,365 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	"sigs.k8s.io/kustomize/api/konfig"
+)
+
+const testImage = "registry.example:5000/team/metrics-server:v1.2.3"
+
+// TestDeploy checks what every installation must have, in every kustomization of deploy/.
+func TestDeploy(t *testing.T) {
+	for name, manifest := range renderAll(t) {
+		t.Run(name, func(t *testing.T) {
+			o := decode(t, manifest)
+			checkReferences(t, o)
+			checkDeployment(t, o)
+
+			if got := o.deployment.Spec.Template.Spec.Containers[0].Image; got != testImage {
+				t.Errorf("image %s, want %s", got, testImage)
+			}
+			if diff := cmp.Diff([]string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, slices.Sorted(maps.Keys(o.apiServices))); diff != "" {
+				t.Errorf("APIServices (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestBase checks what the default installation has beside that: nothing that an administrator has to
+// know first, and no permission but the ones used.
+func TestBase(t *testing.T) {
+	o := decode(t, renderAll(t)["kustomize/base"])
+
+	wantArgs := []string{
+		"--cert-dir=/tmp",
+		"--secure-port=10250",
+		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"--kubelet-use-node-status-port",
+		"--metric-resolution=15s",
+	}
+	if diff := cmp.Diff(wantArgs, o.deployment.Spec.Template.Spec.Containers[0].Args); diff != "" {
+		t.Errorf("args (-want +got):\n%s", diff)
+	}
+	wantRules := map[string][]rbacv1.PolicyRule{
+		"system:aggregated-metrics-reader": {
+			{APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
+		},
+		"system:metrics-server": {
+			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
+		},
+	}
+	if diff := cmp.Diff(wantRules, o.rules); diff != "" {
+		t.Errorf("cluster roles (-want +got):\n%s", diff)
+	}
+	for _, role := range []string{"admin", "edit", "view"} {
+		if o.labels["ClusterRole system:aggregated-metrics-reader"]["rbac.authorization.k8s.io/aggregate-to-"+role] != "true" {
+			t.Errorf("system:aggregated-metrics-reader is not aggregated to %s", role)
+		}
+	}
+
+	v1, v1beta1 := o.apiServices["v1.metrics.k8s.io"].Spec, o.apiServices["v1beta1.metrics.k8s.io"].Spec
+	if v1beta1.VersionPriority != 100 || v1beta1.GroupPriorityMinimum != 100 {
+		t.Errorf("v1beta1 has priorities %d and %d, want the 100 and 100 it has always had", v1beta1.GroupPriorityMinimum, v1beta1.VersionPriority)
+	}
+	if v1.VersionPriority <= v1beta1.VersionPriority {
+		t.Errorf("v1 has versionPriority %d: a client that asks for no version would get v1beta1", v1.VersionPriority)
+	}
+	if v1.GroupPriorityMinimum != v1beta1.GroupPriorityMinimum {
+		t.Errorf("groupPriorityMinimum %d for v1 and %d for v1beta1, of one group", v1.GroupPriorityMinimum, v1beta1.GroupPriorityMinimum)
+	}
+}
+
+func TestInsecureKubeletTLS(t *testing.T) {
+	all := renderAll(t)
+	base := decode(t, all["kustomize/base"])
+	overlay := decode(t, all["kustomize/overlays/insecure-kubelet-tls"])
+	base.deployment.Spec.Template.Spec.Containers[0].Args = append(base.deployment.Spec.Template.Spec.Containers[0].Args, "--kubelet-insecure-tls")
+	if diff := cmp.Diff(base.deployment, overlay.deployment); diff != "" {
+		t.Errorf("the overlay changes more than one flag (-want +got):\n%s", diff)
+	}
+}
+
+// TestOlderShape keeps the manifest that must go on working what it is.
+func TestOlderShape(t *testing.T) {
+	manifest, err := os.ReadFile(filepath.Join(deploy, "testdata", "older-shape.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := decode(t, manifest)
+	checkReferences(t, o)
+	wantArgs := []string{
+		"--cert-dir=/tmp",
+		"--secure-port=4430",
+		"--kubelet-preferred-address-types=InternalDNS,InternalIP,ExternalDNS,ExternalIP,Hostname",
+		"--kubelet-use-node-status-port",
+		"--metric-resolution=15s",
+		"--kubelet-insecure-tls",
+	}
+	if diff := cmp.Diff(wantArgs, o.deployment.Spec.Template.Spec.Containers[0].Args); diff != "" {
+		t.Errorf("args (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"v1beta1.metrics.k8s.io"}, slices.Sorted(maps.Keys(o.apiServices))); diff != "" {
+		t.Errorf("APIServices (-want +got):\n%s", diff)
+	}
+}
+
+func TestRun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	if err := run(dir, testImage); err != nil {
+		t.Fatal(err)
+	}
+	for file := range releases {
+		manifest, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Error(err)
+		} else if !bytes.Contains(manifest, []byte("image: "+testImage+"\n")) {
+			t.Errorf("%s does not have image %s", file, testImage)
+		}
+	}
+	for _, image := range []string{"", "name", "registry.example:5000/name", "name:"} {
+		if err := run(dir, image); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
+			t.Errorf("image %q: error %v, want one that says NAME:TAG", image, err)
+		}
+	}
+	if err := run("", testImage); err == nil {
+		t.Error("no error without a directory to write to")
+	}
+}
+
+// objects is one installation, by kind.
+type objects struct {
+	deployment  *appsv1.Deployment
+	service     *corev1.Service
+	apiServices map[string]*apiregistrationv1.APIService
+	rules       map[string][]rbacv1.PolicyRule // by the ClusterRole's name
+	bindings    []binding
+	labels      map[string]map[string]string // by "KIND NAME"
+}
+
+type binding struct {
+	name, namespace string
+	role            rbacv1.RoleRef
+	subjects        []rbacv1.Subject
+}
+
+// checkReferences checks that every name in one object that means another one is right: a wrong one fails
+// only in the cluster, and late.
+func checkReferences(t *testing.T, o objects) {
+	t.Helper()
+	pod := o.deployment.Spec.Template
+	if _, ok := o.labels["ServiceAccount "+pod.Spec.ServiceAccountName]; !ok {
+		t.Errorf("the pod's service account %q is not there", pod.Spec.ServiceAccountName)
+	}
+	for _, b := range o.bindings {
+		for _, s := range b.subjects {
+			if s.Kind != "ServiceAccount" || s.Name != pod.Spec.ServiceAccountName || s.Namespace != o.deployment.Namespace {
+				t.Errorf("%s binds %s %s/%s, want the pod's service account", b.name, s.Kind, s.Namespace, s.Name)
+			}
+		}
+	}
+	var roles []string
+	for _, b := range o.bindings {
+		roles = append(roles, strings.TrimSpace(b.namespace+" "+b.role.Kind+" "+b.role.Name))
+	}
+	slices.Sort(roles)
+	wantRoles := []string{
+		"ClusterRole system:auth-delegator",
+		"ClusterRole system:metrics-server",
+		"kube-system Role extension-apiserver-authentication-reader",
+	}
+	if diff := cmp.Diff(wantRoles, roles); diff != "" {
+		t.Errorf("bound roles (-want +got):\n%s", diff)
+	}
+
+	for name, selector := range map[string]map[string]string{
+		"Service": o.service.Spec.Selector, "Deployment": o.deployment.Spec.Selector.MatchLabels,
+	} {
+		if len(selector) == 0 {
+			t.Errorf("the %s selects every pod", name)
+		}
+		for key, value := range selector {
+			if pod.Labels[key] != value {
+				t.Errorf("the %s selects %s=%s, which the pod does not have", name, key, value)
+			}
+		}
+	}
+	for name, a := range o.apiServices {
+		if a.Name != a.Spec.Version+"."+a.Spec.Group {
+			t.Errorf("APIService %s is of %s/%s", name, a.Spec.Group, a.Spec.Version)
+		}
+		if s := a.Spec.Service; s == nil || s.Name != o.service.Name || s.Namespace != o.service.Namespace {
+			t.Errorf("APIService %s is of service %+v, want %s/%s", name, s, o.service.Namespace, o.service.Name)
+		}
+	}
+
+	container := pod.Spec.Containers[0]
+	if len(container.Ports) != 1 {
+		t.Fatalf("%d container ports, want 1", len(container.Ports))
+	}
+	port := container.Ports[0]
+	if got := o.service.Spec.Ports; len(got) != 1 || got[0].Port != 443 || got[0].TargetPort.String() != port.Name {
+		t.Errorf("service ports %+v, want 443 to the container's port %s", got, port.Name)
+	}
+	if want := "--secure-port=" + strconv.Itoa(int(port.ContainerPort)); !slices.Contains(container.Args, want) {
+		t.Errorf("args %q do not have %s, the container's port", container.Args, want)
+	}
+	for _, p := range []struct {
+		path  string
+		probe *corev1.Probe
+	}{{"/livez", container.LivenessProbe}, {"/readyz", container.ReadinessProbe}} {
+		if p.probe == nil || p.probe.HTTPGet == nil {
+			t.Errorf("no HTTP probe for %s", p.path)
+			continue
+		}
+		if g := p.probe.HTTPGet; g.Path != p.path || g.Port.String() != port.Name || g.Scheme != corev1.URISchemeHTTPS {
+			t.Errorf("probe %+v, want HTTPS %s on port %s", g, p.path, port.Name)
+		}
+	}
+	for _, m := range container.VolumeMounts {
+		if !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }) {
+			t.Errorf("volume %s is mounted and not there", m.Name)
+		}
+	}
+}
+
+// checkDeployment checks the pod's security: it passes the restricted Pod Security Standard.
+func checkDeployment(t *testing.T, o objects) {
+	t.Helper()
+	yes, no, uid := true, false, int64(1000)
+	pod := o.deployment.Spec.Template.Spec
+	want := &corev1.SecurityContext{
+		AllowPrivilegeEscalation: &no,
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		ReadOnlyRootFilesystem:   &yes,
+		RunAsNonRoot:             &yes,
+		RunAsUser:                &uid,
+	}
+	if diff := cmp.Diff(want, pod.Containers[0].SecurityContext); diff != "" {
+		t.Errorf("security context (-want +got):\n%s", diff)
+	}
+	if p := pod.SecurityContext; p == nil || p.SeccompProfile == nil || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("pod security context %+v, want the runtime's default seccomp profile", p)
+	}
+	if pod.PriorityClassName != "system-cluster-critical" {
+		t.Errorf("priority class %q, want system-cluster-critical", pod.PriorityClassName)
+	}
+	if pod.NodeSelector["kubernetes.io/os"] != "linux" {
+		t.Errorf("node selector %v, want linux", pod.NodeSelector)
+	}
+	requests := pod.Containers[0].Resources.Requests
+	if requests.Cpu().String() != "100m" || requests.Memory().String() != "200Mi" {
+		t.Errorf("requests %v, want 100m and 200Mi", requests)
+	}
+	if r := o.deployment.Spec.Strategy.RollingUpdate; r == nil || r.MaxUnavailable.String() != "0" {
+		t.Errorf("rolling update %+v: want none unavailable, or a roll-out leaves a gap", r)
+	}
+}
+
+// renderAll renders every kustomization below deploy/, by its path there.
+func renderAll(t *testing.T) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	err := filepath.WalkDir(deploy, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != konfig.DefaultKustomizationFileName() {
+			return err
+		}
+		manifest, err := render(filepath.Dir(path), testImage)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(deploy, filepath.Dir(path))
+		all[filepath.ToSlash(name)] = manifest
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, kustomization := range releases {
+		if all[kustomization] == nil {
+			t.Errorf("%s is rendered from %s, which is not there", file, kustomization)
+		}
+	}
+	return all
+}
+
+// decode reads a manifest as strictly as the API server does with --validate=strict: unknown fields and
+// fields given twice are errors.
+func decode(t *testing.T, manifest []byte) objects {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(apiregistrationv1.AddToScheme(scheme))
+	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+
+	o := objects{
+		apiServices: map[string]*apiregistrationv1.APIService{},
+		rules:       map[string][]rbacv1.PolicyRule{},
+		labels:      map[string]map[string]string{},
+	}
+	for documents := yaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(manifest))); ; {
+		document := make([]byte, len(manifest))
+		n, err := documents.Read(document)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		object, kind, err := decoder.Decode(document[:n], nil, nil)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, document[:n])
+		}
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.labels[kind.Kind+" "+accessor.GetName()] = accessor.GetLabels()
+		if accessor.GetLabels()["k8s-app"] != "metrics-server" {
+			t.Errorf("%s %s has no label k8s-app=metrics-server", kind.Kind, accessor.GetName())
+		}
+		switch object := object.(type) {
+		case *corev1.ServiceAccount:
+		case *appsv1.Deployment:
+			o.deployment = object
+		case *corev1.Service:
+			o.service = object
+		case *apiregistrationv1.APIService:
+			o.apiServices[object.Name] = object
+		case *rbacv1.ClusterRole:
+			o.rules[object.Name] = object.Rules
+		case *rbacv1.ClusterRoleBinding:
+			o.bindings = append(o.bindings, binding{object.Name, "", object.RoleRef, object.Subjects})
+		case *rbacv1.RoleBinding:
+			o.bindings = append(o.bindings, binding{object.Name, object.Namespace, object.RoleRef, object.Subjects})
+		default:
+			t.Errorf("no test knows what a %s is for", kind)
+		}
+	}
+	if o.deployment == nil || o.service == nil {
+		t.Fatal("no Deployment, or no Service")
+	}
+	return o
+}

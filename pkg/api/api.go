@@ -1,0 +1,79 @@
+// Package api serves metrics.k8s.io, v1 and v1beta1, on a generic API server: it joins what exists
+// (Objects) with what it uses (NodeReader, PodReader) at the moment of the request. It keeps no
+// state, so everything in it may be used by many requests at once; so must the readers be.
+//
+// Lists are complete and in the order of Objects: limit is ignored and no continue token is ever
+// given. The resourceVersion is empty everywhere, because usage has none.
+package api
+
+import (
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/registry/rest"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/metrics/pkg/apis/metrics"
+
+	"metrics-server/pkg/sample"
+)
+
+// NodeReader knows the usage of nodes.
+type NodeReader interface {
+	// Node returns the usage of a node and whether there is one.
+	Node(name string, now time.Time) (sample.NodeUsage, bool)
+	// WhyNoNode says in plain words why Node reports none.
+	WhyNoNode(name string, now time.Time) string
+}
+
+// PodReader knows the usage of pods.
+type PodReader interface {
+	// Pod writes the usage of a pod, its containers sorted by name, over into, whose memory it
+	// reuses, and reports whether there is one.
+	Pod(namespace, name string, now time.Time, into *sample.PodUsage) bool
+	// WhyNoPod says in plain words why Pod reports none.
+	WhyNoPod(namespace, name string, now time.Time) string
+}
+
+// Objects knows which objects of one resource exist.
+type Objects interface {
+	Get(namespace, name string) (sample.Object, bool)
+	// All yields the objects of a namespace, or of all if it is empty, sorted by namespace and name.
+	All(namespace string) iter.Seq[sample.Object]
+	// Len is the number of objects of all namespaces.
+	Len() int
+}
+
+// Config says what Install serves. All fields but Registerer are required.
+type Config struct {
+	Nodes     Objects
+	Pods      Objects
+	NodeUsage NodeReader
+	PodUsage  PodReader
+
+	// Registerer takes the metrics of this package; nil leaves them unregistered.
+	Registerer prometheus.Registerer
+}
+
+// Install adds the group metrics.k8s.io to s, which must have been configured with Codecs and
+// ConfigureOpenAPI.
+func Install(s *genericapiserver.GenericAPIServer, c Config) error {
+	m, err := newServerMetrics(c.Registerer)
+	if err != nil {
+		return fmt.Errorf("register the metrics of the API: %w", err)
+	}
+	resources := map[string]rest.Storage{
+		"nodes": &storage[metrics.NodeMetrics, *metrics.NodeMetrics]{kind: nodes{c.NodeUsage}, objects: c.Nodes, metrics: m},
+		"pods":  &storage[metrics.PodMetrics, *metrics.PodMetrics]{kind: pods{c.PodUsage}, objects: c.Pods, metrics: m},
+	}
+	group := genericapiserver.NewDefaultAPIGroupInfo(metrics.GroupName, Scheme, metav1.ParameterCodec, Codecs)
+	for _, v := range group.PrioritizedVersions {
+		group.VersionedResourcesStorageMap[v.Version] = resources
+	}
+	if err := s.InstallAPIGroup(&group); err != nil {
+		return fmt.Errorf("install the API group %s: %w", metrics.GroupName, err)
+	}
+	return nil
+}

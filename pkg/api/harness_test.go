@@ -1,0 +1,228 @@
+package api
+
+import (
+	"cmp"
+	"io"
+	"iter"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	restclient "k8s.io/client-go/rest"
+	"k8s.io/metrics/pkg/apis/metrics"
+
+	"metrics-server/pkg/sample"
+)
+
+// fakeObjects are sorted by namespace and name.
+type fakeObjects struct {
+	list   []sample.Object
+	walked int // objects that All has yielded
+}
+
+func (f *fakeObjects) find(namespace, name string) (int, bool) {
+	return slices.BinarySearchFunc(f.list, sample.Object{Namespace: namespace, Name: name}, func(a, b sample.Object) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+func (f *fakeObjects) Get(namespace, name string) (sample.Object, bool) {
+	i, ok := f.find(namespace, name)
+	if !ok {
+		return sample.Object{}, false
+	}
+	return f.list[i], true
+}
+
+func (f *fakeObjects) All(namespace string) iter.Seq[sample.Object] {
+	return func(yield func(sample.Object) bool) {
+		i, _ := f.find(namespace, "")
+		for _, o := range f.list[i:] {
+			if namespace != "" && o.Namespace != namespace {
+				return
+			}
+			f.walked++
+			if !yield(o) {
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeObjects) Len() int { return len(f.list) }
+
+// podKey is the namespace and name of a pod.
+type podKey struct{ namespace, name string }
+
+type fakeUsage struct {
+	nodes map[string]sample.NodeUsage
+	pods  map[podKey]sample.PodUsage
+	why   map[string]string // by name
+	reads int
+}
+
+func (f *fakeUsage) Node(name string, _ time.Time) (sample.NodeUsage, bool) {
+	f.reads++
+	u, ok := f.nodes[name]
+	return u, ok
+}
+
+func (f *fakeUsage) WhyNoNode(name string, _ time.Time) string { return f.why[name] }
+
+func (f *fakeUsage) Pod(namespace, name string, _ time.Time, into *sample.PodUsage) bool {
+	f.reads++
+	u, ok := f.pods[podKey{namespace, name}]
+	if !ok {
+		return false
+	}
+	containers := append(into.Containers[:0], u.Containers...)
+	*into = u
+	into.Containers = containers
+	return true
+}
+
+func (f *fakeUsage) WhyNoPod(_, name string, _ time.Time) string { return f.why[name] }
+
+// cluster is what the fake readers know.
+type cluster struct {
+	nodes, pods *fakeObjects
+	usage       *fakeUsage
+	registry    *prometheus.Registry
+}
+
+// testTime is the time of the newest sample: 2026-08-01 12:00:00.250 UTC.
+const testTime sample.Time = 1785585600250
+
+// newCluster returns two nodes and four pods, of which one each has no usage.
+func newCluster() *cluster {
+	label := func(kv ...string) (l sample.Labels) {
+		for i := 0; i < len(kv); i += 2 {
+			l = append(l, sample.Label{Key: kv[i], Value: kv[i+1]})
+		}
+		return l
+	}
+	return &cluster{
+		nodes: &fakeObjects{list: []sample.Object{
+			{Name: "n1", Labels: label("os", "linux", "zone", "east")},
+			{Name: "n2", Labels: label("os", "linux")},
+		}},
+		pods: &fakeObjects{list: []sample.Object{
+			{Namespace: "a", Name: "new", Labels: label("app", "web")},
+			{Namespace: "a", Name: "web-1", Labels: label("app", "web", "tier", "front")},
+			{Namespace: "a", Name: "web-2", Labels: label("app", "web")},
+			{Namespace: "b", Name: "db", Labels: nil},
+		}},
+		usage: &fakeUsage{
+			nodes: map[string]sample.NodeUsage{
+				"n1": {Time: testTime, Window: 10 * time.Second, Usage: sample.Usage{CPU: 1_234_567_890, Memory: 6 << 30, Swap: 4096, HasSwap: true}},
+			},
+			pods: map[podKey]sample.PodUsage{
+				{"a", "web-1"}: {Node: "n1", Time: testTime - 5000, Window: 15034*time.Millisecond + 400*time.Microsecond, Containers: []sample.ContainerUsage{
+					{Name: "app", Usage: sample.Usage{CPU: 12345678, Memory: 104232 << 10, Swap: 0, HasSwap: true}},
+					{Name: "proxy", Usage: sample.Usage{CPU: 237_700_000, Memory: 1 << 20}},
+				}},
+				{"a", "web-2"}: {Node: "n2", Time: testTime, Window: 15 * time.Second, Containers: []sample.ContainerUsage{
+					{Name: "app", Usage: sample.Usage{CPU: 0, Memory: 500 << 10}},
+				}},
+				{"b", "db"}: {Node: "n1", Time: testTime, Window: 15 * time.Second, Containers: []sample.ContainerUsage{
+					{Name: "db", Usage: sample.Usage{CPU: 2_000_000_000, Memory: 2 << 30}},
+				}},
+			},
+			why: map[string]string{
+				"new": `container "app" was first seen 3s ago and needs a second sample`,
+				"n2":  "its last answer was received 2m ago",
+			},
+		},
+		registry: prometheus.NewRegistry(),
+	}
+}
+
+func (c *cluster) config() Config {
+	return Config{Nodes: c.nodes, Pods: c.pods, NodeUsage: c.usage, PodUsage: c.usage, Registerer: c.registry}
+}
+
+// podStorage returns the storage of pods alone.
+func (c *cluster) podStorage(tb testing.TB) *storage[metrics.PodMetrics, *metrics.PodMetrics] {
+	tb.Helper()
+	m, err := newServerMetrics(c.registry)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &storage[metrics.PodMetrics, *metrics.PodMetrics]{kind: pods{c.usage}, objects: c.pods, metrics: m}
+}
+
+// handler returns the whole handler chain of a generic API server that serves c to everybody.
+func (c *cluster) handler(tb testing.TB) http.Handler {
+	tb.Helper()
+	config := genericapiserver.NewConfig(Codecs)
+	config.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
+	config.ExternalAddress = "127.0.0.1:443"
+	config.LoopbackClientConfig = &restclient.Config{}
+	config.Authentication.Authenticator = authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) {
+		return &authenticator.Response{User: &user.DefaultInfo{Name: "test"}}, true, nil
+	})
+	config.Authorization.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
+	ConfigureOpenAPI(config)
+	s, err := config.Complete(nil).New("test", genericapiserver.NewEmptyDelegate())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(s.Destroy)
+	if err := Install(s, c.config()); err != nil {
+		tb.Fatal(err)
+	}
+	s.PrepareRun()
+	return s.Handler
+}
+
+// testServer is a server of a cluster that tests send requests to.
+type testServer struct {
+	*cluster
+	t   *testing.T
+	url string
+}
+
+func newTestServer(t *testing.T) *testServer {
+	c := newCluster()
+	s := httptest.NewServer(c.handler(t))
+	t.Cleanup(s.Close)
+	return &testServer{cluster: c, t: t, url: s.URL}
+}
+
+// do sends a request and returns the code, the content type and the body of the answer.
+func (s *testServer) do(method, path, accept string) (int, string, string) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, http.NoBody)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Content-Type"), string(body)
+}
+
+// get returns the body of an answer that must be 200.
+func (s *testServer) get(path, accept string) string {
+	s.t.Helper()
+	code, _, body := s.do(http.MethodGet, path, accept)
+	if code != http.StatusOK {
+		s.t.Fatalf("GET %s: %d %s", path, code, body)
+	}
+	return body
+}

@@ -1,0 +1,129 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/metrics/pkg/apis/metrics"
+
+	"metrics-server/pkg/sample"
+)
+
+// storage serves get and list of one resource, the same in every version. T is the internal type
+// of its objects. Because it offers no other verb, the generic server answers 405 to all of them.
+type storage[T any, P object[T]] struct {
+	kind[T]
+	objects Objects
+	metrics *serverMetrics
+}
+
+type object[T any] interface {
+	*T
+	runtime.Object
+	metav1.Object
+}
+
+// kind is what differs between nodes and pods. The usage of a node is that of a pod with one
+// container, so that one loop serves both.
+type kind[T any] interface {
+	resource() schema.GroupResource
+	rest.SingularNameProvider
+	rest.Scoper
+
+	// read reads the usage of o over into, whose memory it reuses, and reports whether there is one.
+	read(o *sample.Object, now time.Time, into *sample.PodUsage) bool
+	// why says why read reports none.
+	why(o *sample.Object, now time.Time) string
+	// fill builds the API's object in an empty one. It keeps nothing of o and u that is not immutable.
+	fill(into *T, o *sample.Object, u *sample.PodUsage)
+
+	list(items []T) runtime.Object
+	items(list runtime.Object) []T
+	cells(of *T) cells
+}
+
+var (
+	_ rest.Getter               = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
+	_ rest.Lister               = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
+	_ rest.Scoper               = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
+	_ rest.SingularNameProvider = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
+)
+
+// New implements rest.Storage.
+func (s *storage[T, P]) New() runtime.Object { return P(new(T)) }
+
+// NewList implements rest.Lister.
+func (s *storage[T, P]) NewList() runtime.Object { return s.list(nil) }
+
+// Destroy implements rest.Storage.
+func (s *storage[T, P]) Destroy() {}
+
+// Get returns one object. An object that does not exist and one without usage are both NotFound;
+// the message of the latter says why there is none.
+func (s *storage[T, P]) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
+	now := time.Now()
+	o, ok := s.objects.Get(genericapirequest.NamespaceValue(ctx), name)
+	if !ok {
+		return nil, apierrors.NewNotFound(s.resource(), name)
+	}
+	var u sample.PodUsage
+	if !s.read(&o, now, &u) {
+		err := apierrors.NewNotFound(s.resource(), name)
+		why := cmp.Or(s.why(&o, now), "it came while this answer was written, so ask again")
+		err.ErrStatus.Message = fmt.Sprintf("%s %q has no usage: %s", s.resource(), name, why)
+		return nil, err
+	}
+	s.metrics.served(u.Time, now)
+	item := new(T)
+	s.fill(item, &o, &u)
+	return P(item), nil
+}
+
+// List returns every selected object that has a usage.
+func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
+	q, err := newQuery(genericapirequest.NamespaceValue(ctx), options)
+	if err != nil {
+		return nil, err
+	}
+	var items []T
+	if q.everything() {
+		items = make([]T, 0, s.objects.Len())
+	}
+	for o, u := range s.each(q, time.Now()) {
+		var item T
+		s.fill(&item, o, u)
+		items = append(items, item)
+	}
+	return s.list(items), nil
+}
+
+// each yields, in order, every object that q selects and that has a usage, with that usage, and
+// counts it as served. Both are valid until the next one is asked for.
+func (s *storage[T, P]) each(q *query, now time.Time) iter.Seq2[*sample.Object, *sample.PodUsage] {
+	return func(yield func(*sample.Object, *sample.PodUsage) bool) {
+		var (
+			o sample.Object
+			u sample.PodUsage
+		)
+		for o = range q.candidates(s.objects, s.NamespaceScoped()) {
+			// A selector is cheaper than the usage, so it goes first.
+			if !q.selectsObject(&o) || !s.read(&o, now, &u) || !q.selectsNode(u.Node) {
+				continue
+			}
+			s.metrics.served(u.Time, now)
+			if !yield(&o, &u) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,170 @@
+// Package app is the command line of metrics-server: flags, their validation, and the step from
+// flags to a running server. Nothing here outlives the command.
+package app
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/spf13/cobra"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/cli/globalflag"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
+	"k8s.io/component-base/term"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+
+	"metrics-server/pkg/server"
+)
+
+const long = `Serves the resource metrics API (metrics.k8s.io) of a Kubernetes cluster: the current CPU and
+memory usage of its nodes and pods, as kubectl top, the HorizontalPodAutoscaler, the
+VerticalPodAutoscaler and dashboards read it. It asks every kubelet for its samples at the
+metric resolution and keeps the newest of them in memory.`
+
+const example = `  # In a pod, with its service account, as deploy/ has it
+  metrics-server --secure-port=10250 --kubelet-use-node-status-port
+
+  # From a terminal, against the cluster of a kubeconfig, on a local port
+  metrics-server --kubeconfig=$HOME/.kube/config --secure-port=4430 --cert-dir=/tmp/metrics-server`
+
+// NewCommand returns the metrics-server command.
+func NewCommand() *cobra.Command {
+	o := NewOptions()
+	cmd := &cobra.Command{
+		Use:     "metrics-server",
+		Short:   "Serve the resource metrics API of a Kubernetes cluster",
+		Long:    long,
+		Example: example,
+		Args:    cobra.NoArgs,
+		// An error of the flags or of the run is no reason to print all flags.
+		SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.ShowVersion {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), version.Get().GitVersion)
+				return err
+			}
+			if err := logsapi.ValidateAndApply(o.Logging, nil); err != nil {
+				return err
+			}
+			if err := o.Validate(); err != nil {
+				return err
+			}
+			return o.run(genericapiserver.SetupSignalContext())
+		},
+	}
+	groups := o.Flags()
+	globalflag.AddGlobalFlags(groups.FlagSet("global"), cmd.Name(), logs.SkipLoggingConfigurationFlags())
+	for _, fs := range groups.FlagSets {
+		cmd.Flags().AddFlagSet(fs)
+	}
+	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
+	cliflag.SetUsageAndHelpFunc(cmd, groups, cols)
+	return cmd
+}
+
+// run serves until ctx ends.
+func (o *Options) run(ctx context.Context) error {
+	klog.InfoS("starting metrics-server", "version", version.Get().GitVersion, "resolution", o.Resolution, "kubeletRequestTimeout", o.requestTimeout())
+	if o.Resolution < kubeletSamplingPeriod {
+		klog.InfoS("warning: kubelets take a sample every 10 to 20 seconds, so a shorter --metric-resolution mostly asks for the same sample again",
+			"resolution", o.Resolution)
+	}
+	if o.KubeletPlainHTTP {
+		klog.InfoS("warning: --deprecated-kubelet-completely-insecure is deprecated: the numbers of the kubelets are neither encrypted nor authenticated, and most kubelets do not answer plain HTTP; use --kubelet-certificate-authority, or --kubelet-insecure-tls on a test cluster")
+	}
+	if o.Features.EnablePriorityAndFairness {
+		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
+	}
+	restConfig, err := o.restConfig()
+	if err != nil {
+		return err
+	}
+	generic, err := o.genericConfig()
+	if err != nil {
+		return err
+	}
+	s, err := server.New(server.Config{
+		Generic:      generic,
+		Rest:         restConfig,
+		Resolution:   o.Resolution,
+		Timeout:      o.requestTimeout(),
+		NodeSelector: o.NodeSelector,
+		Kubelet:      o.kubeletConfig(restConfig),
+	})
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+func (o *Options) restConfig() (*rest.Config, error) {
+	if o.Kubeconfig == "" {
+		c, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("no --kubeconfig given, and this is not a pod of a cluster: %w", err)
+		}
+		return c, nil
+	}
+	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: o.Kubeconfig}, &clientcmd.ConfigOverrides{}).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig %s: %w", o.Kubeconfig, err)
+	}
+	return c, nil
+}
+
+// genericConfig makes the configuration of the generic API server. It makes a self-signed
+// serving certificate if none is given, and asks the API server how requests are authenticated.
+func (o *Options) genericConfig() (*genericapiserver.Config, error) {
+	if err := o.SecureServing.MaybeDefaultWithSelfSignedCerts("localhost", nil, []net.IP{net.IPv4(127, 0, 0, 1)}); err != nil {
+		return nil, fmt.Errorf("make a self-signed serving certificate in --cert-dir %s: %w: give a directory that can be written (an emptyDir at /tmp and --cert-dir=/tmp), or --tls-cert-file and --tls-private-key-file",
+			o.SecureServing.ServerCert.CertDirectory, err)
+	}
+	// The kubeconfigs for the delegated checks default to the one for everything else.
+	for _, file := range []*string{&o.Authentication.RemoteKubeConfigFile, &o.Authorization.RemoteKubeConfigFile} {
+		if *file == "" {
+			*file = o.Kubeconfig
+		}
+	}
+	c := server.NewGenericConfig()
+	if err := o.SecureServing.ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
+		return nil, fmt.Errorf("serve on --bind-address %s --secure-port %d: %w", o.SecureServing.BindAddress, o.SecureServing.BindPort, err)
+	}
+	if err := o.Authentication.ApplyTo(&c.Authentication, c.SecureServing, c.OpenAPIConfig); err != nil {
+		return nil, fmt.Errorf("delegate authentication to the API server: %w: check that it can be reached, and that the RoleBinding metrics-server-auth-reader in kube-system is there", err)
+	}
+	if err := o.Authorization.ApplyTo(&c.Authorization); err != nil {
+		return nil, fmt.Errorf("delegate authorization to the API server: %w", err)
+	}
+	if err := o.Audit.ApplyTo(c); err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
+	}
+	// Not Features.ApplyTo: of the three it knows, priority and fairness is not wanted here.
+	c.EnableProfiling = o.Features.EnableProfiling
+	c.EnableContentionProfiling = o.Features.EnableContentionProfiling
+	c.DebugSocketPath = o.Features.DebugSocketPath
+	return c, nil
+}
+
+func (o *Options) kubeletConfig(restConfig *rest.Config) server.KubeletConfig {
+	return server.KubeletConfig{
+		Rest:              restConfig,
+		Insecure:          o.KubeletInsecureTLS,
+		PlainHTTP:         o.KubeletPlainHTTP,
+		UseNodeStatusPort: o.KubeletUseNodeStatusPort,
+		Port:              o.KubeletPort,
+		AddressTypes:      o.KubeletAddressTypes,
+		CAFile:            o.KubeletCAFile,
+		CAData:            []byte(o.KubeletCAText),
+		ClientCertFile:    o.KubeletClientCertificate,
+		ClientKeyFile:     o.KubeletClientKey,
+		Compress:          o.KubeletRequestCompression,
+	}
+}

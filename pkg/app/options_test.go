@@ -1,0 +1,181 @@
+package app
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+var update = flag.Bool("update", false, "write docs/flags.md anew")
+
+func parse(t *testing.T, args ...string) *Options {
+	t.Helper()
+	o := NewOptions()
+	fs := pflag.NewFlagSet("metrics-server", pflag.ContinueOnError)
+	groups := o.Flags()
+	for _, g := range groups.FlagSets {
+		fs.AddFlagSet(g)
+	}
+	if err := fs.Parse(args); err != nil {
+		t.Fatalf("parse %q: %v", args, err)
+	}
+	return o
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	if err := parse(t).Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The arguments of manifests that are out there, with every flag of the incumbent that they use.
+func TestFlagsOfTheIncumbent(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pem")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{
+			"--cert-dir=/tmp", "--secure-port=4430",
+			"--kubelet-preferred-address-types=InternalDNS,InternalIP,ExternalDNS,ExternalIP,Hostname",
+			"--kubelet-use-node-status-port", "--metric-resolution=15s", "--kubelet-insecure-tls",
+		},
+		{"--kubelet-port=10255", "--deprecated-kubelet-completely-insecure"},
+		{"--kubelet-certificate-authority=" + file, "--kubelet-client-certificate=" + file, "--kubelet-client-key=" + file},
+		{"--kubelet-certificate-authority-text=x", "--kubelet-request-timeout=5s"},
+		{"--node-selector=pool=web"},
+		{"-l", "pool!=web"},
+		{"--kubeconfig=" + file, "--authentication-kubeconfig=" + file, "--authorization-kubeconfig=" + file},
+		{"--authentication-skip-lookup", "--authentication-tolerate-lookup-failure", "--authentication-token-webhook-cache-ttl=10s"},
+		{"--authorization-always-allow-paths=/healthz,/readyz,/livez", "--authorization-webhook-cache-authorized-ttl=5s"},
+		{"--client-ca-file=" + file, "--requestheader-client-ca-file=" + file, "--requestheader-allowed-names=a", "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-"},
+		{"--tls-cert-file=" + file, "--tls-private-key-file=" + file, "--tls-min-version=VersionTLS12", "--tls-cipher-suites=TLS_AES_128_GCM_SHA256", "--http2-max-streams-per-connection=100", "--bind-address=127.0.0.1"},
+		{"--audit-log-path=-", "--audit-policy-file=" + file},
+		{"--profiling=false", "--contention-profiling=false"},
+		{"--logging-format=json", "-v=2", "--vmodule=x=1", "--log-flush-frequency=5s"},
+		{"--version"},
+	} {
+		if err := parse(t, args...).Validate(); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	dir := t.TempDir()
+	for _, tc := range []struct {
+		args []string
+		want []string // each in a message of its own
+	}{
+		{[]string{"--metric-resolution=999ms"}, []string{"--metric-resolution: 999ms is too short"}},
+		{[]string{"--metric-resolution=-1s"}, []string{"--metric-resolution: -1s is too short"}},
+		{[]string{"--kubelet-request-timeout=-1s"}, []string{"--kubelet-request-timeout: -1s is negative"}},
+		{[]string{"--kubelet-port=0"}, []string{"--kubelet-port: 0 is not a port"}},
+		{[]string{"--kubelet-port=65536"}, []string{"--kubelet-port: 65536 is not a port"}},
+		{[]string{"--secure-port=0"}, []string{"--secure-port: 0 would serve nothing"}},
+		{[]string{"--kubelet-preferred-address-types="}, []string{"--kubelet-preferred-address-types is empty"}},
+		{[]string{"--kubelet-preferred-address-types=InternalIP, Hostname"}, []string{`--kubelet-preferred-address-types: " Hostname" is not`}},
+		{[]string{"--node-selector=a in"}, []string{"--node-selector: "}},
+		{[]string{"--kubelet-client-key=/nowhere/key"}, []string{"--kubelet-client-certificate and --kubelet-client-key belong together", "--kubelet-client-key: stat /nowhere/key"}},
+		{[]string{"--kubelet-certificate-authority=" + dir}, []string{"--kubelet-certificate-authority: \"" + dir + "\" is a directory"}},
+		{[]string{"--kubelet-insecure-tls", "--kubelet-certificate-authority-text=x"}, []string{"--kubelet-certificate-authority-text and --kubelet-insecure-tls exclude"}},
+		{[]string{"--kubelet-insecure-tls", "--deprecated-kubelet-completely-insecure"}, []string{"--deprecated-kubelet-completely-insecure and --kubelet-insecure-tls exclude"}},
+		{[]string{"--kubeconfig=/nowhere"}, []string{"--kubeconfig: stat /nowhere"}},
+		{[]string{"--logging-format=xml"}, []string{"xml"}},
+		{ // everything at once
+			[]string{"--metric-resolution=0", "--kubelet-port=-1", "--node-selector=!!", "--kubelet-client-certificate=" + dir, "--tls-min-version=9", "--audit-log-mode=never"},
+			[]string{"--metric-resolution", "--kubelet-port", "--node-selector", "belong together", "is a directory", "audit-log-mode"},
+		},
+	} {
+		err := parse(t, tc.args...).Validate()
+		if err == nil {
+			t.Errorf("%q: accepted", tc.args)
+			continue
+		}
+		lines := strings.Split(err.Error(), "\n")
+		for _, want := range tc.want {
+			n := 0
+			for _, l := range lines {
+				if strings.Contains(l, want) {
+					n++
+				}
+			}
+			if n != 1 {
+				t.Errorf("%q: %d lines with %q in\n%v", tc.args, n, want, err)
+			}
+		}
+	}
+}
+
+func TestRequestTimeout(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want time.Duration
+	}{
+		{nil, 10 * time.Second},
+		{[]string{"--metric-resolution=60s"}, 10 * time.Second},
+		{[]string{"--metric-resolution=10s"}, 9 * time.Second},
+		{[]string{"--metric-resolution=1s"}, 900 * time.Millisecond},
+		{[]string{"--metric-resolution=1s", "--kubelet-request-timeout=3s"}, 3 * time.Second},
+	} {
+		if got := parse(t, tc.args...).requestTimeout(); got != tc.want {
+			t.Errorf("%q: %v, want %v", tc.args, got, tc.want)
+		}
+	}
+}
+
+func TestKubeletConfigTakesEveryFlag(t *testing.T) {
+	o := parse(t, "--kubelet-insecure-tls", "--kubelet-use-node-status-port", "--kubelet-port=1", "--kubelet-preferred-address-types=A,B",
+		"--kubelet-certificate-authority=ca", "--kubelet-certificate-authority-text=text", "--kubelet-client-certificate=cert",
+		"--kubelet-client-key=key", "--deprecated-kubelet-completely-insecure", "--kubelet-request-compression")
+	c := o.kubeletConfig(nil)
+	got := []any{c.Insecure, c.PlainHTTP, c.UseNodeStatusPort, c.Port, c.AddressTypes, c.CAFile, string(c.CAData), c.ClientCertFile, c.ClientKeyFile, c.Compress}
+	want := []any{true, true, true, 1, []string{"A", "B"}, "ca", "text", "cert", "key", true}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// docs/flags.md is what --help prints. To write it anew: go test ./pkg/app -run TestFlagsDoc -update
+func TestFlagsDoc(t *testing.T) {
+	const file = "../../docs/flags.md"
+	cmd := NewCommand()
+	var help strings.Builder
+	cmd.SetOut(&help)
+	cmd.SetArgs([]string{"--help"})
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	doc := "# Flags\n\nMade from `metrics-server --help`; `make generate` makes it anew.\n\n```text\n" + strings.TrimSpace(help.String()) + "\n```\n"
+	if *update {
+		if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(have), doc); diff != "" {
+		t.Errorf("docs/flags.md is not what --help prints (run `make generate`):\n%s", diff)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	cmd := NewCommand()
+	var out strings.Builder
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{"--version"})
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out.String(), "v") || strings.Count(out.String(), "\n") != 1 {
+		t.Errorf("--version printed %q, want one line with a version", out.String())
+	}
+}

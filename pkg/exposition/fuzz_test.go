@@ -1,0 +1,76 @@
+package exposition
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"metrics-server/pkg/sample"
+)
+
+// FuzzParseText wants of every body: no panic; the same result from a layout that knows the
+// containers as from one that does not, with the same pointers; what the reference says, where
+// it says anything; and with the line bad put in before line number at, if it is bad by itself, that
+// nothing else is lost.
+func FuzzParseText(f *testing.F) {
+	seed := func(body []byte) {
+		for i := 0; i < len(malformed); i += 7 {
+			f.Add(body, []byte(malformed[i]), uint16(i))
+		}
+	}
+	for _, body := range captures(f) {
+		f.Add(body, []byte(nodeCPU+" NaN"), uint16(20))
+	}
+	seed([]byte("# TYPE " + cpuFamily + " counter\n" + cpuFamily + labelsOfC + " 1.5 1000\n" + memoryFamily + labelsOfC + " 2e3\n\n" +
+		startFamily + `{pod="p", namespace="n" ,container="c",x="a\\\"\n"} 1.79e9` + "\n" + nodeCPU + "{} +Inf 1\r\nresource_scrape_error 0"))
+	seed(payload(names(2, 2), 0))
+
+	f.Fuzz(func(t *testing.T, body, bad []byte, at uint16) {
+		var p Parser
+		var layout Layout
+		var batch sample.Batch
+		want := resultOf(&batch, p.ParseText(body, received, &layout, &batch))
+		first := ids(batch.Containers)
+		if d := diff(want, resultOf(&batch, p.ParseText(body, received, &layout, &batch))); d != "" {
+			t.Errorf("first (-) and second parse (+) differ:\n%s\n%q", d, body)
+		}
+		if want.Err == nil && !slices.Equal(first, ids(batch.Containers)) {
+			t.Errorf("the second parse gives other IDs\n%q", body)
+		}
+
+		checkReference(t, body)
+
+		if bytes.IndexByte(bad, '\n') >= 0 {
+			return
+		}
+		alone := parseText(bad)
+		if len(alone.Containers) > 0 || alone.Refused.Total() != 1 {
+			return
+		}
+		for why, n := range alone.Refused {
+			want.Refused[why] += n
+		}
+		lines := bytes.SplitAfter(body, []byte("\n"))
+		with := insert(lines, int(at)%(len(lines)+1), bad)
+		if d := diff(want, parseText(with)); d != "" {
+			t.Errorf("line %q costs more than itself: want (-), got (+):\n%s\n%q", bad, d, with)
+		}
+	})
+}
+
+// FuzzParseProtobuf wants no panic, and the same result twice.
+func FuzzParseProtobuf(f *testing.F) {
+	f.Add(protobufCapture(f))
+	for _, m := range messages(protobufCapture(f)) {
+		f.Add(m)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var p Parser
+		var layout Layout
+		var batch sample.Batch
+		want := resultOf(&batch, p.ParseProtobuf(body, received, &layout, &batch))
+		if d := diff(want, resultOf(&batch, p.ParseProtobuf(body, received, &layout, &batch))); d != "" {
+			t.Errorf("first (-) and second parse (+) differ:\n%s\n%q", d, body)
+		}
+	})
+}

@@ -1,0 +1,243 @@
+package inventory
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"metrics-server/pkg/sample"
+)
+
+// setOf returns a label set without labels.
+func setOf(namespace string) *labelSet { return &labelSet{namespace: namespace} }
+
+func names(x *Index, namespace string) []string {
+	var out []string
+	for o := range x.All(namespace) {
+		out = append(out, o.Namespace+"/"+o.Name)
+	}
+	return out
+}
+
+// check fails unless the chunks of x are as documented.
+func check(t *testing.T, x *Index) {
+	t.Helper()
+	n := 0
+	for _, chunk := range x.load().chunks {
+		if len(chunk) == 0 || len(chunk) > maxChunk {
+			t.Fatalf("a chunk has %d records", len(chunk))
+		}
+		n += len(chunk)
+	}
+	if n != x.Len() {
+		t.Fatalf("Len is %d, the chunks hold %d", x.Len(), n)
+	}
+}
+
+func TestIndexAgainstMap(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	namespaces := []string{"a", "a-b", "b", "kube-system"} // "a" is a prefix of "a-b"
+	var x Index
+	want := map[string]*labelSet{}
+	compare := func() {
+		t.Helper()
+		check(t, &x)
+		for _, ns := range append(namespaces, "", "0", "zz") {
+			keys := slices.Collect(maps.Keys(want))
+			if ns != "" {
+				keys = slices.DeleteFunc(keys, func(k string) bool { return !strings.HasPrefix(k, ns+"/") })
+			}
+			slices.SortFunc(keys, func(a, b string) int { // by namespace, then name
+				an, ap, _ := strings.Cut(a, "/")
+				bn, bp, _ := strings.Cut(b, "/")
+				return slices.Compare([]string{an, ap}, []string{bn, bp})
+			})
+			if d := cmp.Diff(keys, names(&x, ns), cmp.Transformer("nil", func(s []string) []string { return append([]string{}, s...) })); d != "" {
+				t.Fatalf("All(%q) (-want +got):\n%s", ns, d)
+			}
+		}
+		for k, set := range want {
+			ns, name, _ := strings.Cut(k, "/")
+			if r, ok := x.load().get(ns, name); !ok || r.set != set {
+				t.Fatalf("get(%s) = %v, %v", k, r, ok)
+			}
+		}
+	}
+	compare()
+	for _, adding := range []int{90, 50, 10, 90, 2} { // per cent of the changes; grows, stays, shrinks
+		for range 6000 {
+			ns, name := namespaces[rnd.IntN(len(namespaces))], fmt.Sprint("pod-", rnd.IntN(3000))
+			key := ns + "/" + name
+			if rnd.IntN(100) < adding {
+				set := setOf(ns)
+				want[key] = set
+				x.put(record{name, set})
+				continue
+			}
+			_, had := want[key]
+			delete(want, key)
+			if got := x.remove(ns, name); got != had {
+				t.Fatalf("remove(%s) = %v, want %v", key, got, had)
+			}
+		}
+		compare()
+	}
+	for k := range want {
+		ns, name, _ := strings.Cut(k, "/")
+		x.remove(ns, name)
+		if n := x.Len(); n == 100 && len(x.load().chunks) > 2 {
+			t.Errorf("%d records are left in %d chunks, want at most 2", n, len(x.load().chunks))
+		}
+	}
+	if x.Len() != 0 || len(x.load().chunks) != 0 {
+		t.Errorf("an emptied index has %d records in %d chunks", x.Len(), len(x.load().chunks))
+	}
+}
+
+func TestIndexGet(t *testing.T) {
+	var x Index
+	labels := sample.Labels{{Key: "app", Value: "web"}}
+	x.replace([]record{{"web-0", &labelSet{namespace: "shop", labels: labels}}})
+	f := func(namespace, name string, want sample.Object, wantOK bool) {
+		t.Helper()
+		got, ok := x.Get(namespace, name)
+		if d := cmp.Diff(want, got); d != "" || ok != wantOK {
+			t.Errorf("Get(%q, %q): %v (-want +got):\n%s", namespace, name, ok, d)
+		}
+	}
+	f("shop", "web-0", sample.Object{Namespace: "shop", Name: "web-0", Labels: labels}, true)
+	f("shop", "web-1", sample.Object{}, false)
+	f("sho", "web-0", sample.Object{}, false)
+	f("", "web-0", sample.Object{}, false)
+	f("zoo", "", sample.Object{}, false)
+}
+
+// A reader that is half-way through sees nothing of what is written meanwhile.
+func TestIndexReaderSeesOneMoment(t *testing.T) {
+	var x Index
+	for i := range 1000 {
+		x.put(record{fmt.Sprintf("pod-%04d", i), setOf("a")})
+	}
+	want, got := names(&x, "a"), []string(nil)
+	for o := range x.All("a") {
+		if len(got) == 500 {
+			for _, n := range want {
+				x.remove("a", strings.TrimPrefix(n, "a/"))
+			}
+			x.put(record{"pod-9999", setOf("a")})
+		}
+		got = append(got, o.Namespace+"/"+o.Name)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"a/pod-9999"}, names(&x, "")); d != "" {
+		t.Errorf("afterwards (-want +got):\n%s", d)
+	}
+}
+
+func TestIndexConcurrently(t *testing.T) {
+	const pods = 2000
+	var x Index
+	sets := []*labelSet{setOf("a"), setOf("b")}
+	var writer, readers sync.WaitGroup
+	done := make(chan struct{})
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				last := ""
+				for o := range x.All("") {
+					if o.Namespace+o.Name <= last {
+						t.Errorf("%s after %s", o.Namespace+o.Name, last)
+						return
+					}
+					last = o.Namespace + o.Name
+				}
+				x.Get("b", "pod-0500")
+			}
+		})
+	}
+	writer.Go(func() {
+		for round := range 3 {
+			for i := range pods {
+				x.put(record{fmt.Sprintf("pod-%04d", i), sets[i%2]})
+			}
+			for i := round; i < pods; i += 3 {
+				x.remove(sets[i%2].namespace, fmt.Sprintf("pod-%04d", i))
+			}
+		}
+	})
+	writer.Wait()
+	close(done)
+	readers.Wait()
+	check(t, &x)
+}
+
+func TestIndexReadsDoNotAllocate(t *testing.T) {
+	x := cluster(1000).index()
+	found := 0
+	f := func(what string, want float64, f func()) {
+		t.Helper()
+		if got := testing.AllocsPerRun(100, f); got > want {
+			t.Errorf("%s allocates %v times, want at most %v", what, got, want)
+		}
+	}
+	all := slices.Collect(x.All(""))
+	f("Get", 0, func() {
+		if _, ok := x.Get(all[500].Namespace, all[500].Name); ok {
+			found++
+		}
+	})
+	f("All", 0, func() {
+		for range x.All("") {
+			found++
+		}
+	})
+	if found != 101+101*1000 {
+		t.Errorf("found %d", found)
+	}
+}
+
+func BenchmarkIndexGet(b *testing.B) {
+	x := cluster(150_000).index()
+	all := slices.Collect(x.All(""))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		o := &all[i*7919%len(all)]
+		x.Get(o.Namespace, o.Name)
+	}
+}
+
+func BenchmarkIndexAll(b *testing.B) {
+	x := cluster(150_000).index()
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		for range x.All("") {
+			n++
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/pod")
+}
+
+func BenchmarkIndexChange(b *testing.B) {
+	x := cluster(150_000).index()
+	all := slices.Collect(x.load().from(""))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		r := all[i*7919%len(all)]
+		x.remove(r.set.namespace, r.name)
+		x.put(r)
+	}
+}

@@ -1,0 +1,118 @@
+// Package inventory knows which nodes and running pods exist, from watches of the API server.
+//
+// Only what is served or selected by is kept: names and labels, and of a node also where its kubelet
+// listens. Objects are cut down to that as they are decoded, so that neither the first list nor a
+// later one is ever held in full. While the API server is away, what is known stays.
+//
+// Run does all the writing, one goroutine to each of nodes and pods. Everything else may be called from any
+// goroutine at any time, before Run too, and never waits for a writer.
+package inventory
+
+import (
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+
+	"metrics-server/pkg/sample"
+)
+
+// Config is what an Inventory needs. Client and Metadata must be set.
+type Config struct {
+	// Client reads nodes. Protobuf as its content type (rest.Config) makes that several times cheaper.
+	Client kubernetes.Interface
+	// Metadata reads pods: only their metadata is ever asked for.
+	Metadata metadata.Interface
+	// NodeSelector is a label selector. Nodes that it does not match do not exist for the Inventory.
+	NodeSelector string
+	// OnNode is called with a node that is new or of which anything in Node has changed; OnNodeGone with
+	// the name of one that was deleted or is no longer selected. A node that was deleted and made
+	// anew under its name is first gone, even if only the new one was seen. Both are called in
+	// order from one goroutine, after Nodes has changed; watching waits while they run. nil: nobody is told.
+	OnNode     func(Node)
+	OnNodeGone func(name string)
+}
+
+// Node is a node and where its kubelet listens. It is immutable.
+type Node struct {
+	sample.Object
+	Addresses   []Address // as its status lists them
+	KubeletPort int32     // as its status says; 0: it does not
+	MetricsPath string    // its annotation PathAnnotation, or ""
+}
+
+// PathAnnotation is the annotation of a node that says at which path its resource metrics are.
+const PathAnnotation = "metrics.k8s.io/resource-metrics-path"
+
+// Address is one address of a node. Type is one of core/v1's NodeAddressType.
+type Address struct{ Type, Address string }
+
+// Inventory is the set of nodes and running pods. Make one with New.
+type Inventory struct {
+	nodes, pods *source
+}
+
+// New returns an Inventory that is empty until Run.
+func New(c Config) *Inventory {
+	if c.OnNode == nil {
+		c.OnNode = func(Node) {}
+	}
+	if c.OnNodeGone == nil {
+		c.OnNodeGone = func(string) {}
+	}
+	nodes, pods := c.Client.CoreV1().Nodes(), c.Metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
+	return &Inventory{
+		nodes: &source{
+			health:   health{resource: "nodes"},
+			store:    &nodeStore{onNode: c.OnNode, onGone: c.OnNodeGone},
+			client:   c.Client,
+			example:  &corev1.Node{},
+			selected: metav1.ListOptions{LabelSelector: c.NodeSelector},
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return nodes.List(ctx, o)
+			},
+			watch: nodes.Watch,
+		},
+		pods: &source{
+			health:   health{resource: "pods"},
+			store:    &podStore{},
+			client:   c.Metadata,
+			example:  &metav1.PartialObjectMetadata{},
+			selected: metav1.ListOptions{FieldSelector: "status.phase=" + string(corev1.PodRunning)},
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return pods.List(ctx, o)
+			},
+			watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				return pods.Watch(ctx, o)
+			},
+		},
+	}
+}
+
+// Run watches until ctx ends and returns nil then: whatever the API server does, it goes on trying.
+// It may be called once.
+func (i *Inventory) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { i.nodes.run(ctx) })
+	wg.Go(func() { i.pods.run(ctx) })
+	wg.Wait()
+	return nil
+}
+
+// Nodes is the set of nodes. Their namespace is empty.
+func (i *Inventory) Nodes() *Index { return i.nodes.index() }
+
+// Pods is the set of pods in phase Running.
+func (i *Inventory) Pods() *Index { return i.pods.index() }
+
+// NodesSynced returns nil from the moment that every node was seen and told to OnNode once. Until then
+// it says what is missing, why as far as known, and the remedy.
+func (i *Inventory) NodesSynced() error { return i.nodes.synced() }
+
+// PodsSynced is to pods what NodesSynced is to nodes.
+func (i *Inventory) PodsSynced() error { return i.pods.synced() }

@@ -1,0 +1,305 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
+
+	"metrics-server/pkg/sample"
+)
+
+// testNode returns a node; change, unless nil, makes it special.
+func testNode(name string, change func(*corev1.Node)) *corev1.Node {
+	n := &corev1.Node{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, UID: types.UID("uid-" + name), ResourceVersion: "1",
+			Labels: map[string]string{"kubernetes.io/hostname": name, "pool": "blue"},
+		},
+		Status: corev1.NodeStatus{
+			Addresses:       []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}},
+			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: 10250}},
+			Images:          []corev1.ContainerImage{{Names: []string{"registry/app@sha256:0"}}},
+		},
+	}
+	if change != nil {
+		change(n)
+	}
+	return n
+}
+
+func testPod(namespace, name string, labels map[string]string) *metav1.PartialObjectMetadata {
+	m := podNamed(namespace, name)
+	m.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"}
+	m.Labels, m.ResourceVersion = labels, "1"
+	return m
+}
+
+// running is an inventory that runs until it is stopped, and what it told and logged.
+type running struct {
+	*Inventory
+	stop func()
+
+	mu   sync.Mutex
+	told []string
+	log  bytes.Buffer
+}
+
+// run starts an inventory; its caller is in a synctest bubble, which sees to it that no goroutine is left.
+func run(t *testing.T, c Config) *running {
+	r := &running{}
+	tell := func(format string, args ...any) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.told = append(r.told, fmt.Sprintf(format, args...))
+	}
+	c.OnNode = func(n Node) {
+		if o, ok := r.Nodes().Get("", n.Name); !ok || !slices.Equal(o.Labels, n.Labels) {
+			t.Errorf("told of node %s before the index had it", n.Name)
+		}
+		tell("+%s", n.Name)
+	}
+	c.OnNodeGone = func(name string) { tell("-%s", name) }
+	r.Inventory = New(c)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&lockedWriter{r}), textlogger.Verbosity(0)))
+	go func() { done <- r.Run(klog.NewContext(ctx, logger)) }()
+	r.stop = sync.OnceFunc(func() {
+		began := time.Now()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("Run returned %v after its context had ended", took)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+type lockedWriter struct{ r *running }
+
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.r.mu.Lock()
+	defer w.r.mu.Unlock()
+	return w.r.log.Write(p)
+}
+
+// news returns what was told since the last call.
+func (r *running) news() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	told := r.told
+	r.told = nil
+	return told
+}
+
+// logged returns the lines that were logged since the last call, without their time and place.
+func (r *running) logged() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var lines []string
+	for line := range strings.Lines(r.log.String()) {
+		_, line, _ = strings.Cut(line, "] ")
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	r.log.Reset()
+	slices.Sort(lines) // nodes and pods are independent
+	return lines
+}
+
+func equal(t *testing.T, what string, want, got any) {
+	t.Helper()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("%s (-want +got):\n%s", what, d)
+	}
+}
+
+// settle lets d pass, and what happens in it.
+func settle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestWatchList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, config := newAPIServer(t)
+		if idle := New(config); idle.NodesSynced() == nil || idle.PodsSynced() == nil || idle.Pods().Len() != 0 {
+			t.Error("an inventory that never ran knows all")
+		}
+		server.set(testNode("a", nil))
+		server.set(testPod("shop", "web-1", map[string]string{"app": "web"}))
+		server.set(testPod("ci", "job", nil))
+		r := run(t, config)
+		synctest.Wait()
+
+		if err := errors.Join(r.NodesSynced(), r.PodsSynced()); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "nodes", []string{"/a"}, names(r.Nodes(), ""))
+		equal(t, "pods", []string{"ci/job", "shop/web-1"}, names(r.Pods(), ""))
+		pod, _ := r.Pods().Get("shop", "web-1")
+		equal(t, "pod", sample.Object{Namespace: "shop", Name: "web-1", Labels: sample.Labels{{Key: "app", Value: "web"}}}, pod)
+
+		server.set(testPod("shop", "web-2", nil))
+		server.remove(testPod("ci", "job", nil))
+		server.set(testPod("shop", "web-1", map[string]string{"app": "www"}))
+		synctest.Wait()
+		equal(t, "pods", []string{"shop/web-1", "shop/web-2"}, names(r.Pods(), ""))
+		pod, _ = r.Pods().Get("shop", "web-1")
+		equal(t, "label", "www", pod.Labels.Get("app"))
+
+		for _, q := range server.requests {
+			if q.query.Get("watch") == "" || q.query.Get("sendInitialEvents") != "true" {
+				t.Errorf("%s were asked for with %v, not with a watch that sends the list", q.resource, q.query)
+			}
+		}
+		equal(t, "number of requests", 2, len(server.requests))
+		equal(t, "logged", []string(nil), r.logged())
+	})
+}
+
+func TestRequests(t *testing.T) {
+	for _, streams := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			server, config := newAPIServer(t)
+			server.streams = streams
+			config.NodeSelector = "pool=blue"
+			run(t, config)
+			synctest.Wait()
+			server.endWatches(true)
+			settle(time.Minute)
+			for _, q := range server.requests {
+				wantFields, wantLabels := "", "pool=blue"
+				if q.resource == "pods" {
+					wantFields, wantLabels = "status.phase=Running", ""
+					if !strings.HasPrefix(q.accept, "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata") {
+						t.Errorf("pods were asked for as %q", q.accept)
+					}
+				}
+				equal(t, q.resource+" field selector", wantFields, q.query.Get("fieldSelector"))
+				equal(t, q.resource+" label selector", wantLabels, q.query.Get("labelSelector"))
+			}
+			if len(server.requests) < 4 {
+				t.Errorf("%d requests, want at least 4", len(server.requests))
+			}
+		})
+	}
+}
+
+func TestNodeEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, config := newAPIServer(t)
+		config.NodeSelector = "pool=blue"
+		server.set(testNode("a", nil))
+		server.set(testNode("green", func(n *corev1.Node) { n.Labels["pool"] = "green" }))
+		r := run(t, config)
+		synctest.Wait()
+		equal(t, "first", []string{"+a"}, r.news())
+		f := func(what string, want []string, change func(*corev1.Node)) {
+			t.Helper()
+			server.set(testNode("a", change))
+			synctest.Wait()
+			equal(t, what, want, r.news())
+		}
+		told := []string{"+a"}
+		f("heartbeat", nil, func(n *corev1.Node) {
+			n.Status.Conditions = []corev1.NodeCondition{{Type: "Ready", LastHeartbeatTime: metav1.Now()}}
+			n.Annotations = map[string]string{"other": "annotation"}
+		})
+		f("port", told, func(n *corev1.Node) { n.Status.DaemonEndpoints.KubeletEndpoint.Port = 10350 })
+		f("port back", told, nil)
+		f("addresses", told, func(n *corev1.Node) {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: "a"})
+		})
+		f("path", told, func(n *corev1.Node) { n.Annotations = map[string]string{PathAnnotation: "/metrics"} })
+		f("label", told, func(n *corev1.Node) { n.Labels["zone"] = "z1" })
+		f("made anew", []string{"-a", "+a"}, func(n *corev1.Node) { n.Labels["zone"] = "z1"; n.UID = "another" })
+		f("selected no more", []string{"-a"}, func(n *corev1.Node) { n.Labels["pool"] = "green" })
+		equal(t, "nodes", 0, r.Nodes().Len())
+		f("selected again", told, nil)
+		server.remove(testNode("a", nil))
+		server.remove(testNode("green", nil))
+		synctest.Wait()
+		equal(t, "deleted", []string{"-a"}, r.news())
+	})
+}
+
+func TestNodeIsWhole(t *testing.T) {
+	var got []Node
+	s := &nodeStore{onNode: func(n Node) { got = append(got, n) }}
+	if err := s.Add(testNode("a", func(n *corev1.Node) {
+		n.Annotations = map[string]string{PathAnnotation: "/custom", "x": "y"}
+	})); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "node", []Node{{
+		Object: sample.Object{Name: "a", Labels: sample.Labels{
+			{Key: "kubernetes.io/hostname", Value: "a"}, {Key: "pool", Value: "blue"},
+		}},
+		Addresses:   []Address{{Type: "InternalIP", Address: "10.0.0.1"}},
+		KubeletPort: 10250,
+		MetricsPath: "/custom",
+	}}, got)
+}
+
+// An object of another kind is refused, not taken for what it is not.
+func TestWrongObject(t *testing.T) {
+	nodes, pods := &nodeStore{}, &podStore{}
+	for what, err := range map[string]error{
+		"Add of a pod to nodes":    nodes.Add(testPod("a", "b", nil)),
+		"Add of a node to pods":    pods.Add(testNode("a", nil)),
+		"Delete of what has none":  pods.Delete("a string"),
+		"Delete of no node":        nodes.Delete("a string"),
+		"Update of a pod of nodes": nodes.Update(testPod("a", "b", nil)),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+	if _, err := nodes.compact(testPod("a", "b", nil)); err == nil {
+		t.Error("compact of a pod as a node: no error")
+	}
+	if _, err := pods.compact(testNode("a", nil)); err == nil {
+		t.Error("compact of a node as a pod: no error")
+	}
+}
+
+// The fake clients of client-go, as other packages' tests use them, will do.
+func TestFakeClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		scheme := metadatafake.NewTestScheme()
+		if err := metav1.AddMetaToScheme(scheme); err != nil {
+			t.Fatal(err)
+		}
+		pod := testPod("shop", "web", nil)
+		pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+		config := Config{Client: fake.NewClientset(testNode("a", nil)), Metadata: metadatafake.NewSimpleMetadataClient(scheme, pod)}
+		r := run(t, config)
+		synctest.Wait()
+		if err := errors.Join(r.NodesSynced(), r.PodsSynced()); err != nil {
+			t.Error(err)
+		}
+		equal(t, "nodes", []string{"/a"}, names(r.Nodes(), ""))
+		equal(t, "pods", []string{"shop/web"}, names(r.Pods(), ""))
+		r.stop()
+	})
+}

@@ -1,0 +1,227 @@
+package inventory
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"metrics-server/pkg/sample"
+)
+
+// podMeta returns the metadata of pod i of a cluster, every string freshly made, as a decoder does: of 20
+// pods 12 belong to ReplicaSets of four, 4 to a DaemonSet of their namespace, 3 to a StatefulSet of three and
+// 1 to a Job of its own.
+func podMeta(i int) *metav1.PartialObjectMetadata {
+	ns := fmt.Sprintf("team-%02d", i/20%50)
+	app := fmt.Sprintf("service-%d", i/20)
+	m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Namespace:   ns,
+		UID:         types.UID("b26c3b0e-5c77-4c0a-9f0e-" + fmt.Sprintf("%012x", i)),
+		Annotations: map[string]string{"kubernetes.io/config.source": "api"},
+	}}
+	labels := func(kv ...string) map[string]string {
+		l := map[string]string{}
+		for i := 0; i < len(kv); i += 2 {
+			l[strings.Clone(kv[i])] = strings.Clone(kv[i+1])
+		}
+		return l
+	}
+	switch k := i % 20; {
+	case k < 12:
+		hash := fmt.Sprintf("%x", 0x7c5f9d0000+i/4)
+		m.Name = fmt.Sprintf("%s-%d-%s-%05x", app, k/4, hash, i)
+		m.Labels = labels("app.kubernetes.io/name", app, "app.kubernetes.io/instance", fmt.Sprintf("%s-%d", app, k/4),
+			"app.kubernetes.io/managed-by", "Helm", "app.kubernetes.io/version", "1.27.3", "pod-template-hash", hash)
+	case k < 16:
+		m.Name = fmt.Sprintf("agent-%02d-%05x", i/20%50, i)
+		m.Labels = labels("k8s-app", fmt.Sprintf("agent-%02d", i/20%50),
+			"controller-revision-hash", "6d5b8c7f9", "pod-template-generation", "1")
+	case k < 19:
+		m.Name = fmt.Sprintf("%s-db-%d", app, k-16)
+		m.Labels = labels("app.kubernetes.io/name", app+"-db", "app.kubernetes.io/managed-by", "Helm",
+			"apps.kubernetes.io/pod-index", fmt.Sprint(k-16), "controller-revision-hash", app+"-db-5d9fd8ddd5",
+			"statefulset.kubernetes.io/pod-name", m.Name)
+	default:
+		uid := fmt.Sprintf("%08x-02d1-4f86-b7d0-%012x", i, i)
+		m.Name = fmt.Sprintf("%s-report-%d-%05x", app, 29_000_000+i, i)
+		m.Labels = labels("job-name", app+"-report", "batch.kubernetes.io/job-name", app+"-report",
+			"controller-uid", uid, "batch.kubernetes.io/controller-uid", uid)
+	}
+	return m
+}
+
+// cluster returns a store of pods as a list of n fills it.
+func cluster(n int) *podStore {
+	s := &podStore{}
+	items := make([]any, n)
+	for i := range items {
+		items[i], _ = s.compact(podMeta(i))
+	}
+	_ = s.Replace(items, "1")
+	return s
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // the second one frees what the first found to be finalised
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestBytesPerPod(t *testing.T) {
+	const pods, budget = 20_000, 150
+	nameBytes := int64(0)
+	for i := range pods {
+		nameBytes += int64(sizeClass(len(podMeta(i).Name)))
+	}
+	before := heap()
+	s := cluster(pods)
+	listed := heap() - before
+	// Events: a change of every pod's status, and a third of the workloads replaced by others.
+	replaced := func(i int) bool { return i/20%3 == 0 }
+	for i := range pods {
+		if err := s.Update(podMeta(i)); err != nil {
+			t.Fatal(err)
+		}
+		if replaced(i) {
+			_ = s.Delete(podMeta(i))
+			_ = s.Add(podMeta(i + 20*pods))
+		}
+	}
+	churned := heap() - before
+	perPod := func(bytes int64) float64 { return float64(bytes-nameBytes) / pods }
+	t.Logf("beside a name of %d bytes on average, a pod takes %.1f bytes after the list, %.1f after churn; %d label sets",
+		nameBytes/pods, perPod(listed), perPod(churned), len(s.labels.sets))
+	for _, got := range []float64{perPod(listed), perPod(churned)} {
+		if got > budget {
+			t.Errorf("a pod takes %.1f bytes beside its name, want at most %d", got, budget)
+		}
+	}
+
+	for i := range pods { // all but a hundredth leave
+		if i%100 != 0 {
+			_ = s.Delete(podMeta(i))
+			_ = s.Delete(podMeta(i + 20*pods))
+		}
+	}
+	left := s.index().Len()
+	if after := heap() - before; after > churned/10 {
+		t.Errorf("%d of %d pods are left, %d KiB of %d KiB", left, pods, after>>10, churned>>10)
+	}
+	runtime.KeepAlive(s)
+}
+
+// sizeClass is what the allocator takes for a string of n bytes.
+func sizeClass(n int) int {
+	return cap(append([]byte(nil), make([]byte, n)...))
+}
+
+func TestLabelsShared(t *testing.T) {
+	var s podStore
+	add := func(namespace, name string, labels map[string]string) record {
+		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: strings.Clone(namespace), Name: name, Labels: map[string]string{}}}
+		for k, v := range labels {
+			m.Labels[strings.Clone(k)] = strings.Clone(v)
+		}
+		if err := s.Add(m); err != nil {
+			t.Fatal(err)
+		}
+		r, _ := s.index().load().get(namespace, name)
+		return r
+	}
+	web := map[string]string{"pod-template-hash": "5d9f", "app": "web"}
+	a, b := add("shop", "web-5d9f-a", web), add("shop", "web-5d9f-b", web)
+	if a.set != b.set {
+		t.Error("two pods of a ReplicaSet do not share their labels")
+	}
+	if d := cmp.Diff(sample.Labels{{Key: "app", Value: "web"}, {Key: "pod-template-hash", Value: "5d9f"}}, a.set.labels); d != "" {
+		t.Errorf("labels (-want +got):\n%s", d)
+	}
+	if c := add("test", "web-5d9f-a", web); c.set == a.set || c.set.namespace != "test" {
+		t.Error("pods of two namespaces share a set")
+	}
+	if c := add("shop", "none", nil); c.set.labels != nil {
+		t.Errorf("a pod without labels has %v", c.set.labels)
+	}
+
+	db := add("shop", "db-0", map[string]string{"app": "db", "pod-name": "db-0"})
+	db1 := add("shop", "db-1", map[string]string{"app": "db", "pod-name": "db-1"})
+	same := func(a, b string) bool { return unsafe.StringData(a) == unsafe.StringData(b) }
+	if !same(db.set.labels[0].Value, db1.set.labels[0].Value) || !same(db.set.labels[0].Key, a.set.labels[0].Key) {
+		t.Error("equal strings of different sets are not shared")
+	}
+	if !same(db.set.labels[1].Value, db.name) || !same(db.set.namespace, a.set.namespace) {
+		t.Error("a label that is the pod's name, or its namespace, is a copy")
+	}
+
+	// What nobody has any more is forgotten, what is left is still shared.
+	s.sweep()
+	sets := len(s.labels.sets)
+	if err := s.Delete(podNamed("test", "web-5d9f-a")); err != nil {
+		t.Fatal(err)
+	}
+	add("shop", "db-0", map[string]string{"app": "db", "pod-name": "db-0", "role": "primary"})
+	s.sweep()
+	if got := len(s.labels.sets); got != sets-1 {
+		t.Errorf("%d sets after one left and one changed, want %d", got, sets-1)
+	}
+	if c := add("shop", "web-5d9f-c", web); c.set != a.set {
+		t.Error("after a sweep a new pod does not share the labels of its ReplicaSet")
+	}
+}
+
+// Two sets with one hash are kept apart.
+func TestLabelsCollide(t *testing.T) {
+	var table labelTable
+	a := table.record("ns", "a", map[string]string{"app": "a"})
+	other := &labelSet{namespace: "ns", labels: sample.Labels{{Key: "app", Value: "z"}}}
+	table.sets[a.set.hash] = other
+	b := table.record("ns", "b", map[string]string{"app": "a"})
+	if !slices.Equal(a.set.labels, b.set.labels) || table.sets[a.set.hash] != other {
+		t.Errorf("labels of a: %v, of b: %v", a.set.labels, b.set.labels)
+	}
+}
+
+// A pod's status changes often and its labels do not: such an event leaves nothing behind.
+func TestEventWithoutChange(t *testing.T) {
+	s := cluster(1000)
+	before, event := s.index().load(), podMeta(500)
+	if got := testing.AllocsPerRun(100, func() { _ = s.Update(event) }); got > 0 {
+		t.Errorf("%v allocations, want none", got)
+	}
+	if s.index().load() != before {
+		t.Error("the index was written")
+	}
+}
+
+func podNamed(namespace, name string) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+}
+
+func BenchmarkPodEvent(b *testing.B) {
+	s := cluster(150_000)
+	events := make([]*metav1.PartialObjectMetadata, 1000)
+	for i := range events {
+		events[i] = podMeta(i * 149)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		_ = s.Update(events[i%len(events)])
+	}
+}
+
+func BenchmarkSweep(b *testing.B) {
+	s := cluster(150_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.sweep()
+	}
+}

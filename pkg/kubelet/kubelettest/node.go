@@ -1,0 +1,258 @@
+// Package kubelettest fakes kubelets for tests and load tools: Node makes the answers of a node,
+// Kubelet is the handler that guards and serves them, Server puts it on a TLS port, CA signs what
+// both ends need.
+//
+// What a Node says is a function of its seed and of the time that it is asked for: it has no
+// state, so any number of goroutines may ask, twice for the same moment gives the same bytes, and
+// time may be synctest's. It knows the true usage behind its answers. The package shares no
+// code with what it is there to test.
+package kubelettest
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// NodeConfig describes a Node.
+type NodeConfig struct {
+	Seed       uint64
+	Pods       int
+	Containers int       // in each pod; default 1
+	Boot       time.Time // the containers start in the ten seconds after it
+	// RequestTime makes all timestamps those of the request, as kubelets do that ask the container
+	// runtime. Otherwise the node is sampled every ten seconds, and each container and pod every 10
+	// to 20 seconds, on a clock of its own.
+	RequestTime bool
+}
+
+// Node makes the answers of one kubelet at /metrics/resource.
+type Node struct {
+	requestTime bool
+	boot        int64 // Unix milliseconds
+	clock       uint64
+	containers  []Container
+	pods        []pod
+	cpu         uint64 // nanoseconds per millisecond, of all containers and the system
+	memory      uint64
+}
+
+// Container is what is true of one container of a Node.
+type Container struct {
+	Namespace, Pod, Name string
+
+	Start     time.Time
+	NanoCores uint64 // its CPU usage, always
+
+	labels string // as in an answer
+	start  int64  // Unix milliseconds
+	clock  uint64
+	memory uint64
+}
+
+type pod struct {
+	labels     string
+	clock      uint64
+	containers []int // indices of Node.containers
+}
+
+// Sample is what an answer says of a container or a node.
+type Sample struct {
+	Time   time.Time
+	CPU    uint64 // nanoseconds since the start
+	Memory uint64 // bytes
+}
+
+const (
+	podOverhead  = 10      // nanoseconds of CPU per millisecond that a pod uses beside its containers
+	nodeOverhead = 100_000 // the same for a node: 100 millicores
+)
+
+// NewNode returns the node that c describes.
+func NewNode(c NodeConfig) *Node {
+	if c.Containers == 0 {
+		c.Containers = 1
+	}
+	boot := c.Boot.UnixMilli()
+	n := &Node{requestTime: c.RequestTime, boot: boot, clock: mix(c.Seed), cpu: nodeOverhead, memory: 512 << 20}
+	for p := range c.Pods {
+		h := mix(c.Seed, uint64(p))
+		namespace := fmt.Sprintf("team-%d", h%7)
+		name := fmt.Sprintf("app-%d-%08x-%05x", h%11, uint32(h>>16), h>>44)
+		n.pods = append(n.pods, pod{
+			labels: fmt.Sprintf(`{namespace=%q,pod=%q}`, namespace, name),
+			clock:  h,
+		})
+		for i := range c.Containers {
+			h := mix(c.Seed, uint64(p), uint64(i))
+			cname := fmt.Sprintf("c%d", i)
+			ct := Container{
+				Namespace: namespace, Pod: name, Name: cname,
+				// A whole number of nanoseconds per millisecond makes every rate exact.
+				NanoCores: (100 + h%500_000) * 1000,
+				labels:    fmt.Sprintf(`{container=%q,namespace=%q,pod=%q}`, cname, namespace, name),
+				start:     boot + int64(h>>40%10_000),
+				clock:     h,
+				memory:    4096 * (1000 + h>>32%100_000),
+			}
+			ct.Start = time.UnixMilli(ct.start).UTC()
+			n.containers = append(n.containers, ct)
+			n.cpu += ct.NanoCores / 1000
+			n.memory += ct.memory
+		}
+	}
+	slices.SortFunc(n.containers, func(a, b Container) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod))
+	})
+	slices.SortFunc(n.pods, func(a, b pod) int { return cmp.Compare(a.labels, b.labels) })
+	for i := range n.pods {
+		suffix := n.pods[i].labels[1:]
+		for j := range n.containers {
+			if l := n.containers[j].labels; l[len(l)-len(suffix):] == suffix {
+				n.pods[i].containers = append(n.pods[i].containers, j)
+			}
+		}
+	}
+	return n
+}
+
+// Containers returns the containers in the order in which the kubelet lists them. It is n's own.
+func (n *Node) Containers() []Container { return n.containers }
+
+// Container returns what an answer at now says of Containers()[i], and whether it lists it yet.
+func (n *Node) Container(i int, now time.Time) (Sample, bool) {
+	c := &n.containers[i]
+	t := n.sampled(c.clock, now.UnixMilli())
+	if t < c.start {
+		return Sample{}, false
+	}
+	return Sample{time.UnixMilli(t).UTC(), c.cpuAt(t), c.memoryAt(t)}, true
+}
+
+// NanoCores is the CPU usage of the whole node, always.
+func (n *Node) NanoCores() uint64 { return n.cpu * 1000 }
+
+// Self returns what an answer at now says of the node.
+func (n *Node) Self(now time.Time) Sample {
+	t := n.selfSampled(now.UnixMilli())
+	return Sample{time.UnixMilli(t).UTC(), n.cpuAt(t), n.memory}
+}
+
+func (n *Node) cpuAt(t int64) uint64 { return n.cpu * uint64(max(t-n.boot, 0)) }
+
+func (c *Container) cpuAt(t int64) uint64 { return c.NanoCores / 1000 * uint64(t-c.start) }
+
+// memoryAt wobbles by up to 1 MiB from sample to sample.
+func (c *Container) memoryAt(t int64) uint64 { return c.memory + mix(c.clock, uint64(t))%256*4096 }
+
+func (n *Node) selfSampled(now int64) int64 {
+	if n.requestTime {
+		return now
+	}
+	const period = 10_000
+	phase := int64(n.clock % period)
+	return now - (now-phase)%period
+}
+
+// sampled returns when something with that clock was last sampled. Its period of 15 s is divided
+// into slots; the sample of each comes up to 5 s late, so that two are 10 to 20 s apart.
+func (n *Node) sampled(clock uint64, now int64) int64 {
+	if n.requestTime {
+		return now
+	}
+	const period, late = 15_000, 5_000
+	phase := int64(clock % period)
+	slot := (now - phase) / period
+	at := func(slot int64) int64 { return phase + slot*period + int64(mix(clock, uint64(slot))%late) }
+	if t := at(slot); t <= now {
+		return t
+	}
+	return at(slot - 1)
+}
+
+// Append appends the answer at now to dst.
+func (n *Node) Append(dst []byte, now time.Time) []byte {
+	ms := now.UnixMilli()
+	containers := func(name, kind, help string, value func(c *Container, t int64) float64, stamped bool) {
+		dst = family(dst, name, kind, help)
+		for i := range n.containers {
+			c := &n.containers[i]
+			t := n.sampled(c.clock, ms)
+			if t < c.start {
+				continue
+			}
+			dst = row(dst, name, c.labels, value(c, t), t, stamped)
+		}
+	}
+	zero := func(*Container, int64) float64 { return 0 }
+	containers("container_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+		func(c *Container, t int64) float64 { return float64(c.cpuAt(t)) / 1e9 }, true)
+	containers("container_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the container in bytes",
+		func(c *Container, t int64) float64 { return float64(c.memoryAt(t)) }, true)
+	containers("container_start_time_seconds", "gauge", "[STABLE] Start time of the container since unix epoch in seconds",
+		func(c *Container, _ int64) float64 { return float64(c.start) / 1e3 }, false)
+	containers("container_swap_limit_bytes", "gauge", "[ALPHA] Current amount of the container swap limit in bytes. Reported only on non-windows systems", zero, true)
+	containers("container_swap_usage_bytes", "gauge", "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems", zero, true)
+
+	t := n.selfSampled(ms)
+	self := func(name, kind, help string, value float64) {
+		dst = row(family(dst, name, kind, help), name, "", value, t, true)
+	}
+	self("node_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the node in core-seconds", float64(n.cpuAt(t))/1e9)
+	self("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes", float64(n.memory))
+	self("node_swap_usage_bytes", "gauge", "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems", 0)
+
+	pods := func(name, kind, help string, start float64, value func(c *Container, t int64) float64) {
+		dst = family(dst, name, kind, help)
+		for i := range n.pods {
+			p := &n.pods[i]
+			t := n.sampled(p.clock, ms)
+			sum, listed := start*float64(max(t-n.boot, 0)), false
+			for _, j := range p.containers {
+				if c := &n.containers[j]; t >= c.start {
+					sum, listed = sum+value(c, t), true
+				}
+			}
+			if listed {
+				dst = row(dst, name, p.labels, sum, t, true)
+			}
+		}
+	}
+	pods("pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds", podOverhead/1e9,
+		func(c *Container, t int64) float64 { return float64(c.cpuAt(t)) / 1e9 })
+	pods("pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes", 0,
+		func(c *Container, t int64) float64 { return float64(c.memoryAt(t)) })
+	pods("pod_swap_usage_bytes", "gauge", "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems", 0, zero)
+
+	dst = family(dst, "resource_scrape_error", "gauge", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise")
+	return row(dst, "resource_scrape_error", "", 0, 0, false)
+}
+
+func family(dst []byte, name, kind, help string) []byte {
+	dst = append(append(append(append(dst, "# HELP "...), name...), ' '), help...)
+	return append(append(append(append(append(dst, "\n# TYPE "...), name...), ' '), kind...), '\n')
+}
+
+func row(dst []byte, name, labels string, value float64, ms int64, stamped bool) []byte {
+	dst = append(append(append(dst, name...), labels...), ' ')
+	dst = strconv.AppendFloat(dst, value, 'g', -1, 64)
+	if stamped {
+		dst = strconv.AppendInt(append(dst, ' '), ms, 10)
+	}
+	return append(dst, '\n')
+}
+
+// mix hashes its arguments: numbers that look random, always the same ones.
+func mix(parts ...uint64) uint64 {
+	h := uint64(0x9e3779b97f4a7c15)
+	for _, p := range parts {
+		hi, lo := bits.Mul64(h^p^0xa0761d6478bd642f, 0xe7037ed1a0b428db)
+		h = hi ^ lo ^ bits.RotateLeft64(p, 31)
+	}
+	h ^= h >> 29
+	h *= 0xbf58476d1ce4e5b9
+	return h ^ h>>32
+}

@@ -1,0 +1,353 @@
+package scrape
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"metrics-server/pkg/sample"
+)
+
+// However many nodes hang, and whether they did so from the start or begin to, those that answer are asked at the
+// very same moments as without them.
+func TestHangingNodesCostOnlyThemselves(t *testing.T) {
+	const nodes = 300
+	type schedule map[string][]time.Duration
+	// measure returns when each healthy node is asked in the minutes from the second to the fifth.
+	measure := func(t *testing.T, maxInFlight int, healthy func(i int) bool, hangFrom time.Duration) schedule {
+		start := time.Now()
+		s := run(t, Config{Sink: &store{}, MaxInFlight: maxInFlight})
+		fault := func() error {
+			if time.Since(start) >= hangFrom {
+				return errHang
+			}
+			return nil
+		}
+		kubelets := map[string]*kubelet{}
+		for i, name := range names(nodes) {
+			k := &kubelet{t: t, delay: 20 * time.Millisecond}
+			if healthy(i) {
+				kubelets[name] = k
+			} else {
+				k.fault = fault
+			}
+			s.Add(name, k)
+		}
+		wait(5 * time.Minute)
+		got := schedule{}
+		for name, k := range kubelets {
+			got[name] = k.since(start.Add(2 * time.Minute))
+		}
+		if st := s.Status(); st.Failing != nodes-len(kubelets) && hangFrom < time.Hour {
+			t.Errorf("%d nodes fail, want %d", st.Failing, nodes-len(kubelets))
+		}
+		return got
+	}
+	f := func(name string, healthy func(i int) bool) {
+		t.Helper()
+		var want schedule
+		bubble(name+", without", t, func(t *testing.T) { want = measure(t, 48, healthy, time.Hour) })
+		if len(want) == 0 {
+			t.Errorf("%s: no node was asked", name)
+		}
+		same := func(when string, maxInFlight int, hangFrom time.Duration) {
+			bubble(name+", "+when, t, func(t *testing.T) {
+				if d := cmp.Diff(want, measure(t, maxInFlight, healthy, hangFrom)); d != "" {
+					t.Error(d)
+				}
+			})
+		}
+		same("after 150 s", 48, 150*time.Second)
+		same("from the start", 48, 0)
+		same("from the start, far more than fit into the lane of those that fail", 4, 0)
+	}
+	f("30 percent hang", func(i int) bool { return i%10 >= 3 })
+	f("all but one hang", func(i int) bool { return i == 150 })
+}
+
+// A node that fails is tried at its slot first, then less often, and never less than once in two resolutions.
+func TestBackOff(t *testing.T) {
+	for _, fault := range []error{errHang, refusedError{"node-a"}} {
+		bubble(fault.Error(), t, func(t *testing.T) {
+			var down atomic.Bool
+			s := run(t, Config{Sink: &store{}})
+			k := &kubelet{t: t, fault: func() error {
+				if down.Load() {
+					return fault
+				}
+				return nil
+			}}
+			s.Add("node-a", k)
+			wait(time.Minute)
+			down.Store(true)
+			start := time.Now()
+			wait(time.Hour)
+			tried := k.since(start)
+			if d := tried[1] - tried[0]; d != resolution {
+				t.Errorf("tried again %v after the first failure, not at the next slot", d)
+			}
+			for i := range tried[2:] {
+				if d := tried[i+2] - tried[i+1]; d < resolution*5/4 || d > resolution*11/6 {
+					t.Errorf("try %d comes %v after the one before", i+2, d)
+				}
+			}
+			if last := tried[len(tried)-1]; last < time.Hour-2*resolution {
+				t.Errorf("the last try was at %v: forgotten", last)
+			}
+			if n := len(tried); n < 130 || n > 160 {
+				t.Errorf("%d tries in an hour", n)
+			}
+		})
+	}
+}
+
+// Whenever a node comes back, its samples are there within two resolutions.
+func TestRecoveryTakesAtMostTwoResolutions(t *testing.T) {
+	for _, r := range []time.Duration{time.Second, resolution, time.Minute} {
+		bubble(r.String(), t, func(t *testing.T) {
+			sink := &store{}
+			s := run(t, Config{Sink: sink, Resolution: r})
+			start := time.Now()
+			back := map[string]time.Time{}
+			longest := time.Duration(0)
+			for i, name := range names(400) {
+				failsFrom := start.Add(r * time.Duration(i%17) / 4)
+				worksFrom := failsFrom.Add(r * time.Duration(i) / 30)
+				back[name] = worksFrom
+				s.Add(name, &kubelet{t: t, delay: r / 15, fault: func() error {
+					switch now := time.Now(); {
+					case now.Before(failsFrom) || !now.Before(worksFrom):
+						return nil
+					case i%2 == 0:
+						return errHang
+					default:
+						return refusedError{name}
+					}
+				}})
+			}
+			wait(30 * r)
+			for name, at := range back {
+				for _, received := range sink.of(name) {
+					if received.After(at) {
+						longest = max(longest, received.Sub(at))
+						break
+					}
+				}
+				if last := sink.of(name); len(last) == 0 || time.Since(last[len(last)-1]) > 2*r {
+					t.Errorf("%s does not answer any more", name)
+				}
+			}
+			if longest > 2*r || longest < r {
+				t.Errorf("recovery takes up to %v", longest)
+			}
+		})
+	}
+}
+
+// All nodes at once, and far more than their lane holds: each is still tried, and recovers in time.
+func TestRecoveryOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		sink := &store{}
+		s := run(t, Config{Sink: sink, MaxInFlight: 48})
+		all := names(300)
+		for _, name := range all {
+			s.Add(name, &kubelet{t: t, delay: 20 * time.Millisecond, fault: func() error {
+				if down.Load() {
+					return errHang
+				}
+				return nil
+			}})
+		}
+		wait(time.Minute)
+		down.Store(true)
+		wait(10 * time.Minute)
+		if st := s.Status(); st.Failing != len(all) {
+			t.Errorf("%d of %d nodes fail", st.Failing, len(all))
+		}
+		down.Store(false)
+		up := time.Now()
+		wait(2 * resolution)
+		for _, name := range all {
+			if got := sink.of(name); !got[len(got)-1].After(up) {
+				t.Errorf("%s has not recovered", name)
+			}
+		}
+	})
+}
+
+// The lanes are bounded: a node that is due while its lane is full waits, in order of the due times, until one
+// ends or has been in flight for a tenth of the time-out.
+func TestLanesAreBounded(t *testing.T) {
+	bubble("short scrapes are waited for in order", t, func(t *testing.T) {
+		s := run(t, Config{Sink: quick{}, MaxInFlight: 2, Resolution: time.Hour})
+		var order []string
+		var inFlight, most int
+		gate := make(chan struct{}, 1)
+		for _, name := range names(50) {
+			s.Add(name, fetchFunc(func(context.Context, *sample.Batch) error {
+				gate <- struct{}{}
+				order = append(order, name)
+				inFlight++
+				most = max(most, inFlight)
+				<-gate
+				time.Sleep(400 * time.Millisecond)
+				gate <- struct{}{}
+				inFlight--
+				<-gate
+				return nil
+			}))
+		}
+		wait(50*400*time.Millisecond/2 - 10*time.Millisecond)
+		if n := s.Status().Answered; n != 48 {
+			t.Errorf("%d have answered after 24 turns of two", n)
+		}
+		wait(time.Second)
+		if most != 2 {
+			t.Errorf("%d scrapes at once", most)
+		}
+		if d := cmp.Diff(names(50), order); d != "" {
+			t.Error(d)
+		}
+	})
+	bubble("long ones are given up for others", t, func(t *testing.T) {
+		s := run(t, Config{Sink: &store{}, MaxInFlight: 2, Resolution: time.Hour})
+		for _, name := range names(7) {
+			s.Add(name, &kubelet{t: t, fault: func() error { return errHang }})
+		}
+		patience := time.Second
+		for turn := range 3 {
+			wait(patience/2 + 2*firstPace)
+			if n, late := inFlight(s), s.Status().Late; n != 2 || late < patience/5 {
+				t.Errorf("turn %d: %d in flight, late by %v", turn, n, late)
+			}
+			if st := s.Status(); st.Failing != 2*turn {
+				t.Errorf("turn %d: %d given up", turn, st.Failing)
+			}
+			wait(patience/2 - 2*firstPace)
+			wait(2 * firstPace)
+		}
+		st, _ := s.Node("node-00000")
+		if st.Cause != "timeout" || st.Duration != patience || st.Remedy == "" {
+			t.Errorf("status of one that was given up: %+v", st)
+		}
+		// The last two and the seventh have no successor: they have the whole time-out.
+		wait(10 * time.Second)
+		last, _ := s.Node("node-00006")
+		if last.Duration != 10*time.Second || last.Cause != "timeout" {
+			t.Errorf("status of the last: %+v", last)
+		}
+	})
+	bubble("of failing nodes half as many", t, func(t *testing.T) {
+		var inFlight, most atomic.Int32
+		var fails atomic.Bool
+		s := run(t, Config{Sink: &store{}, MaxInFlight: 8})
+		for _, name := range names(200) {
+			s.Add(name, fetchFunc(func(context.Context, *sample.Batch) error {
+				most.Store(max(most.Load(), inFlight.Add(1)))
+				defer inFlight.Add(-1)
+				if fails.Load() {
+					time.Sleep(400 * time.Millisecond) // less than the patience
+					return refusedError{name}
+				}
+				return nil
+			}))
+		}
+		fails.Store(true)
+		wait(5 * time.Minute)
+		if st := s.Status(); st.Failing != 200 {
+			t.Fatalf("%d nodes fail", st.Failing)
+		}
+		most.Store(0)
+		wait(5 * time.Minute)
+		if got := most.Load(); got != 4 {
+			t.Errorf("%d scrapes of failing nodes at once", got)
+		}
+	})
+}
+
+// When this server is too slow for the first scrapes of many nodes, so that every one takes long, none is given up.
+func TestShortOfCPU(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := run(t, Config{Sink: quick{}})
+		const nodes = 3000
+		cpu := make(chan struct{}, 1)
+		for _, name := range names(nodes) {
+			s.Add(name, fetchFunc(func(ctx context.Context, _ *sample.Batch) error {
+				select {
+				case cpu <- struct{}{}:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				time.Sleep(3 * time.Millisecond) // first scrapes come seven times as fast
+				<-cpu
+				return nil
+			}))
+		}
+		wait(nodes * 3 * time.Millisecond / 2)
+		if n := inFlight(s); n != 1024 {
+			t.Fatalf("%d in flight half-way: the lane is not full", n)
+		}
+		wait(nodes * 4 * time.Millisecond)
+		if st := s.Status(); st.Answered != nodes {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+func TestLog(t *testing.T) {
+	for verbosity, want := range map[string][]string{
+		"0": {
+			"ERROR Scraping a node begins to fail node=node-a cause=connection refused remedy=start the kubelet of node-a",
+			"INFO Scraping a node works again node=node-a",
+			"ERROR Scraping a node begins to fail node=node-a cause=timeout remedy=" + remedyTimeout,
+		},
+		"2": {
+			"ERROR Scraping a node begins to fail node=node-a cause=connection refused remedy=start the kubelet of node-a",
+			"INFO Scraping a node fails again node=node-a cause=connection refused",
+			"INFO Scraping a node fails again node=node-a cause=connection refused",
+			"INFO Scraping a node works again node=node-a",
+			"ERROR Scraping a node begins to fail node=node-a cause=timeout remedy=" + remedyTimeout,
+		},
+	} {
+		bubble("verbosity "+verbosity, t, func(t *testing.T) {
+			ctx, lines := logged(t, verbosity)
+			s := New(Config{Sink: &store{}})
+			runScraper(t, ctx, s)
+			var tries atomic.Int32
+			s.Add("node-b", &kubelet{t: t})
+			s.Add("node-a", &kubelet{t: t, fault: func() error {
+				switch n := tries.Add(1); {
+				case n >= 3 && n <= 5:
+					return fmt.Errorf("asking: %w", refusedError{"node-a"})
+				case n == 8:
+					return errHang
+				}
+				return nil
+			}})
+			for tries.Load() < 8 {
+				wait(time.Second)
+			}
+			wait(12 * time.Second) // hangs until the time-out
+			var got []string
+			for _, e := range lines() {
+				line := fmt.Sprintf("%s %s node=%v", e.Type, e.Message, field(e, "node"))
+				if cause := field(e, "cause"); cause != nil {
+					line += fmt.Sprint(" cause=", cause)
+				}
+				if remedy := field(e, "remedy"); remedy != nil {
+					line += fmt.Sprint(" remedy=", remedy)
+				}
+				got = append(got, line)
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}

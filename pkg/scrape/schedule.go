@@ -1,0 +1,102 @@
+package scrape
+
+import (
+	"hash/fnv"
+	"math/bits"
+	"time"
+)
+
+// firstPace is the time between the first scrapes of two nodes, each of which costs a TLS handshake. 5,000
+// nodes have been asked after 2.3 s, so the last of their follow-ups comes before second 23. If the CPU cannot keep
+// that pace, the lane of healthy nodes fills and slows it down.
+const firstPace = 450 * time.Microsecond
+
+// followUps are the scrapes after a node's first success, while the Sink says that something still has
+// no usage. A usage needs two samples at least 5 s apart, so the first is for kubelets that sample when they are asked.
+// The others sample a node every 10 s and a container every 10 to 20 s: at the second follow-up half of the pods with
+// two containers have been sampled anew, at the last one all.
+var followUps = [...]time.Duration{
+	5100 * time.Millisecond, 10800 * time.Millisecond, 15500 * time.Millisecond, 20300 * time.Millisecond,
+}
+
+// plan computes when to scrape. It is a pure function of the resolution, the node's name and the past.
+type plan struct{ resolution time.Duration }
+
+// phase is the place of a node's slot in each resolution: in [0, resolution), evenly spread.
+func (p plan) phase(name string) time.Duration {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // never fails
+	hi, _ := bits.Mul64(mix(h.Sum64()), uint64(p.resolution))
+	return time.Duration(hi)
+}
+
+// gap is how far apart the regular slot and any other scrape of the same node are kept.
+func (p plan) gap() time.Duration { return min(p.resolution/6, 2500*time.Millisecond) }
+
+// slot is the first regular slot that is not before earliest. Slots are tied to the wall clock; if that is
+// set, the slot moves once, and no scrape is more than a resolution late.
+func (p plan) slot(phase time.Duration, earliest time.Time) time.Time {
+	into := time.Duration(earliest.UnixNano()) % p.resolution
+	wait := phase - into
+	if wait < 0 {
+		wait += p.resolution
+	}
+	return earliest.Add(wait)
+}
+
+// followUp is the first follow-up that is not before earliest, if there is one. A resolution as short as the
+// spacing of follow-ups needs none.
+func (p plan) followUp(fresh, earliest time.Time) (time.Time, bool) {
+	if p.resolution < 6*time.Second {
+		return time.Time{}, false
+	}
+	for _, d := range followUps {
+		if t := fresh.Add(d); !t.Before(earliest) {
+			return t, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// retry is the try after the second or a later failure in a row; the first is tried again at the regular
+// slot. Tries are at most 11/6 resolutions apart, so that a node that answers again is seen, and its answer
+// stored, within two. The jitter depends on the node and the number of failures.
+func (p plan) retry(phase time.Duration, started time.Time, failures int) time.Time {
+	wait := p.resolution * 11 / 6
+	if failures <= 2 {
+		wait = p.resolution * 3 / 2
+	}
+	jitter, _ := bits.Mul64(mix(uint64(phase)+uint64(failures)), uint64(p.resolution/4))
+	return started.Add(wait - time.Duration(jitter))
+}
+
+// next is when to scrape n after a scrape that began at started and ended at now.
+func (p plan) next(n *node, started, now time.Time) time.Time {
+	earliest := later(started.Add(p.gap()), now)
+	switch {
+	case n.failures > 1:
+		return later(p.retry(n.phase, started, n.failures), now)
+	case n.failures == 0 && !n.status.Settled:
+		if t, ok := p.followUp(n.fresh, earliest); ok {
+			return t
+		}
+	}
+	return p.slot(n.phase, earliest)
+}
+
+// mix spreads what differs in a few bits of x over all of them (the finaliser of MurmurHash3): FNV of names that
+// differ in the last letters is not evenly spread in its high bits.
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,92 @@
+package scrape
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPhaseIsEvenlySpread(t *testing.T) {
+	f := func(name string, format func(i int) string) {
+		t.Helper()
+		const nodes, slices = 15000, 100
+		var count [slices]int
+		p := plan{resolution}
+		for i := range nodes {
+			phase := p.phase(format(i))
+			if phase < 0 || phase >= resolution {
+				t.Fatalf("%s: phase %v", name, phase)
+			}
+			count[phase*slices/resolution]++
+		}
+		chi2 := 0.0
+		for _, c := range count {
+			d := float64(c) - nodes/slices
+			chi2 += d * d / (nodes / slices)
+		}
+		if chi2 > 149 { // 99 degrees of freedom: exceeded by one hash of a thousand
+			t.Errorf("%s: chi square %.0f, counts %v", name, chi2, count)
+		}
+	}
+	nodes := names(15000)
+	f("numbered", func(i int) string { return nodes[i] })
+	f("addresses", func(i int) string {
+		return "ip-10-0-" + string(rune('0'+i/250%10)) + "-" + nodes[i][5:] + ".eu-west-1.compute.internal"
+	})
+}
+
+func TestPhaseIsStable(t *testing.T) {
+	got := map[string]time.Duration{}
+	for _, name := range []string{"", "node-a", "node-b"} {
+		got[name] = plan{resolution}.phase(name).Round(time.Millisecond)
+	}
+	// FNV-1a and the finaliser of MurmurHash3, computed apart. A change would move every node at an upgrade.
+	want := map[string]time.Duration{"": 14052 * time.Millisecond, "node-a": 4272 * time.Millisecond, "node-b": 11954 * time.Millisecond}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestSlot(t *testing.T) {
+	day := time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)
+	f := func(phase, earliest, want time.Duration) {
+		t.Helper()
+		if got := (plan{resolution}).slot(phase, day.Add(earliest)); !got.Equal(day.Add(want)) {
+			t.Errorf("phase %v, not before %v: %v, want %v", phase, earliest, got.Sub(day), want)
+		}
+	}
+	f(0, 0, 0)
+	f(0, 1, resolution)
+	f(4*time.Second, 0, 4*time.Second)
+	f(4*time.Second, 4*time.Second, 4*time.Second)
+	f(4*time.Second, 4*time.Second+1, 19*time.Second)
+	f(4*time.Second, 100*time.Hour, 100*time.Hour+4*time.Second)
+}
+
+func TestRetryIsBoundedAndSpread(t *testing.T) {
+	for _, r := range []time.Duration{time.Second, resolution, time.Minute} {
+		p := plan{r}
+		distinct := map[time.Duration]bool{}
+		for _, name := range names(1000) {
+			phase, start := p.phase(name), time.Unix(1e9, 0)
+			for failures := 2; failures < 12; failures++ {
+				d := p.retry(phase, start, failures).Sub(start)
+				longest := r * 11 / 6
+				if failures == 2 {
+					longest = r * 3 / 2
+				}
+				if d > longest || d <= longest-r/4 {
+					t.Fatalf("resolution %v: try %v after failure %d", r, d, failures)
+				}
+				if again := p.retry(phase, start, failures).Sub(start); again != d {
+					t.Fatalf("the same failure is tried again after %v and %v", d, again)
+				}
+				distinct[d] = true
+			}
+		}
+		if len(distinct) < 9900 {
+			t.Errorf("resolution %v: only %d of 10000 tries are at times of their own", r, len(distinct))
+		}
+	}
+}

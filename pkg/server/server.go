@@ -1,0 +1,149 @@
+// Package server is the composition root: it wires the inventory, the scraper, the store and the
+// API into one generic API server with its probes and metrics. Nothing else may know all of them.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/component-base/version"
+
+	"metrics-server/pkg/api"
+	"metrics-server/pkg/inventory"
+	"metrics-server/pkg/kubelet"
+	"metrics-server/pkg/scrape"
+	"metrics-server/pkg/store"
+)
+
+// KubeletConfig says how kubelets are reached.
+type KubeletConfig = kubelet.Config
+
+// Config is what a Server is made of.
+type Config struct {
+	Generic      *genericapiserver.Config // from NewGenericConfig, with serving and access set
+	Rest         *rest.Config             // for the API server
+	Kubelet      KubeletConfig
+	NodeSelector string        // label selector; empty: all nodes
+	Resolution   time.Duration // how often a node is scraped, and the window aimed at
+	Timeout      time.Duration // of one scrape
+}
+
+// shutdownDelay is how long requests are still taken after /readyz began to fail, so that
+// endpoints and the aggregator have stopped sending them by the end.
+const shutdownDelay = 5 * time.Second
+
+// NewGenericConfig returns the configuration of the generic API server as this server wants it;
+// serving, authentication, authorization and audit are the caller's to set.
+func NewGenericConfig() *genericapiserver.Config {
+	c := genericapiserver.NewConfig(api.Codecs)
+	api.ConfigureOpenAPI(c)
+	c.OpenAPIConfig.Info.Version, c.OpenAPIV3Config.Info.Version = version.Get().GitVersion, version.Get().GitVersion
+	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
+	c.ShutdownDelayDuration = shutdownDelay
+	c.EnableMetrics = false // installMetrics serves them, together with our own
+	return c
+}
+
+// Server scrapes kubelets and serves metrics.k8s.io. Make it with New.
+type Server struct {
+	generic   *genericapiserver.GenericAPIServer
+	inventory *inventory.Inventory
+	scraper   *scrape.Scraper
+	kubelets  *kubelet.Clients
+	nodes     *nodes
+	owners    *owners
+	readiness *readiness
+}
+
+// New wires a Server. It opens no connection.
+func New(c Config) (*Server, error) {
+	client, err := kubernetes.NewForConfig(protobufConfig(c.Rest))
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	metadataClient, err := metadata.NewForConfig(metadata.ConfigFor(c.Rest))
+	if err != nil {
+		return nil, fmt.Errorf("make a metadata client for the API server: %w", err)
+	}
+	kubelets, err := kubelet.New(c.Kubelet)
+	if err != nil {
+		return nil, err
+	}
+
+	registry := prometheus.NewRegistry()
+	samples := store.New(store.Config{Resolution: c.Resolution})
+	s := &Server{kubelets: kubelets}
+	s.owners = newOwners(client, samples)
+	s.scraper = scrape.New(scrape.Config{
+		Resolution: c.Resolution,
+		Timeout:    c.Timeout,
+		Sink:       newSink(samples, s.owners, registry),
+		Registerer: registry,
+	})
+	s.nodes = newNodes(kubelets, s.scraper, samples)
+	s.inventory = inventory.New(inventory.Config{
+		Client:       client,
+		Metadata:     metadataClient,
+		NodeSelector: c.NodeSelector,
+		OnNode:       s.nodes.set,
+		OnNodeGone:   s.nodes.remove,
+	})
+	s.readiness = newReadiness(s.inventory, s.scraper, samples)
+
+	s.generic, err = c.Generic.Complete(nil).New("metrics-server", genericapiserver.NewEmptyDelegate())
+	if err != nil {
+		return nil, fmt.Errorf("make the API server: %w", err)
+	}
+	err = api.Install(s.generic, api.Config{
+		NodeUsage:  samples,
+		PodUsage:   samples,
+		Nodes:      s.inventory.Nodes(),
+		Pods:       s.inventory.Pods(),
+		Registerer: registry,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("install metrics.k8s.io: %w", err)
+	}
+	installMetrics(s.generic.Handler.NonGoRestfulMux, registry)
+	if err := s.addChecks(); err != nil {
+		return nil, fmt.Errorf("install the probes: %w", err)
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends. Then /readyz fails at once, requests are still answered for a moment,
+// and only after the last of them does scraping stop. It leaves nothing running.
+func (s *Server) Run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, work := errgroup.WithContext(work)
+	group.Go(func() error { return s.inventory.Run(work) })
+	group.Go(func() error { return s.scraper.Run(work) })
+	group.Go(func() error { return s.owners.run(work) })
+	group.Go(func() error { return s.readiness.run(work) })
+
+	serve, cancel := context.WithCancel(ctx)
+	defer cancel()
+	context.AfterFunc(work, cancel) // a part that fails ends the whole
+	err := s.generic.PrepareRun().RunWithContext(serve)
+	stop()
+	err = errors.Join(err, group.Wait())
+	s.kubelets.Close()
+	return err
+}
+
+func protobufConfig(c *rest.Config) *rest.Config {
+	c = rest.CopyConfig(c)
+	c.ContentType = "application/vnd.kubernetes.protobuf"
+	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return c
+}

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"metrics-server/pkg/sample"
+)
+
+// both has nodes "x" and "y" claim pod "p" at s, with start times; it returns how many conflicts
+// that began.
+func (f fixture) both(s, startX, startY float64) int {
+	f.Helper()
+	x := f.sayAs("x", s, started(ctr("a", s, s), startX))
+	y := f.sayAs("y", s, started(ctr("a", s, s), startY))
+	return len(x.Conflicts) + len(y.Conflicts)
+}
+
+func TestRule7TheAPIServerIsAskedOncePerConflict(t *testing.T) {
+	f := newFixture(t)
+	if r := f.sayAs("x", 0, ctr("a", 0, 0)); r.Conflicts != nil {
+		t.Errorf("one claim is reported as a conflict: %v", r.Conflicts)
+	}
+	want := []PodClaim{{Namespace: "ns", Pod: "p"}}
+	if d := cmp.Diff(want, f.sayAs("y", 0, ctr("a", 0, 0)).Conflicts); d != "" {
+		t.Errorf("second claim (-want +got):\n%s", d)
+	}
+	for s := 15.0; s < 100; s += 15 {
+		if n := f.both(s, -100, -50); n != 0 {
+			t.Fatalf("at %v: reported again", s)
+		}
+	}
+	f.sayAs("y", 100) // its list flaps
+	if n := f.both(105, -100, -50); n != 0 {
+		t.Error("reported again because a list flapped")
+	}
+	for s := 120.0; s < 165; s += 15 {
+		f.both(s, -100, -50)
+	}
+	f.sayAs("y", 166) // and again, more than a minute later
+	if n := f.both(167, -100, -50); n != 0 {
+		t.Error("reported again because a list flapped for a second time")
+	}
+	if d := cmp.Diff(want, f.sayAs("z", 170, ctr("a", 170, 0)).Conflicts); d != "" {
+		t.Errorf("third claim (-want +got):\n%s", d)
+	}
+	f.sayAs("z", 171)
+	f.sayAs("y", 171)
+	for s := 172.0; s < 235; s += 15 {
+		f.sayAs("x", s, ctr("a", s, s))
+	}
+	if d := cmp.Diff(want, f.sayAs("y", 235, ctr("a", 235, 0)).Conflicts); d != "" {
+		t.Errorf("new conflict a minute after the last one ended (-want +got):\n%s", d)
+	}
+}
+
+func TestRule7TheAPIServersWordDecides(t *testing.T) {
+	f := newFixture(t)
+	f.both(0, -100, -50)
+	f.both(15, -100, -50)
+	f.wantNode(15, "y")
+	f.SetOwner("ns", "p", "x")
+	f.wantNode(15, "x")
+	f.both(30, -100, 20)
+	f.wantNode(30, "x")
+	f.sayAs("x", 45) // no longer a claimant
+	f.wantNode(45, "y")
+	f.both(60, -100, 20)
+	f.wantNode(60, "x")
+	f.SetOwner("ns", "p", "") // could not say
+	f.wantNode(60, "y")
+	f.SetOwner("ns", "p", "elsewhere")
+	f.wantNode(60, "y")
+}
+
+func TestRule7AnOldWordIsNotHeededInANewConflict(t *testing.T) {
+	f := newFixture(t)
+	f.both(0, -100, -50)
+	f.both(15, -100, -50)
+	f.SetOwner("ns", "p", "x")
+	f.RemoveNode("x")
+	f.wantNode(15, "y")
+	if n := f.both(30, -100, -50) + f.both(45, -100, -50); n != 1 {
+		t.Errorf("%d conflicts reported after the node came back, want 1", n)
+	}
+	f.wantNode(45, "y")
+}
+
+func TestRule7TheNewerContainerStartWins(t *testing.T) {
+	f := newFixture(t)
+	f.both(0, -100, -50)
+	f.both(15, -100, -50)
+	f.wantNode(15, "y")
+	f.both(30, 20, -50) // x's has restarted: it wins, though it has no older sample
+	f.wantNode(30, "x")
+
+	// A pod that moved is not served from where it was, even if it is not known well where it is.
+	f.sayAs("z", 31, started(ctr("a", 31, 0), 29))
+	f.wantNone(31, `container "a" on node "z" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+}
+
+func TestRule7ThenTheNewerSampleWithoutFlicker(t *testing.T) {
+	f := newFixture(t)
+	f.both(0, -100, -100)
+	f.sayAs("x", 15, started(ctr("a", 15, 1), -100))
+	f.sayAs("y", 16, started(ctr("a", 16, 1), -100))
+	f.wantNode(16, "y")
+	for s := 30.0; s < 120; s += 15 { // now each in turn has the newer sample
+		f.sayAs("x", s, started(ctr("a", s, s), -100))
+		f.wantNode(s, "y")
+		f.sayAs("y", s+5, started(ctr("a", s+5, s), -100))
+		f.wantNode(s+5, "y")
+	}
+	for s := 120.0; s < 200; s += 15 { // y falls silent: x takes over when y's answer has expired
+		f.sayAs("x", s, started(ctr("a", s, s), -100))
+	}
+	f.wantNode(165+5+5, "x")
+}
+
+func TestRule7ThenTheName(t *testing.T) {
+	f := newFixture(t)
+	f.both(0, -100, -100)
+	f.both(15, -100, -100)
+	f.wantNode(15, "x")
+}
+
+func TestRule7ASilentNodeIsNoOpponent(t *testing.T) {
+	f := newFixture(t)
+	f.sayAs("x", 0, ctr("a", 0, 0))
+	f.sayAs("x", 15, ctr("a", 15, 1))
+	if r := f.sayAs("y", 76, ctr("a", 76, 0)); r.Conflicts != nil {
+		t.Errorf("conflict with a node whose answer has expired: %v", r.Conflicts)
+	}
+	f.sayAs("y", 90, ctr("a", 90, 0))
+	f.wantNode(90, "y")
+	if r := f.sayAs("x", 91, ctr("a", 91, 2)); len(r.Conflicts) != 1 {
+		t.Error("no conflict reported when the silent node was back")
+	}
+	f.wantNode(91, "y") // x starts again and has nothing to serve
+	f.RemoveNode("y")
+	f.wantNone(91, `container "a" on node "x" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+}
+
+func TestRule7AllSilent(t *testing.T) {
+	f := newFixture(t)
+	f.both(0, -100, -50)
+	f.both(15, -100, -50)
+	f.wantNone(100, `the last answer of node "x" was received 1m25s ago`)
+}
+
+func TestRule7OnlyTheClaimedPod(t *testing.T) {
+	f := newFixture(t)
+	other := func(s float64) sample.Container { return ofPod("other", ctr("a", s, s)) }
+	f.sayAs("x", 0, other(0), ctr("a", 0, 0))
+	if r := f.sayAs("y", 0, ctr("a", 0, 0)); len(r.Conflicts) != 1 || r.Conflicts[0].Pod != "p" {
+		t.Errorf("conflicts: %v", r.Conflicts)
+	}
+	f.sayAs("x", 15, other(15), ctr("a", 15, 0))
+	f.SetOwner("ns", "other", "y") // nobody asked
+	var u sample.PodUsage
+	if !f.Pod("ns", "other", at(15), &u) || u.Node != "x" {
+		t.Errorf("other pod is served from %q", u.Node)
+	}
+}
+
+// A conflict that ended leaves nothing behind.
+func TestConflictsAreForgotten(t *testing.T) {
+	f := newFixture(t)
+	f.both(0, -100, -50)
+	f.sayAs("x", 15)
+	f.sayAs("y", 15)
+	f.both(30, -100, -50)
+	f.RemoveNode("x")
+	f.RemoveNode("y")
+	for i := range f.index.shards {
+		if sh := &f.index.shards[i]; len(sh.pods)+len(sh.contests) > 0 {
+			t.Errorf("left: %v, %v", sh.pods, sh.contests)
+		}
+	}
+}

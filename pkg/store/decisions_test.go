@@ -1,0 +1,187 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"metrics-server/pkg/sample"
+)
+
+// The tests of this file are named after the decisions of docs/semantics.md.
+
+func TestDecisionAFourSamplesAreEnoughHoweverOftenTheyCome(t *testing.T) {
+	for _, every := range []float64{0.1, 1, 2.5, 4.9, 5, 7, 14.9, 15, 40} {
+		f := newFixture(t)
+		for s := 0.0; s < 300; s += every {
+			f.say(s, ctr("a", s, s/4))
+			u, ok := f.get(s)
+			if s < 5 {
+				continue
+			}
+			if !ok || u.Time != ms(s) {
+				t.Fatalf("every %v s: at %v: served %v, timestamp %v", every, s, ok, u.Time-ms(0))
+			}
+			// A usage does not look back further than it must.
+			if most := 15 + 2*max(every, 5); u.Window.Seconds() > most || s > 30 && u.Window.Seconds() < 10 {
+				t.Fatalf("every %v s: at %v: window %v", every, s, u.Window)
+			}
+		}
+	}
+}
+
+func TestDecisionBThePreviousUsageOfTheEpochStays(t *testing.T) {
+	f := newFixture(t)
+	f.say(40, started(ctr("a", 40, 10), 0))
+	w := served{T: 40, Window: 40, Milli: 250, MiB: 10, Names: "a"}
+	f.want(40, w)
+	f.say(43, started(ctr("a", 43, 20), 0)) // only 3 s after its only older sample
+	f.want(43, w)
+}
+
+func TestDecisionCAContainerThatVanishedIsNotServedButRemembered(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, ctr("a", 0, 0), ctr("b", 0, 0))
+	f.say(15, ctr("a", 15, 1.5), ctr("b", 15, 3))
+	f.say(30, ctr("a", 30, 3))
+	f.want(30, served{T: 30, Window: 15, Milli: 100, MiB: 10, Names: "a"})
+	f.say(45)
+	f.wantNone(45, "no kubelet lists it: it has just started or ended, or its node has not answered yet")
+	f.say(60, ctr("a", 60, 6), ctr("b", 60, 12))
+	f.want(60, served{T: 60, Window: 30, Milli: 300, MiB: 20, Names: "ab"})
+
+	f.say(61, ctr("b", 61, 12))
+	for s := 75.0; s <= 120; s += 15 {
+		f.say(s)
+	}
+	if _, n := f.Points(); n == 0 {
+		t.Error("forgotten within a minute")
+	}
+	f.say(121.001)
+	if _, n := f.Points(); n != 0 {
+		t.Errorf("%d samples are still stored", n)
+	}
+	f.say(122, ctr("a", 122, 12))
+	f.wantNone(122, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+}
+
+func TestDecisionDARingStartsAgainWhenItsNewestSampleExpired(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, ctr("a", 3000, 0), ctr("b", 0, 0)) // the clock of a's stats is ahead, and then set back
+	f.say(15, ctr("a", 3015, 3), ctr("b", 15, 0))
+	for s := 30.0; s <= 75; s += 15 {
+		if r := f.say(s, ctr("a", s, s/5), ctr("b", s, 0)); r.Old != 1 {
+			t.Errorf("at %v: %d refused, want 1", s, r.Old)
+		}
+		f.want(s, served{T: s, Window: 15, Milli: 200, MiB: 20, Names: "ab"}.since(3015))
+	}
+	f.wantNone(76, `the last sample of container "a" on node "n" was received 1m1s ago`)
+	f.say(90, ctr("a", 90, 18), ctr("b", 90, 0))
+	f.wantNone(90, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+	f.say(105, ctr("a", 105, 21), ctr("b", 105, 0))
+	f.want(105, served{T: 105, Window: 15, Milli: 200, MiB: 20, Names: "ab"})
+}
+
+// since is w with the timestamp of whichever is older, itself or t.
+func (w served) since(t float64) served {
+	w.T = min(w.T, t)
+	return w
+}
+
+func TestDecisionDANodeThatWasSilentStartsAgain(t *testing.T) {
+	f := newFixture(t)
+	for s := 0.0; s <= 15; s += 15 {
+		b := answer(ctr("a", s, s))
+		b.Node = machine(s, s)
+		f.Record("n", b, at(s))
+	}
+	b := answer(ctr("a", 76, 60))
+	b.Node = machine(76, 60)
+	f.Record("n", b, at(76))
+	f.wantNone(76, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+	if got, want := f.WhyNoNode("n", at(80)), "the node has one sample so far, taken 4s ago: a usage needs two that are at least 5s apart"; got != want {
+		t.Errorf("why: got %q, want %q", got, want)
+	}
+}
+
+func TestDecisionFAnUnchangedTimestampIsStillSaid(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, ctr("a", 0, 0))
+	for s := 15.0; s < 200; s += 15 {
+		f.say(s, ctr("a", 10, 1))
+		f.want(s, served{T: 10, Window: 10, Milli: 100, MiB: 10, Names: "a"})
+	}
+}
+
+func TestDecisionHANodeIsServedThoughAnAnswerLacksIt(t *testing.T) {
+	s := New(Config{})
+	if got, want := s.WhyNoNode("n", at(0)), "its kubelet has not answered yet"; got != want {
+		t.Errorf("why: got %q, want %q", got, want)
+	}
+	s.Record("n", &sample.Batch{}, at(0))
+	if got, want := s.WhyNoNode("n", at(0)), "its kubelet answers, but without the node's own CPU and memory"; got != want {
+		t.Errorf("why: got %q, want %q", got, want)
+	}
+	s.Record("n", &sample.Batch{Node: machine(1, 1)}, at(1))
+	s.Record("n", &sample.Batch{Node: machine(11, 2)}, at(15))
+	for _, given := range []sample.Fields{0, sample.CPU, sample.Memory} {
+		s.Record("n", &sample.Batch{Node: sample.Sample{Time: ms(30), Given: given, CPU: 9}}, at(30))
+		if u, ok := s.Node("n", at(75)); !ok || u.Time != ms(11) || s.WhyNoNode("n", at(75)) != "" {
+			t.Errorf("given %b: served %v, %+v", given, ok, u)
+		}
+	}
+	if got, want := s.WhyNoNode("n", at(80)), "the last sample of the node was received 1m5s ago"; got != want {
+		t.Errorf("why: got %q, want %q", got, want)
+	}
+}
+
+func TestSettled(t *testing.T) {
+	old := func(name string, s float64) sample.Container { return started(ctr(name, s, s), -300) }
+	young := func(name string, s float64) sample.Container { return started(ctr(name, s, 0), s-2) }
+	type list = []sample.Container
+	for name, c := range map[string]struct {
+		first, second list
+		noNode        bool
+		want          bool
+	}{
+		"every usage is there":                  {first: list{old("a", 0)}, second: list{old("a", 15)}, want: true},
+		"no pods":                               {want: true},
+		"no usage of the node":                  {first: list{old("a", 0)}, second: list{old("a", 15)}, noNode: true},
+		"an old container without usage":        {first: list{old("a", 0)}, second: list{old("a", 15), old("b", 15)}},
+		"of unknown start":                      {second: list{ctr("a", 15, 0)}},
+		"a young pod does not count":            {second: list{young("a", 15)}, want: true},
+		"nor one with a young container":        {second: list{old("a", 15), young("b", 15)}, want: true},
+		"but its neighbours do":                 {second: list{ofPod("o", old("a", 15)), young("b", 15), ofPod("q", young("a", 15))}},
+		"several young pods":                    {second: list{young("a", 15), ofPod("q", young("a", 15))}, want: true},
+		"and those after it":                    {second: list{young("b", 15), ofPod("q", old("a", 15))}},
+		"a container that ended does not count": {second: list{given(old("a", 15), sample.Start)}, want: true},
+		"nor one that vanished":                 {first: list{old("a", 0)}, want: true},
+		"a part is missing":                     {first: list{old("a", 0)}, second: list{given(old("a", 15), sample.CPU)}},
+		"a minute old":                          {second: list{started(ctr("a", 15, 0), -45), old("b", 15)}, want: true},
+		"more than a minute old":                {second: list{started(ctr("a", 15, 0), -45.001), old("b", 15)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := New(Config{})
+			var r Report
+			for i, cs := range []list{c.first, c.second} {
+				b := answer(cs...)
+				if !c.noNode {
+					b.Node = machine(float64(15*i), 0)
+				}
+				r = s.Record("n", b, at(float64(15*i)))
+			}
+			if r.Settled != c.want {
+				t.Errorf("settled: %v, want %v", r.Settled, c.want)
+			}
+		})
+	}
+}
+
+// Moments of one process carry a clock that setting the wall clock does not move; it must not be dropped.
+func TestTheMonotonicClockIsKept(t *testing.T) {
+	s := New(Config{})
+	now := time.Now()
+	s.Record("n", &sample.Batch{}, now)
+	if kept := s.node("n").born; kept != now || kept == now.Round(0) { // Round drops it
+		t.Error("the monotonic clock reading is lost")
+	}
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+	"time"
+)
+
+const numShards = 64
+
+// index says which nodes claim a pod, that is, list it in their last answer. A scrape touches it
+// only when a pod appears or leaves. Its locks are leaves: no other lock is taken under them.
+type index struct {
+	seed   maphash.Seed
+	expiry time.Duration
+	shards [numShards]shard
+}
+
+type shard struct {
+	mu       sync.RWMutex
+	pods     map[podKey]*node // a node that claims the pod; the only one if there is no contest
+	contests map[podKey]*contest
+}
+
+// contest is a conflict of rule 7: several nodes claim one pod. It outlives a short calm, so that
+// nobody is asked again because one of the lists flaps.
+type contest struct {
+	nodes []*node   // who claims the pod now; replaced, never changed in place
+	asked []string  // the names of all who did since the contest began
+	owner string    // whose it is according to the API server, "" if unknown
+	pick  *node     // who was chosen last
+	calm  time.Time // since when no two that answer claim it; zero if they do
+}
+
+func (x *index) init(expiry time.Duration) {
+	x.seed, x.expiry = maphash.MakeSeed(), expiry
+	for i := range x.shards {
+		x.shards[i].pods = map[podKey]*node{}
+		x.shards[i].contests = map[podKey]*contest{}
+	}
+}
+
+func (x *index) shard(k podKey) *shard {
+	h := maphash.String(x.seed, k.name) + maphash.String(x.seed, k.namespace)
+	return &x.shards[h%numShards]
+}
+
+// claim notes that n lists the pod, and reports whether this is a conflict that nobody has been
+// asked about: one that begins, or one that n is new to.
+func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
+	sh := x.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.pods[k] == nil {
+		sh.pods[k] = n
+		return false
+	}
+	nodes, c := sh.without(k, n)
+	if c == nil || !c.calm.IsZero() && received.Sub(c.calm) > x.expiry {
+		c = &contest{}
+		sh.contests[k] = c
+	}
+	// A node that has not answered for so long that nothing of it is served is no opponent. It claims
+	// its pods anew when it is back.
+	rivals := slices.DeleteFunc(slices.Clone(nodes), func(o *node) bool { return o.silent(received) })
+	c.nodes = append(nodes, n)
+	if len(rivals) == 0 {
+		if c.calm.IsZero() {
+			c.calm = received
+		}
+		return false
+	}
+	c.calm = time.Time{}
+	if slices.Contains(c.asked, n.name) {
+		return false
+	}
+	for _, o := range append(rivals, n) {
+		if !slices.Contains(c.asked, o.name) {
+			c.asked = append(c.asked, o.name)
+		}
+	}
+	return true
+}
+
+// unclaim notes that n no longer lists the pod; a zero received says that n left the cluster.
+func (x *index) unclaim(k podKey, n *node, received time.Time) {
+	sh := x.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	nodes, c := sh.without(k, n)
+	if len(nodes) == 0 {
+		delete(sh.pods, k)
+		delete(sh.contests, k)
+		return
+	}
+	sh.pods[k] = nodes[0]
+	if c == nil {
+		return
+	}
+	c.nodes = nodes
+	if len(nodes) > 1 {
+		return
+	}
+	if received.IsZero() {
+		delete(sh.contests, k)
+	} else if c.calm.IsZero() {
+		c.calm = received
+	}
+}
+
+// without returns who claims the pod except for gone, and the contest if any.
+func (sh *shard) without(k podKey, gone *node) ([]*node, *contest) {
+	if c := sh.contests[k]; c != nil {
+		return slices.DeleteFunc(slices.Clone(c.nodes), func(o *node) bool { return o == gone }), c
+	}
+	if n := sh.pods[k]; n != nil && n != gone {
+		return []*node{n}, nil
+	}
+	return nil, nil
+}
+
+// setOwner notes what the API server said.
+func (x *index) setOwner(k podKey, owner string) {
+	sh := x.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if c := sh.contests[k]; c != nil {
+		c.owner = owner
+	}
+}
+
+// node returns the node whose word about the pod counts, nil if no node lists it.
+func (x *index) node(k podKey, now time.Time) *node {
+	sh := x.shard(k)
+	sh.mu.RLock()
+	n, c := sh.pods[k], sh.contests[k]
+	if c == nil || len(c.nodes) < 2 {
+		sh.mu.RUnlock()
+		return n
+	}
+	nodes, owner, pick := c.nodes, c.owner, c.pick
+	sh.mu.RUnlock()
+
+	best := choose(k, nodes, owner, pick, now)
+	if best != pick {
+		sh.mu.Lock()
+		if c.pick == pick {
+			c.pick = best
+		}
+		sh.mu.Unlock()
+	}
+	return best
+}
+
+// choose applies rule 7. With equal starts the last choice stays: two nodes that take turns in
+// having the newer sample must not take turns in being served.
+func choose(k podKey, nodes []*node, owner string, pick *node, now time.Time) *node {
+	var best *node
+	var of claim
+	for _, n := range nodes {
+		if n.silent(now) {
+			continue
+		}
+		if n.name == owner {
+			return n
+		}
+		if c := n.claim(k, now); best == nil || c.beats(of, n, best, pick) {
+			best, of = n, c
+		}
+	}
+	if best == nil {
+		return nodes[0] // all are silent: any can say so
+	}
+	return best
+}

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"metrics-server/pkg/sample"
+)
+
+// listing is a batch of pods x 2 containers in the kubelet's order: by container, then pod.
+func listing(node string, pods int) *sample.Batch {
+	b := &sample.Batch{Node: machine(0, 0)}
+	for _, name := range []string{"app", "proxy"} {
+		for i := range pods {
+			c := started(ctr(name, 0, 0), -1000)
+			c.ID = &sample.ContainerID{Namespace: "load", Pod: fmt.Sprintf("%s-%d", node, i), Container: name}
+			b.Containers = append(b.Containers, c)
+		}
+	}
+	return b
+}
+
+// advance makes b the answer of s seconds later, in which everything ran at 100 millicores.
+func advance(b *sample.Batch, s float64) {
+	step := func(x *sample.Sample) { x.Time, x.CPU = x.Time+sample.Time(s*1000), x.CPU+uint64(s*1e8) }
+	step(&b.Node)
+	for i := range b.Containers {
+		step(&b.Containers[i].Sample)
+	}
+}
+
+// Whatever order an answer has, everything in it is found.
+func TestAnyOrderOfContainers(t *testing.T) {
+	copied := func(b *sample.Batch) { // new pointers, same names
+		for i := range b.Containers {
+			id := *b.Containers[i].ID
+			b.Containers[i].ID = &id
+		}
+	}
+	for name, change := range map[string]func(*sample.Batch){
+		"unchanged":    func(*sample.Batch) {},
+		"new pointers": copied,
+		"shuffled": func(b *sample.Batch) {
+			rand.Shuffle(len(b.Containers), func(i, j int) {
+				b.Containers[i], b.Containers[j] = b.Containers[j], b.Containers[i]
+			})
+		},
+		"reversed, new pointers": func(b *sample.Batch) { copied(b); slices.Reverse(b.Containers) },
+		"duplicates: the first wins": func(b *sample.Batch) {
+			for i, c := range slices.Clone(b.Containers) {
+				c.CPU = 1 << 60
+				b.Containers = append(b.Containers, c)
+				if i%2 == 0 {
+					b.Containers = slices.Insert(b.Containers, i+1, c)
+				}
+			}
+			seen := map[*sample.ContainerID]bool{}
+			for i := range b.Containers { // the first of each must be the true one
+				c := &b.Containers[i]
+				if !seen[c.ID] {
+					c.CPU = uint64(c.Time-ms(0)) * 1e5
+				}
+				seen[c.ID] = true
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := New(Config{})
+			b := listing("n", 20)
+			for i := range 4 {
+				now := at(float64(15 * i))
+				c := &sample.Batch{Node: b.Node, Containers: slices.Clone(b.Containers)}
+				change(c)
+				s.Record("n", c, now)
+				for _, id := range b.Containers {
+					var u sample.PodUsage
+					ok := s.Pod("load", id.ID.Pod, now, &u)
+					if ok != (i > 0) || ok && (len(u.Containers) != 2 || u.Containers[0].CPU != 1e8 || u.Containers[1].CPU != 1e8) {
+						t.Fatalf("answer %d: %s: %v %+v", i, id.ID.Pod, ok, u)
+					}
+				}
+				advance(b, 15)
+			}
+		})
+	}
+}
+
+func TestPointersAreTakenOver(t *testing.T) {
+	s := New(Config{})
+	s.Record("n", listing("n", 3), at(0))
+	b := listing("n", 3)
+	s.Record("n", b, at(1))
+	for i, c := range s.node("n").containers {
+		if c.id != b.Containers[i].ID {
+			t.Errorf("container %d: the pointer of an older answer is kept", i)
+		}
+	}
+}
+
+func TestRecordOfAnUnchangedLayoutAllocatesNothing(t *testing.T) {
+	s := New(Config{})
+	b := listing("n", 30)
+	now := at(0)
+	if n := testing.AllocsPerRun(100, func() {
+		advance(b, 15)
+		now = now.Add(15e9)
+		s.Record("n", b, now)
+	}); n != 0 {
+		t.Errorf("%v allocations per scrape, want none", n)
+	}
+}
+
+func TestReadsAllocateNothing(t *testing.T) {
+	s := New(Config{})
+	b := listing("n", 30)
+	s.Record("n", b, at(0))
+	advance(b, 15)
+	s.Record("n", b, at(15))
+	var u sample.PodUsage
+	s.Pod("load", "n-7", at(15), &u)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, ok := s.Node("n", at(15)); !ok || !s.Pod("load", "n-7", at(15), &u) {
+			t.Fatal("not served")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per read, want none", n)
+	}
+}

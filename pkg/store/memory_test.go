@@ -1,0 +1,130 @@
+package store
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"metrics-server/pkg/sample"
+)
+
+// fleet returns the first answers of many nodes.
+func fleet(nodes, pods int) []*sample.Batch {
+	bs := make([]*sample.Batch, nodes)
+	for i := range bs {
+		bs[i] = listing(fmt.Sprintf("node-%d", i), pods)
+	}
+	return bs
+}
+
+// bytesPerContainer is what a Store of the fleet adds to the heap once its rings are full, for
+// each container: without the names, which it shares with the kubelet clients.
+func bytesPerContainer(nodes, pods int) float64 {
+	bs := fleet(nodes, pods)
+	before := heap()
+	s := New(Config{})
+	for i := range 5 {
+		for j, b := range bs {
+			s.Record(fmt.Sprintf("node-%d", j), b, at(float64(15*i)))
+			advance(b, 15)
+		}
+	}
+	used := heap() - before
+	_, points := s.Points()
+	runtime.KeepAlive(bs)
+	return float64(used) / (float64(points) / ringSize)
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // what the first one only marked as free
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestMemoryPerContainer(t *testing.T) {
+	const budget = 200 // 60 MB for 150,000 pods of 2 containers
+	if got := bytesPerContainer(500, 30); got > budget {
+		t.Errorf("%.0f bytes per container, want at most %d", got, budget)
+	}
+}
+
+func BenchmarkMemory5000x30x2(b *testing.B) {
+	for b.Loop() {
+		n := bytesPerContainer(5000, 30)
+		b.ReportMetric(n, "B/container")
+		b.ReportMetric(n*300_000/1e6, "MB")
+	}
+}
+
+func BenchmarkRecord30x2(b *testing.B) {
+	s := New(Config{})
+	batch := listing("n", 30)
+	now := at(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		advance(batch, 15)
+		now = now.Add(15e9)
+		s.Record("n", batch, now)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/60, "ns/sample")
+}
+
+// BenchmarkRecordCold is a scrape as it happens: the node's samples have left the caches.
+func BenchmarkRecordCold30x2(b *testing.B) {
+	bs := fleet(1000, 30)
+	names := make([]string, len(bs))
+	s := New(Config{})
+	now := at(0)
+	for i := range bs {
+		names[i] = fmt.Sprintf("node-%d", i)
+		s.Record(names[i], bs[i], now)
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		j := i % len(bs)
+		i++
+		advance(bs[j], 15)
+		s.Record(names[j], bs[j], now.Add(15e9))
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/60, "ns/sample")
+}
+
+// BenchmarkRecordChanged30x2 is the worst that an answer can do: another order every time.
+func BenchmarkRecordChanged30x2(b *testing.B) {
+	s := New(Config{})
+	batch := listing("n", 30)
+	now := at(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		advance(batch, 15)
+		now = now.Add(15e9)
+		batch.Containers = append(batch.Containers[1:], batch.Containers[0])
+		s.Record("n", batch, now)
+	}
+}
+
+func BenchmarkPod(b *testing.B) {
+	s := New(Config{})
+	for i, batch := range fleet(1000, 30) {
+		name := fmt.Sprintf("node-%d", i)
+		s.Record(name, batch, at(0))
+		advance(batch, 15)
+		s.Record(name, batch, at(15))
+	}
+	names := make([]string, 30_000)
+	for i := range names {
+		names[i] = fmt.Sprintf("node-%d-%d", i/30, i%30)
+	}
+	var u sample.PodUsage
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if !s.Pod("load", names[i%len(names)], at(15), &u) {
+			b.Fatal("not served")
+		}
+		i++
+	}
+}

@@ -1,0 +1,193 @@
+package store
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"metrics-server/pkg/sample"
+)
+
+// node is what is known of one node and the containers that its kubelet lists.
+type node struct {
+	name   string
+	limits *limits
+	born   time.Time    // when its first answer was received; immutable
+	last   atomic.Int64 // since(time of the last answer)
+
+	mu      sync.Mutex
+	removed bool // RemoveNode was called: nothing may be recorded here any more
+	own     series
+	layout
+	points int // samples in containers
+}
+
+// lock takes n.mu, unless n was removed in the meantime: then it returns false.
+func (n *node) lock() bool {
+	n.mu.Lock()
+	if n.removed {
+		n.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+// since is t by the clock that the node's series are kept in. A difference of readings of one
+// process's clock is not disturbed when the wall clock is set.
+func (n *node) since(t time.Time) time.Duration { return t.Sub(n.born) }
+
+// silent reports whether the node's last answer was received too long before now to be believed.
+func (n *node) silent(now time.Time) bool {
+	return n.since(now)-time.Duration(n.last.Load()) > n.limits.expiry
+}
+
+// record takes one answer. The caller holds n.mu.
+func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
+	if n.silent(received) {
+		n.forget(x, received)
+	}
+	now := n.since(received)
+	n.last.Store(int64(now))
+
+	var r Report
+	if !n.aligned(b.Containers) || n.forgettable(now, n.limits.expiry) {
+		next := n.align(b.Containers, now, n.limits.expiry)
+		r.Conflicts = n.announce(next.pods(), x, received)
+		n.layout = next
+	}
+	if b.Node.Given.Has(sample.CPU|sample.Memory) && !n.own.record(&b.Node, now, n.limits) {
+		r.Old++
+	}
+	complete, i := true, 0
+	for j := range b.Containers {
+		if i == n.listed || n.containers[i].id != b.Containers[j].ID {
+			continue // a duplicate
+		}
+		c := &n.containers[i]
+		i++
+		if !c.record(&b.Containers[j].Sample, now, n.limits) {
+			r.Old++
+		}
+		complete = complete && (c.state == ended || c.serves(now, n.limits))
+	}
+	n.points = 0
+	for i := range n.containers {
+		n.points += int(n.containers[i].n)
+	}
+	r.Settled = n.own.usable(now, n.limits) && (complete || n.settled(now))
+	return r
+}
+
+// settled reports whether every pod has a usage, but for those with a container that has just started.
+// The caller holds n.mu and knows that the node has a usage.
+func (n *node) settled(now time.Duration) bool {
+	clock := n.own.t[0] // start times are by the kubelet's clock
+	var pod podKey
+	young, lacking := false, false
+	for _, i := range n.byPod {
+		c := &n.containers[i]
+		if !n.counts(i) {
+			continue
+		}
+		if k := keyOf(c.id); k != pod {
+			if lacking && !young {
+				return false
+			}
+			pod, young, lacking = k, false, false
+		}
+		young = young || c.start > 0 && clock-c.start <= youngSettled
+		lacking = lacking || !c.serves(now, n.limits)
+	}
+	return !lacking || young
+}
+
+// announce tells the index which pods appear and leave when the listed pods become next, sorted.
+// It returns the conflicts that begin.
+func (n *node) announce(next []podKey, x *index, received time.Time) (conflicts []PodClaim) {
+	old := n.pods()
+	for len(old) > 0 || len(next) > 0 {
+		switch {
+		case len(next) == 0 || len(old) > 0 && old[0].compare(next[0]) < 0:
+			x.unclaim(old[0], n, received)
+			old = old[1:]
+		case len(old) == 0 || old[0].compare(next[0]) > 0:
+			if k := next[0]; x.claim(k, n, received) {
+				conflicts = append(conflicts, PodClaim{Namespace: k.namespace, Pod: k.name})
+			}
+			next = next[1:]
+		default:
+			old, next = old[1:], next[1:]
+		}
+	}
+	return conflicts
+}
+
+// forget drops the node's samples and claims. The caller holds n.mu.
+func (n *node) forget(x *index, received time.Time) {
+	for _, k := range n.pods() {
+		x.unclaim(k, n, received)
+	}
+	n.own, n.layout, n.points = series{}, layout{}, 0
+}
+
+// counts reports whether the i-th container must have a usage for its pod to be served.
+func (n *node) counts(i int32) bool { return int(i) < n.listed && n.containers[i].state != ended }
+
+// pod fills into with the usage of a pod, and reports whether it can be served.
+func (n *node) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	*into = sample.PodUsage{Node: n.name, Containers: into.Containers[:0]}
+	at := n.since(now)
+	for _, i := range n.find(k) {
+		if !n.counts(i) {
+			continue
+		}
+		c := &n.containers[i]
+		if !c.serves(at, n.limits) {
+			into.Containers = into.Containers[:0]
+			return false
+		}
+		if len(into.Containers) == 0 || c.at < into.Time {
+			into.Time, into.Window = c.at, c.span()
+		}
+		into.Containers = append(into.Containers, sample.ContainerUsage{Name: c.id.Container, Usage: c.usage()})
+	}
+	return len(into.Containers) > 0
+}
+
+// claim is what decides between nodes that claim one pod.
+type claim struct {
+	start sample.Time // the newest start of its containers, 0 if unknown
+	at    sample.Time // of the usage that would be served, 0 if there is none
+}
+
+// claim returns what n knows of a pod that others claim too.
+func (n *node) claim(k podKey, now time.Time) claim {
+	var c claim
+	var u sample.PodUsage
+	if n.pod(k, now, &u) {
+		c.at = u.Time
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, i := range n.find(k) {
+		if n.counts(i) {
+			c.start = max(c.start, n.containers[i].start)
+		}
+	}
+	return c
+}
+
+// beats reports whether claim c of n goes before claim d of m, where pick is who was chosen last.
+func (c claim) beats(d claim, n, m, pick *node) bool {
+	switch {
+	case c.start != d.start:
+		return c.start > d.start
+	case n == pick || m == pick:
+		return n == pick
+	case c.at != d.at:
+		return c.at > d.at
+	}
+	return n.name < m.name
+}

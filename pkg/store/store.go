@@ -1,0 +1,162 @@
+// Package store keeps the recent samples of nodes and containers and works out their usage from
+// them, by the rules of docs/semantics.md. It is pure: it does no I/O, logs nothing and has no
+// clock; the time is an argument everywhere. All methods of Store may be called concurrently.
+// Every node has a lock of its own that a reader holds as long as it takes to copy one usage; a
+// reader never waits for the scrape of a node that it does not ask for.
+package store
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"metrics-server/pkg/sample"
+)
+
+// Config is what a Store is made of. A zero field means its default.
+type Config struct {
+	Resolution time.Duration // how often nodes are scraped; default 15 s
+	Window     time.Duration // the window that a usage aims at; default Resolution
+	Expiry     time.Duration // how long an answer is believed; default 4 Resolutions, at least a minute
+}
+
+func (c *Config) setDefaults() {
+	if c.Resolution == 0 {
+		c.Resolution = 15 * time.Second
+	}
+	if c.Window == 0 {
+		c.Window = c.Resolution
+	}
+	if c.Expiry == 0 {
+		c.Expiry = max(4*c.Resolution, time.Minute)
+	}
+}
+
+// Store keeps samples and serves usage. Make it with New.
+type Store struct {
+	limits limits
+	index  index
+	points atomic.Int64 // samples of containers
+	owns   atomic.Int64 // samples of nodes
+
+	mu    sync.RWMutex // guards the map only, never held while a node's lock is waited for
+	nodes map[string]*node
+}
+
+// New returns an empty Store.
+func New(c Config) *Store {
+	c.setDefaults()
+	s := &Store{limits: newLimits(c.Window, c.Expiry), nodes: map[string]*node{}}
+	s.index.init(c.Expiry)
+	return s
+}
+
+// Report says what became of one answer.
+type Report struct {
+	// Settled: the node has a usage, and so has every pod that it lists and whose containers all
+	// started more than a minute ago.
+	Settled bool
+	// Old is how many samples were refused as sample.TimestampOld.
+	Old int
+	// Conflicts are pods that another node claims too, and about which the API server has to be
+	// asked now: each is reported once, when the conflict begins or this node is new to it.
+	Conflicts []PodClaim
+}
+
+// PodClaim names a pod that several nodes claim.
+type PodClaim struct{ Namespace, Pod string }
+
+// Record stores an answer of a node's kubelet. received is when the answer arrived by this
+// server's clock. b is not kept; its ContainerIDs are.
+func (s *Store) Record(name string, b *sample.Batch, received time.Time) Report {
+	n := s.lock(name, received)
+	defer n.mu.Unlock()
+	points, own := n.points, n.own.n
+	r := n.record(b, received, &s.index)
+	s.count(n, points, own)
+	return r
+}
+
+// count brings the counters up to date after n's samples have changed.
+func (s *Store) count(n *node, points int, own uint8) {
+	if d := n.points - points; d != 0 {
+		s.points.Add(int64(d))
+	}
+	if d := int64(n.own.n) - int64(own); d != 0 {
+		s.owns.Add(d)
+	}
+}
+
+// lock returns a node with its lock held. An unknown one is added.
+func (s *Store) lock(name string, received time.Time) *node {
+	for {
+		n := s.node(name)
+		if n == nil {
+			s.mu.Lock()
+			if n = s.nodes[name]; n == nil {
+				n = &node{name: name, limits: &s.limits, born: received}
+				s.nodes[name] = n
+			}
+			s.mu.Unlock()
+		}
+		if n.lock() {
+			return n
+		}
+	}
+}
+
+func (s *Store) node(name string) *node {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.nodes[name]
+}
+
+// RemoveNode forgets a node that left the cluster: its samples and its pods are gone at once.
+func (s *Store) RemoveNode(name string) {
+	s.mu.Lock()
+	n := s.nodes[name]
+	delete(s.nodes, name)
+	s.mu.Unlock()
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.removed = true
+	points, own := n.points, n.own.n
+	n.forget(&s.index, time.Time{})
+	s.count(n, points, own)
+}
+
+// Node returns the usage of a node, and whether there is one to be served.
+func (s *Store) Node(name string, now time.Time) (sample.NodeUsage, bool) {
+	n := s.node(name)
+	if n == nil {
+		return sample.NodeUsage{}, false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.own.usable(n.since(now), n.limits) {
+		return sample.NodeUsage{}, false
+	}
+	return sample.NodeUsage{Time: n.own.at, Window: n.own.span(), Usage: n.own.usage()}, true
+}
+
+// Pod fills into with the usage of a pod, its containers sorted by name, and reports whether there
+// is one to be served. It reuses the memory of into.Containers.
+func (s *Store) Pod(namespace, name string, now time.Time, into *sample.PodUsage) bool {
+	k := podKey{namespace, name}
+	n := s.index.node(k, now)
+	return n != nil && n.pod(k, now, into)
+}
+
+// SetOwner says on which node the API server sees a pod that was reported in Report.Conflicts, ""
+// if it cannot say. It is heeded as long as that node claims the pod and the conflict lasts.
+func (s *Store) SetOwner(namespace, pod, node string) {
+	s.index.setOwner(podKey{namespace, pod}, node)
+}
+
+// Points returns how many samples of nodes and of containers are stored.
+func (s *Store) Points() (nodes, containers int) {
+	return int(s.owns.Load()), int(s.points.Load())
+}

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"fmt"
+	"time"
+)
+
+const noAnswer = "its kubelet has not answered yet"
+
+// WhyNoNode says in plain words why Node returns false, "" if it returns true.
+func (s *Store) WhyNoNode(name string, now time.Time) string {
+	n := s.node(name)
+	if n == nil {
+		return noAnswer
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.silent(now) {
+		return fmt.Sprintf("the last answer of its kubelet was received %s ago", n.ago(now, time.Duration(n.last.Load())))
+	}
+	if n.own.n == 0 {
+		return "its kubelet answers, but without the node's own CPU and memory"
+	}
+	return n.whyNot(&n.own, "the node", now)
+}
+
+// WhyNoPod says in plain words why Pod returns false, "" if it returns true.
+func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
+	k := podKey{namespace, name}
+	n := s.index.node(k, now)
+	if n == nil {
+		return "no kubelet lists it: it has just started or ended, or its node has not answered yet"
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.silent(now) {
+		return fmt.Sprintf("the last answer of node %q was received %s ago", n.name, n.ago(now, time.Duration(n.last.Load())))
+	}
+	counted := false
+	for _, i := range n.find(k) {
+		if !n.counts(i) {
+			continue
+		}
+		counted = true
+		c := &n.containers[i]
+		what := fmt.Sprintf("container %q on node %q", c.id.Container, n.name)
+		switch c.state {
+		case noCPU:
+			return what + " is listed without CPU"
+		case noMemory:
+			return what + " is listed without memory"
+		}
+		if why := n.whyNot(&c.series, what, now); why != "" {
+			return why
+		}
+	}
+	if !counted {
+		return fmt.Sprintf("node %q lists no running container of it", n.name)
+	}
+	return ""
+}
+
+// whyNot says why a series of n that is called what has no usage, "" if it has one.
+func (n *node) whyNot(s *series, what string, now time.Time) string {
+	switch {
+	case s.usable(n.since(now), n.limits):
+		return ""
+	case s.n == 0:
+		return what + " has no sample with a valid timestamp yet"
+	case n.since(now)-s.received > n.limits.expiry:
+		return fmt.Sprintf("the last sample of %s was received %s ago", what, n.ago(now, s.received))
+	}
+	const need = "a usage needs two that are at least 5s apart"
+	if s.n == 1 {
+		return fmt.Sprintf("%s has one sample so far, taken %s ago: %s", what, round(now.Sub(s.t[0].Std())), need)
+	}
+	return fmt.Sprintf("the samples of %s so far are only %s apart: %s", what, s.t[0].Sub(s.t[s.n-1]), need)
+}
+
+func (n *node) ago(now time.Time, then time.Duration) time.Duration {
+	return round(n.since(now) - then)
+}
+
+func round(d time.Duration) time.Duration { return max(d, 0).Round(time.Second) }

@@ -1,0 +1,277 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"metrics-server/pkg/kubelet/kubelettest"
+)
+
+// patience is how long anything here may take: machines are shared and slow.
+const patience = 2 * time.Minute
+
+// cluster is a control plane without nodes and controllers, for all tests of this package.
+var cluster controlPlane
+
+type controlPlane struct {
+	dir, assets string
+	binary      string // metrics-server
+	ca          *kubelettest.CA
+	admin       *rest.Config
+	client      kubernetes.Interface
+	procs       []*process
+}
+
+func TestMain(m *testing.M) {
+	code := 1
+	err := cluster.start()
+	if err == nil {
+		code = m.Run()
+	}
+	err = errors.Join(err, cluster.stop())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func (c *controlPlane) start() (err error) {
+	c.assets = os.Getenv("KUBE_ASSETS_DIR")
+	if c.assets == "" {
+		return errors.New("KUBE_ASSETS_DIR is not set: run these tests by `make test-integration`")
+	}
+	if c.dir, err = os.MkdirTemp("", "metrics-server-integration-"); err != nil {
+		return err
+	}
+	c.binary = c.path("metrics-server")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", c.binary, "metrics-server/cmd/metrics-server")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build metrics-server: %w\n%s", err, out)
+	}
+
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
+	}
+	etcd, peer := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
+	if _, err = c.run("etcd", filepath.Join(c.assets, "etcd"), "--data-dir="+c.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
+		"--listen-client-urls="+etcd, "--advertise-client-urls="+etcd, "--listen-peer-urls="+peer,
+		"--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer); err != nil {
+		return err
+	}
+
+	c.ca = kubelettest.NewCA("cluster")
+	frontProxy := kubelettest.NewCA("front-proxy")
+	serving := c.ca.Server("127.0.0.1", "localhost")
+	servingKey, err := x509.MarshalPKCS8PrivateKey(serving.PrivateKey)
+	if err != nil {
+		return err
+	}
+	tokenKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return err
+	}
+	proxyCert, proxyKey := frontProxy.Client("front-proxy-client")
+	for name, data := range map[string][]byte{
+		"ca.crt":        c.ca.PEM(),
+		"proxy-ca.crt":  frontProxy.PEM(),
+		"proxy.crt":     proxyCert,
+		"proxy.key":     proxyKey,
+		"apiserver.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: serving.Certificate[0]}),
+		"apiserver.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: servingKey}),
+		"sa.key":        pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(tokenKey)}),
+	} {
+		if err := os.WriteFile(c.path(name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	if _, err = c.run("kube-apiserver", filepath.Join(c.assets, "kube-apiserver"), "--etcd-servers="+etcd,
+		"--bind-address=127.0.0.1", "--secure-port="+ports[2], "--service-cluster-ip-range=10.96.0.0/16", "--cert-dir="+c.path("apiserver"),
+		"--tls-cert-file="+c.path("apiserver.crt"), "--tls-private-key-file="+c.path("apiserver.key"), "--client-ca-file="+c.path("ca.crt"),
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-signing-key-file="+c.path("sa.key"), "--service-account-key-file="+c.path("sa.key"),
+		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
+		"--requestheader-client-ca-file="+c.path("proxy-ca.crt"), "--requestheader-allowed-names=front-proxy-client", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
+		"--proxy-client-cert-file="+c.path("proxy.crt"), "--proxy-client-key-file="+c.path("proxy.key")); err != nil {
+		return err
+	}
+
+	cert, key := c.ca.Client("admin", "system:masters")
+	c.admin = &rest.Config{
+		Host:            "https://127.0.0.1:" + ports[2],
+		QPS:             1000,
+		Burst:           1000,
+		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.PEM(), CertData: cert, KeyData: key},
+	}
+	if err := c.writeKubeconfig("admin.kubeconfig", &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}); err != nil {
+		return err
+	}
+	if c.client, err = kubernetes.NewForConfig(c.admin); err != nil {
+		return err
+	}
+	err = poll(func() error {
+		_, err := c.client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(context.Background())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("kube-apiserver is not ready: %w\n%s", err, c.procs[1].tail())
+	}
+	// The objects that an administrator applies: what is tested here runs with their rights.
+	if out, err := c.kubectl("apply", "-k", "../../deploy/kustomize/base"); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+func (c *controlPlane) stop() error {
+	var errs []error
+	for i := len(c.procs) - 1; i >= 0; i-- {
+		errs = append(errs, c.procs[i].kill())
+	}
+	if c.dir != "" {
+		errs = append(errs, os.RemoveAll(c.dir))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *controlPlane) path(name string) string { return filepath.Join(c.dir, name) }
+
+// kubectl runs the real one as the cluster's administrator and returns what it printed.
+func (c *controlPlane) kubectl(args ...string) (string, error) {
+	args = append([]string{"--kubeconfig=" + c.path("admin.kubeconfig"), "--cache-dir=" + c.path("kubectl")}, args...)
+	out, err := exec.Command(filepath.Join(c.assets, "kubectl"), args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("kubectl %q: %w", args[2:], err)
+	}
+	return string(out), err
+}
+
+func (c *controlPlane) writeKubeconfig(name string, user *clientcmdapi.AuthInfo) error {
+	k := clientcmdapi.NewConfig()
+	k.Clusters["c"] = &clientcmdapi.Cluster{Server: c.admin.Host, CertificateAuthorityData: c.ca.PEM()}
+	k.AuthInfos["u"] = user
+	k.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
+	k.CurrentContext = "c"
+	return clientcmd.WriteToFile(*k, c.path(name))
+}
+
+// process is a program in the background.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // then
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (c *controlPlane) run(name, program string, args ...string) (*process, error) {
+	p := &process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	// Nothing outlives the tests, even if they are killed.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	c.procs = append(c.procs, p)
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Write(b)
+}
+
+func (p *process) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.String()
+}
+
+func (p *process) tail() string {
+	out := p.output()
+	return fmt.Sprintf("--- %s said:\n%s", p.name, out[max(0, len(out)-8000):])
+}
+
+func (p *process) kill() error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	err := p.cmd.Process.Kill()
+	<-p.done
+	return err
+}
+
+// poll calls f until it returns nil, or returns its last error when patience ends.
+func poll(f func() error) error {
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if err = f(); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("still not so after %v: %w", patience, err)
+}
+
+// eventually fails t if f does not return nil in time.
+func eventually(t *testing.T, what string, f func() error) {
+	t.Helper()
+	if err := poll(f); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	}
+	return ports, nil
+}
+
+// insecure is a client for a server with a certificate that it made itself.
+func insecure() *http.Client {
+	return &http.Client{
+		Timeout:   30 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+	}
+}

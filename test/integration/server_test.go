@@ -1,0 +1,249 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"metrics-server/pkg/kubelet/kubelettest"
+)
+
+// token returns a token of a service account, which is made if it is not there.
+func token(t *testing.T, namespace, name string) string {
+	t.Helper()
+	accounts := cluster.client.CoreV1().ServiceAccounts(namespace)
+	_, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	r, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Status.Token
+}
+
+// fakeNode is a node of the cluster with a fake kubelet.
+type fakeNode struct {
+	name    string
+	says    *kubelettest.Node
+	kubelet *kubelettest.Kubelet
+	server  *kubelettest.Server
+}
+
+// fleet is some nodes with the label fleet=name, and the service account of the server that scrapes them.
+type fleet struct {
+	name  string
+	token string
+	nodes []*fakeNode
+}
+
+// newFleet makes nodes with fake kubelets, and their pods. Timestamps are those of the request, so that
+// a usage needs no more than two scrapes.
+func newFleet(t *testing.T, nodes, pods int) *fleet {
+	t.Helper()
+	f := &fleet{name: strings.ToLower(t.Name()), token: token(t, "kube-system", "metrics-server")}
+	for i := range nodes {
+		n := &fakeNode{
+			name: fmt.Sprintf("%s-%d", f.name, i),
+			says: kubelettest.NewNode(kubelettest.NodeConfig{
+				Seed: hash(f.name) + uint64(i), Pods: pods, Containers: 2, Boot: time.Now().Add(-time.Hour), RequestTime: true,
+			}),
+		}
+		n.kubelet = &kubelettest.Kubelet{Answer: n.says.Append, Authenticate: true}
+		n.kubelet.SetToken(f.token)
+		var err error
+		if n.server, err = kubelettest.Serve(n.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1"), HTTP2: i%2 == 1}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(n.server.Close)
+		f.register(t, n)
+		f.nodes = append(f.nodes, n)
+	}
+	return f
+}
+
+func hash(s string) (h uint64) {
+	for _, b := range []byte(s) {
+		h = h*31 + uint64(b)
+	}
+	return h
+}
+
+// register makes the objects of n in the API server, and removes them after the test.
+func (f *fleet) register(t *testing.T, n *fakeNode) {
+	t.Helper()
+	ctx, core := context.Background(), cluster.client.CoreV1()
+	node, err := core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"fleet": f.name}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = core.Nodes().Delete(ctx, n.name, metav1.DeleteOptions{}) })
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "no-such-host.invalid"}, {Type: corev1.NodeInternalIP, Address: n.server.Host()}}
+	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(n.server.Port())
+	if _, err := core.Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range n.says.Containers() {
+		f.addPod(t, c.Namespace, c.Pod, n.name)
+	}
+}
+
+// addPod makes a running pod, if it is not there yet.
+func (f *fleet) addPod(t *testing.T, namespace, name, node string) {
+	t.Helper()
+	ctx, core := context.Background(), cluster.client.CoreV1()
+	_, err := core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	pod, err := core.Pods(namespace).Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"fleet": f.name}},
+		Spec: corev1.PodSpec{
+			NodeName:   node,
+			Containers: []corev1.Container{{Name: "c0", Image: "none"}, {Name: "c1", Image: "none"}},
+		},
+	}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return // by another of its containers
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { deletePod(namespace, name) })
+	pod.Status.Phase = corev1.PodRunning
+	if _, err := core.Pods(namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func deletePod(namespace, name string) {
+	now := int64(0)
+	_ = cluster.client.CoreV1().Pods(namespace).Delete(context.Background(), name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+}
+
+// metricsServer is the real binary at work for a fleet.
+type metricsServer struct {
+	*process
+	url  string
+	port string
+	http *http.Client
+}
+
+// startServer starts the binary with the rights of its service account, at a resolution of a second, for f's nodes.
+func startServer(t *testing.T, f *fleet, args ...string) *metricsServer {
+	t.Helper()
+	if err := cluster.writeKubeconfig(f.name+".kubeconfig", &clientcmdapi.AuthInfo{Token: f.token}); err != nil {
+		t.Fatal(err)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := cluster.run("metrics-server", cluster.binary, append([]string{
+		"--kubeconfig=" + cluster.path(f.name+".kubeconfig"), "--secure-port=" + ports[0], "--bind-address=127.0.0.1",
+		"--cert-dir=" + filepath.Join(cluster.dir, f.name), "--kubelet-use-node-status-port", "--metric-resolution=1s",
+		"--kubelet-certificate-authority=" + cluster.path("ca.crt"), "--node-selector=fleet=" + f.name,
+	}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &metricsServer{process: p, url: "https://127.0.0.1:" + ports[0], port: ports[0], http: insecure()}
+	t.Cleanup(func() {
+		_ = p.kill()
+		if t.Failed() {
+			t.Log(p.tail())
+		}
+	})
+	eventually(t, "/livez", func() error { return s.ok("/livez") })
+	return s
+}
+
+// get asks the server itself, past the aggregator.
+func (s *metricsServer) get(path, token string, header ...string) (int, string, error) {
+	req, err := http.NewRequest(http.MethodGet, s.url+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	r, err := s.http.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	return r.StatusCode, string(body), err
+}
+
+func (s *metricsServer) ok(path string) error {
+	code, body, err := s.get(path, "")
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("%s: %d %s", path, code, body)
+	}
+	return err
+}
+
+func (s *metricsServer) ready(t *testing.T) {
+	t.Helper()
+	eventually(t, "/readyz", func() error { return s.ok("/readyz") })
+}
+
+// terminate sends SIGTERM.
+func (s *metricsServer) terminate(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// list returns the items of a list as the server itself answers it.
+func (s *metricsServer) list(t *testing.T, token, path string) map[string]item {
+	t.Helper()
+	code, body, err := s.get(path, token)
+	if err != nil || code != http.StatusOK {
+		t.Fatalf("%s: %d %s %v", path, code, body, err)
+	}
+	var l struct{ Items []item }
+	if err := json.Unmarshal([]byte(body), &l); err != nil {
+		t.Fatal(err)
+	}
+	items := map[string]item{}
+	for _, i := range l.Items {
+		items[i.Metadata.Namespace+"/"+i.Metadata.Name] = i
+	}
+	return items
+}
+
+// item is a NodeMetrics or a PodMetrics, with quantities as they were written.
+type item struct {
+	Metadata   metav1.ObjectMeta
+	Timestamp  metav1.Time
+	Window     metav1.Duration
+	Usage      map[string]string
+	Containers []containerUsage
+}
+
+type containerUsage struct {
+	Name  string
+	Usage map[string]string
+}
