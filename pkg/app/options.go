@@ -175,6 +175,12 @@ func (o *Options) Validate() error {
 	readable("--kubelet-client-key", o.KubeletClientKey)
 	readable("--kubeconfig", o.Kubeconfig)
 
+	if _, err := cliflag.TLSVersion(o.SecureServing.MinTLSVersion); err != nil {
+		bad("--tls-min-version: %w: give VersionTLS12 or VersionTLS13", err)
+	}
+	if _, err := cliflag.TLSCipherSuites(o.SecureServing.CipherSuites); err != nil {
+		bad("--tls-cipher-suites: %w: see --help for their names", err)
+	}
 	for _, group := range [][]error{
 		o.SecureServing.Validate(), o.Authentication.Validate(), o.Authorization.Validate(),
 		o.Audit.Validate(), o.Features.Validate(),

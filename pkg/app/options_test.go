@@ -58,7 +58,8 @@ func TestFlagsOfTheIncumbent(t *testing.T) {
 		{"--tls-cert-file=" + file, "--tls-private-key-file=" + file, "--tls-min-version=VersionTLS12", "--tls-cipher-suites=TLS_AES_128_GCM_SHA256", "--http2-max-streams-per-connection=100", "--bind-address=127.0.0.1"},
 		{"--audit-log-path=-", "--audit-policy-file=" + file},
 		{"--profiling=false", "--contention-profiling=false"},
-		{"--logging-format=json", "-v=2", "--vmodule=x=1", "--log-flush-frequency=5s"},
+		{"--logging-format=json", "-v=2", "--log-flush-frequency=5s"},
+		{"--vmodule=x=1"},
 		{"--version"},
 	} {
 		if err := parse(t, args...).Validate(); err != nil {
@@ -89,8 +90,8 @@ func TestValidate(t *testing.T) {
 		{[]string{"--kubeconfig=/nowhere"}, []string{"--kubeconfig: stat /nowhere"}},
 		{[]string{"--logging-format=xml"}, []string{"xml"}},
 		{ // everything at once
-			[]string{"--metric-resolution=0", "--kubelet-port=-1", "--node-selector=!!", "--kubelet-client-certificate=" + dir, "--tls-min-version=9", "--audit-log-mode=never"},
-			[]string{"--metric-resolution", "--kubelet-port", "--node-selector", "belong together", "is a directory", "audit-log-mode"},
+			[]string{"--metric-resolution=0", "--kubelet-port=-1", "--node-selector=!!", "--kubelet-client-certificate=" + dir, "--tls-min-version=9", "--tls-cipher-suites=x", "--audit-log-path=-", "--audit-log-mode=never"},
+			[]string{"--metric-resolution", "--kubelet-port", "--node-selector", "belong together", "is a directory", "--tls-min-version", "--tls-cipher-suites", "never"},
 		},
 	} {
 		err := parse(t, tc.args...).Validate()

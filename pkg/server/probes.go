@@ -12,9 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/klog/v2"
 
-	"metrics-server/pkg/inventory"
 	"metrics-server/pkg/scrape"
-	"metrics-server/pkg/store"
 )
 
 const (
@@ -43,6 +41,17 @@ func (s *Server) addChecks() error {
 	)
 }
 
+// serves reports whether the usage of any node can be served now.
+func (s *Server) serves() bool {
+	now := time.Now()
+	for n := range s.inventory.Nodes().All("") {
+		if _, ok := s.store.Node(n.Name, now); ok {
+			return true
+		}
+	}
+	return false
+}
+
 // timely fails when the scheduler of scrapes is stuck.
 func (s *Server) timely() error {
 	if late := s.scraper.Status().Late; late > lateLimit {
@@ -53,47 +62,33 @@ func (s *Server) timely() error {
 
 // readiness tells whether what can be served is complete enough for traffic.
 type readiness struct {
-	inventory *inventory.Inventory
-	scraper   *scrape.Scraper
-	store     *store.Store
-	start     time.Time
-	reached   atomic.Bool // was ready once
-}
+	synced func() error         // nil once it is known which nodes there are
+	status func() scrape.Status // of scraping
+	serves func() bool          // whether the usage of any node can be served now
+	start  time.Time
 
-func newReadiness(i *inventory.Inventory, s *scrape.Scraper, st *store.Store) *readiness {
-	return &readiness{inventory: i, scraper: s, store: st, start: time.Now()}
+	reached atomic.Bool // was ready once
 }
 
 // check returns nil when ready, and else why not. The first time takes a usage of every node that
 // answers and of every pod that has run for a minute there, so that a roll-out leaves no gap, or
 // startGrace; from then on, anything fresh will do.
 func (r *readiness) check() error {
-	if err := r.inventory.NodesSynced(); err != nil {
+	if err := r.synced(); err != nil {
 		return err
 	}
-	st := r.scraper.Status()
+	st := r.status()
 	if st.Nodes == 0 {
 		r.reached.Store(true)
 		return nil
 	}
 	complete := st.Waiting == 0 && st.Settled == st.Answered && st.Answered > 0
 	enough := r.reached.Load() || time.Since(r.start) >= startGrace
-	if complete || enough && r.servesAny() {
+	if complete || enough && r.serves() {
 		r.reached.Store(true)
 		return nil
 	}
 	return errors.New(describe(st))
-}
-
-// servesAny reports whether the usage of any node or pod can be served now.
-func (r *readiness) servesAny() bool {
-	now := time.Now()
-	for n := range r.inventory.Nodes().All("") {
-		if _, ok := r.store.Node(n.Name, now); ok {
-			return true
-		}
-	}
-	return false
 }
 
 // describe says how far st is, and the commonest causes of failure.
@@ -129,7 +124,7 @@ func (r *readiness) run(ctx context.Context) error {
 		err := r.check()
 		switch {
 		case err == nil && !was:
-			st := r.scraper.Status()
+			st := r.status()
 			log.Info("ready", "nodes", st.Nodes, "answered", st.Answered, "failing", st.Failing)
 			was, reported = true, false
 		case err != nil && (was || !reported && time.Since(r.start) >= startGrace):

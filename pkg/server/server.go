@@ -59,6 +59,7 @@ type Server struct {
 	inventory *inventory.Inventory
 	scraper   *scrape.Scraper
 	kubelets  *kubelet.Clients
+	store     *store.Store
 	nodes     *nodes
 	owners    *owners
 	readiness *readiness
@@ -66,11 +67,12 @@ type Server struct {
 
 // New wires a Server. It opens no connection.
 func New(c Config) (*Server, error) {
-	client, err := kubernetes.NewForConfig(protobufConfig(c.Rest))
+	config := clientConfig(c.Rest)
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the API server: %w", err)
 	}
-	metadataClient, err := metadata.NewForConfig(metadata.ConfigFor(c.Rest))
+	metadataClient, err := metadata.NewForConfig(metadata.ConfigFor(config))
 	if err != nil {
 		return nil, fmt.Errorf("make a metadata client for the API server: %w", err)
 	}
@@ -80,16 +82,15 @@ func New(c Config) (*Server, error) {
 	}
 
 	registry := prometheus.NewRegistry()
-	samples := store.New(store.Config{Resolution: c.Resolution})
-	s := &Server{kubelets: kubelets}
-	s.owners = newOwners(client, samples)
+	s := &Server{kubelets: kubelets, store: store.New(store.Config{Resolution: c.Resolution})}
+	s.owners = newOwners(client, s.store)
 	s.scraper = scrape.New(scrape.Config{
 		Resolution: c.Resolution,
 		Timeout:    c.Timeout,
-		Sink:       newSink(samples, s.owners, registry),
+		Sink:       newSink(s.store, s.owners, registry),
 		Registerer: registry,
 	})
-	s.nodes = newNodes(kubelets, s.scraper, samples)
+	s.nodes = newNodes(kubelets, s.scraper, s.store)
 	s.inventory = inventory.New(inventory.Config{
 		Client:       client,
 		Metadata:     metadataClient,
@@ -97,15 +98,15 @@ func New(c Config) (*Server, error) {
 		OnNode:       s.nodes.set,
 		OnNodeGone:   s.nodes.remove,
 	})
-	s.readiness = newReadiness(s.inventory, s.scraper, samples)
+	s.readiness = &readiness{synced: s.inventory.NodesSynced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
 
 	s.generic, err = c.Generic.Complete(nil).New("metrics-server", genericapiserver.NewEmptyDelegate())
 	if err != nil {
 		return nil, fmt.Errorf("make the API server: %w", err)
 	}
 	err = api.Install(s.generic, api.Config{
-		NodeUsage:  samples,
-		PodUsage:   samples,
+		NodeUsage:  s.store,
+		PodUsage:   s.store,
 		Nodes:      s.inventory.Nodes(),
 		Pods:       s.inventory.Pods(),
 		Registerer: registry,
@@ -141,9 +142,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-func protobufConfig(c *rest.Config) *rest.Config {
+// clientConfig is c for clients that read large lists: as protobuf, and without waiting between
+// pages. The API server's own priority and fairness is the limit.
+func clientConfig(c *rest.Config) *rest.Config {
 	c = rest.CopyConfig(c)
 	c.ContentType = "application/vnd.kubernetes.protobuf"
 	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	c.QPS = -1
 	return c
 }

@@ -116,7 +116,7 @@ func TestRule2ZeroTimestampIsRefused(t *testing.T) {
 	if r := f.say(0, c); r.Old != 1 {
 		t.Errorf("%d refused, want 1", r.Old)
 	}
-	f.wantNone(0, `container "a" on node "n" has no sample with a valid timestamp yet`)
+	f.wantNone(0, `container "a" on node "n" has no valid sample yet`)
 }
 
 func TestRule3NewEpoch(t *testing.T) {
@@ -266,15 +266,37 @@ func TestRule4NoEmptyListOfContainers(t *testing.T) {
 }
 
 func TestRule5ARefusedSampleCostsOnlyItself(t *testing.T) {
-	// Values are refused where they are parsed; a refused CPU or memory is one that is not given.
+	// Values are refused where they are parsed: one that was is not given.
 	f := newFixture(t)
-	bad := func(s float64) sample.Container { return ofPod("bad", given(ctr("a", s, s), sample.Memory)) }
-	f.say(0, bad(0), ctr("a", 0, 0))
-	f.say(15, bad(15), ctr("a", 15, 3))
+	bad := func(s float64, fields sample.Fields) sample.Container {
+		return ofPod("bad", given(ctr("a", s, s), fields|sample.Refused))
+	}
+	f.say(0, bad(0, sample.Memory), ctr("a", 0, 0))
+	f.say(15, bad(15, 0), ctr("a", 15, 3))
 	f.want(15, served{T: 15, Window: 15, Milli: 200, MiB: 10, Names: "a"})
 	var u sample.PodUsage
 	if f.Pod("ns", "bad", at(15), &u) {
 		t.Error("the pod of the refused sample is served")
+	}
+	if got, want := f.WhyNoPod("ns", "bad", at(15)), `container "a" on node "n" has no valid sample yet`; got != want {
+		t.Errorf("why: %q, want %q", got, want)
+	}
+}
+
+func TestRule5ARefusedSampleHidesNothingThatWasThere(t *testing.T) {
+	for name, fields := range map[string]sample.Fields{"all of it": 0, "its CPU": sample.Memory, "its memory": sample.CPU} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.say(0, ctr("a", 0, 0), ctr("b", 0, 0))
+			f.say(15, ctr("a", 15, 3), ctr("b", 15, 3))
+			before := served{T: 15, Window: 15, Milli: 400, MiB: 20, Names: "ab"}
+			f.want(15, before)
+			f.say(30, ctr("a", 15, 3), given(ctr("b", 30, 5), fields|sample.Refused))
+			f.want(30, before)
+			// A partial sum is never shown, and what was refused is not served for ever.
+			f.say(76, ctr("a", 76, 3), given(ctr("b", 76, 9), fields|sample.Refused))
+			f.wantNone(76, `the last sample of container "b" on node "n" was received 1m1s ago`)
+		})
 	}
 }
 

@@ -40,19 +40,21 @@ const (
 	ended    state = iota // neither CPU nor memory, or both zero: it ended or never ran
 	noCPU                 // memory only: its pod cannot be served
 	noMemory              // CPU only: its pod cannot be served
-	running               // it must have a usage for its pod to be served
+	running               // it must have a usage for its pod to be served; also if what the kubelet gave was refused
 )
 
 func stateOf(s *sample.Sample) state {
-	switch s.Given & (sample.CPU | sample.Memory) {
-	case sample.CPU | sample.Memory:
+	switch {
+	case s.Given.Has(sample.CPU | sample.Memory):
 		if s.CPU == 0 && s.Memory == 0 { // how some runtimes list a dying container
 			return ended
 		}
 		return running
-	case sample.CPU:
+	case s.Given.Has(sample.Refused):
+		return running
+	case s.Given.Has(sample.CPU):
 		return noMemory
-	case sample.Memory:
+	case s.Given.Has(sample.Memory):
 		return noCPU
 	}
 	return ended
@@ -80,7 +82,7 @@ type series struct {
 // older than the newest one.
 func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 	s.state = stateOf(b)
-	if s.state != running {
+	if s.state != running || !b.Given.Has(sample.CPU|sample.Memory) {
 		return true
 	}
 	if s.n > 0 && now-s.received > l.expiry {

@@ -66,7 +66,7 @@ func (n *node) whyNot(s *series, what string, now time.Time) string {
 	case s.usable(n.since(now), n.limits):
 		return ""
 	case s.n == 0:
-		return what + " has no sample with a valid timestamp yet"
+		return what + " has no valid sample yet"
 	case n.since(now)-s.received > n.limits.expiry:
 		return fmt.Sprintf("the last sample of %s was received %s ago", what, n.ago(now, s.received))
 	}

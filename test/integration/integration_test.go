@@ -15,6 +15,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metrics-server/pkg/kubelet/kubelettest"
@@ -127,7 +128,8 @@ func TestKubectlThroughTheAggregator(t *testing.T) {
 				continue
 			}
 			// The kubelet's timestamps are whole milliseconds and its counters exact.
-			if got, want := i.Containers[at].Usage["cpu"], fmt.Sprintf("%dn", c.NanoCores); got != want {
+			want := resource.NewScaledQuantity(int64(c.NanoCores), resource.Nano).String()
+			if got := i.Containers[at].Usage["cpu"]; got != want {
 				t.Errorf("CPU of %s in %s: %s, want %s", c.Name, c.Pod, got, want)
 			}
 		}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"metrics-server/pkg/sample"
+	"metrics-server/pkg/store"
+)
+
+// The server asks once for each conflict, and believes the answer.
+func TestOwners(t *testing.T) {
+	for name, tc := range map[string]struct {
+		on   string // the node in the API server's answer; empty: it does not know the pod
+		want string
+	}{
+		"the API server says":  {on: "honest", want: "honest"},
+		"it does not know":     {want: "liar"}, // the newer start
+		"it says a third node": {on: "other", want: "liar"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := fake.NewClientset()
+				if tc.on != "" {
+					client = fake.NewClientset(&corev1.Pod{
+						ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"},
+						Spec:       corev1.PodSpec{NodeName: tc.on},
+					})
+				}
+				s := store.New(store.Config{})
+				o := newOwners(client, s)
+				k := newSink(s, o, prometheus.NewRegistry())
+				ctx, stop := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- o.run(ctx) }()
+
+				id := &sample.ContainerID{Namespace: "ns", Pod: "p", Container: "c"}
+				for i := range 3 {
+					for node, start := range map[string]time.Duration{"honest": -time.Hour, "liar": -time.Minute * 30} {
+						now := time.Now()
+						k.Record(node, &sample.Batch{Containers: []sample.Container{{ID: id, Sample: sample.Sample{
+							Time: sample.TimeOf(now), Start: sample.TimeOf(now.Add(start - time.Duration(i)*15*time.Second)),
+							CPU: uint64(i+1) * 1e9, Memory: 1, Given: sample.CPU | sample.Memory | sample.Start,
+						}}}}, now)
+					}
+					time.Sleep(15 * time.Second)
+				}
+				synctest.Wait()
+				var u sample.PodUsage
+				if !s.Pod("ns", "p", time.Now(), &u) || u.Node != tc.want {
+					t.Errorf("served as node %q says, want %q", u.Node, tc.want)
+				}
+				if n := len(client.Actions()); n != 1 {
+					t.Errorf("%d requests, want 1", n)
+				}
+				stop()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A flood of conflicts waits for nobody.
+func TestOwnersNeverBlock(t *testing.T) {
+	o := newOwners(fake.NewClientset(), store.New(store.Config{}))
+	for range ownersQueue + 1 {
+		o.ask("ns", "p")
+	}
+	if len(o.queue) != ownersQueue {
+		t.Errorf("%d questions wait, want %d", len(o.queue), ownersQueue)
+	}
+}
