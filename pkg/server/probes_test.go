@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,12 +76,13 @@ func TestReadiness(t *testing.T) {
 // The log says once when readiness comes, goes, or does not come at all, and why.
 func TestReadinessIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		status := scrape.Status{Nodes: 1, Waiting: 1}
-		serves := false
+		var status atomic.Pointer[scrape.Status]
+		var serves atomic.Bool
+		status.Store(&scrape.Status{Nodes: 1, Waiting: 1})
 		r := &readiness{
 			synced: func() error { return nil },
-			status: func() scrape.Status { return status },
-			serves: func() bool { return serves },
+			status: func() scrape.Status { return *status.Load() },
+			serves: serves.Load,
 			start:  time.Now(),
 		}
 		logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
@@ -101,10 +103,12 @@ func TestReadinessIsLogged(t *testing.T) {
 		check(29*time.Second, 0, 0) // it takes its time
 		check(2*time.Second, 0, 1)
 		check(time.Hour, 0, 1)
-		status, serves = scrape.Status{Nodes: 1, Answered: 1, Settled: 1}, true
+		status.Store(&scrape.Status{Nodes: 1, Answered: 1, Settled: 1})
+		serves.Store(true)
 		check(2*time.Second, 1, 1)
 		check(time.Hour, 1, 1)
-		status, serves = scrape.Status{Nodes: 1, Failing: 1, Causes: []scrape.Cause{{Cause: "timeout", Nodes: 1}}}, false
+		serves.Store(false)
+		status.Store(&scrape.Status{Nodes: 1, Failing: 1, Causes: []scrape.Cause{{Cause: "timeout", Nodes: 1}}})
 		check(2*time.Second, 1, 2)
 		if !strings.Contains(said(), "failing: timeout on 1") {
 			t.Errorf("the log does not say why:\n%s", said())
