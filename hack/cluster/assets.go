@@ -74,8 +74,8 @@ func (c *cluster) buildAssets(ctx context.Context, controlPlaneOnly bool) (strin
 	}
 	defer os.RemoveAll(tmp)
 
-	say("Building %d programs of Kubernetes %s into %s.", len(todo), c.version, dir)
-	say("The first build compiles several thousand packages: about 10 minutes on 2 cores. It is done once.")
+	sayf("Building %d programs of Kubernetes %s into %s.", len(todo), c.version, dir)
+	sayf("The first build compiles several thousand packages: about 10 minutes on 2 cores. It is done once.")
 	start := time.Now()
 	for i, a := range todo {
 		err := step(fmt.Sprintf("%s (%d of %d)", a.name, i+1, len(todo)), func(p *progress) error {
@@ -88,7 +88,7 @@ func (c *cluster) buildAssets(ctx context.Context, controlPlaneOnly bool) (strin
 			return "", err
 		}
 	}
-	say("Built in %s.", time.Since(start).Round(time.Second))
+	sayf("Built in %s.", time.Since(start).Round(time.Second))
 	return dir, nil
 }
 
@@ -120,7 +120,7 @@ func (c *cluster) buildAsset(ctx context.Context, a asset, dir string, p *progre
 		default:
 			compiled++
 		}
-		p.update("%d modules downloaded, %d packages compiled", downloaded, compiled)
+		p.updatef("%d modules downloaded, %d packages compiled", downloaded, compiled)
 	}
 	if err := cmd.Wait(); err != nil {
 		return errors.Join(context.Cause(ctx), err, errors.New(said.String()))

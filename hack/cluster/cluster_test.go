@@ -153,7 +153,9 @@ func TestProcessStart(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait()
+	if err := cmd.Wait(); err == nil {
+		t.Error("a killed process ended well")
+	}
 	if start := processStart(pid); start != "" {
 		t.Errorf("an ended process started at %q", start)
 	}

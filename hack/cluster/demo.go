@@ -18,7 +18,7 @@ const firstServerBuild = "(the first build takes a minute or two)"
 var demoManifests embed.FS
 
 // demo shows the metrics-server of this repository at work.
-func (c *cluster) demo(ctx context.Context, archive string) error {
+func (c *cluster) demo(ctx context.Context) error {
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
@@ -29,34 +29,35 @@ func (c *cluster) demo(ctx context.Context, archive string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.show(ctx, r, archive); err != nil {
+	if err := c.show(ctx, r); err != nil {
 		if started {
 			return c.giveUp(ctx, err)
 		}
 		return err
 	}
-	say("\nAll of it took %.1f s.", time.Since(begun).Seconds())
+	sayf("\nAll of it took %.1f s.", time.Since(begun).Seconds())
 	c.sayHow()
 	return nil
 }
 
 // show deploys the server and the workloads, waits for the first metrics and prints them.
-func (c *cluster) show(ctx context.Context, r record, archive string) error {
+func (c *cluster) show(ctx context.Context, r record) error {
 	a, err := c.connect(r.Server)
 	if err != nil {
 		return err
 	}
 	deploy, known := c.deployImage, knownPod
 	if r.Mode == simulatedKubelet {
-		deploy = func(ctx context.Context, r record, _ string) (string, error) { return c.deployProcess(ctx, r) }
+		deploy = c.deployProcess
 		if known, err = simulatedUsage(c.path("tmp", "objects.json")); err != nil {
 			return err
 		}
 	}
-	digest, err := deploy(ctx, r, archive)
+	digest, err := deploy(ctx, r)
 	if err != nil {
 		return err
 	}
+	changed := digest != r.Deployed
 	r.Deployed = digest
 	if err := c.save(r); err != nil {
 		return err
@@ -87,7 +88,9 @@ func (c *cluster) show(ctx context.Context, r record, archive string) error {
 	if err := c.waitServer(ctx, r, "metrics of pod "+known.pod, podServed); err != nil {
 		return err
 	}
-	say("First metrics %.1f s after the server was deployed.", time.Since(applied).Seconds())
+	if changed {
+		sayf("First metrics %.1f s after the server was deployed.", time.Since(applied).Seconds())
+	}
 	// What a workload needed to start may still be in its first usage.
 	err = c.waitServer(ctx, r, "its usage within 5 %", func(ctx context.Context) error {
 		return errors.Join(podServed(ctx), known.compare(served, 0.05))
@@ -135,16 +138,14 @@ func (c *cluster) serverLog(ctx context.Context) string {
 }
 
 // deployImage deploys the server as users do, and the workloads. It returns the image's digest.
-func (c *cluster) deployImage(ctx context.Context, r record, archive string) (string, error) {
-	if archive == "" {
-		archive = c.path("images", "metrics-server.tar")
-		err := step("image of the server", func(p *progress) error {
-			p.update(firstServerBuild)
-			return c.packImage(ctx, archive, serverImage)
-		})
-		if err != nil {
-			return "", err
-		}
+func (c *cluster) deployImage(ctx context.Context, r record) (string, error) {
+	archive := c.path("images", "metrics-server.tar")
+	err := step("image of the server", func(p *progress) error {
+		p.updatef(firstServerBuild)
+		return c.packImage(ctx, archive, serverImage)
+	})
+	if err != nil {
+		return "", err
 	}
 	digest, err := fileDigest(archive)
 	if err != nil {
@@ -183,8 +184,8 @@ func (c *cluster) waitRollout(ctx context.Context) error {
 func (c *cluster) deployProcess(ctx context.Context, r record) (string, error) {
 	program := c.path("tmp", "metrics-server.new")
 	err := step("the server", func(p *progress) error {
-		p.update(firstServerBuild)
-		return goBuild(ctx, c.root, "./cmd/metrics-server", program)
+		p.updatef(firstServerBuild)
+		return c.goBuild(ctx, c.root, "./cmd/metrics-server", program)
 	})
 	if err != nil {
 		return "", err

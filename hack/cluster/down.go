@@ -21,7 +21,7 @@ func (c *cluster) down(ctx context.Context) error {
 	}
 	defer unlock()
 	if _, err := os.Stat(c.dir); errors.Is(err, os.ErrNotExist) {
-		say("No cluster runs.")
+		sayf("No cluster runs.")
 		return nil
 	}
 	return step("ending the cluster", func(*progress) error { return c.remove() })
@@ -36,7 +36,9 @@ func (c *cluster) remove() error {
 				return fmt.Errorf("end the supervisor, process %d: %w", r.Supervisor, err)
 			}
 			for end := time.Now().Add(10 * time.Second); running && time.Now().Before(end); _, running = c.load() {
-				time.Sleep(10 * time.Millisecond)
+				if err := sleep(context.Background(), 10*time.Millisecond); err != nil {
+					return err
+				}
 			}
 		}
 		if running {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,8 +59,8 @@ func installPackages(ctx context.Context) error {
 	if len(packages) == 0 {
 		return nil
 	}
-	say("A real node needs Debian packages that are not installed: %s.", strings.Join(packages, " "))
-	say("Installing them with apt-get; no service is started or enabled.")
+	sayf("A real node needs Debian packages that are not installed: %s.", strings.Join(packages, " "))
+	sayf("Installing them with apt-get; no service is started or enabled.")
 	install := append([]string{"install", "-y", "--no-install-recommends"}, packages...)
 	for _, args := range [][]string{{"update"}, install} {
 		err := step("apt-get "+args[0], func(*progress) error { return apt(ctx, args...) })
@@ -82,7 +83,7 @@ func installPackages(ctx context.Context) error {
 
 func apt(ctx context.Context, args ...string) error {
 	args = append([]string{"-o", "DPkg::Lock::Timeout=60"}, args...)
-	hide := `if [ -d /run/systemd ]; then mount -t tmpfs tmpfs /run/systemd; fi && exec apt-get "$@"`
+	hide := `if [ -d /run/systemd ]; then mount -t tmpfs none /run/systemd; fi && exec apt-get "$@"`
 	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", hide, "sh"}, args...)...)
 	killGroup(cmd)
 	// apt is asked to stop, not killed: a killed dpkg would have to be repaired by hand.
@@ -104,7 +105,9 @@ func retryBusy(f func() error) error {
 		if err = f(); !errors.Is(err, unix.EBUSY) {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
+		if err := sleep(context.Background(), 20*time.Millisecond); err != nil {
+			return err
+		}
 	}
 	return err
 }
@@ -116,7 +119,7 @@ func processStart(pid int) string {
 		return ""
 	}
 	// The name, in parentheses, may contain anything. Of the fields behind it, state is the first, start time the 20th.
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	if len(fields) < 20 || fields[0] == "Z" {
 		return ""
 	}

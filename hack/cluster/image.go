@@ -16,10 +16,10 @@ const (
 )
 
 // goBuild builds the package pkg of the module in dir as a static program.
-func goBuild(ctx context.Context, dir, pkg, program string, env ...string) error {
+func (c *cluster) goBuild(ctx context.Context, dir, pkg, program string, env ...string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, pkg)
 	cmd.Dir = dir
-	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
+	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOTMPDIR="+c.path("tmp")), env...)
 	killGroup(cmd)
 	_, err := output(cmd)
 	return err
@@ -28,7 +28,7 @@ func goBuild(ctx context.Context, dir, pkg, program string, env ...string) error
 // buildWorkloadImage builds and packs the program in workload/.
 func (c *cluster) buildWorkloadImage(ctx context.Context, archive string) error {
 	program := c.path("tmp", "workload")
-	if err := goBuild(ctx, c.module(), "./workload", program, "GOOS=linux"); err != nil {
+	if err := c.goBuild(ctx, c.module(), "./workload", program, "GOOS=linux"); err != nil {
 		return err
 	}
 	return c.packImage(ctx, archive, workloadImage, "-binary", program)

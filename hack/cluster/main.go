@@ -69,7 +69,6 @@ func run(ctx context.Context, command string, args []string) error {
 		flags.BoolVar(&c.simulated, "simulated", false, "simulate the kubelets, even where a real one could run")
 		flags.BoolVar(&c.real, "real", false, "fail where a real kubelet cannot run, instead of simulating")
 		flags.BoolVar(&c.keep, "keep", false, "leave a cluster that failed to start as it is, to look at it")
-		archive := flags.String("image", "", "with demo: use this image archive instead of building one")
 		if err := c.parse(flags, args); err != nil {
 			return err
 		}
@@ -79,7 +78,7 @@ func run(ctx context.Context, command string, args []string) error {
 		if command == "up" {
 			return c.up(ctx)
 		}
-		return c.demo(ctx, *archive)
+		return c.demo(ctx)
 	case "down":
 		if err := c.parse(flags, args); err != nil {
 			return err

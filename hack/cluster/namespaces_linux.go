@@ -125,7 +125,7 @@ func mountProc() error {
 		if err := writeFiles("/", map[string]string{fake: value + "\n"}); err != nil {
 			return err
 		}
-		if err := mount(fake, filepath.Join("/proc/sys", name), "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := mount(fake, "/proc/sys/"+name, "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}
@@ -147,7 +147,7 @@ func mountSys(hierarchies []hierarchy) error {
 		return err
 	}
 	for _, h := range hierarchies {
-		dir := filepath.Join("/sys/fs/cgroup", filepath.Base(h.dir))
+		dir := "/sys/fs/cgroup/" + filepath.Base(h.dir)
 		if err := errors.Join(mkdirs(dir), mount("cgroup", dir, "cgroup", 0, h.options)); err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ func delegateControllers(root string) error {
 	if err != nil {
 		return err
 	}
-	for _, controller := range strings.Fields(string(b)) {
+	for controller := range strings.FieldsSeq(string(b)) {
 		err = errors.Join(err, os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+"+controller), 0))
 	}
 	return err
@@ -187,7 +187,9 @@ func snapshotterFor(dir string) string {
 		"lowerdir="+at("lower")+",upperdir="+at("upper")+",workdir="+at("work")) != nil {
 		return "native"
 	}
-	unix.Unmount(at("merged"), 0)
+	if unix.Unmount(at("merged"), 0) != nil {
+		return "native"
+	}
 	return "overlayfs"
 }
 

@@ -8,12 +8,12 @@ import (
 func TestParseHierarchies(t *testing.T) {
 	const (
 		root    = "23 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
-		unified = "44 31 0:39 / /sys/fs/cgroup/unified rw - cgroup2 cgroup rw\n"
-		cpu     = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
-		others  = "34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n" +
-			"35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" +
-			"36 31 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n"
-		systemd = "43 31 0:38 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/lib/agent,name=systemd\n"
+		unified = "44 31 0:39 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n"
+		cpu     = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup none rw,cpu,cpuacct\n"
+		others  = "34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup none rw,cpuset\n" +
+			"35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup none rw,memory\n" +
+			"36 31 0:33 / /sys/fs/cgroup/pids rw - cgroup none rw,pids\n"
+		systemd = "43 31 0:38 / /sys/fs/cgroup/systemd rw - cgroup none rw,xattr,release_agent=/lib/agent,name=systemd\n"
 	)
 	for _, test := range []struct {
 		name, mountinfo string
@@ -29,10 +29,16 @@ func TestParseHierarchies(t *testing.T) {
 			{"/sys/fs/cgroup/systemd", false, "xattr,none,name=systemd"},
 		}, false},
 		{"version 1 without a controller that the kubelet needs", root + cpu, nil, true},
-		{"version 2", root + "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
-			[]hierarchy{{"/sys/fs/cgroup", true, ""}}, false},
-		{"version 2, systemd's of version 1", root + systemd + unified,
-			[]hierarchy{{"/sys/fs/cgroup/unified", true, ""}}, false},
+		{
+			"version 2", root + "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 none rw,nsdelegate\n",
+			[]hierarchy{{"/sys/fs/cgroup", true, ""}},
+			false,
+		},
+		{
+			"version 2, systemd's of version 1", root + systemd + unified,
+			[]hierarchy{{"/sys/fs/cgroup/unified", true, ""}},
+			false,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := parseHierarchies([]byte(test.mountinfo))

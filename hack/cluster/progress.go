@@ -20,12 +20,12 @@ type progress struct {
 	done     sync.WaitGroup
 }
 
-// say prints a line of its own.
-func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+// sayf prints a line of its own.
+func sayf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // begin starts to show title. End it with end.
-func begin(format string, args ...any) *progress {
-	p := &progress{title: fmt.Sprintf(format, args...), start: time.Now(), printed: time.Now(), stop: make(chan struct{})}
+func begin(title string) *progress {
+	p := &progress{title: title, start: time.Now(), printed: time.Now(), stop: make(chan struct{})}
 	if info, err := os.Stderr.Stat(); err == nil {
 		p.terminal = info.Mode()&os.ModeCharDevice != 0
 	}
@@ -44,8 +44,8 @@ func begin(format string, args ...any) *progress {
 	return p
 }
 
-// update replaces the detail behind the title, e.g. what the wait is for.
-func (p *progress) update(format string, args ...any) {
+// updatef replaces the detail behind the title, e.g. what the wait is for.
+func (p *progress) updatef(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.detail = fmt.Sprintf(format, args...)
@@ -60,7 +60,7 @@ func (p *progress) show() {
 		line := fmt.Sprintf("  %-34s %6.1fs  %s", p.title, elapsed.Seconds(), p.detail)
 		fmt.Fprintf(os.Stderr, "\r\033[K%.100s", line) // a longer line would wrap and could not be taken back
 	case time.Since(p.printed) > 30*time.Second:
-		say("  %-34s %6.1fs so far  %s", p.title, elapsed.Seconds(), p.detail)
+		sayf("  %-34s %6.1fs so far  %s", p.title, elapsed.Seconds(), p.detail)
 		p.printed = time.Now()
 	}
 }
@@ -76,12 +76,12 @@ func (p *progress) end(err error) {
 	if err != nil {
 		result = "  failed"
 	}
-	say("  %-34s %6.1fs%s", p.title, time.Since(p.start).Seconds(), result)
+	sayf("  %-34s %6.1fs%s", p.title, time.Since(p.start).Seconds(), result)
 }
 
 // step shows title while f runs.
 func step(title string, f func(*progress) error) error {
-	p := begin("%s", title)
+	p := begin(title)
 	err := f(p)
 	p.end(err)
 	return err

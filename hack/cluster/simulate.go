@@ -28,7 +28,7 @@ func (c *cluster) startSimulated(ctx context.Context, r record, certificates *pk
 
 	program, objects := c.path("tmp", "kubelets"), c.path("tmp", "objects.json")
 	err = step("simulated kubelets", func(*progress) error {
-		return goBuild(ctx, filepath.Join(c.module(), "kubelets"), ".", program)
+		return c.goBuild(ctx, filepath.Join(c.module(), "kubelets"), ".", program)
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -61,9 +63,9 @@ func (s ProcessState) String() string {
 	return fmt.Sprintf("runs, pid %d", s.PID)
 }
 
-// superviser runs everything in one loop, on the main thread: no locks, and a child's parent thread lives as
+// supervisorLoop runs everything in one loop, on one thread: no locks, and a child's parent thread lives as
 // long as the process does, which is what the parent-death signal looks at.
-type superviser struct {
+type supervisorLoop struct {
 	dir    string
 	states []ProcessState
 	do     chan func()
@@ -75,10 +77,10 @@ func supervise() error {
 	if err := json.Unmarshal([]byte(os.Getenv(supervisorEnv)), &config); err != nil {
 		return fmt.Errorf("supervise is for this program's own use: %s: %w", supervisorEnv, err)
 	}
+	runtime.LockOSThread() // for the parent-death signal of the children
 	ready := os.NewFile(readyFD, "ready")
 	fail := func(err error) error {
-		json.NewEncoder(ready).Encode(setupResult{Error: err.Error()})
-		return err
+		return errors.Join(err, json.NewEncoder(ready).Encode(setupResult{Error: err.Error()}))
 	}
 	var result setupResult
 	if config.Namespaces != nil {
@@ -92,12 +94,12 @@ func supervise() error {
 	signal.Reset() // process 1 ignores what it does not handle; only SIGTERM is meant for us
 	signal.Ignore(os.Interrupt, syscall.SIGHUP)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGCHLD)
-	s := &superviser{dir: config.Dir, do: make(chan func())}
+	s := &supervisorLoop{dir: config.Dir, do: make(chan func())}
 	server := rpc.NewServer()
 	if err := server.RegisterName("Supervisor", &remote{s}); err != nil {
 		return fail(err)
 	}
-	listener, err := net.Listen("unix", filepath.Join(config.Dir, socketName))
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "unix", filepath.Join(config.Dir, socketName))
 	if err != nil {
 		return fail(err)
 	}
@@ -131,7 +133,7 @@ func supervise() error {
 }
 
 // start runs p.
-func (s *superviser) start(p Process) error {
+func (s *supervisorLoop) start(p Process) error {
 	log, err := os.OpenFile(filepath.Join(s.dir, "log", p.Name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -153,7 +155,7 @@ func (s *superviser) start(p Process) error {
 }
 
 // reap collects every child that has ended, adopted ones too: process 1 inherits containerd's shims.
-func (s *superviser) reap() {
+func (s *supervisorLoop) reap() {
 	for {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
@@ -169,12 +171,12 @@ func (s *superviser) reap() {
 }
 
 // signal sends sig to a process and reports whether it still runs; one that has ended is forgotten.
-func (s *superviser) signal(name string, sig syscall.Signal) bool {
+func (s *supervisorLoop) signal(name string, sig syscall.Signal) bool {
 	running := false
 	s.states = slices.DeleteFunc(s.states, func(st ProcessState) bool {
 		if st.Name == name && !st.Ended {
 			running = true
-			syscall.Kill(-st.PID, sig)
+			_ = syscall.Kill(-st.PID, sig) // it may have ended just now: reap will say so
 		}
 		return st.Name == name && st.Ended
 	})
@@ -190,13 +192,13 @@ func exitText(status syscall.WaitStatus) string {
 
 // end kills the children and waits for them: what they leave is thrown away, so none needs time to tidy up. In a
 // PID namespace the kernel does it, to grandchildren too, when process 1 ends.
-func (s *superviser) end() {
+func (s *supervisorLoop) end() {
 	if os.Getpid() == 1 {
 		return
 	}
 	for _, st := range s.states {
 		if !st.Ended {
-			syscall.Kill(-st.PID, syscall.SIGKILL)
+			_ = syscall.Kill(-st.PID, syscall.SIGKILL) // it may have ended just now
 		}
 	}
 	for {
@@ -207,7 +209,7 @@ func (s *superviser) end() {
 }
 
 // remote is what the socket offers.
-type remote struct{ s *superviser }
+type remote struct{ s *supervisorLoop }
 
 // Start starts a process.
 func (r *remote) Start(p Process, _ *struct{}) error {
@@ -226,13 +228,15 @@ func (r *remote) Stop(name string, _ *struct{}) error {
 				return nil
 			}
 			sig = 0 // once is enough
-			time.Sleep(50 * time.Millisecond)
+			if err := sleep(context.Background(), 50*time.Millisecond); err != nil {
+				return err
+			}
 		}
 	}
 }
 
 // Status lists the processes in the order of their start.
-func (r *remote) Status(_ struct{}, states *[]ProcessState) error {
+func (r *remote) Status(_ struct{}, states *[]ProcessState) error { //nolint:unparam // net/rpc wants it
 	done := make(chan struct{})
 	r.s.do <- func() { *states = append(*states, r.s.states...); close(done) }
 	<-done
@@ -241,7 +245,7 @@ func (r *remote) Status(_ struct{}, states *[]ProcessState) error {
 
 // Reach reports whether something listens at address, in the supervisor's network.
 func (*remote) Reach(address [2]string, _ *struct{}) error {
-	conn, err := net.DialTimeout(address[0], address[1], time.Second)
+	conn, err := (&net.Dialer{Timeout: time.Second}).Dial(address[0], address[1])
 	if err == nil {
 		err = conn.Close()
 	}
@@ -269,7 +273,8 @@ func (s supervisor) reach(network, address string) error {
 }
 
 func (s supervisor) status() (states []ProcessState, err error) {
-	return states, s.call("Status", struct{}{}, &states)
+	err = s.call("Status", struct{}{}, &states)
+	return states, err
 }
 
 // forward carries connections of a listener that is open in the host's network into this one.
@@ -281,16 +286,16 @@ func forward(listener net.Listener, to string) {
 		}
 		go func() {
 			defer outside.Close()
-			inside, err := net.Dial("tcp", to)
+			inside, err := new(net.Dialer).DialContext(context.Background(), "tcp", to)
 			if err != nil {
 				return
 			}
 			defer inside.Close()
 			go func() {
-				io.Copy(inside, outside)
-				inside.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(inside, outside) // whoever broke it knows why
+				_ = inside.(*net.TCPConn).CloseWrite()
 			}()
-			io.Copy(outside, inside)
+			_, _ = io.Copy(outside, inside)
 		}()
 	}
 }

@@ -31,10 +31,10 @@ func (c *cluster) up(ctx context.Context) error {
 
 // sayHow says how to go on with a running cluster.
 func (c *cluster) sayHow() {
-	say("\nThe cluster goes on. To use it:")
-	say("  export KUBECONFIG=%s", c.kubeconfig())
-	say("  %s top pods -A", filepath.Join(c.bin(), "kubectl"))
-	say("To end it and remove all of it: make demo-down")
+	sayf("\nThe cluster goes on. To use it:")
+	sayf("  export KUBECONFIG=%s", c.kubeconfig())
+	sayf("  %s top pods -A", filepath.Join(c.bin(), "kubectl"))
+	sayf("To end it and remove all of it: make demo-down")
 }
 
 // start returns the running cluster, after starting it if need be; started says which. The caller has the lock.
@@ -44,7 +44,7 @@ func (c *cluster) start(ctx context.Context) (r record, started bool, err error)
 		if want := c.wanted(); want != "" && want != r.Mode {
 			return r, false, fmt.Errorf("a cluster with %s runs; end it first: make demo-down", r.Mode)
 		}
-		say("The cluster runs already: Kubernetes %s with %s.", r.Version, r.Mode)
+		sayf("The cluster runs already: Kubernetes %s with %s.", r.Version, r.Mode)
 		return r, false, nil
 	}
 	if err := c.remove(); err != nil {
@@ -58,7 +58,7 @@ func (c *cluster) start(ctx context.Context) (r record, started bool, err error)
 		if c.real || ctx.Err() != nil {
 			return r, false, err
 		}
-		say("A real kubelet cannot run here: %v.\nThe control plane will be real and the kubelets simulated.", err)
+		sayf("A real kubelet cannot run here: %v.\nThe control plane will be real and the kubelets simulated.", err)
 		m = simulatedKubelet
 	}
 	if _, err := c.buildAssets(ctx, m == simulatedKubelet); err != nil {
@@ -68,7 +68,7 @@ func (c *cluster) start(ctx context.Context) (r record, started bool, err error)
 	begun := time.Now()
 	r, err = c.run(ctx, m)
 	if failed := (*setupError)(nil); errors.As(err, &failed) && !c.real && ctx.Err() == nil {
-		say("A real kubelet cannot run here: %v.\nThe control plane will be real and the kubelets simulated.", failed)
+		sayf("A real kubelet cannot run here: %v.\nThe control plane will be real and the kubelets simulated.", failed)
 		if err := c.remove(); err != nil {
 			return r, false, err
 		}
@@ -77,7 +77,7 @@ func (c *cluster) start(ctx context.Context) (r record, started bool, err error)
 	if err != nil {
 		return r, false, c.giveUp(ctx, err)
 	}
-	say("Cluster up in %.1f s: Kubernetes %s with %s.", time.Since(begun).Seconds(), r.Version, r.Mode)
+	sayf("Cluster up in %.1f s: Kubernetes %s with %s.", time.Since(begun).Seconds(), r.Version, r.Mode)
 	return r, true, nil
 }
 
@@ -87,10 +87,10 @@ func (c *cluster) giveUp(ctx context.Context, err error) error {
 		err = context.Cause(ctx) // of all that then fails, the reason
 	}
 	if c.keep {
-		say("Left as it is because of -keep: logs in %s; end it with: make demo-down", c.path("log"))
+		sayf("Left as it is because of -keep: logs in %s; end it with: make demo-down", c.path("log"))
 		return err
 	}
-	say("Removing what was started.")
+	sayf("Removing what was started.")
 	return errors.Join(err, c.remove())
 }
 
@@ -117,7 +117,7 @@ func (c *cluster) healthy(ctx context.Context) (record, bool) {
 	}
 	for _, s := range states {
 		if s.Ended {
-			say("%s has %s: starting the cluster anew.", s.Name, s)
+			sayf("%s has %s: starting the cluster anew.", s.Name, s)
 			return r, false
 		}
 	}
@@ -137,7 +137,7 @@ func (c *cluster) prepareNode(ctx context.Context) error {
 
 // run starts a cluster in an empty state directory and waits until it is ready.
 func (c *cluster) run(ctx context.Context, m mode) (record, error) {
-	say("Starting Kubernetes %s with %s; state and logs in %s.", c.version, m, c.dir)
+	sayf("Starting Kubernetes %s with %s; state and logs in %s.", c.version, m, c.dir)
 	for _, dir := range []string{"log", "conf", "etcd", "tmp", "images"} {
 		if err := os.MkdirAll(c.path(dir), 0o700); err != nil {
 			return record{}, err
@@ -187,7 +187,7 @@ func (c *cluster) launch(ctx context.Context, m mode) (record, error) {
 		Hostname: nodeName, Address: nodeAddress, State: c.dir, Bin: c.bin(), Cgroup: c.id(),
 	}}
 	// The API server's door to the host: the supervisor takes this socket along into its own network.
-	outside, err := net.Listen("tcp", "127.0.0.1:0")
+	outside, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return r, err
 	}
@@ -196,7 +196,7 @@ func (c *cluster) launch(ctx context.Context, m mode) (record, error) {
 	if m == simulatedKubelet {
 		l.Dir, l.Bin = c.dir, c.bin()
 		for _, address := range []*string{&l.APIServer, &l.Etcd, &l.Peer, &l.MetricsServer} {
-			if *address, err = freeAddress(); err != nil {
+			if *address, err = freeAddress(ctx); err != nil {
 				return r, err
 			}
 		}
@@ -234,7 +234,7 @@ func (c *cluster) launchSupervisor(ctx context.Context, config supervisorConfig,
 	}
 	defer read.Close()
 
-	cmd := exec.Command(self, supervisorArgs...) // not bound to ctx: it outlives this command
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, supervisorArgs...) // it outlives this command
 	cmd.Env = append(os.Environ(), supervisorEnv+"="+string(env))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{ready} // readyFD
@@ -256,7 +256,7 @@ func (c *cluster) launchSupervisor(ctx context.Context, config supervisorConfig,
 		}
 		return result, err
 	}
-	go cmd.Wait() // if it ends before this command does, it must not stay a zombie
+	go func() { _ = cmd.Wait() }() // if it ends before this command does, it must not stay a zombie
 	r.Supervisor, r.Started = cmd.Process.Pid, processStart(cmd.Process.Pid)
 	if err := c.save(*r); err != nil {
 		return result, errors.Join(err, cmd.Process.Kill())
@@ -276,8 +276,8 @@ func (c *cluster) launchSupervisor(ctx context.Context, config supervisorConfig,
 }
 
 // freeAddress returns a port of loopback that nobody listens on just now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
@@ -393,7 +393,7 @@ func (c *cluster) wait(ctx context.Context, title, component string, limit time.
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			p.update("%s", firstLine(err))
+			p.updatef("%s", firstLine(err))
 			states, statusErr := c.supervisor().status()
 			if statusErr != nil {
 				return statusErr

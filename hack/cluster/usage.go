@@ -57,7 +57,8 @@ func (a *api) podUsage(ctx context.Context, of usage) (usage, error) {
 	}
 	for _, c := range metrics.Containers {
 		if c.Name == of.container {
-			return of, of.parse(c.Usage.CPU, c.Usage.Memory)
+			err := of.parse(c.Usage.CPU, c.Usage.Memory)
+			return of, err
 		}
 	}
 	return usage{}, fmt.Errorf("no container %q", of.container)

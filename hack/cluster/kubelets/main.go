@@ -45,7 +45,6 @@ func serve(ctx context.Context, nodes, pods int, cert, key, out string) error {
 		if err != nil {
 			return err
 		}
-		defer server.Close()
 		items = append(items, objects(fmt.Sprintf("simulated-%d", i+1), server.Port(), node)...)
 	}
 	b, err := json.Marshal(object{"apiVersion": "v1", "kind": "List", "items": items})

@@ -74,10 +74,10 @@ func resident() (int, error) {
 	return pages * os.Getpagesize(), err
 }
 
-// burn uses share of one core: every 50 ms it makes up what the process, all of it, has used too little.
+// burn uses share of one core: every 50 ms it makes up what the process, all of it and since it started, has used
+// too little.
 func burn(share float64, period time.Duration) {
 	start, due, last := time.Now(), time.Duration(0), time.Now()
-	used := used()
 	for now := range time.Tick(50 * time.Millisecond) {
 		// A machine that was busy for longer is not made busier still to catch up.
 		step := min(now.Sub(last), 500*time.Millisecond)
@@ -85,7 +85,7 @@ func burn(share float64, period time.Duration) {
 		if period == 0 || now.Sub(start)/period%2 == 0 {
 			due += time.Duration(share * float64(step))
 		}
-		for since(used) < due {
+		for used() < due {
 			spin()
 		}
 	}
@@ -99,8 +99,6 @@ func used() time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
-
-func since(before time.Duration) time.Duration { return used() - before }
 
 // spin takes some 20 microseconds.
 func spin() {
