@@ -31,7 +31,7 @@ KUBE_ASSETS_DIR ?=
 BIN := bin/metrics-server
 DIST := dist
 # Each hack/ tool is a module of its own, so that the product's go.mod stays small.
-MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod))
+MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
 # hack/tools has no code of its own, and go vet takes that for an error.
 CODE_MODULES := $(filter-out hack/tools,$(MODULES))
 # Tools are pinned in hack/tools/go.mod and kept in Go's build cache. The path is absolute because
@@ -106,12 +106,16 @@ verify: verify-format verify-tidy verify-generated verify-vet lint verify-reposi
 
 .PHONY: lint
 lint: ## Run golangci-lint in every module.
-	for m in $(CODE_MODULES); do (echo "== $$m"; cd $$m && $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+	failed=0; \
+	for m in $(CODE_MODULES); do \
+	  echo "== $$m"; \
+	  (cd $$m && $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || failed=1; \
+	done; \
+	exit $$failed
 
 .PHONY: verify-format
 verify-format: ## Check that the code is formatted.
-	@diff=$$($(TOOL) golangci-lint fmt --diff); \
-	[[ -z $$diff ]] || { echo "$$diff"; echo 'Not formatted: run `make fmt`.' >&2; exit 1; }
+	@$(TOOL) golangci-lint fmt --diff || { echo 'Not formatted: run `make fmt`.' >&2; exit 1; }
 
 .PHONY: verify-vet
 verify-vet: ## Run go vet in every module, and on the tests that have a build tag.

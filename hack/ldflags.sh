@@ -3,8 +3,7 @@
 # image, releases. The stamp depends on the commit alone, so the same commit gives the same bytes.
 #
 # From the environment, else from git, else (an unpacked tarball) placeholders:
-#   VERSION     v1.2.3, or v0.0.0-<commits>-g<commit> before the first tag. Always semantic, because
-#               k8s.io/component-base parses it when the server starts.
+#   VERSION     v1.2.3, or v0.0.0-<commits>-g<commit> before the first tag. Always semantic.
 #   COMMIT      full hash
 #   TREE_STATE  clean or dirty
 #   BUILD_DATE  RFC 3339, the date of the commit
@@ -22,7 +21,8 @@ if [[ -e .git ]] && commit=$(git rev-parse --verify --quiet 'HEAD^{commit}' 2>/d
   date=$(TZ=UTC0 git show --no-patch --no-show-signature --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd HEAD)
 fi
 
-pkg=k8s.io/component-base/version
+# Not k8s.io/component-base/version: there the libraries read which Kubernetes release they are to behave as.
+pkg=k8s.io/client-go/pkg/version
 echo "-s -w" \
   "-X $pkg.gitVersion=${VERSION:-${version:-v0.0.0-unknown}}" \
   "-X $pkg.gitCommit=${COMMIT:-${commit:-unknown}}" \

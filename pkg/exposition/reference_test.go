@@ -69,7 +69,7 @@ func parseProtobuf(body []byte) result {
 }
 
 func diff(want, got any) string {
-	return cmp.Diff(want, got, cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) }))
+	return cmp.Diff(want, got, cmp.Comparer(errors.Is))
 }
 
 // checkReference compares what this package reads out of body with what expfmt's text parser does,

@@ -28,7 +28,7 @@ func (a *answer) text(body []byte) {
 		}
 		// A family's rows come in one piece, so the name is nearly always the one before.
 		n := len(name)
-		if n == 0 || len(line) <= n || string(line[:n]) != string(name) || isNameByte(line[n]) {
+		if n == 0 || len(line) <= n || !bytes.Equal(line[:n], name) || isNameByte(line[n]) {
 			if n = nameLen(line); n == 0 {
 				a.refuse(sample.Malformed)
 				continue
@@ -118,14 +118,13 @@ func (r *row) parseLabels(b []byte) (rest []byte, ok bool) {
 	}
 }
 
+var quote = []byte{'"'}
+
 // cutQuoted cuts a label value, which is never nil, and its closing quote off b.
 func cutQuoted(b []byte) (value, rest []byte, ok bool) {
-	i := bytes.IndexByte(b, '"')
-	if i < 0 {
-		return nil, nil, false
-	}
-	if bytes.IndexByte(b[:i], '\\') < 0 {
-		return b[:i], b[i+1:], true
+	value, rest, ok = bytes.Cut(b, quote)
+	if !ok || bytes.IndexByte(value, '\\') < 0 {
+		return value, rest, ok
 	}
 	// No name in a cluster needs an escape, so this may allocate.
 	value = []byte{}

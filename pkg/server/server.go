@@ -14,8 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/pkg/version"
 	"k8s.io/client-go/rest"
-	"k8s.io/component-base/version"
 
 	"metrics-server/pkg/api"
 	"metrics-server/pkg/inventory"

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -20,7 +21,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			b := listing(name, pods)
 			common := listing("common", 2).Containers // every node claims these
 			for r := range rounds {
-				c := &sample.Batch{Node: b.Node, Containers: append(b.Containers[:len(b.Containers):len(b.Containers)], common[:r%5]...)}
+				c := &sample.Batch{Node: b.Node, Containers: append(slices.Clip(b.Containers), common[:r%5]...)}
 				for _, p := range s.Record(name, c, at(float64(15*r))).Conflicts {
 					s.SetOwner(p.Namespace, p.Pod, name)
 				}

@@ -218,8 +218,10 @@ type world struct {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{Rand: rand.New(rand.NewPCG(seed, 0)), nodes: []string{"x", "y", "z"},
-		running: map[string]map[sample.ContainerID]*sample.Sample{}, own: map[string]*sample.Sample{}}
+	w := &world{
+		Rand: rand.New(rand.NewPCG(seed, 0)), nodes: []string{"x", "y", "z"},
+		running: map[string]map[sample.ContainerID]*sample.Sample{}, own: map[string]*sample.Sample{},
+	}
 	for _, n := range w.nodes {
 		w.running[n] = map[sample.ContainerID]*sample.Sample{}
 		w.own[n] = &sample.Sample{Time: ms(-10), Given: whole}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -151,8 +152,8 @@ func (c *controlPlane) start() (err error) {
 
 func (c *controlPlane) stop() error {
 	var errs []error
-	for i := len(c.procs) - 1; i >= 0; i-- {
-		errs = append(errs, c.procs[i].kill())
+	for _, p := range slices.Backward(c.procs) {
+		errs = append(errs, p.kill())
 	}
 	if c.dir != "" {
 		errs = append(errs, os.RemoveAll(c.dir))
@@ -256,16 +257,16 @@ func eventually(t *testing.T, what string, f func() error) {
 }
 
 func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	if n == 0 {
+		return nil, nil
 	}
-	return ports, nil
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close() // only after the others are found, so that all differ
+	others, err := freePorts(n - 1)
+	return append(others, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), err
 }
 
 // insecure is a client for a server with a certificate that it made itself.
