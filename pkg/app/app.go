@@ -50,10 +50,10 @@ func NewCommand() *cobra.Command {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), version.Get().GitVersion)
 				return err
 			}
-			if err := logsapi.ValidateAndApply(o.Logging, nil); err != nil {
+			if err := o.Validate(); err != nil {
 				return err
 			}
-			if err := o.Validate(); err != nil {
+			if err := logsapi.ValidateAndApply(o.Logging, nil); err != nil {
 				return err
 			}
 			return o.run(genericapiserver.SetupSignalContext())

@@ -187,8 +187,8 @@ func (o *Options) Validate() error {
 	} {
 		errs = append(errs, group...)
 	}
-	if err := logsapi.Validate(o.Logging, nil, nil).ToAggregate(); err != nil {
-		errs = append(errs, err)
+	for _, err := range logsapi.Validate(o.Logging, nil, nil) {
+		bad("--logging-format and the flags beside it: %w", err)
 	}
 	return errors.Join(errs...)
 }

@@ -88,7 +88,7 @@ func TestValidate(t *testing.T) {
 		{[]string{"--kubelet-insecure-tls", "--kubelet-certificate-authority-text=x"}, []string{"--kubelet-certificate-authority-text and --kubelet-insecure-tls exclude"}},
 		{[]string{"--kubelet-insecure-tls", "--deprecated-kubelet-completely-insecure"}, []string{"--deprecated-kubelet-completely-insecure and --kubelet-insecure-tls exclude"}},
 		{[]string{"--kubeconfig=/nowhere"}, []string{"--kubeconfig: stat /nowhere"}},
-		{[]string{"--logging-format=xml"}, []string{"xml"}},
+		{[]string{"--logging-format=xml"}, []string{`--logging-format and the flags beside it: format: Invalid value: "xml"`}},
 		{ // everything at once
 			[]string{"--metric-resolution=0", "--kubelet-port=-1", "--node-selector=!!", "--kubelet-client-certificate=" + dir, "--tls-min-version=9", "--tls-cipher-suites=x", "--audit-log-path=-", "--audit-log-mode=never"},
 			[]string{"--metric-resolution", "--kubelet-port", "--node-selector", "belong together", "is a directory", "--tls-min-version", "--tls-cipher-suites", "never"},
@@ -178,5 +178,16 @@ func TestVersion(t *testing.T) {
 	}
 	if !strings.HasPrefix(out.String(), "v") || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("--version printed %q, want one line with a version", out.String())
+	}
+}
+
+// No check hides another, in the command itself.
+func TestCommandReportsEverything(t *testing.T) {
+	cmd := NewCommand()
+	cmd.SilenceErrors = true
+	cmd.SetArgs([]string{"--logging-format=xml", "--metric-resolution=0s"})
+	err := cmd.Execute()
+	if err == nil || !strings.Contains(err.Error(), "xml") || !strings.Contains(err.Error(), "--metric-resolution") {
+		t.Errorf("error %v, want both flags in it", err)
 	}
 }

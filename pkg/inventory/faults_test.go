@@ -95,8 +95,20 @@ func TestRelistAfterGone(t *testing.T) {
 			server.set(testNode("c", func(n *corev1.Node) { n.UID = "another" }))
 			server.set(testNode("d", func(n *corev1.Node) { n.Status.Addresses[0].Address = "10.0.0.9" }))
 			server.set(testNode("f", nil))
-			for i := range 50 {
-				server.remove(testPod("shop", fmt.Sprintf("web-%02d", i), nil))
+			var gone []string
+			for i := range 60 {
+				pod := testPod("shop", fmt.Sprintf("web-%02d", i), map[string]string{"is": "new"})
+				switch {
+				case i < 49:
+					server.remove(pod)
+					gone = append(gone, "shop/"+pod.Name)
+				case i < 51:
+					pod.UID = "another"
+					gone = append(gone, "shop/"+pod.Name+" new")
+					fallthrough
+				default:
+					server.set(pod)
+				}
 			}
 			settle(time.Minute)
 			equal(t, "nodes while the API server is away", 5, r.Nodes().Len())
@@ -106,7 +118,8 @@ func TestRelistAfterGone(t *testing.T) {
 			settle(time.Minute)
 			equal(t, "told", []string{"-b", "-c", "+c", "+d", "+f"}, r.news())
 			equal(t, "nodes", []string{"/a", "/c", "/d", "/e", "/f"}, names(r.Nodes(), ""))
-			equal(t, "pods", 50, r.Pods().Len())
+			equal(t, "pods", 51, r.Pods().Len())
+			equal(t, "gone", gone, r.gonePods())
 			if err := errors.Join(r.NodesSynced(), r.PodsSynced()); err != nil {
 				t.Error(err)
 			}

@@ -34,6 +34,7 @@ type snapshot struct {
 type record struct {
 	name string
 	set  *labelSet // shared by the objects with the same namespace and labels
+	uid  uint64    // a hash of its UID: another one is another object of the same name
 }
 
 func (r record) object() sample.Object {

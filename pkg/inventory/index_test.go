@@ -77,7 +77,7 @@ func TestIndexAgainstMap(t *testing.T) {
 			if rnd.IntN(100) < adding {
 				set := setOf(ns)
 				want[key] = set
-				x.put(record{name, set})
+				x.put(record{name: name, set: set})
 				continue
 			}
 			_, had := want[key]
@@ -103,7 +103,7 @@ func TestIndexAgainstMap(t *testing.T) {
 func TestIndexGet(t *testing.T) {
 	var x Index
 	labels := sample.Labels{{Key: "app", Value: "web"}}
-	x.replace([]record{{"web-0", &labelSet{namespace: "shop", labels: labels}}})
+	x.replace([]record{{name: "web-0", set: &labelSet{namespace: "shop", labels: labels}}})
 	f := func(namespace, name string, want sample.Object, wantOK bool) {
 		t.Helper()
 		got, ok := x.Get(namespace, name)
@@ -122,7 +122,7 @@ func TestIndexGet(t *testing.T) {
 func TestIndexReaderSeesOneMoment(t *testing.T) {
 	var x Index
 	for i := range 1000 {
-		x.put(record{fmt.Sprintf("pod-%04d", i), setOf("a")})
+		x.put(record{name: fmt.Sprintf("pod-%04d", i), set: setOf("a")})
 	}
 	want, got := names(&x, "a"), []string(nil)
 	for o := range x.All("a") {
@@ -130,7 +130,7 @@ func TestIndexReaderSeesOneMoment(t *testing.T) {
 			for _, n := range want {
 				x.remove("a", strings.TrimPrefix(n, "a/"))
 			}
-			x.put(record{"pod-9999", setOf("a")})
+			x.put(record{name: "pod-9999", set: setOf("a")})
 		}
 		got = append(got, o.Namespace+"/"+o.Name)
 	}
@@ -171,7 +171,7 @@ func TestIndexConcurrently(t *testing.T) {
 	writer.Go(func() {
 		for round := range 3 {
 			for i := range pods {
-				x.put(record{fmt.Sprintf("pod-%04d", i), sets[i%2]})
+				x.put(record{name: fmt.Sprintf("pod-%04d", i), set: sets[i%2]})
 			}
 			for i := round; i < pods; i += 3 {
 				x.remove(sets[i%2].namespace, fmt.Sprintf("pod-%04d", i))

@@ -1,6 +1,6 @@
 // Package inventory knows which nodes and running pods exist, from watches of the API server.
 //
-// Only what is served or selected by is kept: names and labels, and of a node also where its kubelet
+// Only what is served or selected by is kept: names, labels, a hash of the UID, and of a node also where its kubelet
 // listens. Objects are cut down to that as they are decoded, so that neither the first list nor a
 // later one is ever held in full. While the API server is away, what is known stays.
 //
@@ -36,6 +36,10 @@ type Config struct {
 	// order from one goroutine, after Nodes has changed; watching waits while they run. nil: nobody is told.
 	OnNode     func(Node)
 	OnNodeGone func(name string)
+	// OnPodGone is called with a pod that was in Pods and was deleted, runs no more or was made anew under
+	// its name, even if that was only seen by a later list. It is called in order from one goroutine,
+	// after Pods has changed; watching waits while it runs. nil: nobody is told.
+	OnPodGone func(namespace, name string)
 }
 
 // Node is a node and where its kubelet listens. It is immutable.
@@ -65,6 +69,9 @@ func New(c Config) *Inventory {
 	if c.OnNodeGone == nil {
 		c.OnNodeGone = func(string) {}
 	}
+	if c.OnPodGone == nil {
+		c.OnPodGone = func(string, string) {}
+	}
 	nodes, pods := c.Client.CoreV1().Nodes(), c.Metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
 	return &Inventory{
 		nodes: &source{
@@ -80,7 +87,7 @@ func New(c Config) *Inventory {
 		},
 		pods: &source{
 			health:   health{resource: "pods"},
-			store:    &podStore{},
+			store:    &podStore{onGone: c.OnPodGone},
 			client:   c.Metadata,
 			example:  &metav1.PartialObjectMetadata{},
 			selected: metav1.ListOptions{FieldSelector: "status.phase=" + string(corev1.PodRunning)},

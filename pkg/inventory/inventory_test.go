@@ -57,25 +57,33 @@ type running struct {
 	stop func()
 
 	mu   sync.Mutex
-	told []string
+	told []string // of nodes
+	gone []string // of pods
 	log  bytes.Buffer
 }
 
 // run starts an inventory; its caller is in a synctest bubble, which sees to it that no goroutine is left.
 func run(t *testing.T, c Config) *running {
 	r := &running{}
-	tell := func(format string, args ...any) {
+	tell := func(whom *[]string, format string, args ...any) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.told = append(r.told, fmt.Sprintf(format, args...))
+		*whom = append(*whom, fmt.Sprintf(format, args...))
 	}
 	c.OnNode = func(n Node) {
 		if o, ok := r.Nodes().Get("", n.Name); !ok || !slices.Equal(o.Labels, n.Labels) {
 			t.Errorf("told of node %s before the index had it", n.Name)
 		}
-		tell("+%s", n.Name)
+		tell(&r.told, "+%s", n.Name)
 	}
-	c.OnNodeGone = func(name string) { tell("-%s", name) }
+	c.OnNodeGone = func(name string) { tell(&r.told, "-%s", name) }
+	c.OnPodGone = func(namespace, name string) {
+		now := "" // what the index has under the name
+		if o, ok := r.Pods().Get(namespace, name); ok {
+			now = " " + o.Labels.Get("is")
+		}
+		tell(&r.gone, "%s/%s%s", namespace, name, now)
+	}
 	r.Inventory = New(c)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -103,12 +111,17 @@ func (w *lockedWriter) Write(p []byte) (int, error) {
 	return w.r.log.Write(p)
 }
 
-// news returns what was told since the last call.
-func (r *running) news() []string {
+// news returns what was told of nodes since the last call.
+func (r *running) news() []string { return r.take(&r.told) }
+
+// gonePods returns which pods were told to be gone since the last call.
+func (r *running) gonePods() []string { return r.take(&r.gone) }
+
+func (r *running) take(from *[]string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	told := r.told
-	r.told = nil
+	told := *from
+	*from = nil
 	return told
 }
 
@@ -241,6 +254,53 @@ func TestNodeEvents(t *testing.T) {
 		synctest.Wait()
 		equal(t, "deleted", []string{"-a"}, r.news())
 	})
+}
+
+// podOf is pod shop/web with a UID, of which its labels tell, too.
+func podOf(uid types.UID) *metav1.PartialObjectMetadata {
+	p := testPod("shop", "web", map[string]string{"is": string(uid)})
+	p.UID = uid
+	return p
+}
+
+func TestPodGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, config := newAPIServer(t)
+		server.set(podOf("a"))
+		server.set(testPod("ci", "job", nil))
+		r := run(t, config)
+		f := func(what string, want ...string) {
+			t.Helper()
+			synctest.Wait()
+			equal(t, what, want, r.gonePods())
+		}
+		f("first list")
+		server.set(podOf("a"))
+		f("status")
+		p := podOf("a")
+		p.Labels["more"] = "labels"
+		server.set(p)
+		f("labels")
+		server.set(podOf("b"))
+		f("made anew", "shop/web b")
+		p = podOf("c")
+		p.Labels["is"] = "b"
+		server.set(p)
+		f("made anew with the same labels", "shop/web b")
+		server.remove(p) // how a pod that runs no more leaves a watch of running ones, too
+		f("deleted", "shop/web")
+		server.set(p)
+		f("new")
+	})
+}
+
+func TestPodGoneWithoutAListener(t *testing.T) {
+	s := New(Config{Client: fake.NewClientset(), Metadata: metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme())}).pods.store
+	for _, change := range []func(any) error{s.Add, s.Delete, s.Delete} {
+		if err := change(podOf("a")); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestNodeIsWhole(t *testing.T) {

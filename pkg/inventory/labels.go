@@ -8,7 +8,7 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// seed makes hashes of labels unpredictable.
+// seed makes hashes of labels and of UIDs unpredictable.
 var seed = maphash.MakeSeed()
 
 // labelSet is a namespace and labels, shared by every object that has both. It is immutable.

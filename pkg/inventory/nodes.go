@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // nodeStore is the store of nodes: beside the objects, what else is known of each, and whom to tell.
@@ -21,7 +20,6 @@ type nodeStore struct {
 type node struct {
 	passed
 	record
-	uid       types.UID
 	addresses []Address
 	port      int32
 	path      string
@@ -41,7 +39,6 @@ func (s *nodeStore) node(object any) (*node, error) {
 	}
 	n := &node{
 		record:    s.record(from),
-		uid:       from.UID,
 		addresses: make([]Address, len(from.Status.Addresses)),
 		port:      from.Status.DaemonEndpoints.KubeletEndpoint.Port,
 		path:      from.Annotations[PathAnnotation],
@@ -76,15 +73,12 @@ func (s *nodeStore) Update(object any) error { return s.Add(object) }
 
 // Delete removes a node.
 func (s *nodeStore) Delete(object any) error {
-	name, err := s.remove(object)
-	if err != nil {
-		return err
+	o, found, err := s.remove(object)
+	if found {
+		delete(s.nodes, o.GetName())
+		s.onGone(o.GetName())
 	}
-	if s.nodes[name] != nil {
-		delete(s.nodes, name)
-		s.onGone(name)
-	}
-	return nil
+	return err
 }
 
 // Replace makes items, each a *node, the whole set, and tells the difference.

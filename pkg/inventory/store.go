@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"hash/maphash"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,7 +26,10 @@ func (passed) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind 
 func (passed) DeepCopyObject() runtime.Object   { panic("inventory: compact objects are never copied") }
 
 // podStore is the store of pods.
-type podStore struct{ objects }
+type podStore struct {
+	objects
+	onGone func(namespace, name string)
+}
 
 type pod struct {
 	passed
@@ -46,7 +50,9 @@ func (s *podStore) Add(object any) error {
 	if !ok {
 		return fmt.Errorf("%T is not the metadata of a pod", object)
 	}
-	s.put(s.record(from))
+	if r := s.record(from); s.put(r) {
+		s.onGone(r.set.namespace, r.name)
+	}
 	return nil
 }
 
@@ -55,17 +61,27 @@ func (s *podStore) Update(object any) error { return s.Add(object) }
 
 // Delete removes a pod.
 func (s *podStore) Delete(object any) error {
-	_, err := s.remove(object)
+	o, found, err := s.remove(object)
+	if found {
+		s.onGone(o.GetNamespace(), o.GetName())
+	}
 	return err
 }
 
-// Replace makes items, each a *pod, the whole set.
+// Replace makes items, each a *pod, the whole set, and tells what is gone.
 func (s *podStore) Replace(items []any, _ string) error {
 	records := make([]record, len(items))
 	for i, item := range items {
 		records[i] = item.(*pod).record
 	}
+	before := s.all.load()
 	s.replace(records)
+	now := s.all.load()
+	for old := range before.from("") {
+		if r, ok := now.get(old.set.namespace, old.name); !ok || r.uid != old.uid {
+			s.onGone(old.set.namespace, old.name)
+		}
+	}
 	return nil
 }
 
@@ -83,30 +99,35 @@ func (s *objects) index() *Index { return &s.all }
 func (s *objects) Resync() error { return nil }
 
 func (s *objects) record(o metav1.Object) record {
-	return s.labels.record(o.GetNamespace(), o.GetName(), o.GetLabels())
+	r := s.labels.record(o.GetNamespace(), o.GetName(), o.GetLabels())
+	r.uid = maphash.String(seed, string(o.GetUID()))
+	return r
 }
 
-func (s *objects) put(r record) {
+// put adds or changes an object, and reports whether it took the place of another one of its name.
+func (s *objects) put(r record) (anew bool) {
 	old, found := s.all.load().get(r.set.namespace, r.name)
-	if found && old.set.equal(r.set) {
-		return // a pod's status changes many times, its labels hardly ever
+	if found && old.uid == r.uid && old.set.equal(r.set) {
+		return false // a pod's status changes many times, its labels hardly ever
 	}
 	s.all.put(r)
 	if found {
 		s.oneLeft()
 	}
+	return found && old.uid != r.uid
 }
 
-// remove removes an object and returns its name.
-func (s *objects) remove(object any) (name string, err error) {
+// remove removes an object, and reports which and whether it was there.
+func (s *objects) remove(object any) (o metav1.Object, found bool, err error) {
 	o, ok := object.(metav1.Object)
 	if !ok {
-		return "", fmt.Errorf("%T has no metadata", object)
+		return nil, false, fmt.Errorf("%T has no metadata", object)
 	}
-	if s.all.remove(o.GetNamespace(), o.GetName()) {
+	found = s.all.remove(o.GetNamespace(), o.GetName())
+	if found {
 		s.oneLeft()
 	}
-	return o.GetName(), nil
+	return o, found, nil
 }
 
 // replace makes records the whole set and sorts them.

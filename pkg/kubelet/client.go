@@ -71,6 +71,9 @@ func (c *Client) Fetch(ctx context.Context, into *sample.Batch) error {
 	return f.failure(ctx, err)
 }
 
+// waitingForCPU is the only thing a Fetch does that is not the kubelet's doing.
+const waitingForCPU = "waiting for a processor to parse the answer"
+
 // fetch is one Fetch.
 type fetch struct {
 	*Client
@@ -149,7 +152,7 @@ func (f *fetch) read(ctx context.Context, resp *http.Response, secret string, re
 		return false, err
 	}
 
-	f.doing = "waiting for a processor to parse the answer"
+	f.doing = waitingForCPU
 	select {
 	case p := <-f.shared.parsers:
 		defer func() { f.shared.parsers <- p }()

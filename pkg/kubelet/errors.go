@@ -52,6 +52,9 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 		e.Err = fmt.Errorf("timed out while %s: %w", f.doing, context.DeadlineExceeded)
 	}
 	e.cause, e.remedy = explain(e.Err)
+	if ctx.Err() != nil && f.doing == waitingForCPU {
+		e.remedy = "this server has too little CPU: raise the request and the limit of its container"
+	}
 	return e
 }
 
@@ -157,7 +160,7 @@ func explain(err error) (cause, remedy string) {
 	case errors.Is(err, errHeaderTooLarge):
 		return "other", "something else than a kubelet answers: check the kubelet's port"
 	case errors.Is(err, exposition.ErrNoSamples):
-		return "no samples", "look at the answer with kubectl get --raw /api/v1/nodes/NODE/proxy/metrics/resource: the container runtime may give the kubelet no metrics, or another exporter may answer at this path"
+		return "no samples", "look at the answer with kubectl get --raw /api/v1/nodes/NODE/proxy/metrics/resource: the container runtime may give the kubelet no metrics, or another exporter may answer at this path; samples refused as timestamp_ahead mean that the clocks of the node and of this server are more than an hour apart"
 	case errors.Is(err, exposition.ErrKubelet):
 		return "kubelet error", "see the kubelet's log on the node: it cannot get metrics from the container runtime or the system"
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -89,12 +89,13 @@ const (
 	TimestampAhead               // more than an hour ahead of this server's clock, or out of range
 	TimestampOld                 // older than the newest sample of the same container or node
 	Duplicate                    // a second sample of the same series in one answer
+	Excess                       // beyond the number of containers that is taken of one answer
 	NumReasons                   // how many reasons there are
 )
 
 var reasonNames = [NumReasons]string{
 	Malformed: "malformed", NotANumber: "not_a_number", Infinite: "infinite", Negative: "negative",
-	Overflow: "overflow", TimestampAhead: "timestamp_ahead", TimestampOld: "timestamp_old", Duplicate: "duplicate",
+	Overflow: "overflow", TimestampAhead: "timestamp_ahead", TimestampOld: "timestamp_old", Duplicate: "duplicate", Excess: "excess",
 }
 
 func (r Reason) String() string { return reasonNames[r] }

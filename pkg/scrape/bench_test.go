@@ -58,6 +58,7 @@ type quick struct{}
 
 func (quick) Fetch(context.Context, *sample.Batch) error        { return nil }
 func (quick) Record(string, *sample.Batch, time.Time) (ok bool) { return true }
+func (quick) Refused(*sample.Refusals)                          {}
 
 // idle is a Scraper without a goroutine that starts scrapes.
 func idle(ctx context.Context, nodes int) *Scraper {

@@ -223,7 +223,7 @@ func TestLanesAreBounded(t *testing.T) {
 		patience := time.Second
 		for turn := range 3 {
 			wait(patience/2 + 2*firstPace)
-			if n, late := inFlight(s), s.Status().Late; n != 2 || late < patience/5 {
+			if n, late := inFlight(s), s.Status().Late; n != 2 || late != 0 { // slow nodes do not make Run late
 				t.Errorf("turn %d: %d in flight, late by %v", turn, n, late)
 			}
 			if st := s.Status(); st.Failing != 2*turn {

@@ -56,6 +56,8 @@ func (s *Scraper) scrape(ctx context.Context, n *node, f Fetcher) (o outcome) {
 	batch := s.batches.Get().(*sample.Batch)
 	if o.err = f.Fetch(ctx, batch); o.err == nil {
 		o.settled = s.record(n, batch, time.Now())
+	} else if batch.Refused.Total() > 0 {
+		s.cfg.Sink.Refused(&batch.Refused)
 	}
 	if cap(batch.Containers) <= maxKeptContainers {
 		batch.Reset()

@@ -104,6 +104,15 @@ type store struct {
 
 	mu       sync.Mutex
 	received map[string][]time.Time
+	refused  sample.Refusals
+}
+
+func (s *store) Refused(r *sample.Refusals) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for reason, n := range r {
+		s.refused[reason] += n
+	}
 }
 
 func (s *store) Record(node string, b *sample.Batch, received time.Time) bool {

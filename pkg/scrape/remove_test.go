@@ -99,6 +99,8 @@ type slowSink struct {
 	left           atomic.Bool
 }
 
+func (s *slowSink) Refused(*sample.Refusals) {}
+
 func (s *slowSink) Record(string, *sample.Batch, time.Time) bool {
 	close(s.entered)
 	<-s.leave

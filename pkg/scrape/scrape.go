@@ -41,6 +41,9 @@ type Sink interface {
 	// server's clock. It reports whether everything that the node listed has a usage: while something has
 	// not, the node's first scrapes follow each other quickly. Calls for one node never overlap.
 	Record(node string, b *sample.Batch, received time.Time) (settled bool)
+	// Refused counts the samples of an answer that were refused when none could be accepted: the scrape
+	// has failed, and Record is not called.
+	Refused(r *sample.Refusals)
 }
 
 // Config says how to scrape. A zero field means its default.
@@ -78,6 +81,7 @@ type Scraper struct {
 	stack   sync.Once      // logs the stack of the first panic
 
 	mu               sync.Mutex
+	promised         time.Time       // when Run is to look again at the latest; zero before it has looked
 	ctx              context.Context // of Run; nil before it
 	nodes            map[string]*node
 	healthy, failing lane
@@ -245,6 +249,7 @@ func (s *Scraper) dispatch(now time.Time) time.Duration {
 			s.start(n, now)
 		}
 	}
+	s.promised = now.Add(wait)
 	return wait
 }
 

@@ -17,7 +17,7 @@ type Status struct {
 
 	Causes      []Cause       // why nodes fail, the commonest first
 	LastSuccess time.Time     // of any node, even if it has left
-	Late        time.Duration // how long the next scrape of a node that answers has been due; grows only if Run is stuck
+	Late        time.Duration // how long ago Run should have looked for what is due; says nothing of nodes
 }
 
 // Cause is why some nodes fail.
@@ -68,8 +68,8 @@ func (s *Scraper) Status() Status {
 		Settled:     s.tally.settled,
 		LastSuccess: s.tally.lastSuccess,
 	}
-	if c := s.healthy.calendar; len(c) > 0 {
-		st.Late = max(0, time.Since(c[0].due))
+	if !s.promised.IsZero() {
+		st.Late = max(0, time.Since(s.promised))
 	}
 	for cause, nodes := range s.tally.causes {
 		example := nodes.Front().Value.(*node)

@@ -148,3 +148,36 @@ type vagueError struct{ refusedError }
 
 func (vagueError) Cause() string  { return "" }
 func (vagueError) Remedy() string { return "" }
+
+// Late is about Run alone: it grows when Run does not look for what is due.
+func TestLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := idle(t.Context(), 1)
+		if late := s.Status().Late; late != 0 {
+			t.Errorf("late by %v before Run", late)
+		}
+		s.dispatch(time.Now())
+		wait(resolution) // no Run: nobody dispatches
+		before := s.Status().Late
+		wait(time.Minute)
+		if late := s.Status().Late; late-before != time.Minute || late > time.Minute+resolution {
+			t.Errorf("late by %v and a minute later by %v", before, late)
+		}
+	})
+}
+
+// What was refused is counted also if nothing else was in the answer.
+func TestRefusedOfAFailedScrape(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &store{}
+		s := run(t, Config{Sink: sink})
+		s.Add("ahead", fetchFunc(func(_ context.Context, into *sample.Batch) error {
+			into.Refused[sample.TimestampAhead] = 3
+			return errors.New("no samples")
+		}))
+		wait(time.Second)
+		if got := sink.refused[sample.TimestampAhead]; got != 3 {
+			t.Errorf("%d samples counted as refused, want 3", got)
+		}
+	})
+}

@@ -2,14 +2,19 @@ package server
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
 
 	"metrics-server/pkg/sample"
 	"metrics-server/pkg/store"
@@ -69,13 +74,43 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// A flood of conflicts waits for nobody.
-func TestOwnersNeverBlock(t *testing.T) {
-	o := newOwners(fake.NewClientset(), store.New(store.Config{}))
-	for range ownersQueue + 1 {
+// A question that the API server did not answer is asked again until it does; a new one is not held up by it.
+func TestOwnersAskUntilAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		answers := map[string]error{
+			"p": apierrors.NewInternalError(errors.New("etcd is away")),
+			"q": apierrors.NewNotFound(corev1.Resource("pods"), "q"),
+		}
+		asked := map[string]int{}
+		client.PrependReactor("get", "pods", func(a k8stesting.Action) (bool, runtime.Object, error) {
+			name := a.(k8stesting.GetAction).GetName()
+			asked[name]++
+			return true, &corev1.Pod{Spec: corev1.PodSpec{NodeName: "n"}}, answers[name]
+		})
+		o := newOwners(client, store.New(store.Config{}))
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- o.run(ctx) }()
+		check := func(after time.Duration, want map[string]int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if diff := cmp.Diff(want, asked); diff != "" {
+				t.Errorf("questions: %s", diff)
+			}
+		}
 		o.ask("ns", "p")
-	}
-	if len(o.queue) != ownersQueue {
-		t.Errorf("%d questions wait, want %d", len(o.queue), ownersQueue)
-	}
+		o.ask("ns", "q")
+		check(time.Second, map[string]int{"p": 1, "q": 1})
+		check(10*time.Second, map[string]int{"p": 3, "q": 1})
+		answers["p"] = nil
+		check(time.Minute, map[string]int{"p": 4, "q": 1})
+		o.ask("ns", "p") // another conflict
+		check(time.Minute, map[string]int{"p": 5, "q": 1})
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

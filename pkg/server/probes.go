@@ -9,9 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/klog/v2"
 
+	"metrics-server/pkg/sample"
 	"metrics-server/pkg/scrape"
 )
 
@@ -41,11 +43,28 @@ func (s *Server) addChecks() error {
 	)
 }
 
-// serves reports whether the usage of any node can be served now.
+// isProbe reports whether a request is for a health path.
+func isProbe(info *request.RequestInfo) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(info.Path, "/"), "/")
+	return !info.IsResourceRequest && (first == "livez" || first == "readyz" || first == "healthz")
+}
+
+// synced returns nil once it is known which nodes and pods there are.
+func (s *Server) synced() error {
+	return errors.Join(s.inventory.NodesSynced(), s.inventory.PodsSynced())
+}
+
+// serves reports whether the usage of any node or pod can be served now.
 func (s *Server) serves() bool {
 	now := time.Now()
 	for n := range s.inventory.Nodes().All("") {
 		if _, ok := s.store.Node(n.Name, now); ok {
+			return true
+		}
+	}
+	var u sample.PodUsage
+	for p := range s.inventory.Pods().All("") {
+		if s.store.Pod(p.Namespace, p.Name, now, &u) {
 			return true
 		}
 	}
@@ -62,9 +81,9 @@ func (s *Server) timely() error {
 
 // readiness tells whether what can be served is complete enough for traffic.
 type readiness struct {
-	synced func() error         // nil once it is known which nodes there are
+	synced func() error         // nil once it is known which nodes and pods there are
 	status func() scrape.Status // of scraping
-	serves func() bool          // whether the usage of any node can be served now
+	serves func() bool          // whether the usage of any node or pod can be served now
 	start  time.Time
 
 	reached atomic.Bool // was ready once
@@ -108,28 +127,27 @@ func describe(st scrape.Status) string {
 	return b.String()
 }
 
-// run logs when readiness comes and goes, and why, as the probe's answer withholds it.
+// run logs when readiness comes and goes, and why, as the probe's answer withholds it. The first
+// time it has until startGrace; a reason that changes is logged again, but not more often than that.
 func (r *readiness) run(ctx context.Context) error {
 	log := klog.FromContext(ctx)
 	ticker := time.NewTicker(readyLogPeriod)
 	defer ticker.Stop()
-	was := false
-	reported := false
+	ready, reason, since := false, "", r.start
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		err := r.check()
-		switch {
-		case err == nil && !was:
+		switch err := r.check(); {
+		case err == nil && !ready:
 			st := r.status()
 			log.Info("ready", "nodes", st.Nodes, "answered", st.Answered, "failing", st.Failing)
-			was, reported = true, false
-		case err != nil && (was || !reported && time.Since(r.start) >= startGrace):
+			ready, reason = true, ""
+		case err != nil && (ready || err.Error() != reason && time.Since(since) >= startGrace):
 			log.Info("not ready", "reason", err.Error())
-			was, reported = false, true
+			ready, reason, since = false, err.Error(), time.Now()
 		}
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/kubernetes"
@@ -49,6 +51,12 @@ func NewGenericConfig() *genericapiserver.Config {
 	c.OpenAPIConfig.Info.Version, c.OpenAPIV3Config.Info.Version = version.Get().GitVersion, version.Get().GitVersion
 	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	c.ShutdownDelayDuration = shutdownDelay
+	// The limit of requests in flight passes over long-running ones. A probe is not one, but it must be
+	// answered at once when the limit is reached, or the kubelet ends a server that is merely busy.
+	longRunning := c.LongRunningFunc
+	c.LongRunningFunc = func(r *http.Request, info *request.RequestInfo) bool {
+		return longRunning(r, info) || isProbe(info)
+	}
 	c.EnableMetrics = false // installMetrics serves them, together with our own
 	return c
 }
@@ -97,8 +105,9 @@ func New(c Config) (*Server, error) {
 		NodeSelector: c.NodeSelector,
 		OnNode:       s.nodes.set,
 		OnNodeGone:   s.nodes.remove,
+		OnPodGone:    s.store.RemovePod,
 	})
-	s.readiness = &readiness{synced: s.inventory.NodesSynced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
+	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
 
 	s.generic, err = c.Generic.Complete(nil).New("metrics-server", genericapiserver.NewEmptyDelegate())
 	if err != nil {

@@ -47,19 +47,22 @@ func newSinkMetrics(s *store.Store, r prometheus.Registerer) *sinkMetrics {
 // Record implements scrape.Sink.
 func (k *sink) Record(node string, b *sample.Batch, received time.Time) (settled bool) {
 	report := k.store.Record(node, b, received)
-	for reason, n := range b.Refused {
-		if n > 0 {
-			k.metrics.refused[reason].Add(float64(n))
-		}
-	}
-	if report.Old > 0 {
-		k.metrics.refused[sample.TimestampOld].Add(float64(report.Old))
-	}
+	k.Refused(&b.Refused)
+	k.Refused(&sample.Refusals{sample.TimestampOld: report.Old, sample.Excess: report.Excess})
 	k.metrics.conflicts.Add(float64(len(report.Conflicts)))
 	for _, c := range report.Conflicts {
 		k.owners.ask(c.Namespace, c.Pod)
 	}
 	return report.Settled
+}
+
+// Refused implements scrape.Sink.
+func (k *sink) Refused(r *sample.Refusals) {
+	for reason, n := range r {
+		if n > 0 {
+			k.metrics.refused[reason].Add(float64(n))
+		}
+	}
 }
 
 // pointsCollector tells how many samples the store holds.

@@ -29,8 +29,10 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 		})
 		work.Go(func() {
-			for range rounds {
+			for r := range rounds {
 				s.RemoveNode(name)
+				s.RemovePod("load", fmt.Sprintf("%s-%d", name, r%pods))
+				s.RemovePod("load", fmt.Sprintf("common-%d", r%2))
 			}
 		})
 	}

@@ -40,16 +40,17 @@ func TestDecisionBThePreviousUsageOfTheEpochStays(t *testing.T) {
 
 func TestDecisionCAContainerThatVanishedIsNotServedButRemembered(t *testing.T) {
 	f := newFixture(t)
-	f.say(0, ctr("a", 0, 0), ctr("b", 0, 0))
-	f.say(15, ctr("a", 15, 1.5), ctr("b", 15, 3))
-	f.say(30, ctr("a", 30, 3))
+	old := func(name string, s, cpu float64) sample.Container { return started(ctr(name, s, cpu), -1000) }
+	f.say(0, old("a", 0, 0), old("b", 0, 0))
+	f.say(15, old("a", 15, 1.5), old("b", 15, 3))
+	f.say(30, old("a", 30, 3))
 	f.want(30, served{T: 30, Window: 15, Milli: 100, MiB: 10, Names: "a"})
 	f.say(45)
-	f.wantNone(45, "no kubelet lists it: it has just started or ended, or its node has not answered yet")
-	f.say(60, ctr("a", 60, 6), ctr("b", 60, 12))
+	f.wantNone(45, unlisted)
+	f.say(60, old("a", 60, 6), old("b", 60, 12))
 	f.want(60, served{T: 60, Window: 30, Milli: 300, MiB: 20, Names: "ab"})
 
-	f.say(61, ctr("b", 61, 12))
+	f.say(61, old("b", 61, 12))
 	for s := 75.0; s <= 120; s += 15 {
 		f.say(s)
 	}
@@ -60,8 +61,17 @@ func TestDecisionCAContainerThatVanishedIsNotServedButRemembered(t *testing.T) {
 	if _, n := f.Points(); n != 0 {
 		t.Errorf("%d samples are still stored", n)
 	}
-	f.say(122, ctr("a", 122, 12))
+	f.say(122, old("a", 122, 12))
 	f.wantNone(122, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+}
+
+// Without a start time nothing would tell it from the next container of its name.
+func TestDecisionCAContainerOfUnknownStartIsNotRemembered(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, ctr("a", 0, 1))
+	f.say(15)
+	f.say(30, ctr("a", 30, 2))
+	f.wantNone(30, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
 }
 
 func TestDecisionDARingStartsAgainWhenItsNewestSampleExpired(t *testing.T) {
@@ -145,7 +155,9 @@ func TestSettled(t *testing.T) {
 	}{
 		"every usage is there":                  {first: list{old("a", 0)}, second: list{old("a", 15)}, want: true},
 		"no pods":                               {want: true},
-		"no usage of the node":                  {first: list{old("a", 0)}, second: list{old("a", 15)}, noNode: true},
+		"an answer without the node's own":      {first: list{old("a", 0)}, second: list{old("a", 15)}, noNode: true, want: true},
+		"and an old container without usage":    {second: list{old("a", 15)}, noNode: true},
+		"and a young one":                       {second: list{young("a", 15)}, noNode: true, want: true},
 		"an old container without usage":        {first: list{old("a", 0)}, second: list{old("a", 15), old("b", 15)}},
 		"of unknown start":                      {second: list{ctr("a", 15, 0)}},
 		"a young pod does not count":            {second: list{young("a", 15)}, want: true},
@@ -173,6 +185,16 @@ func TestSettled(t *testing.T) {
 				t.Errorf("settled: %v, want %v", r.Settled, c.want)
 			}
 		})
+	}
+}
+
+func TestSettledWaitsForTheNodesOwnUsage(t *testing.T) {
+	s := New(Config{})
+	for i, want := range []bool{false, true} {
+		now := float64(15 * i)
+		if r := s.Record("n", &sample.Batch{Node: machine(now, now)}, at(now)); r.Settled != want {
+			t.Errorf("answer %d: settled: %v, want %v", i, r.Settled, want)
+		}
 	}
 }
 

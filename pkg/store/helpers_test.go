@@ -18,6 +18,8 @@ func ms(s float64) sample.Time { return sample.TimeOf(at(s)) }
 const (
 	mib   = 1 << 20
 	whole = sample.CPU | sample.Memory
+
+	unlisted = "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out"
 )
 
 // ctr is a sample of a container of pod "p" in namespace "ns" with CPU in seconds and 10 MiB.

@@ -24,10 +24,9 @@ type shard struct {
 }
 
 // contest is a conflict of rule 7: several nodes claim one pod. It outlives a short calm, so that
-// nobody is asked again because one of the lists flaps.
+// a list that flaps changes nothing about who is served.
 type contest struct {
 	nodes []*node   // who claims the pod now; replaced, never changed in place
-	asked []string  // the names of all who did since the contest began
 	owner string    // whose it is according to the API server, "" if unknown
 	pick  *node     // who was chosen last
 	calm  time.Time // since when no two that answer claim it; zero if they do
@@ -46,8 +45,8 @@ func (x *index) shard(k podKey) *shard {
 	return &x.shards[h%numShards]
 }
 
-// claim notes that n lists the pod, and reports whether this is a conflict that nobody has been
-// asked about: one that begins, or one that n is new to.
+// claim notes that n now lists the pod, and reports whether others do so too: the API server has to
+// be asked, also if n claimed the pod before, for it may have moved back.
 func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
 	sh := x.shard(k)
 	sh.mu.Lock()
@@ -63,27 +62,18 @@ func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
 	}
 	// A node that has not answered for so long that nothing of it is served is no opponent. It claims
 	// its pods anew when it is back.
-	rivals := slices.DeleteFunc(slices.Clone(nodes), func(o *node) bool { return o.silent(received) })
+	conflict = slices.ContainsFunc(nodes, func(o *node) bool { return !o.silent(received) })
 	c.nodes = append(nodes, n)
-	if len(rivals) == 0 {
-		if c.calm.IsZero() {
-			c.calm = received
-		}
-		return false
+	if conflict {
+		c.calm = time.Time{}
+	} else if c.calm.IsZero() {
+		c.calm = received
 	}
-	c.calm = time.Time{}
-	if slices.Contains(c.asked, n.name) {
-		return false
-	}
-	for _, o := range append(rivals, n) {
-		if !slices.Contains(c.asked, o.name) {
-			c.asked = append(c.asked, o.name)
-		}
-	}
-	return true
+	return conflict
 }
 
-// unclaim notes that n no longer lists the pod; a zero received says that n left the cluster.
+// unclaim notes that n no longer lists the pod; a zero received says that n or the pod left the
+// cluster.
 func (x *index) unclaim(k podKey, n *node, received time.Time) {
 	sh := x.shard(k)
 	sh.mu.Lock()
@@ -107,6 +97,15 @@ func (x *index) unclaim(k podKey, n *node, received time.Time) {
 	} else if c.calm.IsZero() {
 		c.calm = received
 	}
+}
+
+// claimants returns the nodes that claim the pod.
+func (x *index) claimants(k podKey) []*node {
+	sh := x.shard(k)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	nodes, _ := sh.without(k, nil)
+	return nodes
 }
 
 // without returns who claims the pod except for gone, and the contest if any.

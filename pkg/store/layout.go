@@ -9,6 +9,34 @@ import (
 	"metrics-server/pkg/sample"
 )
 
+const (
+	// MaxContainers is how many containers of one answer are taken, which is far beyond what any
+	// kubelet runs. It bounds what a node that floods costs in memory and in time under its lock.
+	MaxContainers = 8192
+
+	// minRemembered is how many vanished containers may be remembered however few are listed: a
+	// kubelet's whole list may flap.
+	minRemembered = 2048
+)
+
+// capped returns b without what is beyond MaxContainers, and how many containers that leaves out.
+// Pods stay whole: if one of its containers is beyond, all of them are left out.
+func capped(b *sample.Batch) (*sample.Batch, int) {
+	if len(b.Containers) <= MaxContainers {
+		return b, 0
+	}
+	whole := make(map[podKey]bool, MaxContainers)
+	for _, c := range b.Containers[:MaxContainers] {
+		whole[keyOf(c.ID)] = true
+	}
+	for _, c := range b.Containers[MaxContainers:] {
+		delete(whole, keyOf(c.ID))
+	}
+	taken := slices.Clone(b.Containers[:MaxContainers])
+	taken = slices.DeleteFunc(taken, func(c sample.Container) bool { return !whole[keyOf(c.ID)] })
+	return &sample.Batch{Node: b.Node, Containers: taken}, len(b.Containers) - len(taken)
+}
+
 // container is one container of a node. It is kept by value: with hundreds of thousands of them,
 // pointers between them would cost as much as the samples.
 type container struct {
@@ -19,7 +47,7 @@ type container struct {
 // layout is what one kubelet lists, in its order, so that the next answer finds each container
 // without looking for it.
 type layout struct {
-	containers []container // containers[:listed] as in the last answer, then those that vanished lately
+	containers []container // containers[:listed] as in the last answer, then those that vanished, the latest first
 	listed     int
 	byPod      []int32 // indices of containers, sorted by namespace, pod and container
 }
@@ -66,7 +94,8 @@ func (l *layout) forgettable(now, expiry time.Duration) bool {
 }
 
 // align returns a layout in the order of batch with the series of l. The first of duplicates wins.
-// Containers that batch lacks are remembered until expiry.
+// Containers that batch lacks are remembered until expiry, though not many more than are listed, and
+// not without a start time: nothing else would tell one from the next of its name.
 func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layout {
 	const placed = -1
 	index := make(map[sample.ContainerID]int, len(l.containers)) // in l
@@ -87,9 +116,10 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 		next = append(next, c)
 	}
 	listed := len(next)
+	limit := listed + max(listed, minRemembered)
 	for i := range l.containers {
 		c := &l.containers[i]
-		if index[*c.id] != placed && now-c.received <= expiry {
+		if len(next) < limit && index[*c.id] != placed && c.start > 0 && now-c.received <= expiry {
 			next = append(next, *c)
 		}
 	}
@@ -104,6 +134,22 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container, y.Container))
 	})
 	return layout{containers: next, listed: listed, byPod: byPod}
+}
+
+// remove forgets a pod's containers. It does not sort again: a node that floods may claim every pod that
+// leaves the cluster.
+func (l *layout) remove(k podKey) {
+	gone := slices.Sorted(slices.Values(l.find(k)))
+	kept := l.byPod[:0]
+	for _, i := range l.byPod {
+		if before, found := slices.BinarySearch(gone, i); !found {
+			kept = append(kept, i-int32(before))
+		}
+	}
+	listed, _ := slices.BinarySearch(gone, int32(l.listed))
+	l.listed -= listed
+	l.byPod = kept
+	l.containers = slices.DeleteFunc(l.containers, func(c container) bool { return keyOf(c.id) == k })
 }
 
 // find returns the indices of a pod's containers, sorted by name.

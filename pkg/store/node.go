@@ -55,7 +55,8 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 		r.Conflicts = n.announce(next.pods(), x, received)
 		n.layout = next
 	}
-	if b.Node.Given.Has(sample.CPU|sample.Memory) && !n.own.record(&b.Node, now, n.limits) {
+	own := b.Node.Given.Has(sample.CPU | sample.Memory)
+	if own && !n.own.record(&b.Node, now, n.limits) {
 		r.Old++
 	}
 	complete, i := true, 0
@@ -70,18 +71,22 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 		}
 		complete = complete && (c.state == ended || c.serves(now, n.limits))
 	}
+	n.count()
+	r.Settled = (!own || n.own.usable(now, n.limits)) && (complete || n.settled(now))
+	return r
+}
+
+// count brings n.points up to date.
+func (n *node) count() {
 	n.points = 0
 	for i := range n.containers {
 		n.points += int(n.containers[i].n)
 	}
-	r.Settled = n.own.usable(now, n.limits) && (complete || n.settled(now))
-	return r
 }
 
-// settled reports whether every pod has a usage, but for those with a container that has just started.
-// The caller holds n.mu and knows that the node has a usage.
+// settled reports whether every pod has a usage, but for those with a container that had just started
+// when its newest sample was taken. The caller holds n.mu.
 func (n *node) settled(now time.Duration) bool {
-	clock := n.own.t[0] // start times are by the kubelet's clock
 	var pod podKey
 	young, lacking := false, false
 	for _, i := range n.byPod {
@@ -95,7 +100,7 @@ func (n *node) settled(now time.Duration) bool {
 			}
 			pod, young, lacking = k, false, false
 		}
-		young = young || c.start > 0 && clock-c.start <= youngSettled
+		young = young || c.start > 0 && c.t[0]-c.start <= youngSettled
 		lacking = lacking || !c.serves(now, n.limits)
 	}
 	return !lacking || young
@@ -128,6 +133,13 @@ func (n *node) forget(x *index, received time.Time) {
 		x.unclaim(k, n, received)
 	}
 	n.own, n.layout, n.points = series{}, layout{}, 0
+}
+
+// removePod drops what n has said of a pod. The caller holds n.mu.
+func (n *node) removePod(k podKey, x *index) {
+	n.layout.remove(k)
+	n.count()
+	x.unclaim(k, n, time.Time{})
 }
 
 // counts reports whether the i-th container must have a usage for its pod to be served.

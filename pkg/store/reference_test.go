@@ -29,9 +29,19 @@ type refNode struct {
 }
 
 type refSeries struct {
+	fell     bool            // the epoch began because the counter went down
+	before   sample.Time     // the start time that it then contradicted
 	epoch    []sample.Sample // oldest first
 	received time.Time
 	usage    *refUsage
+}
+
+func (s *refSeries) start() sample.Time {
+	start := s.before
+	for _, e := range s.epoch {
+		start = max(start, e.Start)
+	}
+	return start
 }
 
 type refUsage struct {
@@ -76,9 +86,20 @@ func (r *reference) record(node string, b *sample.Batch, received time.Time) (ol
 	}
 	maps.DeleteFunc(n.containers, func(id sample.ContainerID, s *refSeries) bool { // decision (c)
 		_, listed := n.listed[id]
-		return !listed && r.expired(s.received, received)
+		return !listed && (s.start() == 0 || r.expired(s.received, received))
 	})
 	return old
+}
+
+// removePod forgets a pod wherever it is listed.
+func (r *reference) removePod(namespace, name string) {
+	for _, n := range r.nodes {
+		of := func(id sample.ContainerID) bool { return id.Namespace == namespace && id.Pod == name }
+		if slices.ContainsFunc(slices.Collect(maps.Keys(n.listed)), of) {
+			maps.DeleteFunc(n.listed, func(id sample.ContainerID, _ sample.Fields) bool { return of(id) })
+			maps.DeleteFunc(n.containers, func(id sample.ContainerID, _ *refSeries) bool { return of(id) })
+		}
+	}
 }
 
 // take returns false if b is refused.
@@ -95,12 +116,10 @@ func (r *reference) take(s *refSeries, b sample.Sample, received time.Time) bool
 			s.received = received
 			return true
 		}
-		start := sample.Time(0)
-		for _, e := range s.epoch {
-			start = max(start, e.Start)
-		}
-		if start > 0 && b.Start > start+1000 || b.CPU < newest.CPU {
+		if start := s.start(); start > 0 && b.Start > start+1000 {
 			*s = refSeries{}
+		} else if b.CPU < newest.CPU {
+			*s = refSeries{fell: true, before: start}
 		}
 	}
 	s.received = received
@@ -132,7 +151,7 @@ func (r *reference) use(s *refSeries) {
 	if a == nil && len(older) > 0 && b.Time-older[0].Time >= 5000 {
 		a = &older[0]
 	}
-	if len(older) == 0 && b.Start > 0 {
+	if len(older) == 0 && b.Start > 0 && !s.fell {
 		age := b.Time.Sub(b.Start)
 		if age >= 5*time.Second && age <= max(time.Minute, 2*r.window) {
 			a = &sample.Sample{Time: b.Start}
@@ -180,9 +199,7 @@ func (r *reference) pod(namespace, name string, now time.Time) map[string]*sampl
 				continue // ended
 			}
 			s := n.containers[id]
-			for _, e := range s.epoch {
-				start = max(start, e.Start)
-			}
+			start = max(start, s.start())
 			if u == nil || n.listed[id] != whole || s.usage == nil || r.expired(s.received, now) {
 				u = nil
 				continue
@@ -325,10 +342,14 @@ func TestStoreIsTheReferenceButFaster(t *testing.T) {
 				w.now += 1.5 * ref.expiry.Seconds()
 			}
 			node, now := w.nodes[w.IntN(3)], at(w.now)
-			if w.chance(1) {
+			switch id := w.id(); {
+			case w.chance(1):
 				s.RemoveNode(node)
 				delete(ref.nodes, node)
-			} else {
+			case w.chance(3):
+				s.RemovePod(id.Namespace, id.Pod)
+				ref.removePod(id.Namespace, id.Pod)
+			default:
 				b := w.answer(node)
 				if got, want := s.Record(node, b, now).Old, ref.record(node, b, now); got != want {
 					t.Fatalf("seed %d, step %d: %d samples refused, want %d", seed, step, got, want)

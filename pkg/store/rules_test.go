@@ -210,6 +210,25 @@ func TestRule3RestartedContainerIsServedFromItsNewStart(t *testing.T) {
 	f.want(45, served{T: 38, Window: 10, Milli: 200, MiB: 10, Names: "a"})
 }
 
+func TestRule3AStartThatTheCounterContradictedIsNoTrueZero(t *testing.T) {
+	for name, again := range map[string]func(sample.Container) sample.Container{
+		"told again": func(c sample.Container) sample.Container { return started(c, -20) },
+		"not told":   func(c sample.Container) sample.Container { return c },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.say(0, started(ctr("a", 0, 20), -20))
+			f.say(15, started(ctr("a", 15, 35), -20))
+			f.say(24, again(ctr("a", 24, 1)))
+			f.wantNone(24, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+			f.say(34, started(ctr("a", 34, 2), -20))
+			f.want(34, served{T: 34, Window: 10, Milli: 100, MiB: 10, Names: "a"})
+			f.say(50, started(ctr("a", 50, 2), 40)) // another start is to be believed again
+			f.want(50, served{T: 50, Window: 10, Milli: 200, MiB: 10, Names: "a"})
+		})
+	}
+}
+
 func TestRule4ContainerThatEndedIsLeftOut(t *testing.T) {
 	for name, last := range map[string]sample.Container{
 		"neither CPU nor memory": given(started(ctr("b", 15, 2), -100), sample.Start|sample.Swap),
@@ -262,7 +281,7 @@ func TestRule4NoEmptyListOfContainers(t *testing.T) {
 	f.say(15, ctr("a", 15, 1))
 	f.say(30, ctr("a", 30, 2))
 	f.say(45)
-	f.wantNone(45, "no kubelet lists it: it has just started or ended, or its node has not answered yet")
+	f.wantNone(45, unlisted)
 }
 
 func TestRule5ARefusedSampleCostsOnlyItself(t *testing.T) {
@@ -342,7 +361,7 @@ func TestRule6ANodeThatLeavesIsGoneAtOnce(t *testing.T) {
 	}
 	f.RemoveNode("n")
 	f.RemoveNode("n") // and again
-	f.wantNone(15, "no kubelet lists it: it has just started or ended, or its node has not answered yet")
+	f.wantNone(15, unlisted)
 	if _, ok := f.Node("n", at(15)); ok {
 		t.Error("node is served")
 	}
@@ -353,22 +372,45 @@ func TestRule6ANodeThatLeavesIsGoneAtOnce(t *testing.T) {
 	f.wantNone(30, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
 }
 
-func TestRule8ANodeThatLiesCostsOnlyItself(t *testing.T) {
+func TestRule6APodThatLeavesIsGoneAtOnce(t *testing.T) {
 	f := newFixture(t)
-	liar := func(i int) []sample.Container {
-		extreme := []uint64{0, math.MaxUint64, 1, math.MaxUint64 / 3}[i%4]
-		c := ofPod("liar", ctr("a", 0, 0))
-		c.CPU, c.Memory, c.Start, c.Given = extreme, extreme, sample.Time(math.MinInt64+i), whole|sample.Start
-		d := ofPod("liar", ctr("b", 0, 0))
-		d.Time, d.Start, d.Given = sample.Time(math.MaxInt64-100+int64(i)), math.MaxInt64, whole|sample.Start
-		return []sample.Container{d, c, d, c}
+	old := func(s float64) sample.Container { return started(ctr("a", s, s/5), -1000) }
+	other := func(s float64) sample.Container { return ofPod("other", old(s)) }
+	f.say(0, old(0), started(ctr("b", 0, 0), -1000), other(0))
+	f.say(15, old(15), other(15)) // b is remembered
+	f.want(15, served{T: 15, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+	for range 2 {
+		f.RemovePod("ns", "p")
+		f.RemovePod("ns", "unknown")
+		f.wantNone(15, unlisted)
+		var u sample.PodUsage
+		if !f.Pod("ns", "other", at(15), &u) {
+			t.Fatal("another pod of the node is gone too")
+		}
+		if _, n := f.Points(); n != 2 {
+			t.Fatalf("%d samples are stored, want 2", n)
+		}
 	}
-	for i := range 10 {
-		s := float64(15 * i)
-		f.sayAs("liar", s, liar(i)...)
-		f.say(s, ctr("a", s, s/10))
+	f.say(20, old(20), other(20)) // made anew, for all that is known
+	f.wantNone(20, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+	f.say(35, old(35), other(35))
+	f.want(35, served{T: 35, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+	f.RemovePod("ns", "p")
+	f.say(50, other(50)) // its kubelet had listed it once too often
+	f.wantNone(50, unlisted)
+}
+
+// A StatefulSet's pod is made anew under its name where its node died.
+func TestRule6ADeadNodeDoesNotClaimThePodsSuccessor(t *testing.T) {
+	f := newFixture(t)
+	f.sayAs("dead", 0, started(ctr("a", 0, 0), -100))
+	f.sayAs("dead", 15, started(ctr("a", 15, 1), -100))
+	f.RemovePod("ns", "p")
+	if r := f.sayAs("alive", 20, ctr("a", 20, 0)); r.Conflicts != nil { // of unknown start: it would lose
+		t.Errorf("conflicts: %v", r.Conflicts)
 	}
-	f.want(135, served{T: 135, Window: 15, Milli: 100, MiB: 10, Names: "a"})
+	f.sayAs("alive", 35, ctr("a", 35, 3))
+	f.wantNode(35, "alive")
 }
 
 func TestNanocores(t *testing.T) {

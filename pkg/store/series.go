@@ -75,6 +75,7 @@ type series struct {
 
 	n       uint8 // how many samples there are
 	hasSwap bool
+	fell    bool // the epoch began when the counter went down, which contradicts start as its zero
 	state   state
 }
 
@@ -107,8 +108,11 @@ func (s *series) add(b *sample.Sample, l *limits) {
 	if b.Given.Has(sample.Start) {
 		start = max(b.Start, 0)
 	}
-	if s.n > 0 && (b.CPU < s.cpu[0] || s.start > 0 && start-s.start > startSlack) {
+	switch {
+	case s.start > 0 && start-s.start > startSlack:
 		s.restart()
+	case b.CPU < s.cpu[0]:
+		*s = series{state: s.state, start: s.start, fell: true}
 	}
 	s.start = max(s.start, start)
 	s.push(b.Time, b.CPU, l)
@@ -142,7 +146,7 @@ func (s *series) older(l *limits) (t sample.Time, cpu uint64, ok bool) {
 	}
 	// The only sample: the counter was zero when the container started.
 	age := s.t[0] - s.start
-	return s.start, 0, s.start > 0 && age >= minWindow && age <= l.lifetime
+	return s.start, 0, s.start > 0 && !s.fell && age >= minWindow && age <= l.lifetime
 }
 
 // usable reports whether there is a usage that may still be served at now.

@@ -53,13 +53,15 @@ func New(c Config) *Store {
 
 // Report says what became of one answer.
 type Report struct {
-	// Settled: the node has a usage, and so has every pod that it lists and whose containers all
-	// started more than a minute ago.
+	// Settled: every pod that is listed has a usage, unless one of its containers is at most a minute
+	// old, and so has the node, unless the answer lacks the node's own CPU or memory.
 	Settled bool
 	// Old is how many samples were refused as sample.TimestampOld.
 	Old int
+	// Excess is how many containers were left out because of MaxContainers.
+	Excess int
 	// Conflicts are pods that another node claims too, and about which the API server has to be
-	// asked now: each is reported once, when the conflict begins or this node is new to it.
+	// asked now: each is reported once, when this node begins to claim it or does so again.
 	Conflicts []PodClaim
 }
 
@@ -69,10 +71,12 @@ type PodClaim struct{ Namespace, Pod string }
 // Record stores an answer of a node's kubelet. received is when the answer arrived by this
 // server's clock. b is not kept; its ContainerIDs are.
 func (s *Store) Record(name string, b *sample.Batch, received time.Time) Report {
+	b, excess := capped(b)
 	n := s.lock(name, received)
 	defer n.mu.Unlock()
 	points, own := n.points, n.own.n
 	r := n.record(b, received, &s.index)
+	r.Excess = excess
 	s.count(n, points, own)
 	return r
 }
@@ -126,6 +130,24 @@ func (s *Store) RemoveNode(name string) {
 	points, own := n.points, n.own.n
 	n.forget(&s.index, time.Time{})
 	s.count(n, points, own)
+}
+
+// RemovePod forgets what nodes have said of a pod so far, because it left the cluster or was made
+// anew under its name. A node that still lists it claims it anew with its next answer; what a node only
+// remembers of it is told from a successor by the start time (see layout.align).
+func (s *Store) RemovePod(namespace, name string) {
+	k := podKey{namespace, name}
+	for _, n := range s.index.claimants(k) {
+		s.removePod(n, k)
+	}
+}
+
+func (s *Store) removePod(n *node, k podKey) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	points := n.points
+	n.removePod(k, &s.index)
+	s.count(n, points, n.own.n)
 }
 
 // Node returns the usage of a node, and whether there is one to be served.

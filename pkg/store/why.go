@@ -29,7 +29,7 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	k := podKey{namespace, name}
 	n := s.index.node(k, now)
 	if n == nil {
-		return "no kubelet lists it: it has just started or ended, or its node has not answered yet"
+		return "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out"
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -477,3 +477,19 @@ func TestEveryBadFlagIsReported(t *testing.T) {
 		t.Error("exit code 0")
 	}
 }
+
+func TestJSONLogs(t *testing.T) {
+	s := startServer(t, newFleet(t, 0, 0), "--logging-format=json")
+	s.ready(t)
+	lines := 0
+	for line := range strings.Lines(s.output()) {
+		var l struct{ Msg string }
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Msg == "" {
+			t.Errorf("not a line of JSON with a message: %s", line)
+		}
+		lines++
+	}
+	if lines == 0 {
+		t.Error("no logs")
+	}
+}
