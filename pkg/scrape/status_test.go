@@ -176,6 +176,8 @@ func TestRefusedOfAFailedScrape(t *testing.T) {
 			return errors.New("no samples")
 		}))
 		wait(time.Second)
+		sink.mu.Lock()
+		defer sink.mu.Unlock()
 		if got := sink.refused[sample.TimestampAhead]; got != 3 {
 			t.Errorf("%d samples counted as refused, want 3", got)
 		}

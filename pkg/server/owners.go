@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +24,8 @@ type owners struct {
 	wake   chan struct{}
 
 	mu sync.Mutex
-	// pending are the questions without an answer. A node can claim no more pods than the store takes
-	// of one answer, so a node that lies can have no more questions asked.
+	// pending are the questions without an answer. There are at most as many as pods that several nodes
+	// listed, as an answer ends one also when the conflict has ended before.
 	pending map[types.NamespacedName]struct{}
 }
 
@@ -39,9 +41,7 @@ func newOwners(client kubernetes.Interface, s *store.Store) *owners {
 
 // ask has one conflict settled later. It never blocks.
 func (o *owners) ask(namespace, pod string) {
-	o.mu.Lock()
-	o.pending[types.NamespacedName{Namespace: namespace, Name: pod}] = struct{}{}
-	o.mu.Unlock()
+	o.put(types.NamespacedName{Namespace: namespace, Name: pod})
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -59,11 +59,9 @@ func (o *owners) run(ctx context.Context) error {
 		case <-o.wake:
 		case <-retry.C:
 		}
-		for _, pod := range o.questions() {
-			if o.settle(ctx, pod) {
-				o.mu.Lock()
-				delete(o.pending, pod)
-				o.mu.Unlock()
+		for _, pod := range o.take() {
+			if ctx.Err() == nil && !o.settle(ctx, pod) {
+				o.put(pod)
 			}
 			select {
 			case <-ctx.Done():
@@ -74,13 +72,18 @@ func (o *owners) run(ctx context.Context) error {
 	}
 }
 
-func (o *owners) questions() []types.NamespacedName {
+func (o *owners) put(pod types.NamespacedName) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	pods := make([]types.NamespacedName, 0, len(o.pending))
-	for pod := range o.pending {
-		pods = append(pods, pod)
-	}
+	o.pending[pod] = struct{}{}
+}
+
+// take empties pending before the questions are asked: one that comes up again meanwhile is a new one.
+func (o *owners) take() []types.NamespacedName {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	pods := slices.Collect(maps.Keys(o.pending))
+	clear(o.pending)
 	return pods
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,7 +84,10 @@ func TestOwnersAskUntilAnswered(t *testing.T) {
 			"q": apierrors.NewNotFound(corev1.Resource("pods"), "q"),
 		}
 		asked := map[string]int{}
+		var mu sync.Mutex
 		client.PrependReactor("get", "pods", func(a k8stesting.Action) (bool, runtime.Object, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			name := a.(k8stesting.GetAction).GetName()
 			asked[name]++
 			return true, &corev1.Pod{Spec: corev1.PodSpec{NodeName: "n"}}, answers[name]
@@ -96,6 +100,8 @@ func TestOwnersAskUntilAnswered(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if diff := cmp.Diff(want, asked); diff != "" {
 				t.Errorf("questions: %s", diff)
 			}
@@ -104,7 +110,9 @@ func TestOwnersAskUntilAnswered(t *testing.T) {
 		o.ask("ns", "q")
 		check(time.Second, map[string]int{"p": 1, "q": 1})
 		check(10*time.Second, map[string]int{"p": 3, "q": 1})
+		mu.Lock()
 		answers["p"] = nil
+		mu.Unlock()
 		check(time.Minute, map[string]int{"p": 4, "q": 1})
 		o.ask("ns", "p") // another conflict
 		check(time.Minute, map[string]int{"p": 5, "q": 1})
