@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/client-go/pkg/version"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -47,7 +46,7 @@ func NewCommand() *cobra.Command {
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.ShowVersion {
-				_, err := fmt.Fprintln(cmd.OutOrStdout(), version.Get().GitVersion)
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), buildVersion())
 				return err
 			}
 			if err := o.Validate(); err != nil {
@@ -71,7 +70,7 @@ func NewCommand() *cobra.Command {
 
 // run serves until ctx ends.
 func (o *Options) run(ctx context.Context) error {
-	klog.InfoS("starting metrics-server", "version", version.Get().GitVersion, "resolution", o.Resolution, "kubeletRequestTimeout", o.requestTimeout())
+	klog.InfoS("starting metrics-server", "version", buildVersion(), "resolution", o.Resolution, "kubeletRequestTimeout", o.requestTimeout())
 	if o.Resolution < kubeletSamplingPeriod {
 		klog.InfoS("warning: kubelets take a sample every 10 to 20 seconds, so a shorter --metric-resolution mostly asks for the same sample again",
 			"resolution", o.Resolution)
@@ -133,7 +132,7 @@ func (o *Options) genericConfig() (*genericapiserver.Config, error) {
 			*file = o.Kubeconfig
 		}
 	}
-	c := server.NewGenericConfig()
+	c := server.NewGenericConfig(buildVersion())
 	if err := o.SecureServing.ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
 		return nil, fmt.Errorf("serve on --bind-address %s --secure-port %d: %w", o.SecureServing.BindAddress, o.SecureServing.BindPort, err)
 	}

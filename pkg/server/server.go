@@ -16,7 +16,6 @@ import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/pkg/version"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/api"
@@ -43,12 +42,12 @@ type Config struct {
 // endpoints and the aggregator have stopped sending them by the end.
 const shutdownDelay = 5 * time.Second
 
-// NewGenericConfig returns the configuration of the generic API server as this server wants it;
+// NewGenericConfig returns the configuration of the generic API server as this server of that version wants it;
 // serving, authentication, authorization and audit are the caller's to set.
-func NewGenericConfig() *genericapiserver.Config {
+func NewGenericConfig(version string) *genericapiserver.Config {
 	c := genericapiserver.NewConfig(api.Codecs)
 	api.ConfigureOpenAPI(c)
-	c.OpenAPIConfig.Info.Version, c.OpenAPIV3Config.Info.Version = version.Get().GitVersion, version.Get().GitVersion
+	c.OpenAPIConfig.Info.Version, c.OpenAPIV3Config.Info.Version = version, version
 	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	c.ShutdownDelayDuration = shutdownDelay
 	// The limit of requests in flight passes over long-running ones. A probe is not one, but it must be

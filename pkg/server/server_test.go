@@ -20,7 +20,7 @@ func TestProbesPassTheLimitOfRequests(t *testing.T) {
 			<-leave
 		}
 	}))
-	c := NewGenericConfig()
+	c := NewGenericConfig("v1.2.3")
 	h = genericfilters.WithMaxInFlightLimit(h, 1, 1, c.LongRunningFunc)
 	h = filters.WithRequestInfo(h, &request.RequestInfoFactory{APIPrefixes: sets.NewString("apis"), GrouplessAPIPrefixes: sets.NewString()})
 	ask := func(path string) int {
