@@ -19,6 +19,8 @@ FUZZTIME ?= 30s
 BENCH ?= .
 # Flags added to `make bench`: BENCHFLAGS='-count=10 -cpu=1'.
 BENCHFLAGS ?=
+# Flags of `make cluster`: CLUSTERFLAGS='-nodes 2 -version v1.36.3'; docs/cluster.md has them all.
+CLUSTERFLAGS ?=
 # Flags added to every `go test`: TESTFLAGS='-v -run TestX'.
 TESTFLAGS ?=
 # Empty to test without the race detector where there is no C compiler.
@@ -76,6 +78,10 @@ test-integration: race-support ## Run the tests against a real kube-apiserver an
 	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
 	KUBE_ASSETS_DIR=$$dir go test $(RACE) $(TESTFLAGS) -tags integration ./test/integration/...
 
+.PHONY: e2e
+e2e: ## Run the end-to-end tests on a real cluster of their own; test/e2e/README.md says more.
+	test/e2e/run.sh $(TESTFLAGS)
+
 .PHONY: race-support
 race-support:
 	@[[ -z '$(RACE)' ]] || { \
@@ -120,7 +126,7 @@ verify-format: ## Check that the code is formatted.
 .PHONY: verify-vet
 verify-vet: ## Run go vet in every module, and on the tests that have a build tag.
 	for m in $(CODE_MODULES); do (echo "== $$m"; cd $$m && go vet ./...); done
-	go vet -tags integration ./test/...
+	go vet -tags integration,e2e ./test/...
 
 .PHONY: verify-tidy
 verify-tidy: ## Check that every module's go.mod and go.sum are tidy.
@@ -151,6 +157,14 @@ demo: ## Bring up a real cluster on this machine, deploy, and show kubectl top.
 
 .PHONY: demo-down
 demo-down: ## End the demo and remove all it left.
+	cd hack/cluster && go run . down
+
+.PHONY: cluster
+cluster: ## Bring up a cluster for your own use; set what kind with CLUSTERFLAGS.
+	cd hack/cluster && go run . up $(CLUSTERFLAGS)
+
+.PHONY: cluster-down
+cluster-down: ## End the cluster and remove all it left.
 	cd hack/cluster && go run . down
 
 ##@ Release

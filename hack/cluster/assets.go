@@ -15,12 +15,14 @@ import (
 	"time"
 )
 
-// asset is a program that is built from this module's requirements.
+// asset is a program that is built from the Go module proxy.
 type asset struct{ name, pkg string }
+
+const etcd = "etcd" // of the version that this module requires, beside any version of Kubernetes
 
 // controlPlane is what simulated kubelets need; the rest runs a real node.
 var controlPlane = []asset{
-	{"etcd", "go.etcd.io/etcd/server/v3"},
+	{etcd, "go.etcd.io/etcd/server/v3"},
 	{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
 	{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
 	{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
@@ -32,6 +34,23 @@ var nodePrograms = []asset{
 	{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
 }
 
+// assetsNamed finds the programs of a list that is separated by commas.
+func assetsNamed(list string) (found []asset, err error) {
+	all := slices.Concat(controlPlane, nodePrograms)
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(all, func(a asset) bool { return a.name == name })
+		if i < 0 {
+			var names []string
+			for _, a := range all {
+				names = append(names, a.name)
+			}
+			return nil, fmt.Errorf("no program %q is built here, but these are: %s", name, strings.Join(names, ", "))
+		}
+		found = append(found, all[i])
+	}
+	return found, nil
+}
+
 // missing returns those of assets that are not in dir.
 func missing(dir string, assets []asset) []asset {
 	return slices.DeleteFunc(slices.Clone(assets), func(a asset) bool {
@@ -40,13 +59,9 @@ func missing(dir string, assets []asset) []asset {
 	})
 }
 
-// buildAssets builds what is missing and returns the directory of the programs. A program appears under its name
-// only when it is complete, so an aborted run leaves nothing that a later one could take for finished.
-func (c *cluster) buildAssets(ctx context.Context, controlPlaneOnly bool) (string, error) {
-	want := slices.Clone(controlPlane)
-	if !controlPlaneOnly {
-		want = append(want, nodePrograms...)
-	}
+// buildAssets builds those of want that are missing and returns the directory of the programs. A program appears under
+// its name only when it is complete, so an aborted run leaves nothing that a later one could take for finished.
+func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error) {
 	dir := c.bin()
 	if len(missing(dir, want)) == 0 {
 		return dir, nil
@@ -75,11 +90,24 @@ func (c *cluster) buildAssets(ctx context.Context, controlPlaneOnly bool) (strin
 	defer os.RemoveAll(tmp)
 
 	sayf("Building %d programs of Kubernetes %s into %s.", len(todo), c.version, dir)
-	sayf("The first build compiles several thousand packages: about 10 minutes on 2 cores. It is done once.")
+	if len(todo) > 1 {
+		sayf("The first build compiles several thousand packages: about 10 minutes on 2 cores. It is done once.")
+	}
 	start := time.Now()
+	module := c.module()
+	if c.version != c.pinned {
+		module = filepath.Join(tmp, "module")
+		err := step("Kubernetes "+c.version+" downloaded", func(*progress) error { return c.kubernetesModule(ctx, module) })
+		if err != nil {
+			return "", errors.Join(context.Cause(ctx), err)
+		}
+	}
 	for i, a := range todo {
 		err := step(fmt.Sprintf("%s (%d of %d)", a.name, i+1, len(todo)), func(p *progress) error {
-			return c.buildAsset(ctx, a, tmp, p)
+			if a.name == etcd {
+				return c.buildAsset(ctx, a, c.module(), tmp, p)
+			}
+			return c.buildAsset(ctx, a, module, tmp, p)
 		})
 		if err != nil {
 			return "", fmt.Errorf("build %s: %w", a.name, err)
@@ -92,12 +120,15 @@ func (c *cluster) buildAssets(ctx context.Context, controlPlaneOnly bool) (strin
 	return dir, nil
 }
 
-// buildAsset builds one program into dir. The flags decide whether Go's build cache can be used: keep them.
-func (c *cluster) buildAsset(ctx context.Context, a asset, dir string, p *progress) error {
+// buildAsset builds one program of a module's requirements into dir. The flags decide whether Go's build cache can be used: keep them.
+func (c *cluster) buildAsset(ctx context.Context, a asset, module, dir string, p *progress) error {
 	stamp := fmt.Sprintf("-X k8s.io/component-base/version.gitVersion=%[1]s -X k8s.io/client-go/pkg/version.gitVersion=%[1]s", c.version)
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", "-s -w "+stamp,
-		"-o", filepath.Join(dir, a.name), a.pkg)
-	cmd.Dir = c.module()
+	args := []string{"build", "-v", "-trimpath", "-ldflags", "-s -w " + stamp, "-o", filepath.Join(dir, a.name)}
+	if module != c.module() {
+		args = append(args, "-mod=mod") // go completes the go.mod and go.sum that were made for this
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, a.pkg)...)
+	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOTMPDIR="+dir)
 	killGroup(cmd)
 

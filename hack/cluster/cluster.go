@@ -16,25 +16,27 @@ import (
 
 // cluster says where a cluster lives and how it is wanted.
 type cluster struct {
-	cache string // built programs, in a directory for each version
-	dir   string // state of the running cluster; removed by down
-	root  string // the repository
+	machine        // its directory has the state of the running cluster; removed by down
+	cache   string // built programs, in a directory for each version
+	root    string // the repository
 
 	simulated, real, keep bool
+	options               options
 
 	version string // of Kubernetes, e.g. v1.37.1
+	pinned  string // the version that this module requires
 }
 
 // record is what a running cluster leaves for later commands, in cluster.json.
 type record struct {
-	Mode       mode   `json:"mode"`
-	Version    string `json:"version"`
-	Supervisor int    `json:"supervisor"` // its process id, seen from the host
-	Started    string `json:"started"`    // when that process started, to tell it from a later one of the same id
-	Server     string `json:"server"`     // URL of the API server, from the host
-	Layout     layout `json:"layout"`
-	Ready      bool   `json:"ready"`    // up has finished
-	Deployed   string `json:"deployed"` // digest of the server that runs, image or program
+	supervisorID        // of the control plane; it is also the first node's
+	Mode         mode   `json:"mode"`
+	Version      string `json:"version"`
+	Server       string `json:"server"` // URL of the API server, from the host
+	Layout       layout `json:"layout"`
+	Others       []node `json:"others"`   // the nodes beside the first
+	Ready        bool   `json:"ready"`    // up has finished
+	Deployed     string `json:"deployed"` // digest of the server that runs, image or program
 }
 
 // mode tells real kubelets from simulated ones.
@@ -74,12 +76,26 @@ func (c *cluster) parse(flags *flag.FlagSet, args []string) error {
 		}
 		*dir = abs
 	}
-	return c.findProject()
+	if err := c.options.check(flags); err != nil {
+		return err
+	}
+	if err := c.findProject(); err != nil {
+		return err
+	}
+	// A version that was chosen stays so until the cluster ends.
+	c.version = c.pinned
+	if r, running := c.load(); running && r.Layout.Options.Version != "" {
+		c.version = r.Version
+	}
+	if c.options.Version != "" {
+		c.version = c.options.Version
+	}
+	return nil
 }
 
 var kubernetesVersion = regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v\S+)$`)
 
-// findProject sets the repository's root and the Kubernetes version that this module pins.
+// findProject sets the repository's root and the version of Kubernetes that this module requires.
 func (c *cluster) findProject() error {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -92,7 +108,7 @@ func (c *cluster) findProject() error {
 			if found == nil {
 				return errors.New("hack/cluster/go.mod names no version of k8s.io/kubernetes")
 			}
-			c.root, c.version = dir, string(found[1])
+			c.root, c.pinned = dir, string(found[1])
 			return nil
 		}
 		parent := filepath.Dir(dir)
@@ -109,14 +125,19 @@ func (c *cluster) module() string { return filepath.Join(c.root, "hack", "cluste
 // bin is the directory of the built programs.
 func (c *cluster) bin() string { return filepath.Join(c.cache, c.version) }
 
-// path is a path within the state directory, as the host sees it.
-func (c *cluster) path(elem ...string) string {
-	return filepath.Join(append([]string{c.dir}, elem...)...)
-}
-
 // id tells this cluster from others by its state directory alone, so that a crashed one's cgroups can be found.
 func (c *cluster) id() string {
 	return fmt.Sprintf("metrics-server-dev-%.8x", sha256.Sum256([]byte(c.dir)))
+}
+
+// authority is the cluster's CA.
+func (c *cluster) authority() (*authority, error) {
+	cert, err1 := os.ReadFile(c.path("pki", "ca.crt"))
+	key, err2 := os.ReadFile(c.path("pki", "ca.key"))
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	return loadAuthority(cert, key)
 }
 
 func (c *cluster) kubeconfig() string { return c.path("kubeconfig") }
@@ -128,7 +149,7 @@ func (c *cluster) load() (record, bool) {
 	if err != nil || json.Unmarshal(b, &r) != nil || r.Supervisor == 0 {
 		return r, false
 	}
-	return r, processStart(r.Supervisor) == r.Started
+	return r, r.runs()
 }
 
 func (c *cluster) save(r record) error {
@@ -154,7 +175,12 @@ func (c *cluster) status() error {
 		return errors.New("no cluster runs; start one with: make demo")
 	}
 	fmt.Printf("Kubernetes %s with %s at %s, state in %s\n", r.Version, r.Mode, r.Server, c.dir)
-	states, err := supervisor{c.path(socketName)}.status()
+	for _, n := range r.Others {
+		if n.Supervisor == 0 {
+			fmt.Printf("  %-24s killed\n", n.name())
+		}
+	}
+	states, err := c.states(r)
 	if err != nil {
 		return err
 	}

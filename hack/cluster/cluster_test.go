@@ -7,9 +7,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -21,8 +23,8 @@ func TestFindProject(t *testing.T) {
 	if err := c.findProject(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(c.version, "v1.") {
-		t.Errorf("version is %q, want that of k8s.io/kubernetes", c.version)
+	if !strings.HasPrefix(c.pinned, "v1.") {
+		t.Errorf("version is %q, want that of k8s.io/kubernetes", c.pinned)
 	}
 	if _, err := os.Stat(filepath.Join(c.root, "go.mod")); err != nil {
 		t.Errorf("root is %q: %v", c.root, err)
@@ -69,9 +71,10 @@ func TestBuildAssetsInterrupted(t *testing.T) {
 	if err := c.findProject(); err != nil {
 		t.Fatal(err)
 	}
+	c.version = c.pinned
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.buildAssets(ctx, true); !errors.Is(err, context.Canceled) {
+	if _, err := c.buildAssets(ctx, controlPlane); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error is %v, want %v", err, context.Canceled)
 	}
 	entries, err := os.ReadDir(c.bin())
@@ -94,10 +97,10 @@ func TestBuildAssetsDoesNothingTwice(t *testing.T) {
 		write(t, filepath.Join(c.bin(), a.name), "", 0o755)
 	}
 	t.Setenv("PATH", "") // no go: nothing may be built
-	if dir, err := c.buildAssets(t.Context(), true); err != nil || dir != c.bin() {
+	if dir, err := c.buildAssets(t.Context(), controlPlane); err != nil || dir != c.bin() {
 		t.Errorf("got %q, %v", dir, err)
 	}
-	if _, err := c.buildAssets(t.Context(), false); err == nil {
+	if _, err := c.buildAssets(t.Context(), nodePrograms); err == nil {
 		t.Error("the node's programs are missing, but nobody tried to build them")
 	}
 }
@@ -121,15 +124,17 @@ func TestLockFile(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	c := cluster{dir: t.TempDir()}
+	c := cluster{machine: machine{t.TempDir()}}
 	if _, running := c.load(); running {
 		t.Error("runs without a record")
 	}
-	self := record{Mode: realKubelet, Supervisor: os.Getpid(), Started: processStart(os.Getpid())}
+	self := record{Mode: realKubelet, supervisorID: supervisorID{os.Getpid(), processStart(os.Getpid())}}
+	self.put(node{Number: 3})
+	self.put(node{2, self.supervisorID})
 	if err := c.save(self); err != nil {
 		t.Fatal(err)
 	}
-	if got, running := c.load(); !running || got != self {
+	if got, running := c.load(); !running || !reflect.DeepEqual(got, self) {
 		t.Errorf("loaded %+v, running %v; want %+v, running", got, running, self)
 	}
 	self.Started = "another time: the process id was used again"
@@ -206,6 +211,17 @@ func TestCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// As a node that is added later gets it.
+	ca, err := loadAuthority([]byte(files["pki/ca.crt"]), []byte(files["pki/ca.key"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := node{Number: 2}
+	nodeFiles, err := l.nodeCredentials(ca, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(files, nodeFiles)
 	verify := func(file, ca, name string, use x509.ExtKeyUsage) error {
 		block, _ := pem.Decode([]byte(files["pki/"+file+".crt"]))
 		cert, err := x509.ParseCertificate(block.Bytes)
@@ -222,7 +238,7 @@ func TestCertificates(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, name := range []string{nodeName, controlPlaneIP} {
+	for _, name := range []string{"node-2", "10.99.0.2"} {
 		if err := verify("kubelet", "ca", name, x509.ExtKeyUsageServerAuth); err != nil {
 			t.Error(err)
 		}
@@ -244,20 +260,16 @@ func TestCertificates(t *testing.T) {
 	if !strings.Contains(files["conf/kubelet.kubeconfig"], `"https://10.99.0.1:6443"`) {
 		t.Error("the kubelet's kubeconfig does not lead to the address inside")
 	}
-}
+	if key, ok := nodeFiles["pki/ca.key"]; ok {
+		t.Errorf("a node gets the authority's key: %.30s", key)
+	}
 
-func TestNodeFiles(t *testing.T) {
-	files, err := layout{Mode: realKubelet, Dir: insideDir, Snapshotter: "native"}.nodeFiles()
-	if err != nil {
+	l.Options.KubeletCerts = selfSigned
+	if nodeFiles, err = l.nodeCredentials(ca, second); err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range files {
-		if i := strings.IndexByte(content, '$'); i >= 0 {
-			t.Errorf("%s has a variable left: %.20s", name, content[i:])
-		}
-	}
-	if want := `snapshotter = "native"`; !strings.Contains(files["conf/containerd.toml"], want) {
-		t.Errorf("conf/containerd.toml has no %s", want)
+	if cert, ok := nodeFiles["pki/kubelet.crt"]; ok {
+		t.Errorf("a kubelet that is to sign its certificate itself is given one: %.30s", cert)
 	}
 }
 
@@ -314,13 +326,17 @@ func TestSupervisor(t *testing.T) {
 		}
 		os.Exit(0)
 	}
-	c := cluster{dir: t.TempDir()}
+	c := cluster{machine: machine{t.TempDir()}}
 	if err := os.Mkdir(c.path("log"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	r := record{Mode: simulatedKubelet}
 	supervisorArgs = []string{"-test.run=^TestSupervisor$"}
-	if _, err := c.launchSupervisor(t.Context(), supervisorConfig{Dir: c.dir}, nil, &r); err != nil {
+	_, err := c.launchSupervisor(t.Context(), supervisorConfig{Dir: c.dir}, nil, func(id supervisorID) error {
+		r.supervisorID = id
+		return c.save(r)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -341,6 +357,18 @@ func TestSupervisor(t *testing.T) {
 		if err := s.start(p); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, frozen := range []bool{true, false} {
+		if err := s.freeze("stays", frozen); err != nil {
+			t.Fatal(err)
+		}
+		states, err := s.status()
+		if i := slices.IndexFunc(states, func(st ProcessState) bool { return st.Name == "stays" }); err != nil || states[i].Frozen != frozen {
+			t.Errorf("states %v, %v; want frozen %v", states, err, frozen)
+		}
+	}
+	if err := s.freeze("nothing", true); err == nil {
+		t.Error("no error for freezing what does not run")
 	}
 	if err := s.start(Process{Name: "missing", Args: []string{"/no/such/program"}}); err == nil {
 		t.Error("no error for a program that does not exist")

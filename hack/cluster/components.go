@@ -2,6 +2,7 @@ package main
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"net"
 	"path"
@@ -10,10 +11,8 @@ import (
 
 // Addresses of a cluster with real kubelets. They exist in its own network namespaces only.
 const (
-	nodeName       = "node-1"
-	controlPlaneIP = "10.99.0.1" // also the first node's
-	nodeAddress    = controlPlaneIP + "/24"
-	podCIDR        = "10.88.0.0/24"
+	controlPlaneIP = "10.99.0.1"    // also the first node's
+	podCIDR        = "10.88.0.0/16" // of all nodes
 	serviceCIDR    = "10.96.0.0/16"
 	serviceIP      = "10.96.0.1"                       // of the API server
 	containerdSock = "/run/containerd/containerd.sock" // with another path the kubelet's cAdvisor does not know the containers
@@ -27,6 +26,8 @@ type layout struct {
 	Etcd, Peer    string
 	MetricsServer string // as a process beside simulated kubelets
 	Snapshotter   string // of containerd
+	Version       string // of Kubernetes
+	Options       options
 }
 
 func (l layout) url() string { return "https://" + l.APIServer }
@@ -62,7 +63,7 @@ func (l layout) apiServerProcess() Process {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-signing-key-file=" + pki("service-account.key"), "--service-account-key-file=" + pki("service-account.pub"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-		"--kubelet-certificate-authority=" + pki("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
+		"--kubelet-preferred-address-types=InternalIP",
 		"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + pki("apiserver-kubelet-client.key"),
 		// Aggregation: how the API server tells a server behind it whose request it forwards, and proves
 		// that it may.
@@ -72,13 +73,17 @@ func (l layout) apiServerProcess() Process {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 	}
 	if l.Mode == realKubelet {
-		// To the endpoint itself, as managed control planes do: no kube-proxy is needed beside the API server.
-		args = append(args, "--bind-address=0.0.0.0", "--enable-aggregator-routing=true")
+		// With aggregator routing to the endpoint itself, as managed control planes do: no kube-proxy is needed
+		// beside the API server.
+		args = append(args, "--bind-address=0.0.0.0", fmt.Sprintf("--enable-aggregator-routing=%t", l.Options.AggregatorRouting))
 	} else {
 		// Without it an ExternalName service works, which leads to a process on loopback.
 		args = append(args, "--bind-address="+host, "--enable-aggregator-routing=false",
 			"--endpoint-reconciler-type=none",            // a loopback address is not accepted as an endpoint
 			"--disable-admission-plugins=ServiceAccount") // simulated pods need none
+	}
+	if l.Options.KubeletCerts != selfSigned {
+		args = append(args, "--kubelet-certificate-authority="+pki("ca.crt"))
 	}
 	return l.program("kube-apiserver", args...)
 }
@@ -110,9 +115,12 @@ func (l layout) containerdProcess() Process {
 	return p
 }
 
-func (l layout) kubeletProcess() Process {
-	return l.program("kubelet", "--config="+l.at("conf/kubelet.yaml"), "--kubeconfig="+l.at("conf/kubelet.kubeconfig"),
-		"--hostname-override="+nodeName, "--node-ip="+controlPlaneIP, "--v=2")
+func (l layout) kubeletProcess(n node) Process {
+	p := l.program("kubelet", "--config="+l.at("conf/kubelet.yaml"), "--kubeconfig="+l.at("conf/kubelet.kubeconfig"),
+		"--hostname-override="+n.name(), "--node-ip="+n.ip(), "--v=2")
+	_, env := l.Options.http2(l.Version)
+	p.Env = append(p.Env, env...)
+	return p
 }
 
 func (l layout) proxyProcess() Process {
@@ -122,11 +130,18 @@ func (l layout) proxyProcess() Process {
 //go:embed manifests/node
 var manifests embed.FS
 
-// nodeFiles are the configuration files of a real node, by path in the state directory.
-func (l layout) nodeFiles() (map[string]string, error) {
-	fill := strings.NewReplacer("$DIR", l.Dir, "$NODE", nodeName, "$POD_CIDR", podCIDR,
-		"$SNAPSHOTTER", l.Snapshotter, "$SOCKET", containerdSock, "$IMAGE", workloadImage)
-	files := map[string]string{"conf/resolv.conf": ""}
+// nodeFiles are the configuration files of a real node, by path in its state directory.
+func (l layout) nodeFiles(n node) (map[string]string, error) {
+	serving := "# Without a certificate the kubelet signs one itself."
+	if l.Options.KubeletCerts != selfSigned {
+		serving = "tlsCertFile: " + l.at("pki/kubelet.crt") + "\ntlsPrivateKeyFile: " + l.at("pki/kubelet.key")
+	}
+	gates, _ := l.Options.http2(l.Version)
+	fill := strings.NewReplacer("$DIR", l.Dir, "$NODE", n.name(), "$OWN_POD_CIDR", n.podCIDR(), "$POD_CIDR", podCIDR,
+		"$SNAPSHOTTER", l.Snapshotter, "$SOCKET", containerdSock, "$IMAGE", workloadImage,
+		"$SERVING_CERTIFICATE", serving, "$FEATURE_GATES", gates)
+	// There is no DNS: pods are to see that at once. With an empty file containerd would give them the host's.
+	files := map[string]string{"conf/resolv.conf": "nameserver 127.0.0.1\n"}
 	for name, to := range map[string]string{
 		"containerd.toml": "conf/containerd.toml", "kubelet.yaml": "conf/kubelet.yaml",
 		"kube-proxy.yaml": "conf/kube-proxy.yaml", "cni.json": "conf/cni/10-node.conflist",
@@ -140,17 +155,10 @@ func (l layout) nodeFiles() (map[string]string, error) {
 	return files, nil
 }
 
-// credentials returns the files with keys, certificates and kubeconfigs, by path in the state directory.
+// credentials returns the files with the control plane's keys, certificates and kubeconfigs, by path in the state directory.
 // outside is the API server's URL for the host.
 func (l layout) credentials(p *pki, outside string) (map[string]string, error) {
 	files := map[string]string{}
-	if l.Mode == realKubelet {
-		serving, err := p.ca.server("system:node:"+nodeName, nodeName, controlPlaneIP)
-		if err != nil {
-			return nil, err
-		}
-		p.add("kubelet", serving)
-	}
 	for name, content := range p.files {
 		files["pki/"+name] = content
 	}
@@ -161,14 +169,26 @@ func (l layout) credentials(p *pki, outside string) (map[string]string, error) {
 		{"kubeconfig", outside, "admin", []string{"system:masters"}},
 		{"conf/kube-controller-manager.kubeconfig", l.url(), "system:kube-controller-manager", nil},
 		{"conf/kube-scheduler.kubeconfig", l.url(), "system:kube-scheduler", nil},
-		{"conf/kubelet.kubeconfig", l.url(), "system:node:" + nodeName, []string{"system:nodes"}},
-		{"conf/kube-proxy.kubeconfig", l.url(), "system:kube-proxy", nil},
 	} {
-		content, err := p.kubeconfigFor(k.server, k.user, k.groups...)
+		content, err := p.ca.kubeconfigFor(k.server, k.user, k.groups...)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", k.file, err)
 		}
 		files[k.file] = content
 	}
 	return files, nil
+}
+
+// nodeCredentials returns the files with the keys, certificates and kubeconfigs of a real node.
+func (l layout) nodeCredentials(ca *authority, n node) (map[string]string, error) {
+	serving, err0 := ca.server("system:node:"+n.name(), n.name(), n.ip())
+	kubelet, err1 := ca.kubeconfigFor(l.url(), "system:node:"+n.name(), "system:nodes")
+	proxy, err2 := ca.kubeconfigFor(l.url(), "system:kube-proxy")
+	files := map[string]string{
+		"pki/ca.crt": string(ca.cert), "conf/kubelet.kubeconfig": kubelet, "conf/kube-proxy.kubeconfig": proxy,
+	}
+	if l.Options.KubeletCerts != selfSigned {
+		files["pki/kubelet.crt"], files["pki/kubelet.key"] = string(serving.cert), string(serving.key)
+	}
+	return files, errors.Join(err0, err1, err2)
 }

@@ -29,6 +29,9 @@ func (c *cluster) demo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.Layout.Options.KubeletCerts == selfSigned {
+		return errors.New("the demonstration verifies the kubelets' certificates, and this cluster's are self-signed")
+	}
 	if err := c.show(ctx, r); err != nil {
 		if started {
 			return c.giveUp(ctx, err)
@@ -36,7 +39,7 @@ func (c *cluster) demo(ctx context.Context) error {
 		return err
 	}
 	sayf("\nAll of it took %.1f s.", time.Since(begun).Seconds())
-	c.sayHow()
+	c.sayHow("make demo-down")
 	return nil
 }
 
@@ -152,7 +155,7 @@ func (c *cluster) deployImage(ctx context.Context, r record) (string, error) {
 		return "", err
 	}
 	if digest != r.Deployed {
-		if err := step("image to the node", func(*progress) error { return c.importImage(ctx, r, archive) }); err != nil {
+		if err := step("image to the nodes", func(*progress) error { return importImages(ctx, r, r.up(""), []string{archive}) }); err != nil {
 			return "", err
 		}
 	}

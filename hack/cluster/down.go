@@ -30,22 +30,13 @@ func (c *cluster) down(ctx context.Context) error {
 // remove ends the cluster's processes, running or left over, and removes its cgroups and files. It cannot be
 // interrupted, takes a few seconds at most, and may be called again.
 func (c *cluster) remove() error {
-	if r, running := c.load(); running {
-		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-			if err := syscall.Kill(r.Supervisor, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("end the supervisor, process %d: %w", r.Supervisor, err)
-			}
-			for end := time.Now().Add(10 * time.Second); running && time.Now().Before(end); _, running = c.load() {
-				if err := sleep(context.Background(), 10*time.Millisecond); err != nil {
-					return err
-				}
-			}
-		}
-		if running {
-			return fmt.Errorf("the supervisor, process %d, does not end", r.Supervisor)
+	r, _ := c.load()
+	for _, n := range r.nodes() { // the others would follow the first, but their cgroups are to be empty below
+		if err := n.end(syscall.SIGTERM, syscall.SIGKILL); err != nil {
+			return err
 		}
 	}
-	// Its mounts went with its mount namespace, its network with its network namespace.
+	// Their mounts went with their mount namespaces, their networks with their network namespaces.
 	if err := removeCgroups(c.id()); err != nil {
 		return fmt.Errorf("remove the cgroups: %w", err)
 	}
@@ -73,12 +64,23 @@ func (c *cluster) logs(ctx context.Context, flags *flag.FlagSet, args []string) 
 	if err := c.parse(flags, args); err != nil {
 		return err
 	}
-	path := c.path("log", flags.Arg(0)+".log")
+	m, component := c.machine, flags.Arg(0)
+	if name, rest, ok := strings.Cut(component, "/"); ok {
+		if n, err := parseNode(name); err == nil {
+			m, component = c.on(n), rest
+		}
+	}
+	path := m.path("log", component+".log")
 	file, err := os.Open(path)
 	if err != nil {
 		found, _ := filepath.Glob(c.path("log", "*.log"))
+		others, _ := filepath.Glob(c.path("nodes", "*", "log", "*.log"))
 		for i := range found {
 			found[i] = strings.TrimSuffix(filepath.Base(found[i]), ".log")
+		}
+		for _, path := range others {
+			name := filepath.Base(filepath.Dir(filepath.Dir(path)))
+			found = append(found, name+"/"+strings.TrimSuffix(filepath.Base(path), ".log"))
 		}
 		return fmt.Errorf("no log %q; there is: %s", flags.Arg(0), strings.Join(found, " "))
 	}

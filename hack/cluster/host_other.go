@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -17,6 +18,10 @@ func noKubelet() error                      { return errNotLinux }
 func installPackages(context.Context) error { return errNotLinux }
 func inNamespaces(*exec.Cmd)                {}
 func removeCgroups(string) error            { return nil }
+func join(node, []node) error               { return errNotLinux }
+func leave(node, []node) error              { return errNotLinux }
+func openPidfd(int) (*os.File, error)       { return nil, errNotLinux }
+func waitPidfd(int)                         {}
 
 func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 

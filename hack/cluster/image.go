@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"time"
 )
 
 const (
@@ -51,12 +54,66 @@ func fileDigest(path string) (string, error) {
 	return fmt.Sprintf("sha256:%x", sha256.Sum256(b)), err
 }
 
-// importImage gives an image archive to the node's containerd.
-func (c *cluster) importImage(ctx context.Context, r record, archive string) error {
-	// The socket is in the node's mount namespace, which the kernel shows below its first process.
-	socket := fmt.Sprintf("/proc/%d/root%s", r.Supervisor, containerdSock)
-	cmd := exec.CommandContext(ctx, "/usr/bin/ctr", "--address", socket, "--namespace", "k8s.io",
-		"images", "import", "--snapshotter", r.Layout.Snapshotter, archive)
-	_, err := output(cmd)
-	return err
+// importImages gives image archives to the containerd of each of nodes.
+func importImages(ctx context.Context, r record, nodes []node, archives []string) error {
+	return each(nodes, func(n node) error {
+		// The socket is in the node's mount namespace, which the kernel shows below its first process.
+		socket := fmt.Sprintf("/proc/%d/root%s", n.Supervisor, containerdSock)
+		for _, archive := range archives {
+			cmd := exec.CommandContext(ctx, "/usr/bin/ctr", "--address", socket, "--namespace", "k8s.io",
+				"images", "import", "--snapshotter", r.Layout.Snapshotter, archive)
+			if _, err := output(cmd); err != nil {
+				return fmt.Errorf("image %s to %s: %w", filepath.Base(archive), n.name(), err)
+			}
+		}
+		return nil
+	})
+}
+
+// images are the archives of the images that every node has, also one that is added; the newest last, as a name
+// means the image that came last.
+func (c *cluster) images() ([]string, error) {
+	archives, err := filepath.Glob(c.path("images", "*.tar"))
+	if err != nil {
+		return nil, err
+	}
+	written := map[string]time.Time{}
+	for _, archive := range archives {
+		info, err := os.Stat(archive)
+		if err != nil {
+			return nil, err
+		}
+		written[archive] = info.ModTime()
+	}
+	slices.SortFunc(archives, func(a, b string) int { return written[a].Compare(written[b]) })
+	return archives, nil
+}
+
+// loadImages gives image archives, as of docker save, to all nodes, also to those that are added later. An archive that
+// is loaded again takes the place of what it was.
+func (c *cluster) loadImages(ctx context.Context, archives []string) error {
+	r, unlock, err := c.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, archive := range archives {
+		b, err := os.ReadFile(archive)
+		if err != nil {
+			return err
+		}
+		abs, err := filepath.Abs(archive)
+		if err != nil {
+			return err
+		}
+		kept := c.path("images", fmt.Sprintf("loaded-%.8x.tar", sha256.Sum256([]byte(abs))))
+		if err := writeFile(kept, b, 0o600); err != nil {
+			return err
+		}
+		err = step(filepath.Base(archive)+" to the nodes", func(*progress) error { return importImages(ctx, r, r.up(""), []string{kept}) })
+		if err != nil {
+			return errors.Join(err, os.Remove(kept))
+		}
+	}
+	return nil
 }

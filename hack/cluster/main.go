@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -21,6 +22,8 @@ const help = `usage: go run . COMMAND [flags]
   up       start the cluster (does nothing if it runs)
   demo     up, then the metrics-server of this repository with workloads of known usage
   down     end the cluster and remove what belongs to it
+  node     add, stop, start, freeze, thaw, kill or delete a node
+  load     give image archives to the nodes: go run . load dist/metrics-server-image.tar
   kubectl  run kubectl against the cluster: go run . kubectl top nodes
   logs     show the end of a component's log: go run . logs kubelet
   status   say whether the cluster runs
@@ -56,11 +59,23 @@ func run(ctx context.Context, command string, args []string) error {
 
 	switch command {
 	case "assets":
-		only := flags.Bool("control-plane-only", false, "only what simulated kubelets need: etcd, kube-apiserver, kube-controller-manager, kubectl")
+		controlPlaneOnly := flags.Bool("control-plane-only", false, "only what simulated kubelets need: etcd, kube-apiserver, kube-controller-manager, kubectl")
+		only := flags.String("only", "", "only these programs, separated by commas")
+		c.options.addVersionTo(flags)
 		if err := c.parse(flags, args); err != nil {
 			return err
 		}
-		dir, err := c.buildAssets(ctx, *only)
+		want := slices.Concat(controlPlane, nodePrograms)
+		if *controlPlaneOnly {
+			want = controlPlane
+		}
+		if *only != "" {
+			var err error
+			if want, err = assetsNamed(*only); err != nil {
+				return err
+			}
+		}
+		dir, err := c.buildAssets(ctx, want)
 		if err == nil {
 			fmt.Println(dir)
 		}
@@ -69,8 +84,15 @@ func run(ctx context.Context, command string, args []string) error {
 		flags.BoolVar(&c.simulated, "simulated", false, "simulate the kubelets, even where a real one could run")
 		flags.BoolVar(&c.real, "real", false, "fail where a real kubelet cannot run, instead of simulating")
 		flags.BoolVar(&c.keep, "keep", false, "leave a cluster that failed to start as it is, to look at it")
+		c.options.addTo(flags)
 		if err := c.parse(flags, args); err != nil {
 			return err
+		}
+		if names := c.options.needReal(); names != "" {
+			if c.simulated {
+				return fmt.Errorf("-simulated excludes %s", names)
+			}
+			c.real = true
 		}
 		if c.simulated && c.real {
 			return errors.New("-simulated and -real exclude each other")
@@ -84,6 +106,14 @@ func run(ctx context.Context, command string, args []string) error {
 			return err
 		}
 		return c.down(ctx)
+	case "node":
+		flags.BoolVar(&c.keep, "keep", false, "leave a node that failed to start as it is, to look at it")
+		return c.node(ctx, flags, args)
+	case "load":
+		if err := c.parse(flags, args); err != nil {
+			return err
+		}
+		return c.loadImages(ctx, flags.Args())
 	case "kubectl":
 		return c.kubectl(flags, args)
 	case "logs":

@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,7 +104,10 @@ func (n *namespaces) mountRun() error {
 func mountVar() error {
 	dir := filepath.Join(insideDir, "var")
 	err := mkdirs(dir, "lib/kubelet", "lib/cni", "log/pods", "log/containers", "tmp")
-	return errors.Join(err, os.Symlink("/run", filepath.Join(dir, "run")), mount(dir, "/var", "", unix.MS_BIND, ""))
+	if link := os.Symlink("/run", filepath.Join(dir, "run")); !errors.Is(link, os.ErrExist) { // a node that was killed has it
+		err = errors.Join(err, link)
+	}
+	return errors.Join(err, mount(dir, "/var", "", unix.MS_BIND, ""))
 }
 
 // fakeSysctls belong to the whole machine and the kubelet would set them: it sees files that say so already.
@@ -191,49 +192,6 @@ func snapshotterFor(dir string) string {
 		return "native"
 	}
 	return "overlayfs"
-}
-
-// setUpNetwork gives the node an address on a link that leads nowhere, and a default route, which
-// kubelet and CNI plugins look for.
-func (n *namespaces) setUpNetwork() error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		return err
-	}
-	// Not a dummy device: some kernels have none.
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "node0"
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "node0-peer"}); err != nil {
-		return fmt.Errorf("add a veth pair: %w", err)
-	}
-	for _, name := range []string{"node0-peer", "node0"} {
-		link, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		if name == "node0" {
-			address, err := netlink.ParseAddr(n.Address)
-			if err != nil {
-				return err
-			}
-			if err := netlink.AddrAdd(link, address); err != nil {
-				return err
-			}
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
-		if name == "node0" {
-			_, everywhere, _ := net.ParseCIDR("0.0.0.0/0")
-			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: everywhere}); err != nil {
-				return fmt.Errorf("add the default route: %w", err)
-			}
-		}
-	}
-	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
 }
 
 // hierarchy is one cgroup file system of the host.
@@ -333,14 +291,17 @@ func joinCgroups(hierarchies []hierarchy, name string) error {
 	return nil
 }
 
-// removeCgroups removes the cgroups called name, whose processes have ended.
+// removeCgroups removes the cgroups called name or name-..., whose processes have ended.
 func removeCgroups(name string) error {
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
 		return nil //nolint:nilerr // no cgroups, nothing to remove
 	}
 	for _, h := range hierarchies {
-		err = errors.Join(err, removeCgroup(filepath.Join(h.dir, name)))
+		others, _ := filepath.Glob(filepath.Join(h.dir, name+"-*"))
+		for _, dir := range append(others, filepath.Join(h.dir, name)) {
+			err = errors.Join(err, removeCgroup(dir))
+		}
 	}
 	return err
 }

@@ -1,9 +1,36 @@
 package main
 
 import (
+	"os/exec"
 	"slices"
 	"testing"
 )
+
+func TestPidfd(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := openPidfd(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ended := make(chan struct{})
+	go func() { waitPidfd(int(f.Fd())); close(ended) }()
+	select {
+	case <-ended:
+		t.Error("the process runs, but the wait for its end is over")
+	default:
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if err := cmd.Wait(); err == nil {
+		t.Error("a killed process ended well")
+	}
+}
 
 func TestParseHierarchies(t *testing.T) {
 	const (

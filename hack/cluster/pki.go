@@ -4,10 +4,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -37,6 +39,19 @@ func newAuthority(name string) (*authority, error) {
 	block, _ := pem.Decode(p.cert)
 	parsed, err := x509.ParseCertificate(block.Bytes)
 	return &authority{pair: p, x509: parsed, key: key}, err
+}
+
+// loadAuthority reads what newAuthority made.
+func loadAuthority(cert, key []byte) (*authority, error) {
+	loaded, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, err
+	}
+	private, ok := loaded.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("not a key of this program's making")
+	}
+	return &authority{pair: pair{cert, key}, x509: loaded.Leaf, key: private}, nil
 }
 
 // client makes a client certificate; its groups are what RBAC sees.
@@ -156,12 +171,12 @@ func (p *pki) add(name string, pair pair) {
 }
 
 // kubeconfigFor makes a kubeconfig with a new client certificate for user.
-func (p *pki) kubeconfigFor(server, user string, groups ...string) (string, error) {
-	client, err := p.ca.client(user, groups...)
+func (a *authority) kubeconfigFor(server, user string, groups ...string) (string, error) {
+	client, err := a.client(user, groups...)
 	if err != nil {
 		return "", err
 	}
-	return kubeconfig(server, p.ca.cert, fmt.Sprintf("{client-certificate-data: %s, client-key-data: %s}",
+	return kubeconfig(server, a.cert, fmt.Sprintf("{client-certificate-data: %s, client-key-data: %s}",
 		base64.StdEncoding.EncodeToString(client.cert), base64.StdEncoding.EncodeToString(client.key))), nil
 }
 

@@ -25,13 +25,14 @@ const (
 	socketName    = "supervisor.sock"
 	supervisorEnv = "CLUSTER_SUPERVISOR"
 	readyFD       = 3 // the supervisor writes its setupResult there
-	listenerFD    = 4 // listens on the host's loopback, for supervisorConfig.Forward
+	extraFD       = 4 // for supervisorConfig.Forward or Follow, which exclude each other
 )
 
 // supervisorConfig is handed over in the environment.
 type supervisorConfig struct {
 	Dir        string // the state directory, as the supervisor's children see it
-	Forward    string // where connections to listenerFD go; "" = nowhere
+	Forward    string // extraFD listens on the host's loopback: where its connections go; "" = there is none
+	Follow     bool   // extraFD is a pidfd: end when that process ends
 	Namespaces *namespaces
 }
 
@@ -52,6 +53,7 @@ type Process struct {
 type ProcessState struct {
 	Name   string
 	PID    int    // as the supervisor sees it
+	Frozen bool   // stopped by Freeze
 	Ended  bool   // it should not have
 	Result string // how it ended
 }
@@ -59,6 +61,9 @@ type ProcessState struct {
 func (s ProcessState) String() string {
 	if s.Ended {
 		return "ended: " + s.Result
+	}
+	if s.Frozen {
+		return fmt.Sprintf("frozen, pid %d", s.PID)
 	}
 	return fmt.Sprintf("runs, pid %d", s.PID)
 }
@@ -99,19 +104,30 @@ func supervise() error {
 	if err := server.RegisterName("Supervisor", &remote{s}); err != nil {
 		return fail(err)
 	}
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "unix", filepath.Join(config.Dir, socketName))
+	socket := filepath.Join(config.Dir, socketName)
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) { // of a node that was killed
+		return fail(err)
+	}
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "unix", socket)
 	if err != nil {
 		return fail(err)
 	}
 	go server.Accept(listener)
 	if config.Forward != "" {
-		file := os.NewFile(listenerFD, "listener")
+		file := os.NewFile(extraFD, "listener")
 		outside, err := net.FileListener(file)
 		if err != nil {
 			return fail(err)
 		}
 		file.Close()
 		go forward(outside, config.Forward)
+	}
+	if config.Follow {
+		syscall.CloseOnExec(extraFD)
+		go func() {
+			waitPidfd(extraFD)
+			os.Exit(1)
+		}()
 	}
 	if err := json.NewEncoder(ready).Encode(result); err != nil {
 		return err
@@ -235,6 +251,34 @@ func (r *remote) Stop(name string, _ *struct{}) error {
 	}
 }
 
+// Freeze stops a process without ending it, or lets it go on.
+func (r *remote) Freeze(args FreezeArgs, _ *struct{}) error {
+	sig := syscall.SIGCONT
+	if args.Freeze {
+		sig = syscall.SIGSTOP
+	}
+	running := make(chan bool)
+	r.s.do <- func() {
+		ok := r.s.signal(args.Name, sig)
+		for i := range r.s.states {
+			if r.s.states[i].Name == args.Name {
+				r.s.states[i].Frozen = args.Freeze
+			}
+		}
+		running <- ok
+	}
+	if !<-running {
+		return fmt.Errorf("%s does not run", args.Name)
+	}
+	return nil
+}
+
+// FreezeArgs are the arguments of Freeze.
+type FreezeArgs struct {
+	Name   string
+	Freeze bool
+}
+
 // Status lists the processes in the order of their start.
 func (r *remote) Status(_ struct{}, states *[]ProcessState) error { //nolint:unparam // net/rpc wants it
 	done := make(chan struct{})
@@ -267,6 +311,10 @@ func (s supervisor) call(method string, args, reply any) error {
 func (s supervisor) start(p Process) error { return s.call("Start", p, &struct{}{}) }
 
 func (s supervisor) stop(name string) error { return s.call("Stop", name, &struct{}{}) }
+
+func (s supervisor) freeze(name string, freeze bool) error {
+	return s.call("Freeze", FreezeArgs{name, freeze}, &struct{}{})
+}
 
 func (s supervisor) reach(network, address string) error {
 	return s.call("Reach", [2]string{network, address}, &struct{}{})
