@@ -158,6 +158,27 @@ func TestDialLeavesTimeForTheNextAddress(t *testing.T) {
 	})
 }
 
+// The address that refused says what is wrong, not the name that nobody resolves.
+func TestDialThatTimesOutAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dials{answer: func(ctx context.Context, addr string) (net.Conn, error) {
+			if addr[0] == 'a' {
+				return nil, refused(addr)
+			}
+			<-ctx.Done()
+			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "i/o timeout", Name: "b", IsTimeout: true}}
+		}}
+		c := newClient(t, Config{Rest: &rest.Config{Dial: d.dial}, AddressTypes: []string{"InternalIP", "Hostname"}},
+			Endpoint{Node: "n1", Addresses: []Address{{"InternalIP", "a"}, {"Hostname", "b"}}})
+		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
+		defer cancel()
+		e := failure(t, ctx, c, "connection refused")
+		if !strings.Contains(e.Error(), "timed out while connecting: ") || !strings.Contains(e.Error(), "lookup b: i/o timeout") {
+			t.Errorf("%v", e)
+		}
+	})
+}
+
 func TestCausesOfDialFailures(t *testing.T) {
 	dns := &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "n1", IsNotFound: true}}
 	op := func(err error) error { return &net.OpError{Op: "dial", Err: err} }

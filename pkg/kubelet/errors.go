@@ -48,8 +48,12 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 	if f.addr != "" {
 		e.URL = f.url(f.shared.scheme, f.addr).String()
 	}
-	if ctx.Err() != nil { // by whatever error it showed
-		e.Err = fmt.Errorf("timed out while %s: %w", f.doing, context.DeadlineExceeded)
+	if ctx.Err() != nil {
+		// By whatever error it showed, except that the addresses that failed before say more than the last one.
+		if dials, ok := errors.AsType[dialErrors](err); !ok || len(dials) == 1 {
+			err = context.DeadlineExceeded
+		}
+		e.Err = fmt.Errorf("timed out while %s: %w", f.doing, err)
 	}
 	e.cause, e.remedy = explain(e.Err)
 	if ctx.Err() != nil && f.doing == waitingForCPU {
