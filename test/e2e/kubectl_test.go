@@ -1,0 +1,260 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestKubectl asks with every kubectl of E2E_KUBECTL for what people ask.
+func TestKubectl(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createPod(t, ns, podOf("busy", workload("burner", "-cpu=60"), workload("idle")))
+	createPod(t, ns, podOf("large", workload("large", "-memory=80")))
+	waitServed(t, ns, "busy", "burner", "idle")
+	waitServed(t, ns, "large", "large")
+	eventually(t, "the burner's start has left the window", func() error {
+		m, err := podUsage(t, ns, "busy")
+		if err == nil && math.Abs(m.Containers[0].Usage.Cpu().AsApproximateFloat64()-0.060) > 0.003 {
+			err = fmt.Errorf("CPU is %s", m.Containers[0].Usage.Cpu())
+		}
+		return err
+	})
+	nodes, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range cluster.kubectls {
+		version, err := runKubectl(program, "version", "--client")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(strings.Fields(version)[2], func(t *testing.T) {
+			k := client{t, program}
+			k.topNodes(len(nodes.Items), nodes.Items[0].Name)
+			k.topPods(ns)
+			k.get(ns, len(nodes.Items))
+			k.describeAPI()
+			k.errors(ns)
+		})
+	}
+}
+
+// client is one kubectl.
+type client struct {
+	t       *testing.T
+	program string
+}
+
+// run returns what kubectl prints when it succeeds.
+func (k client) run(args ...string) string {
+	k.t.Helper()
+	out, err := runKubectl(k.program, args...)
+	if err != nil {
+		k.t.Error(err)
+	}
+	return out
+}
+
+// table returns the rows of what kubectl prints, the first being the heading with these columns.
+func (k client) table(columns string, args ...string) [][]string {
+	k.t.Helper()
+	out := k.run(args...)
+	var rows [][]string
+	for line := range strings.Lines(out) {
+		rows = append(rows, strings.Fields(line))
+	}
+	if len(rows) == 0 || strings.Join(rows[0], " ") != columns {
+		k.t.Errorf("kubectl %q does not print the columns %s:\n%s", args, columns, out)
+		return nil
+	}
+	return rows[1:]
+}
+
+// names wants these names, in this order, in the first column of the rows.
+func (k client) names(rows [][]string, want ...string) {
+	k.t.Helper()
+	var got []string
+	for _, r := range rows {
+		got = append(got, r[0])
+	}
+	if !slices.Equal(got, want) {
+		k.t.Errorf("rows of %q, want %q", got, want)
+	}
+}
+
+// about wants a cell to be a quantity near want.
+func (k client) about(cell, want string) {
+	k.t.Helper()
+	got, err := resource.ParseQuantity(cell)
+	w := resource.MustParse(want)
+	if err != nil || math.Abs(got.AsApproximateFloat64()/w.AsApproximateFloat64()-1) > 0.1 {
+		k.t.Errorf("%q, want about %s (%v)", cell, want, err)
+	}
+}
+
+func (k client) topNodes(n int, one string) {
+	const heading = "NAME CPU(cores) CPU(%) MEMORY(bytes) MEMORY(%)"
+	for _, args := range [][]string{
+		nil, {"--sort-by=cpu"}, {"--sort-by=memory"}, {"-l", "kubernetes.io/os=linux"}, {"--show-capacity"}, {"--use-protocol-buffers=false"},
+	} {
+		rows := k.table(heading, append([]string{"top", "nodes"}, args...)...)
+		if len(rows) != n {
+			k.t.Errorf("top nodes %q: %d rows, want %d", args, len(rows), n)
+			continue
+		}
+		if cpu, err := resource.ParseQuantity(rows[0][1]); err != nil || cpu.Sign() <= 0 || !strings.HasSuffix(rows[0][2], "%") {
+			k.t.Errorf("top nodes %q: %q", args, rows[0])
+		}
+	}
+	k.names(k.table(heading, "top", "node", one), one)
+	if out := k.run("top", "nodes", "--no-headers"); strings.Count(out, "\n") != n {
+		k.t.Errorf("top nodes --no-headers:\n%s", out)
+	}
+}
+
+func (k client) topPods(ns string) {
+	const heading = "NAME CPU(cores) MEMORY(bytes)"
+	rows := k.table(heading, "top", "pods", "-n", ns)
+	k.names(rows, "busy", "large")
+	if len(rows) == 2 {
+		k.about(rows[0][1], "60m")
+		k.about(rows[1][2], "80Mi")
+	}
+	k.names(k.table(heading, "top", "pods", "-n", ns, "--sort-by=cpu"), "busy", "large")
+	k.names(k.table(heading, "top", "pods", "-n", ns, "--sort-by=memory"), "large", "busy")
+	k.names(k.table(heading, "top", "pods", "-n", ns, "-l", "app=large"), "large")
+	k.names(k.table(heading, "top", "pods", "-n", ns, "-l", "app!=large"), "busy")
+	k.names(k.table(heading, "top", "pods", "-n", ns, "--field-selector=metadata.name=busy"), "busy")
+	k.names(k.table(heading, "top", "pod", "-n", ns, "busy"), "busy")
+
+	rows = k.table("POD NAME CPU(cores) MEMORY(bytes)", "top", "pods", "-n", ns, "--containers")
+	k.names(rows, "busy", "busy", "large")
+	if len(rows) == 3 {
+		if rows[0][1] != "burner" || rows[1][1] != "idle" {
+			k.t.Errorf("containers are %q", rows)
+		}
+		k.about(rows[0][2], "60m")
+	}
+
+	rows = k.table(heading, "top", "pods", "-n", ns, "--sum")
+	if len(rows) != 4 { // with a rule
+		k.t.Errorf("top pods --sum: %q", rows)
+	} else {
+		sum := func(column int) (n int64) {
+			for _, r := range rows[:2] {
+				q := resource.MustParse(r[column])
+				n += q.MilliValue()
+			}
+			return n
+		}
+		cpu, memory := resource.MustParse(rows[3][0]), resource.MustParse(rows[3][1])
+		if d := cpu.MilliValue() - sum(1); d < -2 || d > 2 {
+			k.t.Errorf("--sum of CPU: %q", rows)
+		}
+		if d := memory.MilliValue() - sum(2); d < -2<<20*1000 || d > 2<<20*1000 {
+			k.t.Errorf("--sum of memory: %q", rows)
+		}
+	}
+
+	all := k.table("NAMESPACE "+heading, "top", "pods", "-A")
+	for _, want := range []string{ns + " busy", ns + " large", serverNamespace + " " + serverName} {
+		if !slices.ContainsFunc(all, func(r []string) bool { return strings.HasPrefix(strings.Join(r, " "), want) }) {
+			k.t.Errorf("top pods -A has no %s: %q", want, all)
+		}
+	}
+	if rows := k.table("NAMESPACE POD NAME CPU(cores) MEMORY(bytes)", "top", "pods", "-A", "--containers", "-l", "app in (busy,large)"); len(rows) != 3 {
+		k.t.Errorf("top pods -A --containers -l: %q", rows)
+	}
+}
+
+func (k client) get(ns string, nodes int) {
+	if rows := k.table("NAME CPU MEMORY WINDOW", "get", "nodes.metrics.k8s.io"); len(rows) != nodes {
+		k.t.Errorf("get nodes.metrics.k8s.io: %q", rows)
+	}
+	for _, resource := range []string{"pods.metrics.k8s.io", "pods.v1.metrics.k8s.io", "pods.v1beta1.metrics.k8s.io"} {
+		k.names(k.table("NAME CPU MEMORY WINDOW", "get", resource, "-n", ns), "busy", "large")
+	}
+	rows := k.table("NAMESPACE NAME CPU MEMORY WINDOW", "get", "pods.metrics.k8s.io", "-A", "--field-selector=metadata.name=busy,metadata.namespace="+ns)
+	k.names(rows, ns)
+	if out := k.run("get", "pods.metrics.k8s.io", "-n", ns, "busy", "-o", "jsonpath={.kind} {.metadata.labels.app} {.containers[*].name}"); out != "PodMetrics busy burner idle" {
+		k.t.Errorf("get -o jsonpath: %s", out)
+	}
+}
+
+func (k client) describeAPI() {
+	rows := k.table("NAME SHORTNAMES APIVERSION NAMESPACED KIND", "api-resources", "--api-group=metrics.k8s.io")
+	var got []string
+	for _, r := range rows {
+		got = append(got, strings.Join(r, " "))
+	}
+	if want := []string{"nodes metrics.k8s.io/v1 false NodeMetrics", "pods metrics.k8s.io/v1 true PodMetrics"}; !slices.Equal(got, want) {
+		k.t.Errorf("api-resources: %q, want %q", got, want)
+	}
+	versions := k.run("api-versions")
+	for _, version := range []string{"v1", "v1beta1"} {
+		if !strings.Contains(versions, "metrics.k8s.io/"+version+"\n") {
+			k.t.Errorf("api-versions has no metrics.k8s.io/%s:\n%s", version, versions)
+		}
+		for what, want := range map[string]string{"pods": "PodMetrics", "nodes": "NodeMetrics", "pods.containers.usage": "usage"} {
+			// Without a description of the fields, explain says <empty>.
+			if out := k.run("explain", what, "--api-version=metrics.k8s.io/"+version); !strings.Contains(out, want) || strings.Contains(out, "<empty>") {
+				k.t.Errorf("explain %s of %s:\n%s", what, version, out)
+			}
+		}
+	}
+}
+
+func (k client) errors(ns string) {
+	for _, tc := range []struct{ args, want string }{
+		{"top pod -n " + ns + " nobody", `"nobody" not found`},
+		{"top node nobody", `"nobody" not found`},
+		{"top nodes -l e2e=none", "metrics not available yet"}, // that is what it says of an empty list of nodes
+		{"get pods.metrics.k8s.io -n " + ns + " nobody", `"nobody" not found`},
+		{"delete pods.metrics.k8s.io -n " + ns + " busy", "MethodNotAllowed"},
+	} {
+		if out, err := runKubectl(k.program, strings.Fields(tc.args)...); err == nil || !strings.Contains(out, tc.want) {
+			k.t.Errorf("kubectl %s: %v, want %q", tc.args, err, tc.want)
+		}
+	}
+	if out := k.run("top", "pods", "-n", ns, "-l", "app=none"); !strings.Contains(out, "No resources found") {
+		k.t.Errorf("top pods of no pod:\n%s", out)
+	}
+}
+
+// TestDiscovery wants both versions in the aggregated discovery, v1 first.
+func TestDiscovery(t *testing.T) {
+	t.Parallel()
+	var list apidiscoveryv2.APIGroupDiscoveryList
+	err := cluster.client.Discovery().RESTClient().Get().AbsPath("/apis").
+		SetHeader("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").Do(t.Context()).Into(&list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(list.Items, func(g apidiscoveryv2.APIGroupDiscovery) bool { return g.Name == "metrics.k8s.io" })
+	if i < 0 {
+		t.Fatal("no group metrics.k8s.io")
+	}
+	var got []string
+	for _, v := range list.Items[i].Versions {
+		for _, r := range v.Resources {
+			got = append(got, fmt.Sprint(v.Version, " ", v.Freshness, " ", r.Resource, " ", r.ResponseKind.Kind, " ", r.Scope, " ", r.Verbs))
+		}
+	}
+	want := []string{
+		"v1 Current nodes NodeMetrics Cluster [get list]", "v1 Current pods PodMetrics Namespaced [get list]",
+		"v1beta1 Current nodes NodeMetrics Cluster [get list]", "v1beta1 Current pods PodMetrics Namespaced [get list]",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("discovery says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

@@ -1,0 +1,106 @@
+// Command workload is every container of the end-to-end tests. It uses what CPU and memory its flags or a request
+// tell it to, ends when it is told to, and as an observer reads the cgroup files of its node's containers.
+//
+//	GET /work?ms=20     use 20 ms of CPU time, then answer
+//	GET /hold?mib=40    use 40 MiB in all from now on
+//	GET /ready?is=false fail /healthz from now on; true: pass it again
+//	GET /cgroup?id=ID&for=30s   the observer: samples of the cgroup of container ID, ten a second, as JSON
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	code, err := run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		code = 1
+	}
+	os.Exit(code) //nolint:forbidigo // this is main
+}
+
+// run does what the flags say until it is told to end, and returns the exit code.
+func run() (int, error) {
+	cpu := flag.Int("cpu", 0, "millicores to use, up to 1000")
+	period := flag.Duration("period", 0, "use -cpu for this long, then nothing for as long, and so on; 0 = always")
+	mib := flag.Int("memory", 0, "MiB to use in all, the program's own included")
+	listen := flag.String("listen", "", "address to serve requests on")
+	unready := flag.Bool("unready", false, "fail /healthz until told otherwise")
+	cgroups := flag.String("cgroups", "", "directory of the node's cgroups, to be an observer")
+	exitAfter := flag.Duration("exit-after", 0, "end after this long; 0 = when told to")
+	exitCode := flag.Int("exit-code", 0, "exit code of -exit-after")
+	flag.Parse()
+
+	if err := holdMemory(*mib); err != nil {
+		return 0, err
+	}
+	if *cpu > 0 {
+		go burn(float64(min(*cpu, 1000))/1000, *period)
+	}
+	failed := make(chan error, 1)
+	if *listen != "" {
+		go func() { failed <- serve(*listen, *cgroups, *unready) }()
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	var end <-chan time.Time
+	if *exitAfter > 0 {
+		end = time.After(*exitAfter)
+	}
+	select {
+	case err := <-failed:
+		return 0, err
+	case <-signals:
+		return 0, nil
+	case <-end:
+		return *exitCode, nil
+	}
+}
+
+func serve(address, cgroups string, isUnready bool) error {
+	var unready atomic.Bool
+	unready.Store(isUnready)
+	handle := func(path string, h func(http.ResponseWriter, *http.Request) error) {
+		http.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			if err := h(w, r); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		})
+	}
+	handle("/healthz", func(http.ResponseWriter, *http.Request) error {
+		if unready.Load() {
+			return errors.New("told to be unready")
+		}
+		return nil
+	})
+	handle("/ready", func(_ http.ResponseWriter, r *http.Request) error {
+		is, err := strconv.ParseBool(r.FormValue("is"))
+		unready.Store(!is)
+		return err
+	})
+	handle("/work", func(_ http.ResponseWriter, r *http.Request) error {
+		ms, err := strconv.Atoi(r.FormValue("ms"))
+		work(time.Duration(ms) * time.Millisecond)
+		return err
+	})
+	handle("/hold", func(_ http.ResponseWriter, r *http.Request) error {
+		mib, err := strconv.Atoi(r.FormValue("mib"))
+		return cmp.Or(err, holdMemory(mib))
+	})
+	handle("/cgroup", func(w http.ResponseWriter, r *http.Request) error {
+		return observe(w, r, cgroups)
+	})
+	s := &http.Server{Addr: address, ReadHeaderTimeout: 10 * time.Second}
+	return s.ListenAndServe()
+}
