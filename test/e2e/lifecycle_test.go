@@ -14,34 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestNeverPartial has pods start one after the other: their containers' samples are of different moments, so at times
-// only one of two has a usage. From the first time on that a pod is served, it is served as a whole.
-func TestNeverPartial(t *testing.T) {
-	t.Parallel()
-	const pods = 12
-	ns := namespace(t)
-	created, next := 0, time.Now()
-	eventually(t, "all pods are served", func() error {
-		if created < pods && time.Now().After(next) {
-			created, next = created+1, next.Add(2*time.Second)
-			createPod(t, ns, podOf(fmt.Sprintf("two-%d", created), workload("a"), workload("b")))
-		}
-		list, err := cluster.metrics.MetricsV1().PodMetricses(ns).List(t.Context(), metav1.ListOptions{})
-		if err != nil {
-			return err
-		}
-		for _, m := range list.Items {
-			if len(m.Containers) != 2 || m.Timestamp.IsZero() || m.Window.Duration <= 0 {
-				t.Errorf("a part of a pod is served: %+v", m)
-			}
-		}
-		if n := len(list.Items); n < pods {
-			return fmt.Errorf("%d of %d", n, pods)
-		}
-		return nil
-	})
-}
-
 // TestLifecycle follows pods whose containers come and go.
 func TestLifecycle(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@
 //	GET /work?ms=20     use 20 ms of CPU time, then answer
 //	GET /hold?mib=40    use 40 MiB in all from now on
 //	GET /ready?is=false fail /healthz from now on; true: pass it again
+//	GET /exit           end
 //	GET /cgroup?id=ID&for=30s   the observer: samples of the cgroup of container ID, ten a second, as JSON
 package main
 
@@ -48,9 +49,9 @@ func run() (int, error) {
 	if *cpu > 0 {
 		go burn(float64(min(*cpu, 1000))/1000, *period)
 	}
-	failed := make(chan error, 1)
+	failed, exit := make(chan error, 1), make(chan struct{}, 1)
 	if *listen != "" {
-		go func() { failed <- serve(*listen, *cgroups, *unready) }()
+		go func() { failed <- serve(*listen, *cgroups, *unready, exit) }()
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -63,12 +64,14 @@ func run() (int, error) {
 		return 0, err
 	case <-signals:
 		return 0, nil
+	case <-exit:
+		return 0, nil
 	case <-end:
 		return *exitCode, nil
 	}
 }
 
-func serve(address, cgroups string, isUnready bool) error {
+func serve(address, cgroups string, isUnready bool, exit chan<- struct{}) error {
 	var unready atomic.Bool
 	unready.Store(isUnready)
 	handle := func(path string, h func(http.ResponseWriter, *http.Request) error) {
@@ -88,6 +91,13 @@ func serve(address, cgroups string, isUnready bool) error {
 		is, err := strconv.ParseBool(r.FormValue("is"))
 		unready.Store(!is)
 		return err
+	})
+	handle("/exit", func(http.ResponseWriter, *http.Request) error {
+		select {
+		case exit <- struct{}{}:
+		default: // it was told already
+		}
+		return nil
 	})
 	handle("/work", func(_ http.ResponseWriter, r *http.Request) error {
 		ms, err := strconv.Atoi(r.FormValue("ms"))
