@@ -163,7 +163,7 @@ func autoscaleTolerance(t *testing.T) {
 	for _, ratio := range []float64{1.06, 0.94} {
 		setTarget(used / ratio)
 		always(t, fmt.Sprintf("nothing moves at %v of the target", ratio), 20*time.Second, func() error {
-			if v := seen(); v < used*0.98 || v > used*1.02 {
+			if v := seen(); v < used*0.965 || v > used*1.035 {
 				return fmt.Errorf("it sees %.0f, which was %.0f", v, used)
 			}
 			return replicasAre(t, ns, "steady", 2, 2)()
