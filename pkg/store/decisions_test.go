@@ -122,6 +122,37 @@ func TestDecisionFAnUnchangedTimestampIsStillSaid(t *testing.T) {
 	}
 }
 
+// A window across the jump would be 75 s long, with the CPU time of 15.
+func TestDecisionIAClockThatIsSetForward(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, started(ctr("a", 0, 0), -300))
+	f.say(15, started(ctr("a", 15, 3), -300))
+	f.want(15, served{T: 15, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+	f.say(30, started(ctr("a", 90, 6), -300))
+	f.want(30, served{T: 15, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+	f.say(45, started(ctr("a", 105, 9), -300))
+	f.want(45, served{T: 105, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+}
+
+// The start was told by the other clock.
+func TestDecisionIAStartFromBeforeTheJumpIsNoZero(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, started(ctr("a", 0, 0), 0))
+	f.say(4, started(ctr("a", 45, 1), 0))
+	f.wantNone(4, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+}
+
+// A scrape that failed, or a sample that was old when it came, is no jump.
+func TestDecisionIALongWindowIsNoJump(t *testing.T) {
+	f := newFixture(t)
+	f.say(20, ctr("a", 0, 0))
+	f.say(35, ctr("a", 0, 0))
+	f.say(65, ctr("a", 60, 12)) // 60 s later, received 30 s later
+	f.want(65, served{T: 60, Window: 60, Milli: 200, MiB: 10, Names: "a"})
+	f.say(120, ctr("a", 120, 24))
+	f.want(120, served{T: 120, Window: 60, Milli: 200, MiB: 10, Names: "a"})
+}
+
 func TestDecisionHANodeIsServedThoughAnAnswerLacksIt(t *testing.T) {
 	s := New(Config{})
 	if got, want := s.WhyNoNode("n", at(0)), "its kubelet has not answered yet"; got != want {

@@ -29,8 +29,8 @@ type refNode struct {
 }
 
 type refSeries struct {
-	fell     bool            // the epoch began because the counter went down
-	before   sample.Time     // the start time that it then contradicted
+	noZero   bool            // the epoch began because the counter went down, or with a jump of the clock
+	before   sample.Time     // the start time that this contradicted
 	epoch    []sample.Sample // oldest first
 	received time.Time
 	usage    *refUsage
@@ -119,7 +119,9 @@ func (r *reference) take(s *refSeries, b sample.Sample, received time.Time) bool
 		if start := s.start(); start > 0 && b.Start > start+1000 {
 			*s = refSeries{}
 		} else if b.CPU < newest.CPU {
-			*s = refSeries{fell: true, before: start}
+			*s = refSeries{noZero: true, before: start}
+		} else if b.Time.Sub(newest.Time) > received.Sub(s.received)+30*time.Second { // decision (i)
+			*s = refSeries{noZero: true, before: start, usage: s.usage}
 		}
 	}
 	s.received = received
@@ -151,7 +153,7 @@ func (r *reference) use(s *refSeries) {
 	if a == nil && len(older) > 0 && b.Time-older[0].Time >= 5000 {
 		a = &older[0]
 	}
-	if len(older) == 0 && b.Start > 0 && !s.fell {
+	if len(older) == 0 && b.Start > 0 && !s.noZero {
 		age := b.Time.Sub(b.Start)
 		if age >= 5*time.Second && age <= max(time.Minute, 2*r.window) {
 			a = &sample.Sample{Time: b.Start}

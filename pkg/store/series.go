@@ -18,6 +18,9 @@ const (
 	startSlack   = sample.Time(1_000)  // a start time that moves less is the same start told less exactly
 	freshStart   = sample.Time(60_000) // see limits.lifetime
 	youngSettled = sample.Time(60_000) // a younger container may lack a usage in a settled answer
+
+	// maxStale is how much older than the answer it comes in a sample may be: kubelets take one every 10 to 20 s.
+	maxStale = 30 * time.Second
 )
 
 // limits are the lengths of time that rules depend on.
@@ -75,7 +78,7 @@ type series struct {
 
 	n       uint8 // how many samples there are
 	hasSwap bool
-	fell    bool // the epoch began when the counter went down, which contradicts start as its zero
+	noZero  bool // start is not the counter's zero: the counter went down, or the clock is another one since
 	state   state
 }
 
@@ -93,7 +96,7 @@ func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 		return false
 	}
 	if s.n == 0 || b.Time > s.t[0] {
-		s.add(b, l)
+		s.add(b, now, l)
 	}
 	s.received = now
 	return true
@@ -103,7 +106,7 @@ func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 func (s *series) restart() { *s = series{state: s.state} }
 
 // add makes b the newest sample and works out its usage, or keeps the last one of the epoch.
-func (s *series) add(b *sample.Sample, l *limits) {
+func (s *series) add(b *sample.Sample, now time.Duration, l *limits) {
 	start := sample.Time(0)
 	if b.Given.Has(sample.Start) {
 		start = max(b.Start, 0)
@@ -112,7 +115,11 @@ func (s *series) add(b *sample.Sample, l *limits) {
 	case s.start > 0 && start-s.start > startSlack:
 		s.restart()
 	case b.CPU < s.cpu[0]:
-		*s = series{state: s.state, start: s.start, fell: true}
+		*s = series{state: s.state, start: s.start, noZero: true}
+	case s.n > 0 && b.Time.Sub(s.t[0]) > now-s.received+maxStale:
+		// More time cannot have passed: the kubelet's clock was set forward. A window across that would be too
+		// long and its usage too low. The last usage stays until there are two samples by the new clock.
+		s.n, s.noZero = 0, true
 	}
 	s.start = max(s.start, start)
 	s.push(b.Time, b.CPU, l)
@@ -146,7 +153,7 @@ func (s *series) older(l *limits) (t sample.Time, cpu uint64, ok bool) {
 	}
 	// The only sample: the counter was zero when the container started.
 	age := s.t[0] - s.start
-	return s.start, 0, s.start > 0 && !s.fell && age >= minWindow && age <= l.lifetime
+	return s.start, 0, s.start > 0 && !s.noZero && age >= minWindow && age <= l.lifetime
 }
 
 // usable reports whether there is a usage that may still be served at now.

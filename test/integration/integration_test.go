@@ -9,8 +9,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -285,6 +288,68 @@ func TestFailingKubelets(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestClocks sets the clock of one node a minute ahead while the server runs, and back by a little. Only
+// what is served of that node's moments may show it.
+func TestClocks(t *testing.T) {
+	f := newFleet(t, 2, 3)
+	var ahead atomic.Int64 // of the first node's clock
+	f.nodes[0].kubelet.Answer = func(dst []byte, now time.Time) []byte {
+		by := time.Duration(ahead.Load())
+		return shift(f.nodes[0].says.Append(nil, now), by, dst)
+	}
+	s := startServer(t, f)
+	s.ready(t)
+	tok := reader(t)
+	right := func(t *testing.T) {
+		t.Helper()
+		pods, nodes := s.list(t, tok, podsPath), s.list(t, tok, nodesPath)
+		if len(pods) != 6 || len(nodes) != 2 {
+			t.Fatalf("%d pods and %d nodes are served, want 6 and 2", len(pods), len(nodes))
+		}
+		for _, n := range f.nodes {
+			for _, c := range n.says.Containers() {
+				for _, u := range pods[c.Namespace+"/"+c.Pod].Containers {
+					q, err := resource.ParseQuantity(u.Usage["cpu"])
+					if got, want := q.ScaledValue(resource.Nano), int64(c.NanoCores); u.Name == c.Name && (err != nil || got < want-want/1000 || got > want+want/1000) {
+						t.Fatalf("%s/%s %s is served with cpu %s, but uses %dn (%v)", c.Namespace, c.Pod, c.Name, u.Usage["cpu"], want, err)
+					}
+				}
+			}
+		}
+	}
+	hold := func(what string, by, period time.Duration) {
+		ahead.Store(int64(by))
+		for end := time.Now().Add(period); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			right(t)
+		}
+		eventually(t, what, func() error {
+			right(t)
+			nodes := s.list(t, tok, nodesPath)
+			for i, by := range []time.Duration{by, 0} {
+				off := time.Until(nodes["/"+f.nodes[i].name].Timestamp.Time) - by
+				if off < -8*time.Second || off > time.Second {
+					return fmt.Errorf("the timestamp of node %d is %v off its clock", i, off)
+				}
+			}
+			return nil
+		})
+	}
+	hold("the node's own clock is served", 0, time.Second)
+	hold("the clock that is ahead is served", time.Minute, 5*time.Second)
+	// Samples older than those before are refused until the clock has come to where it was.
+	hold("the clock that was set back is served", time.Minute-3*time.Second, 5*time.Second)
+}
+
+var timestampAtEnd = regexp.MustCompile(`(?m) (\d{13})$`)
+
+// shift appends answer with all timestamps by a clock that is ahead.
+func shift(answer []byte, by time.Duration, dst []byte) []byte {
+	return append(dst, timestampAtEnd.ReplaceAllFunc(answer, func(ms []byte) []byte {
+		t, _ := strconv.ParseInt(string(ms[1:]), 10, 64) // digits only
+		return fmt.Appendf(nil, " %d", t+by.Milliseconds())
+	})...)
 }
 
 func linesWith(text, word string) []string {
