@@ -29,9 +29,6 @@ func (c *cluster) demo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.Layout.Options.KubeletCerts == selfSigned {
-		return errors.New("the demonstration verifies the kubelets' certificates, and this cluster's are self-signed")
-	}
 	if err := c.show(ctx, r); err != nil {
 		if started {
 			return c.giveUp(ctx, err)
@@ -167,7 +164,11 @@ func (c *cluster) deployImage(ctx context.Context, r record) (string, error) {
 		if _, err := c.runKubectl(ctx, "apply", "-f", workloads); err != nil {
 			return err
 		}
-		return c.applyOverlay(ctx, "real.yaml", map[string]string{"$DIGEST": digest, "$IMAGE": serverImage})
+		base := "base"
+		if r.Layout.Options.KubeletCerts == selfSigned {
+			base = "overlays/insecure-kubelet-tls"
+		}
+		return c.applyOverlay(ctx, "real.yaml", base, map[string]string{"$DIGEST": digest, "$IMAGE": serverImage})
 	})
 	return digest, err
 }
@@ -205,7 +206,7 @@ func (c *cluster) deployProcess(ctx context.Context, r record) (string, error) {
 		if _, err := c.writeManifest("service.yaml", nil); err != nil {
 			return err
 		}
-		if err := c.applyOverlay(ctx, "simulated.yaml", map[string]string{"$PORT": port}); err != nil {
+		if err := c.applyOverlay(ctx, "simulated.yaml", "base", map[string]string{"$PORT": port}); err != nil {
 			return err
 		}
 		if digest == r.Deployed {
@@ -259,8 +260,8 @@ func (c *cluster) writeManifest(name string, fill map[string]string) (path strin
 	return path, writeFiles(c.dir, map[string]string{"deploy/" + name: content})
 }
 
-// applyOverlay applies deploy/kustomize/base through one of the demo's overlays.
-func (c *cluster) applyOverlay(ctx context.Context, name string, fill map[string]string) error {
+// applyOverlay applies base, a directory of deploy/kustomize, through one of the demo's overlays.
+func (c *cluster) applyOverlay(ctx context.Context, name, base string, fill map[string]string) error {
 	// Kustomize takes no absolute paths, and resolves symbolic links before it looks.
 	dir, err := filepath.EvalSymlinks(c.dir)
 	if err != nil {
@@ -270,7 +271,7 @@ func (c *cluster) applyOverlay(ctx context.Context, name string, fill map[string
 	if err != nil {
 		return err
 	}
-	if fill["$BASE"], err = filepath.Rel(filepath.Join(dir, "deploy"), filepath.Join(root, "deploy", "kustomize", "base")); err != nil {
+	if fill["$BASE"], err = filepath.Rel(filepath.Join(dir, "deploy"), filepath.Join(root, "deploy", "kustomize", base)); err != nil {
 		return err
 	}
 	path, err := c.writeManifest(name, fill)

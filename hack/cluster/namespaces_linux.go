@@ -103,7 +103,7 @@ func (n *namespaces) mountRun() error {
 // mountVar keeps what the kubelet, CNI and others write to /var in the state directory.
 func mountVar() error {
 	dir := filepath.Join(insideDir, "var")
-	err := mkdirs(dir, "lib/kubelet", "lib/cni", "log/pods", "log/containers", "tmp")
+	err := mkdirs(dir, "lib/kubelet/static-pods", "lib/cni", "log/pods", "log/containers", "tmp")
 	if link := os.Symlink("/run", filepath.Join(dir, "run")); !errors.Is(link, os.ErrExist) { // a node that was killed has it
 		err = errors.Join(err, link)
 	}

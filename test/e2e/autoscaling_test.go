@@ -32,6 +32,8 @@ func TestAutoscaling(t *testing.T) {
 	t.Run("largest", autoscaleLargest)
 	t.Run("tolerance", autoscaleTolerance)
 	t.Run("unready", autoscaleUnready)
+	t.Run("missing", autoscaleMissing)
+	t.Run("deleted", autoscaleDeleted)
 }
 
 // The classic: php-apache with 200m requested and 50 % as the target, by autoscaling/v1.
@@ -209,6 +211,74 @@ func autoscaleUnready(t *testing.T) {
 			err = fmt.Errorf("%d replicas are wanted", *d.Spec.Replicas)
 		}
 		return err
+	})
+}
+
+// A pod without metrics damps: upwards it is taken to use nothing, downwards to be right at the target.
+func autoscaleMissing(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createDeployment(t, ns, "steady", workload("steady", "-memory=50"))
+	scale(t, ns, "steady", 2)
+	waitReplicas(t, ns, "steady", 2, 2)
+	// It has the labels, and says that it runs. No kubelet knows of it.
+	missing := podOf("steady", workload("steady"))
+	missing.Spec.SchedulerName = "nobody"
+	createPod(t, ns, missing)
+	missing = getPod(t, ns, missing.Name)
+	missing.Status.Phase = corev1.PodRunning
+	if _, err := cluster.client.CoreV1().Pods(ns).UpdateStatus(t.Context(), missing, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	createHPA(t, ns, "steady", 4, average(corev1.ResourceMemory, "40Mi"))
+	target := func(mib int) {
+		patchHPA(t, ns, "steady", fmt.Sprintf(`{"spec":{"metrics":[{"type":"Resource","resource":{"name":"memory","target":{"type":"AverageValue","averageValue":"%dMi"}}}]}}`, mib))
+	}
+	eventually(t, "the autoscaler sees the two that are served", func() error {
+		if v := seesAverage(getHPA(t, ns, "steady"), corev1.ResourceMemory) / (1 << 20); v < 45 || v > 55 {
+			return fmt.Errorf("it sees %.1f MiB", v)
+		}
+		return nil
+	})
+	always(t, "50 MiB of 40, but one pod is unknown", 20*time.Second, replicasAre(t, ns, "steady", 2, 2))
+	target(100)
+	always(t, "50 MiB of 100, but one pod is unknown", 35*time.Second, replicasAre(t, ns, "steady", 2, 2)) // longer than the scale-down window
+	if err := cluster.client.CoreV1().Pods(ns).Delete(t.Context(), missing.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitReplicas(t, ns, "steady", 1, 1)
+	target(40)
+	waitReplicas(t, ns, "steady", 2, 2)
+}
+
+// A pod that was deleted and still runs is served, but does not count.
+func autoscaleDeleted(t *testing.T) {
+	t.Parallel()
+	const linger = 50 * time.Second
+	ns := namespace(t)
+	createDeployment(t, ns, "steady", workload("steady", "-memory=30"))
+	waitReplicas(t, ns, "steady", 1, 1)
+	leaving := podOf("leaving", workload("c", "-memory=200", "-linger="+linger.String()))
+	leaving.Labels["app"] = "steady"
+	leaving.Spec.TerminationGracePeriodSeconds = new(int64(2 * linger.Seconds()))
+	createPod(t, ns, leaving)
+	waitServed(t, ns, leaving.Name, "c")
+	begun := time.Now()
+	if err := cluster.client.CoreV1().Pods(ns).Delete(t.Context(), leaving.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	createHPA(t, ns, "steady", 3, average(corev1.ResourceMemory, "40Mi"))
+	eventually(t, "the autoscaler sees the pod that stays", func() error {
+		if v := seesAverage(getHPA(t, ns, "steady"), corev1.ResourceMemory) / (1 << 20); v < 25 || v > 40 {
+			return fmt.Errorf("it sees %.1f MiB", v)
+		}
+		return nil
+	})
+	always(t, "the pod that goes does not count", linger-time.Since(begun)-5*time.Second, func() error {
+		if err := servedWith(t, ns, leaving.Name, "c"); err != nil {
+			return fmt.Errorf("the pod that goes still runs, but: %w", err)
+		}
+		return replicasAre(t, ns, "steady", 1, 1)()
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -109,6 +111,43 @@ func observers(t *testing.T, namespace string) map[string]string {
 	return byNode
 }
 
+// staticPod has a node's kubelet run a pod from a file, and returns the pod as the API server comes to know it. The file
+// is there as long as another pod is.
+func staticPod(t *testing.T, namespace, node string, c corev1.Container) *corev1.Pod {
+	t.Helper()
+	b, err := cluster.client.CoreV1().RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("configz").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		KubeletConfig struct{ StaticPodPath string }
+	}
+	if err := json.Unmarshal(b, &config); err != nil || config.KubeletConfig.StaticPodPath == "" {
+		t.Fatalf("the kubelet of %s says no staticPodPath: %v\n%s", node, err, b)
+	}
+	pod := podOf("static", c)
+	pod.APIVersion, pod.Kind, pod.Namespace = "v1", "Pod", namespace
+	if b, err = json.Marshal(pod); err != nil {
+		t.Fatal(err)
+	}
+	const dir = "/static-pods"
+	writer := podOf("writer", workload("c", "-file="+dir+"/"+namespace+".json", "-content="+string(b)))
+	writer.Spec.NodeName = node
+	writer.Spec.TerminationGracePeriodSeconds = nil // it has something to remove
+	writer.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	writer.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "static", MountPath: dir}}
+	writer.Spec.Volumes = []corev1.Volume{{Name: "static", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
+		Path: config.KubeletConfig.StaticPodPath, Type: new(corev1.HostPathDirectory),
+	}}}}
+	createPod(t, namespace, writer)
+	mirror := podOf(pod.Name+"-"+node, c)
+	eventually(t, "the API server knows the static pod", func() error {
+		_, err := cluster.client.CoreV1().Pods(namespace).Get(t.Context(), mirror.Name, metav1.GetOptions{})
+		return err
+	})
+	return mirror
+}
+
 func httpProbe() *corev1.Probe {
 	p := &corev1.Probe{PeriodSeconds: 1}
 	p.HTTPGet = &corev1.HTTPGetAction{Path: "/healthz"}
@@ -139,6 +178,7 @@ func TestTruth(t *testing.T) {
 	pods := []*corev1.Pod{
 		podOf("ten", workload("c", "-cpu=10", "-memory=30")),
 		podOf("two-hundred", workload("c", "-cpu=200")),
+		podOf("fifteen-hundred", workload("c", "-cpu=1500")),
 		podOf("bursty", workload("c", "-cpu=150", "-period=7s")),
 		podOf("idle", workload("c")),
 		podOf("stepping", workload("c", "-listen=:8080", "-memory=20")),
@@ -148,6 +188,7 @@ func TestTruth(t *testing.T) {
 		createPod(t, ns, p)
 	}
 	byNode := observers(t, ns)
+	pods = append(pods, staticPod(t, ns, slices.Sorted(maps.Keys(byNode))[0], workload("c", "-cpu=15", "-memory=25")))
 	const period = 100 * time.Second
 	samples := map[string]cgroupSamples{}
 	var mu sync.Mutex
@@ -202,7 +243,7 @@ func TestTruth(t *testing.T) {
 				t.Errorf("%s: a window of %v at a resolution of 15 s", p.Name, m.Window.Duration)
 			}
 			usage := m.Containers[0].Usage
-			t.Logf("%-12s at %s window %-8v cpu %-12s memory %s", p.Name, m.Timestamp.Format("05"), m.Window.Duration, usage.Cpu(), usage.Memory())
+			t.Logf("%-15s at %s window %-8v cpu %-12s memory %s", p.Name, m.Timestamp.Format("05"), m.Window.Duration, usage.Cpu(), usage.Memory())
 			if err := samples[p.Name].judge(&m, usage); err != nil {
 				t.Errorf("%s at %v, window %v: %v", p.Name, m.Timestamp, m.Window.Duration, err)
 			}

@@ -33,21 +33,30 @@ func main() {
 
 // run does what the flags say until it is told to end, and returns the exit code.
 func run() (int, error) {
-	cpu := flag.Int("cpu", 0, "millicores to use, up to 1000")
+	cpu := flag.Int("cpu", 0, "millicores to use")
 	period := flag.Duration("period", 0, "use -cpu for this long, then nothing for as long, and so on; 0 = always")
 	mib := flag.Int("memory", 0, "MiB to use in all, the program's own included")
 	listen := flag.String("listen", "", "address to serve requests on")
 	unready := flag.Bool("unready", false, "fail /healthz until told otherwise")
 	cgroups := flag.String("cgroups", "", "directory of the node's cgroups, to be an observer")
 	exitAfter := flag.Duration("exit-after", 0, "end after this long; 0 = when told to")
+	linger := flag.Duration("linger", 0, "go on for this long after SIGTERM")
+	file := flag.String("file", "", "a file to be there, with -content, as long as this runs")
+	content := flag.String("content", "", "what is in -file")
 	exitCode := flag.Int("exit-code", 0, "exit code of -exit-after")
 	flag.Parse()
 
 	if err := holdMemory(*mib); err != nil {
 		return 0, err
 	}
+	if *file != "" {
+		defer os.Remove(*file)
+		if err := os.WriteFile(*file, []byte(*content), 0o600); err != nil {
+			return 0, err
+		}
+	}
 	if *cpu > 0 {
-		go burn(float64(min(*cpu, 1000))/1000, *period)
+		go burn(*cpu, *period)
 	}
 	failed, exit := make(chan error, 1), make(chan struct{}, 1)
 	if *listen != "" {
@@ -63,6 +72,7 @@ func run() (int, error) {
 	case err := <-failed:
 		return 0, err
 	case <-signals:
+		time.Sleep(*linger)
 		return 0, nil
 	case <-exit:
 		return 0, nil

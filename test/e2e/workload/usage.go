@@ -53,9 +53,10 @@ func resident() (int, error) {
 	return pages * os.Getpagesize(), err
 }
 
-// burn uses share of one core: every 50 ms it makes up what the process, all of it and since it started, has used
-// too little.
-func burn(share float64, period time.Duration) {
+// burn uses millicores: every 50 ms it makes up what the process, all of it and since it started, has used too
+// little, with as many threads as it takes.
+func burn(millicores int, period time.Duration) {
+	share, threads := float64(millicores)/1000, (millicores+999)/1000
 	start, due, last := time.Now(), time.Duration(0), time.Now()
 	for now := range time.Tick(50 * time.Millisecond) {
 		// A machine that was busy for longer is not made busier still to catch up.
@@ -64,9 +65,15 @@ func burn(share float64, period time.Duration) {
 		if period == 0 || now.Sub(start)/period%2 == 0 {
 			due += time.Duration(share * float64(step))
 		}
-		for processCPU() < due {
-			spin()
+		var spinning sync.WaitGroup
+		for range threads {
+			spinning.Go(func() {
+				for processCPU() < due {
+					spin()
+				}
+			})
 		}
+		spinning.Wait()
 	}
 }
 
