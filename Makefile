@@ -79,8 +79,16 @@ test-integration: race-support ## Run the tests against a real kube-apiserver an
 	KUBE_ASSETS_DIR=$$dir go test $(RACE) $(TESTFLAGS) -tags integration ./test/integration/...
 
 .PHONY: e2e
-e2e: ## Run the end-to-end tests on a real cluster of their own; test/e2e/README.md says more.
+e2e: e2e-main e2e-other ## Run the end-to-end tests on real clusters of their own; test/e2e/README.md says more.
+
+.PHONY: e2e-main
+e2e-main: ## All of them on two nodes: kubelets whose certificates are verified, aggregation to endpoints.
 	test/e2e/run.sh $(TESTFLAGS)
+
+.PHONY: e2e-other
+e2e-other: ## Some on a cluster of the other choices: self-signed kubelets, HTTP/2, aggregation to the service.
+	E2E_CLUSTERFLAGS='-kubelet-certs self-signed -kubelet-http2 -aggregator-routing=false' \
+	  test/e2e/run.sh -run '^(TestKubectl|TestDiscovery|TestAccess|TestAggregation|TestTruth|TestLifecycle)$$' $(TESTFLAGS)
 
 .PHONY: race-support
 race-support:

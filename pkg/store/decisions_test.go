@@ -134,6 +134,20 @@ func TestDecisionIAClockThatIsSetForward(t *testing.T) {
 	f.want(45, served{T: 105, Window: 15, Milli: 200, MiB: 10, Names: "a"})
 }
 
+// A window across the jump would be 5 s long, with the CPU time of 30.
+func TestDecisionIAClockThatIsSetBack(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, started(ctr("a", 0, 0), -300))
+	f.say(15, started(ctr("a", 15, 3), -300))
+	if r := f.say(30, started(ctr("a", 10, 6), -300)); r.Old != 1 {
+		t.Errorf("%d samples refused, want 1", r.Old)
+	}
+	f.say(45, started(ctr("a", 25, 9), -300))
+	f.want(45, served{T: 15, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+	f.say(60, started(ctr("a", 40, 12), -300))
+	f.want(60, served{T: 40, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+}
+
 // The start was told by the other clock.
 func TestDecisionIAStartFromBeforeTheJumpIsNoZero(t *testing.T) {
 	f := newFixture(t)

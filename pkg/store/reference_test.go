@@ -30,6 +30,7 @@ type refNode struct {
 
 type refSeries struct {
 	noZero   bool            // the epoch began because the counter went down, or with a jump of the clock
+	turned   bool            // a sample was older than the newest one
 	before   sample.Time     // the start time that this contradicted
 	epoch    []sample.Sample // oldest first
 	received time.Time
@@ -110,6 +111,7 @@ func (r *reference) take(s *refSeries, b sample.Sample, received time.Time) bool
 	if n := len(s.epoch); n > 0 {
 		newest := s.epoch[n-1]
 		if b.Time < newest.Time {
+			s.turned = true
 			return false
 		}
 		if b.Time == newest.Time { // decision (f)
@@ -120,7 +122,7 @@ func (r *reference) take(s *refSeries, b sample.Sample, received time.Time) bool
 			*s = refSeries{}
 		} else if b.CPU < newest.CPU {
 			*s = refSeries{noZero: true, before: start}
-		} else if b.Time.Sub(newest.Time) > received.Sub(s.received)+30*time.Second { // decision (i)
+		} else if s.turned || b.Time.Sub(newest.Time) > received.Sub(s.received)+30*time.Second { // decision (i)
 			*s = refSeries{noZero: true, before: start, usage: s.usage}
 		}
 	}

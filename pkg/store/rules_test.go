@@ -106,7 +106,9 @@ func TestRule2OlderTimestampIsRefused(t *testing.T) {
 	if r := f.Record("n", b, at(31)); r.Old != 1 {
 		t.Errorf("node: %d refused, want 1", r.Old)
 	}
-	f.want(31, served{T: 20, Window: 10, Milli: 100, MiB: 10, Names: "a"})
+	f.want(31, served{T: 10, Window: 10, Milli: 100, MiB: 10, Names: "a"}) // decision (i)
+	f.say(45, ctr("a", 35, 3.5))
+	f.want(45, served{T: 35, Window: 15, Milli: 100, MiB: 10, Names: "a"})
 }
 
 func TestRule2ZeroTimestampIsRefused(t *testing.T) {

@@ -79,6 +79,7 @@ type series struct {
 	n       uint8 // how many samples there are
 	hasSwap bool
 	noZero  bool // start is not the counter's zero: the counter went down, or the clock is another one since
+	turned  bool // a sample was refused as older than the newest one, so the clock was set back
 	state   state
 }
 
@@ -92,7 +93,11 @@ func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 	if s.n > 0 && now-s.received > l.expiry {
 		s.restart() // also how a kubelet whose clock was set back recovers
 	}
-	if b.Time <= 0 || s.n > 0 && b.Time < s.t[0] {
+	if b.Time <= 0 {
+		return false
+	}
+	if s.n > 0 && b.Time < s.t[0] {
+		s.turned = true
 		return false
 	}
 	if s.n == 0 || b.Time > s.t[0] {
@@ -116,10 +121,10 @@ func (s *series) add(b *sample.Sample, now time.Duration, l *limits) {
 		s.restart()
 	case b.CPU < s.cpu[0]:
 		*s = series{state: s.state, start: s.start, noZero: true}
-	case s.n > 0 && b.Time.Sub(s.t[0]) > now-s.received+maxStale:
-		// More time cannot have passed: the kubelet's clock was set forward. A window across that would be too
-		// long and its usage too low. The last usage stays until there are two samples by the new clock.
-		s.n, s.noZero = 0, true
+	case s.turned, s.n > 0 && b.Time.Sub(s.t[0]) > now-s.received+maxStale:
+		// The kubelet's clock was set back, or forward, as more time cannot have passed. A window across that would
+		// be too short or too long. The last usage stays until there are two samples by the new clock.
+		s.n, s.noZero, s.turned = 0, true, false
 	}
 	s.start = max(s.start, start)
 	s.push(b.Time, b.CPU, l)
