@@ -134,6 +134,7 @@ func staticPod(t *testing.T, namespace, node string, c corev1.Container) *corev1
 	writer := podOf("writer", workload("c", "-file="+dir+"/"+namespace+".json", "-content="+string(b)))
 	writer.Spec.NodeName = node
 	writer.Spec.TerminationGracePeriodSeconds = nil // it has something to remove
+	writer.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))}
 	writer.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	writer.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "static", MountPath: dir}}
 	writer.Spec.Volumes = []corev1.Volume{{Name: "static", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
