@@ -34,8 +34,8 @@ BIN := bin/metrics-server
 DIST := dist
 # Each hack/ tool is a module of its own, so that the product's go.mod stays small.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
-# hack/tools has no code of its own, and go vet takes that for an error.
-CODE_MODULES := $(filter-out hack/tools,$(MODULES))
+# These have no code of their own, and go vet takes that for an error.
+CODE_MODULES := $(filter-out hack/tools hack/vpa,$(MODULES))
 # Tools are pinned in hack/tools/go.mod and kept in Go's build cache. The path is absolute because
 # the linter is also run inside the other modules.
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod

@@ -1,3 +1,5 @@
+// Pins the VerticalPodAutoscaler that test/e2e runs: its recommender is built from this module, and the test takes
+// the manifests that lie beside it. It has no code of its own.
 module metrics-server/hack/vpa
 
 go 1.26.0

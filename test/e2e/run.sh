@@ -46,7 +46,11 @@ fi
 
 CGO_ENABLED=0 go build -trimpath -o "$tmp/workload" ./test/e2e/workload
 (cd hack/image && go run . -o "$tmp/workload.tar" -tag "$image" -binary "$tmp/workload")
-cluster load -state "$state" "$tmp/workload.tar"
+# The VerticalPodAutoscaler's recommender. Its manifests are in its module.
+(cd hack/vpa && CGO_ENABLED=0 go build -trimpath -o "$tmp/recommender" k8s.io/autoscaler/vertical-pod-autoscaler/pkg/recommender)
+vpa=$(cd hack/vpa && go list -m -f '{{.Dir}}' k8s.io/autoscaler/vertical-pod-autoscaler)
+(cd hack/image && go run . -o "$tmp/vpa.tar" -tag localhost/metrics-server-e2e-vpa:dev -binary "$tmp/recommender")
+cluster load -state "$state" "$tmp/workload.tar" "$tmp/vpa.tar"
 
 # How the tests stop and start nodes: ACTION NAME.
 cat >"$tmp/node" <<END
@@ -58,5 +62,5 @@ chmod +x "$tmp/node"
 export KUBECONFIG=$state/kubeconfig
 # The demonstration's own workloads have had their day.
 "$kubectl" delete namespace demo --ignore-not-found
-E2E_IMAGE=$image E2E_KUBECTL=$kubectls E2E_NODE=$tmp/node \
+E2E_IMAGE=$image E2E_KUBECTL=$kubectls E2E_NODE=$tmp/node E2E_VPA=$vpa \
   go test -count=1 -tags e2e -parallel 32 -timeout 30m "$@" ./test/e2e
