@@ -90,6 +90,10 @@ e2e-other: ## Some on a cluster of the other choices: self-signed kubelets, HTTP
 	E2E_CLUSTERFLAGS='-kubelet-certs self-signed -kubelet-http2 -aggregator-routing=false' \
 	  test/e2e/run.sh -run '^(TestKubectl|TestDiscovery|TestAccess|TestAggregation|TestTruth|TestLifecycle)$$' $(TESTFLAGS)
 
+.PHONY: e2e-kind
+e2e-kind: ## Run the end-to-end tests on a cluster of kind's, which needs Docker; docs/kind.md says more.
+	hack/kind/e2e.sh $(TESTFLAGS)
+
 .PHONY: race-support
 race-support:
 	@[[ -z '$(RACE)' ]] || { \
@@ -116,7 +120,7 @@ clean: ## Remove what the other targets made in this tree (caches are left).
 ##@ Checks
 
 .PHONY: verify
-verify: verify-format verify-tidy verify-generated verify-vet lint verify-repository verify-manifests ## Run every check that is not a test of behaviour.
+verify: verify-format verify-tidy verify-generated verify-vet lint verify-scripts verify-repository verify-manifests ## Run every check that is not a test of behaviour.
 
 .PHONY: lint
 lint: ## Run golangci-lint in every module.
@@ -130,6 +134,12 @@ lint: ## Run golangci-lint in every module.
 .PHONY: verify-format
 verify-format: ## Check that the code is formatted.
 	@$(TOOL) golangci-lint fmt --diff || { echo 'Not formatted: run `make fmt`.' >&2; exit 1; }
+
+.PHONY: verify-scripts
+verify-scripts: ## Check the shell scripts and the GitHub workflows.
+	@command -v shellcheck >/dev/null || { echo 'shellcheck is missing: install it (Debian: apt-get install shellcheck)' >&2; exit 1; }
+	shellcheck .ci/run $$(git ls-files '*.sh')
+	go tool -modfile=$(CURDIR)/hack/kind/go.mod actionlint
 
 .PHONY: verify-vet
 verify-vet: ## Run go vet in every module, and on the tests that have a build tag.
