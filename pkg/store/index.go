@@ -1,7 +1,6 @@
 package store
 
 import (
-	"hash/maphash"
 	"slices"
 	"sync"
 	"time"
@@ -12,7 +11,6 @@ const numShards = 64
 // index says which nodes claim a pod, that is, list it in their last answer. A scrape touches it
 // only when a pod appears or leaves. Its locks are leaves: no other lock is taken under them.
 type index struct {
-	seed   maphash.Seed
 	expiry time.Duration
 	shards [numShards]shard
 }
@@ -33,7 +31,7 @@ type contest struct {
 }
 
 func (x *index) init(expiry time.Duration) {
-	x.seed, x.expiry = maphash.MakeSeed(), expiry
+	x.expiry = expiry
 	for i := range x.shards {
 		x.shards[i].pods = map[podKey]*node{}
 		x.shards[i].contests = map[podKey]*contest{}
@@ -41,8 +39,7 @@ func (x *index) init(expiry time.Duration) {
 }
 
 func (x *index) shard(k podKey) *shard {
-	h := maphash.String(x.seed, k.name) + maphash.String(x.seed, k.namespace)
-	return &x.shards[h%numShards]
+	return &x.shards[hash(k)%numShards]
 }
 
 // claim notes that n now lists the pod, and reports whether others do so too: the API server has to

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"time"
@@ -50,12 +51,27 @@ type layout struct {
 	containers []container // containers[:listed] as in the last answer, then those that vanished, the latest first
 	listed     int
 	byPod      []int32 // indices of containers, sorted by namespace, pod and container
+	places     []place // one for each pod, sorted by hash
+}
+
+// place is where a pod is. Looked for by names, it would take a dozen reads all over the memory, and a list of all pods
+// waits for little else.
+type place struct {
+	hash uint32 // of its key
+	at   int32  // index in byPod of its first container
 }
 
 // podKey names a pod.
 type podKey struct{ namespace, name string }
 
 func keyOf(id *sample.ContainerID) podKey { return podKey{id.Namespace, id.Pod} }
+
+var seed = maphash.MakeSeed()
+
+func hash(k podKey) uint64 { return maphash.String(seed, k.name) + maphash.String(seed, k.namespace) }
+
+// hash32 is as long as a place has room for.
+func hash32(k podKey) uint32 { return uint32(hash(k)) }
 
 func (k podKey) compare(o podKey) int {
 	if c := strings.Compare(k.namespace, o.namespace); c != 0 {
@@ -133,13 +149,41 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 		x, y := next[a].id, next[b].id
 		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container, y.Container))
 	})
-	return layout{containers: next, listed: listed, byPod: byPod}
+	aligned := layout{containers: next, listed: listed, byPod: byPod}
+	aligned.place()
+	return aligned
 }
+
+// place works out places anew.
+func (l *layout) place() {
+	l.places = nil
+	for i, c := range l.byPod {
+		if k := l.key(c); i == 0 || k != l.key(l.byPod[i-1]) {
+			l.places = append(l.places, place{hash32(k), int32(i)})
+		}
+	}
+	l.places = slices.Clip(l.places)
+	slices.SortFunc(l.places, func(a, b place) int { return cmp.Compare(a.hash, b.hash) })
+}
+
+// key is that of the pod of the i-th container.
+func (l *layout) key(i int32) podKey { return keyOf(l.containers[i].id) }
 
 // remove forgets a pod's containers. It does not sort again: a node that floods may claim every pod that
 // leaves the cluster.
 func (l *layout) remove(k podKey) {
-	gone := slices.Sorted(slices.Values(l.find(k)))
+	at, found := l.at(k)
+	if !found {
+		return
+	}
+	pod := l.run(at)
+	l.places = slices.DeleteFunc(l.places, func(p place) bool { return int(p.at) == at })
+	for i := range l.places {
+		if int(l.places[i].at) > at {
+			l.places[i].at -= int32(len(pod))
+		}
+	}
+	gone := slices.Sorted(slices.Values(pod))
 	kept := l.byPod[:0]
 	for _, i := range l.byPod {
 		if before, found := slices.BinarySearch(gone, i); !found {
@@ -153,15 +197,33 @@ func (l *layout) remove(k podKey) {
 }
 
 // find returns the indices of a pod's containers, sorted by name.
-func (l *layout) find(key podKey) []int32 {
-	from, _ := slices.BinarySearchFunc(l.byPod, key, func(i int32, k podKey) int {
-		return keyOf(l.containers[i].id).compare(k)
-	})
-	to := from
-	for to < len(l.byPod) && keyOf(l.containers[l.byPod[to]].id) == key {
+func (l *layout) find(k podKey) []int32 {
+	at, found := l.at(k)
+	if !found {
+		return nil
+	}
+	return l.run(at)
+}
+
+// at returns where in byPod a pod begins.
+func (l *layout) at(k podKey) (at int, found bool) {
+	hash := hash32(k)
+	i, _ := slices.BinarySearchFunc(l.places, hash, func(p place, hash uint32) int { return cmp.Compare(p.hash, hash) })
+	for ; i < len(l.places) && l.places[i].hash == hash; i++ {
+		if at := l.places[i].at; l.key(l.byPod[at]) == k {
+			return int(at), true
+		}
+	}
+	return 0, false
+}
+
+// run returns the part of byPod that is of the pod that begins at at.
+func (l *layout) run(at int) []int32 {
+	to := at + 1
+	for k := l.key(l.byPod[at]); to < len(l.byPod) && l.key(l.byPod[to]) == k; {
 		to++
 	}
-	return l.byPod[from:to]
+	return l.byPod[at:to]
 }
 
 // pods returns the pods that are listed, sorted.
