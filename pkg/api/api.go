@@ -2,6 +2,9 @@
 // (Objects) with what it uses (NodeReader, PodReader) at the moment of the request. It keeps no
 // state, so everything in it may be used by many requests at once; so must the readers be.
 //
+// A list is written while it is read: as JSON, protobuf or Table straight from the usage, without an object of
+// the API in between (see lazy). Unusual formats are left to the generic server.
+//
 // Lists are complete and in the order of Objects: limit is ignored and no continue token is ever
 // given. The resourceVersion is empty everywhere, because usage has none.
 package api
@@ -42,8 +45,6 @@ type Objects interface {
 	Get(namespace, name string) (sample.Object, bool)
 	// All yields the objects of a namespace, or of all if it is empty, sorted by namespace and name.
 	All(namespace string) iter.Seq[sample.Object]
-	// Len is the number of objects of all namespaces.
-	Len() int
 }
 
 // Config says what Install serves. All fields but Registerer are required.
@@ -58,7 +59,7 @@ type Config struct {
 }
 
 // Install adds the group metrics.k8s.io to s, which must have been configured with Codecs and
-// ConfigureOpenAPI.
+// Configure.
 func Install(s *genericapiserver.GenericAPIServer, c Config) error {
 	m, err := newServerMetrics(c.Registerer)
 	if err != nil {

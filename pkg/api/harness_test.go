@@ -57,8 +57,6 @@ func (f *fakeObjects) All(namespace string) iter.Seq[sample.Object] {
 	}
 }
 
-func (f *fakeObjects) Len() int { return len(f.list) }
-
 // podKey is the namespace and name of a pod.
 type podKey struct{ namespace, name string }
 
@@ -162,6 +160,23 @@ func (c *cluster) podStorage(tb testing.TB) *storage[metrics.PodMetrics, *metric
 // handler returns the whole handler chain of a generic API server that serves c to everybody.
 func (c *cluster) handler(tb testing.TB) http.Handler {
 	tb.Helper()
+	return c.handlerOf(tb, c.config(), Configure)
+}
+
+// standardHandler returns one that leaves every answer to the generic server. What it counts is not in c's registry.
+func (c *cluster) standardHandler(tb testing.TB) http.Handler {
+	tb.Helper()
+	served := c.config()
+	served.Registerer = nil
+	return c.handlerOf(tb, served, func(config *genericapiserver.Config) {
+		build := config.BuildHandlerChainFunc
+		Configure(config)
+		config.BuildHandlerChainFunc = build
+	})
+}
+
+func (c *cluster) handlerOf(tb testing.TB, served Config, configure func(*genericapiserver.Config)) http.Handler {
+	tb.Helper()
 	config := genericapiserver.NewConfig(Codecs)
 	config.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	config.ExternalAddress = "127.0.0.1:443"
@@ -170,13 +185,13 @@ func (c *cluster) handler(tb testing.TB) http.Handler {
 		return &authenticator.Response{User: &user.DefaultInfo{Name: "test"}}, true, nil
 	})
 	config.Authorization.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
-	ConfigureOpenAPI(config)
+	configure(config)
 	s, err := config.Complete(nil).New("test", genericapiserver.NewEmptyDelegate())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(s.Destroy)
-	if err := Install(s, c.config()); err != nil {
+	if err := Install(s, served); err != nil {
 		tb.Fatal(err)
 	}
 	s.PrepareRun()

@@ -22,6 +22,7 @@ type nodes struct{ NodeReader }
 
 func (nodes) resource() schema.GroupResource { return metrics.Resource("nodes") }
 func (nodes) GetSingularName() string        { return "node" }
+func (nodes) kindName() string               { return "NodeMetrics" }
 func (nodes) NamespaceScoped() bool          { return false }
 
 func (n nodes) read(o *sample.Object, now time.Time, into *sample.PodUsage) bool {
@@ -62,6 +63,7 @@ type pods struct{ PodReader }
 
 func (pods) resource() schema.GroupResource { return metrics.Resource("pods") }
 func (pods) GetSingularName() string        { return "pod" }
+func (pods) kindName() string               { return "PodMetrics" }
 func (pods) NamespaceScoped() bool          { return true }
 
 func (p pods) read(o *sample.Object, now time.Time, into *sample.PodUsage) bool {
@@ -104,8 +106,10 @@ func header(o *sample.Object, u *sample.PodUsage) (metav1.ObjectMeta, metav1.Tim
 	meta := metav1.ObjectMeta{
 		Namespace: o.Namespace, Name: o.Name, Labels: o.Labels.Map(), CreationTimestamp: t,
 	}
-	return meta, t, metav1.Duration{Duration: u.Window.Round(time.Millisecond)}
+	return meta, t, metav1.Duration{Duration: roundWindow(u.Window)}
 }
+
+func roundWindow(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 // resourceList builds a usage with the quantities that clients have always got: CPU in nanocores,
 // memory in binary units.

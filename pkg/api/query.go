@@ -18,6 +18,9 @@ type query struct {
 	name      string               // the only one wanted; empty for all
 	labels    labels.Selector      // nil for all
 	fields    []fields.Requirement // all must hold
+
+	last    sample.Labels // those that labels was last asked about
+	matched bool          // its answer
 }
 
 // newQuery reads the options of a list in namespace, which is empty for all of them. The fields
@@ -45,11 +48,6 @@ func newQuery(namespace string, options *internalversion.ListOptions) (*query, e
 	return q, nil
 }
 
-// everything reports whether q selects every object.
-func (q *query) everything() bool {
-	return q.namespace == "" && q.labels == nil && len(q.fields) == 0
-}
-
 // candidates yields the objects among which q's are: just the one, where q names it.
 func (q *query) candidates(objects Objects, namespaced bool) iter.Seq[sample.Object] {
 	if q.name == "" || namespaced && q.namespace == "" {
@@ -62,11 +60,18 @@ func (q *query) candidates(objects Objects, namespaced bool) iter.Seq[sample.Obj
 	}
 }
 
-// selectsObject reports whether q selects o by what is known without its usage. It takes a pointer
-// because a slice of labels in an interface would be an allocation an object.
+// selectsObject reports whether q selects o by what is known without its usage.
 func (q *query) selectsObject(o *sample.Object) bool {
-	return q.holds(fieldName, o.Name) && q.holds(fieldNamespace, o.Namespace) &&
-		(q.labels == nil || q.labels.Matches(&o.Labels))
+	return q.holds(fieldName, o.Name) && q.holds(fieldNamespace, o.Namespace) && (q.labels == nil || q.matches(o))
+}
+
+// matches asks the selector, once for neighbours that share their labels. It takes a pointer because a slice of
+// labels in an interface would be an allocation an object.
+func (q *query) matches(o *sample.Object) bool {
+	if !sameLabels(q.last, o.Labels) {
+		q.last, q.matched = o.Labels, q.labels.Matches(&o.Labels)
+	}
+	return q.matched
 }
 
 // selectsNode reports whether q selects what runs on node.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -57,8 +58,14 @@ func onlyFields(resource string, supported ...string) runtime.FieldLabelConversi
 	}
 }
 
-// ConfigureOpenAPI makes c publish the models of the group in OpenAPI v2 and v3.
-func ConfigureOpenAPI(c *genericapiserver.Config) {
+// Configure prepares c for Install: it puts this package before the API, and makes c publish the models of the group in
+// OpenAPI v2 and v3.
+func Configure(c *genericapiserver.Config) {
+	build := c.BuildHandlerChainFunc
+	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
+		return build(negotiate(handler), c)
+	}
+
 	const title = "metrics-server"
 	namer := openapinamer.NewDefinitionNamer(Scheme)
 	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openapi.GetOpenAPIDefinitions, namer)

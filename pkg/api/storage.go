@@ -39,6 +39,7 @@ type kind[T any] interface {
 	resource() schema.GroupResource
 	rest.SingularNameProvider
 	rest.Scoper
+	shape
 
 	// read reads the usage of o over into, whose memory it reuses, and reports whether there is one.
 	read(o *sample.Object, now time.Time, into *sample.PodUsage) bool
@@ -84,9 +85,15 @@ func (s *storage[T, P]) Get(ctx context.Context, name string, _ *metav1.GetOptio
 		return nil, err
 	}
 	s.metrics.served(u.Time, now)
-	item := new(T)
-	s.fill(item, &o, &u)
-	return P(item), nil
+	standard := func() runtime.Object {
+		item := new(T)
+		s.fill(item, &o, &u)
+		return P(item)
+	}
+	if formOf(ctx) == nil {
+		return standard(), nil
+	}
+	return &lazyObject{lazy: lazy{shape: s.kind, standard: standard}, object: o, usage: u}, nil
 }
 
 // List returns every selected object that has a usage.
@@ -95,16 +102,21 @@ func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListO
 	if err != nil {
 		return nil, err
 	}
-	var items []T
-	if q.everything() {
-		items = make([]T, 0, s.objects.Len())
+	all := s.each(q, time.Now())
+	standard := func() runtime.Object {
+		items := []T{}
+		for o, u := range all {
+			var item T
+			s.fill(&item, o, u)
+			items = append(items, item)
+		}
+		return s.list(items)
 	}
-	for o, u := range s.each(q, time.Now()) {
-		var item T
-		s.fill(&item, o, u)
-		items = append(items, item)
+	form := formOf(ctx)
+	if form == nil {
+		return standard(), nil
 	}
-	return s.list(items), nil
+	return &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: form}, nil
 }
 
 // each yields, in order, every object that q selects and that has a usage, with that usage, and

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"strconv"
 	"time"
 
@@ -9,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"metrics-server/pkg/sample"
 )
 
 // columns are the same for nodes and pods, and for a list that is empty.
@@ -32,12 +36,14 @@ func (c *cells) add(usage corev1.ResourceList) {
 	c.bytes += usage.Memory().Value()
 }
 
+func (c *cells) millicores() int64 { return (c.nanocores + 999_999) / 1_000_000 }
+func (c *cells) mebibytes() int64  { return c.bytes >> 20 }
+
 func (c *cells) row(name string) []any {
-	millicores := (c.nanocores + 999_999) / 1_000_000
 	return []any{
 		name,
-		strconv.FormatInt(millicores, 10) + "m",
-		strconv.FormatInt(c.bytes>>20, 10) + "Mi",
+		strconv.FormatInt(c.millicores(), 10) + "m",
+		strconv.FormatInt(c.mebibytes(), 10) + "Mi",
 		c.window.String(),
 	}
 }
@@ -60,4 +66,53 @@ func (s *storage[T, P]) ConvertToTable(_ context.Context, obj, _ runtime.Object)
 func (s *storage[T, P]) row(item P) metav1.TableRow {
 	c := s.cells(item)
 	return metav1.TableRow{Cells: c.row(item.GetName()), Object: runtime.RawExtension{Object: item}}
+}
+
+// writeTable writes the list as a Table. apiVersion is that of its objects.
+func (l *lazyList) writeTable(w io.Writer, apiVersion string) error {
+	definitions, err := json.Marshal(columns)
+	if err != nil {
+		return err
+	}
+	b := appendTypeMeta(newBuffer(), "Table", l.form.table)
+	b = append(b, `"metadata":{},"columnDefinitions":`...)
+	b = append(b, definitions...)
+	b = append(b, `,"rows":[`...)
+
+	e := jsonEncoder{shape: l.shape}
+	return l.writeItems(w, b, func(b []byte, o *sample.Object, u *sample.PodUsage) []byte {
+		b = appendCells(b, o.Name, u)
+		b = append(b, `,"object":`...)
+		switch l.form.include {
+		case metav1.IncludeNone:
+			return append(b, "null}"...)
+		case metav1.IncludeObject:
+			b = append(b, '{')
+			b = appendTypeMeta(b, l.kindName(), apiVersion)
+			b = e.appendFields(b, o, u)
+		default:
+			b = append(b, '{')
+			b = appendTypeMeta(b, "PartialObjectMetadata", l.form.table)
+			b = e.appendMetadata(b, o, u.Time.Std())
+		}
+		return append(b, "}}"...)
+	})
+}
+
+// appendCells appends the beginning of a row: what cells.row has.
+func appendCells(b []byte, name string, u *sample.PodUsage) []byte {
+	var c cells
+	for i := range u.Containers {
+		c.nanocores += signed(u.Containers[i].CPU)
+		c.bytes += signed(u.Containers[i].Memory)
+	}
+	b = append(b, `{"cells":[`...)
+	b = appendString(b, name)
+	b = append(b, `,"`...)
+	b = strconv.AppendInt(b, c.millicores(), 10)
+	b = append(b, `m","`...)
+	b = strconv.AppendInt(b, c.mebibytes(), 10)
+	b = append(b, `Mi","`...)
+	b = appendWindow(b, u.Window)
+	return append(b, `"]`...)
 }

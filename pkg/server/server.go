@@ -46,7 +46,7 @@ const shutdownDelay = 5 * time.Second
 // serving, authentication, authorization and audit are the caller's to set.
 func NewGenericConfig(version string) *genericapiserver.Config {
 	c := genericapiserver.NewConfig(api.Codecs)
-	api.ConfigureOpenAPI(c)
+	api.Configure(c)
 	c.OpenAPIConfig.Info.Version, c.OpenAPIV3Config.Info.Version = version, version
 	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	c.ShutdownDelayDuration = shutdownDelay

@@ -1,0 +1,93 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/metrics/pkg/apis/metrics"
+)
+
+// form says that an answer can be lazy, and as what. Answers of other forms (YAML, indented JSON, metadata only) are
+// made of the standard objects by the generic server.
+type form struct {
+	table   string // the version of the Table that is wanted; empty for the objects themselves
+	include metav1.IncludeObjectPolicy
+}
+
+type formKey struct{}
+
+// formOf returns the form that negotiate found; nil: it must be the standard objects.
+func formOf(ctx context.Context) *form {
+	f, _ := ctx.Value(formKey{}).(*form)
+	return f
+}
+
+// negotiate tells the storages the form of a request's answer, which the generic server does not. It belongs directly
+// before the API, after all that looks at the header: it narrows Accept to what was found. That is JSON for a Table too,
+// or the generic server would build it row by row.
+func negotiate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f, accept := negotiateForm(r); f != nil {
+			r = r.WithContext(context.WithValue(r.Context(), formKey{}, f))
+			r.Header = r.Header.Clone()
+			r.Header.Set("Accept", accept)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// negotiateForm returns nil if the answer cannot be lazy, else its form and media type.
+func negotiateForm(r *http.Request) (_ *form, mediaType string) {
+	info, ok := genericapirequest.RequestInfoFrom(r.Context())
+	if !ok || !info.IsResourceRequest || info.APIGroup != metrics.GroupName || info.Verb != "get" && info.Verb != "list" {
+		return nil, ""
+	}
+	options, serializer, err := negotiation.NegotiateOutputMediaType(r, Codecs, restrictions{})
+	if err != nil || serializer.Serializer != options.Accepted.Serializer { // not acceptable, or indented
+		return nil, ""
+	}
+	mediaType = serializer.MediaType
+	switch target := options.Convert; {
+	case mediaType != runtime.ContentTypeJSON && mediaType != runtime.ContentTypeProtobuf:
+		return nil, ""
+	case target == nil:
+		return &form{}, mediaType
+	case target.Kind != "Table" || info.Verb != "list":
+		return nil, ""
+	default:
+		// What else a Table can be asked for is wrong; the generic server says so.
+		switch include := metav1.IncludeObjectPolicy(r.URL.Query().Get("includeObject")); include {
+		case metav1.IncludeNone, metav1.IncludeMetadata, metav1.IncludeObject, "":
+			return &form{table: target.GroupVersion().String(), include: include}, mediaType
+		}
+		return nil, ""
+	}
+}
+
+// restrictions are those that the generic server has for resources.
+type restrictions struct{}
+
+func (restrictions) AllowsMediaTypeTransform(mimeType, mimeSubType string, target *schema.GroupVersionKind) bool {
+	if target == nil {
+		return true
+	}
+	if v := target.GroupVersion(); v != metav1.SchemeGroupVersion && v != metav1beta1.SchemeGroupVersion {
+		return false
+	}
+	switch target.Kind {
+	case "Table":
+		return mimeType == "application" && (mimeSubType == "json" || mimeSubType == "yaml")
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		return true
+	}
+	return false
+}
+
+func (restrictions) AllowsServerVersion(version string) bool { return version == "v1" }
+func (restrictions) AllowsStreamSchema(s string) bool        { return s == "watch" }

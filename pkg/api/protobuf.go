@@ -1,0 +1,222 @@
+package api
+
+import (
+	"encoding/binary"
+	"io"
+	"math/bits"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"metrics-server/pkg/sample"
+)
+
+// An answer in protobuf is a prefix and a message of the type runtime.Unknown:
+// its first field has version and kind, its second the object.
+const (
+	protobufPrefix = "k8s\x00"
+	protobufSuffix = "\x1a\x00\x22\x00" // the content encoding and type of the object: none
+	emptyListMeta  = "\x0a\x06\x0a\x00\x12\x00\x1a\x00"
+)
+
+// Tags of length-delimited fields, by their number in the message at hand.
+const (
+	field1  = 1<<3 | 2
+	field2  = 2<<3 | 2
+	field3  = 3<<3 | 2
+	field4  = 4<<3 | 2
+	field8  = 8<<3 | 2
+	field11 = 11<<3 | 2
+)
+
+// writeProtobuf writes the object.
+func (l *lazyObject) writeProtobuf(w io.Writer, apiVersion string) error {
+	e := protobufEncoder{shape: l.shape}
+	b := append(newBuffer(), protobufPrefix...)
+	b = appendEnvelope(b, l.kindName(), apiVersion)
+	b, raw := begin(b, field2)
+	b = e.appendFields(b, &l.object, &l.usage)
+	b = end(b, raw)
+	b = append(b, protobufSuffix...)
+	_, err := w.Write(b)
+	freeBuffer(b)
+	return err
+}
+
+// writeProtobuf writes the list. Its length stands before it, and usages may change at any time, so there is
+// no way but to encode it all before the first byte is written. What is held is the encoding itself, in pieces that go
+// back as soon as they are written.
+func (l *lazyList) writeProtobuf(w io.Writer, apiVersion string) error {
+	full, size := l.encode()
+	defer func() {
+		for _, b := range full {
+			freeBuffer(b)
+		}
+	}()
+	// The prefix goes first by itself, for the same reason as in writeItems.
+	if _, err := io.WriteString(w, protobufPrefix); err != nil {
+		return err
+	}
+	head := appendEnvelope(nil, l.kindName()+"List", apiVersion)
+	head = append(head, field2)
+	head = binary.AppendUvarint(head, uint64(size))
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	for len(full) > 0 {
+		if _, err := w.Write(full[0]); err != nil {
+			return err
+		}
+		freeBuffer(full[0])
+		full = full[1:]
+	}
+	_, err := io.WriteString(w, protobufSuffix)
+	return err
+}
+
+// encode returns the encoding of the list in buffers, and its size.
+func (l *lazyList) encode() (full [][]byte, size int) {
+	e := protobufEncoder{shape: l.shape}
+	b := append(newBuffer(), emptyListMeta...)
+	for o, u := range l.items {
+		if len(b) >= bufferSize {
+			full = append(full, b)
+			size += len(b)
+			b = newBuffer()
+		}
+		var item int
+		b, item = begin(b, field2)
+		b = e.appendFields(b, o, u)
+		b = end(b, item)
+	}
+	return append(full, b), size + len(b)
+}
+
+// protobufEncoder encodes objects as the generated code of apimachinery does: fields in the order of their numbers,
+// and empty ones too.
+type protobufEncoder struct {
+	shape
+	labels  sample.Labels // those of the last object
+	encoded []byte        // what became of them
+}
+
+// appendFields appends the fields of an object.
+func (e *protobufEncoder) appendFields(b []byte, o *sample.Object, u *sample.PodUsage) []byte {
+	at := u.Time.Std()
+	b, meta := begin(b, field1)
+	b = e.appendMetadata(b, o, at)
+	b = end(b, meta)
+	b = appendTimestamp(b, field2, at)
+	b, window := begin(b, field3)
+	b = append(b, 1<<3)
+	b = binary.AppendUvarint(b, uint64(roundWindow(u.Window)))
+	b = end(b, window)
+	return e.appendProtobuf(b, u)
+}
+
+func (e *protobufEncoder) appendMetadata(b []byte, o *sample.Object, created time.Time) []byte {
+	b = appendField(b, field1, o.Name)
+	b = append(b, "\x12\x00"...) // generateName
+	b = appendField(b, field3, o.Namespace)
+	b = append(b, "\x22\x00\x2a\x00\x32\x00\x38\x00"...) // selfLink, uid, resourceVersion, generation
+	b = appendTimestamp(b, field8, created)
+	return append(b, e.encodeLabels(o.Labels)...)
+}
+
+// encodeLabels returns the encoding of labels, which is valid until the next call.
+func (e *protobufEncoder) encodeLabels(labels sample.Labels) []byte {
+	if sameLabels(e.labels, labels) {
+		return e.encoded
+	}
+	b := e.encoded[:0]
+	for i := range labels {
+		var entry int
+		b, entry = begin(b, field11)
+		b = appendField(b, field1, labels[i].Key)
+		b = appendField(b, field2, labels[i].Value)
+		b = end(b, entry)
+	}
+	e.labels, e.encoded = labels, b
+	return b
+}
+
+func (nodes) appendProtobuf(b []byte, u *sample.PodUsage) []byte {
+	return appendResources(b, field4, &u.Containers[0].Usage)
+}
+
+func (pods) appendProtobuf(b []byte, u *sample.PodUsage) []byte {
+	for i := range u.Containers {
+		var container int
+		b, container = begin(b, field4)
+		b = appendField(b, field1, u.Containers[i].Name)
+		b = appendResources(b, field2, &u.Containers[i].Usage)
+		b = end(b, container)
+	}
+	return b
+}
+
+// appendResources appends a usage, which is a map: a field with key and value for each of its entries.
+func appendResources(b []byte, tag byte, u *sample.Usage) []byte {
+	b = appendResource(b, tag, corev1.ResourceCPU, u.CPU, appendCPU)
+	b = appendResource(b, tag, corev1.ResourceMemory, u.Memory, appendBytes)
+	if u.HasSwap {
+		b = appendResource(b, tag, swap, u.Swap, appendBytes)
+	}
+	return b
+}
+
+func appendResource(b []byte, tag byte, name corev1.ResourceName, v uint64, format func([]byte, uint64) []byte) []byte {
+	b, entry := begin(b, tag)
+	b = appendField(b, field1, string(name))
+	b, quantity := begin(b, field2)
+	b, text := begin(b, field1)
+	b = format(b, v)
+	b = end(b, text)
+	b = end(b, quantity)
+	return end(b, entry)
+}
+
+// appendTimestamp appends a time in seconds as metav1.Time does.
+func appendTimestamp(b []byte, tag byte, t time.Time) []byte {
+	b, at := begin(b, tag)
+	if !t.IsZero() {
+		b = append(b, 1<<3)
+		b = binary.AppendUvarint(b, uint64(t.Unix()))
+		b = append(b, 2<<3, 0)
+	}
+	return end(b, at)
+}
+
+// appendEnvelope appends the field of runtime.Unknown that says what its object is.
+func appendEnvelope(b []byte, kind, apiVersion string) []byte {
+	b, at := begin(b, field1)
+	b = appendField(b, field1, apiVersion)
+	b = appendField(b, field2, kind)
+	return end(b, at)
+}
+
+func appendField(b []byte, tag byte, s string) []byte {
+	b = append(b, tag)
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+// begin appends the tag of a field whose length is not known yet. The content is what is appended until end, which
+// gets at.
+func begin(b []byte, tag byte) (_ []byte, at int) { return append(b, tag, 0), len(b) + 2 }
+
+// end puts the length of the field that began at at before it. One byte was kept for it, which is mostly enough; else the
+// content moves, which is cheaper than to work out its length beforehand.
+func end(b []byte, at int) []byte {
+	size := uint64(len(b) - at)
+	if size < 1<<7 {
+		b[at-1] = byte(size)
+		return b
+	}
+	var more [binary.MaxVarintLen64]byte
+	n := (bits.Len64(size) - 1) / 7
+	b = append(b, more[:n]...)
+	copy(b[at+n:], b[at:at+int(size)])
+	binary.PutUvarint(b[at-1:], size)
+	return b
+}
