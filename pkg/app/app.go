@@ -5,8 +5,11 @@ package app
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
+	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
@@ -81,6 +84,7 @@ func (o *Options) run(ctx context.Context) error {
 	if o.Features.EnablePriorityAndFairness {
 		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
 	}
+	limitMemory(ctx)
 	restConfig, err := o.restConfig()
 	if err != nil {
 		return err
@@ -101,6 +105,19 @@ func (o *Options) run(ctx context.Context) error {
 		return err
 	}
 	return s.Run(ctx)
+}
+
+// limitMemory has the garbage collector work harder when nine tenths of the container's memory limit are used, so
+// that a burst of requests makes the server slower and does not get it killed. Limits of running containers can
+// change. GOMEMLIMIT, if set, wins.
+func limitMemory(ctx context.Context) {
+	limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, time.Minute))
+	switch {
+	case err != nil:
+		klog.InfoS("warning: the container's memory limit is unknown, so the garbage collector does not heed it; set GOMEMLIMIT", "err", err)
+	case limit < math.MaxInt64:
+		klog.InfoS("the garbage collector heeds a memory limit", "bytes", limit)
+	}
 }
 
 func (o *Options) restConfig() (*rest.Config, error) {
