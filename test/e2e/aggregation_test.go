@@ -145,6 +145,8 @@ func breakService(t *testing.T, patch string, says ...string) {
 	t.Helper()
 	before := mustKubectl(t, "get", "service", "-n", serverNamespace, serverName, "-o", "jsonpath={.spec}")
 	mustKubectl(t, "patch", "service", "-n", serverNamespace, serverName, "--type=merge", "-p", patch)
+	// Where kube-proxy leads them, connections that were there before would go on.
+	mustKubectl(t, "delete", "pod", "-n", serverNamespace, "-l", serverLabel, "--wait=false")
 	t.Cleanup(func() {
 		mustKubectl(t, "patch", "service", "-n", serverNamespace, serverName, "--type=merge", "-p", `{"spec":`+before+`}`)
 		mended(t)
