@@ -91,6 +91,13 @@ func authorized(w http.ResponseWriter, r *http.Request, token, forbidden string)
 	return false
 }
 
+// compressors are fast rather than good, for who simulates thousands of kubelets on one machine.
+var compressors = sync.Pool{New: func() any {
+	z, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	must(err)
+	return z
+}}
+
 // Answer sends answer as a kubelet does: in pieces, and compressed if asked.
 func Answer(w http.ResponseWriter, r *http.Request, answer []byte) {
 	h := w.Header()
@@ -99,7 +106,9 @@ func Answer(w http.ResponseWriter, r *http.Request, answer []byte) {
 	}
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		h.Set("Content-Encoding", "gzip")
-		z := gzip.NewWriter(w)
+		z := compressors.Get().(*gzip.Writer)
+		defer compressors.Put(z)
+		z.Reset(w)
 		_, _ = z.Write(answer)
 		z.Close()
 		return

@@ -111,6 +111,37 @@ func TestTruth(t *testing.T) {
 	}
 }
 
+// TestList checks that what is true of a pod in a list depends on nothing else on its node.
+func TestList(t *testing.T) {
+	pods := []kubelettest.Pod{
+		{Namespace: "n", Name: "a", Seed: 1, Started: []time.Time{boot, boot.Add(time.Minute)}},
+		{Namespace: "n", Name: "b-with-a-longer-name", Seed: 2, Started: []time.Time{boot.Add(time.Hour)}},
+	}
+	config := kubelettest.NodeConfig{Seed: 9, Boot: boot, List: pods}
+	both := kubelettest.NewNode(config)
+	config.List = pods[:1]
+	one := kubelettest.NewNode(config)
+	if got := len(both.Containers()); got != 3 {
+		t.Fatalf("%d containers, want 3", got)
+	}
+	for now := boot; now.Before(boot.Add(2 * time.Hour)); now = now.Add(7 * time.Second) {
+		if d := cmp.Diff(one.Self(now), both.Self(now)); d != "" {
+			t.Fatalf("%v: node without and with b:\n%s", now, d)
+		}
+		// Sorted by container first: a/c0, b/c0, a/c1.
+		for i, j := range []int{0, 2} {
+			want, wantListed := one.Container(i, now)
+			got, listed := both.Container(j, now)
+			if d := cmp.Diff(want, got); d != "" || listed != wantListed {
+				t.Fatalf("%v: a/c%d without and with b, listed %t and %t:\n%s", now, i, wantListed, listed, d)
+			}
+			if listed && got.Time.Before(pods[0].Started[i]) {
+				t.Fatalf("%v: a/c%d has a sample of %v", now, i, got.Time)
+			}
+		}
+	}
+}
+
 func value(t *testing.T, answer, prefix string) (v float64, at time.Time, found bool) {
 	t.Helper()
 	i := strings.Index(answer, "\n"+prefix)

@@ -1,0 +1,127 @@
+package apiserver
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// list answers a list, or a page of one. Like an API server's watch cache it ignores the limit of a list at
+// version 0.
+func (s *Server) list(w http.ResponseWriter, r *http.Request, q query) {
+	s.lists.Add(1)
+	var (
+		k    snapshot
+		name string
+		from int
+	)
+	if q.from != "" {
+		var err error
+		if k, name, from, err = s.snapshots.page(q.from); err != nil {
+			s.fail(w, r, http.StatusGone, metav1.StatusReasonExpired, err.Error())
+			return
+		}
+	} else {
+		k.objects, k.version = q.collection.snapshot(q.namespace)
+		if !q.everything() {
+			k.objects = q.filter(k.objects)
+		}
+	}
+	page := k.objects[from:]
+	meta := metav1.ListMeta{ResourceVersion: strconv.FormatUint(k.version, 10)}
+	if q.limit > 0 && len(page) > q.limit && q.version != "0" {
+		page = page[:q.limit]
+		if name == "" {
+			name = s.snapshots.keep(k)
+		}
+		meta.Continue = fmt.Sprintf("%s-%d", name, from+q.limit)
+		left := int64(len(k.objects) - from - q.limit)
+		meta.RemainingItemCount = &left
+	} else if name != "" {
+		s.snapshots.forget(name)
+	}
+	w.Header().Set("Content-Type", q.as.contentType())
+	out := bufio.NewWriterSize(w, 64<<10)
+	defer out.Flush() // an error is the client's, who is gone
+	if q.as.protobuf {
+		q.listProtobuf(out, &meta, page)
+	} else {
+		q.listJSON(out, &meta, page)
+	}
+}
+
+func (q *query) filter(objects []any) []any {
+	var out []any
+	for _, o := range objects {
+		if q.selects(o) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func (q *query) listKind() (apiVersion, kind string) {
+	if q.as.partial {
+		return "meta.k8s.io/v1", "PartialObjectMetadataList"
+	}
+	return "v1", q.collection.kind + "List"
+}
+
+// listProtobuf makes each object twice, once for its size, so that no list is ever in memory.
+func (q *query) listProtobuf(out *bufio.Writer, meta *metav1.ListMeta, page []any) {
+	size := field(meta.Size())
+	for _, o := range page {
+		size += field(q.item(o).Size())
+	}
+	apiVersion, kind := q.listKind()
+	buf := append([]byte(nil), magic...)
+	buf = appendUnknown(buf, apiVersion, kind, size)
+	buf = appendField(buf, 1, meta)
+	for _, o := range page {
+		buf = appendField(buf, 2, q.item(o))
+		if _, err := out.Write(buf); err != nil {
+			return
+		}
+		buf = buf[:0]
+	}
+	_, _ = out.Write(buf)
+}
+
+// field is the size of a field of a message that has size bytes.
+func field(size int) int {
+	return 1 + len(binary.AppendUvarint(make([]byte, 0, 10), uint64(size))) + size
+}
+
+func appendField(dst []byte, number byte, m message) []byte {
+	dst = append(dst, number<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(m.Size()))
+	return appendMessage(dst, m)
+}
+
+func (q *query) listJSON(out *bufio.Writer, meta *metav1.ListMeta, page []any) {
+	apiVersion, kind := q.listKind()
+	m, err := json.Marshal(meta)
+	must(err)
+	fmt.Fprintf(out, `{"kind":%q,"apiVersion":%q,"metadata":%s,"items":[`, kind, apiVersion, m)
+	var buf []byte
+	for i, o := range page {
+		buf = buf[:0]
+		if i > 0 {
+			buf = append(buf, ',')
+		}
+		if q.as.partial {
+			buf = q.encode(buf, o) // in these, each item says its kind
+		} else {
+			buf = appendJSON(buf, "", "", q.item(o))
+		}
+		if _, err := out.Write(buf); err != nil {
+			return
+		}
+	}
+	_, _ = out.WriteString("]}\n")
+}

@@ -1,0 +1,250 @@
+// Package apiserver is as much of a Kubernetes API server as metrics servers ask for: nodes, pods and one
+// ConfigMap to get, list and watch, whole or their metadata only, as JSON or protobuf; and reviews of one
+// token.
+//
+// Objects are made when they are asked for and as large as they are in real clusters; only what is true of a
+// cluster.Cluster is kept.
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metrics-server/hack/fleet/cluster"
+	"metrics-server/pkg/kubelet/kubelettest"
+)
+
+// Config is what a Server needs.
+type Config struct {
+	Cluster *cluster.Cluster
+	// Token is the credential of the binary under test, LoadToken of whoever measures it.
+	Token, LoadToken string
+}
+
+// Server is the API server. Make it with Start, and Close it.
+type Server struct {
+	config    Config
+	ca        *kubelettest.CA
+	addr      string
+	http      *http.Server
+	done      chan struct{}
+	resources map[string]*collection
+	snapshots snapshots
+	lists     atomic.Int64
+	events    atomic.Int64
+	unknown   sync.Map // paths that were asked for and are not known
+}
+
+// Start serves on a free port of 127.0.0.1.
+func Start(c Config) (*Server, error) {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		config: c,
+		ca:     kubelettest.NewCA("fleet"),
+		addr:   l.Addr().String(),
+		done:   make(chan struct{}),
+	}
+	s.resources = resources(c.Cluster, s.ca.PEM())
+	s.http = &http.Server{
+		Handler:   s,
+		ErrorLog:  log.New(io.Discard, "", 0),
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*s.ca.Server("127.0.0.1", "localhost")}},
+	}
+	go func() {
+		defer close(s.done)
+		_ = s.http.ServeTLS(l, "", "") // it ends with Close
+	}()
+	return s, nil
+}
+
+// URL is where the server is.
+func (s *Server) URL() string { return "https://" + s.addr }
+
+// CA is the authority of its certificate, in PEM.
+func (s *Server) CA() []byte { return s.ca.PEM() }
+
+// Close ends the server.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	<-s.done
+	return err
+}
+
+// Unknown returns what was asked for in vain.
+func (s *Server) Unknown() []string {
+	var paths []string
+	s.unknown.Range(func(path, _ any) bool {
+		paths = append(paths, path.(string))
+		return true
+	})
+	return paths
+}
+
+// ServeHTTP answers a request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "Bearer "+s.config.Token {
+		s.fail(w, r, http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "Unauthorized")
+		return
+	}
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	switch path := strings.Join(parts, "/"); {
+	case path == "version":
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"major":"1","minor":"37","gitVersion":"v1.37.2","goVersion":"go1.26.0","platform":"linux/amd64"}`)
+		return
+	case path == "readyz", path == "healthz", path == "livez":
+		_, _ = io.WriteString(w, "ok")
+		return
+	case r.Method == http.MethodPost && strings.HasSuffix(path, "/tokenreviews"):
+		s.reviewToken(w, r)
+		return
+	case r.Method == http.MethodPost && strings.HasSuffix(path, "/subjectaccessreviews"):
+		s.reviewAccess(w, r)
+		return
+	}
+	q, ok := s.parse(parts)
+	if !ok || r.Method != http.MethodGet {
+		s.unknown.Store(r.Method+" "+r.URL.Path, nil)
+		s.fail(w, r, http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+		return
+	}
+	var err error
+	if q.as, err = accepted(r.Header.Get("Accept")); err != nil {
+		s.fail(w, r, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, err.Error())
+		return
+	}
+	if err := q.options(r.URL.Query()); err != nil {
+		s.fail(w, r, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
+		return
+	}
+	switch {
+	case q.watch:
+		s.watch(w, r, q)
+	case q.name != "":
+		s.get(w, r, q)
+	default:
+		s.list(w, r, q)
+	}
+}
+
+// parse reads a path: api/v1[/namespaces/N]/RESOURCE[/NAME].
+func (s *Server) parse(parts []string) (query, bool) {
+	if len(parts) < 3 || parts[0] != "api" || parts[1] != "v1" {
+		return query{}, false
+	}
+	parts = parts[2:]
+	var q query
+	if len(parts) > 2 && parts[0] == "namespaces" {
+		q.namespace = parts[1]
+		parts = parts[2:]
+	}
+	q.collection = s.resources[parts[0]]
+	if q.collection == nil || q.namespace != "" && !q.collection.namespaced || len(parts) > 2 {
+		return q, false
+	}
+	if len(parts) == 2 {
+		q.name = parts[1]
+	}
+	return q, true
+}
+
+func (s *Server) get(w http.ResponseWriter, r *http.Request, q query) {
+	o := q.collection.get(q.namespace, q.name)
+	if o == nil {
+		s.fail(w, r, http.StatusNotFound, metav1.StatusReasonNotFound, fmt.Sprintf("%s %q not found", q.collection.name, q.name))
+		return
+	}
+	send(w, http.StatusOK, q.as, q.encode(nil, o))
+}
+
+// fail answers with a Status.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, code int, reason metav1.StatusReason, message string) {
+	as, err := accepted(r.Header.Get("Accept"))
+	if err != nil {
+		as = form{}
+	}
+	as.partial = false
+	send(w, code, as, encode(nil, as, "v1", "Status", status(code, reason, message)))
+}
+
+func status(code int, reason metav1.StatusReason, message string) *metav1.Status {
+	return &metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message}
+}
+
+func send(w http.ResponseWriter, code int, as form, body []byte) {
+	w.Header().Set("Content-Type", as.contentType())
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(code)
+	_, _ = w.Write(body)
+}
+
+// snapshots are what lists in pages go on from.
+type snapshots struct {
+	mu   sync.Mutex
+	next int
+	all  map[string]snapshot
+}
+
+type snapshot struct {
+	objects []any
+	version uint64
+	until   time.Time
+}
+
+// errExpired is the answer to a page of a list that is forgotten.
+var errExpired = errors.New("the continue token is too old: list again")
+
+// keep keeps a snapshot for a few minutes and returns its name.
+func (s *snapshots) keep(k snapshot) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for name, old := range s.all {
+		if now.After(old.until) {
+			delete(s.all, name)
+		}
+	}
+	if s.all == nil {
+		s.all = map[string]snapshot{}
+	}
+	s.next++
+	name := strconv.Itoa(s.next)
+	k.until = now.Add(5 * time.Minute)
+	s.all[name] = k
+	return name
+}
+
+// page returns the snapshot that a continue token is of, and where its page begins.
+func (s *snapshots) page(token string) (k snapshot, name string, from int, err error) {
+	name, at, _ := strings.Cut(token, "-")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.all[name]
+	from, err = strconv.Atoi(at)
+	if !ok || err != nil || from < 0 || from > len(k.objects) {
+		return k, name, 0, errExpired
+	}
+	return k, name, from, nil
+}
+
+func (s *snapshots) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, name)
+}

@@ -1,0 +1,107 @@
+package kubelets
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// A kubelet writes an answer of 43 KB in eleven pieces, each a TLS record and a system call. The records are
+// what the other end sees, so they stay; the system calls are saved, for the other end wants the CPU.
+
+// corkingListener accepts connections that can hold back what is written.
+type corkingListener struct {
+	net.Listener
+	cork bool // else they never do
+}
+
+func (l corkingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil || !l.cork {
+		return c, err
+	}
+	return &corkedConn{Conn: c}, nil
+}
+
+// corkBetween is a http.Server's ConnState: what is written between the begin and the end of a request is sent at its end.
+func corkBetween(c net.Conn, state http.ConnState) {
+	t, ok := c.(*tls.Conn)
+	if !ok {
+		return
+	}
+	k, ok := t.NetConn().(*corkedConn)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateActive:
+		k.hold()
+	case http.StateIdle:
+		k.release()
+	}
+}
+
+// corkedConn is a connection that can hold back what is written.
+type corkedConn struct {
+	net.Conn
+	mu   sync.Mutex
+	held *[]byte // nil: nothing is held back
+}
+
+// most is how much is held back.
+const most = 256 << 10
+
+var buffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, 64<<10)
+	return &b
+}}
+
+func (k *corkedConn) hold() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held == nil {
+		k.held = buffers.Get().(*[]byte)
+	}
+}
+
+func (k *corkedConn) release() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held == nil {
+		return
+	}
+	_, _ = k.Conn.Write(*k.held) // the next read finds out what is wrong
+	k.free()
+}
+
+func (k *corkedConn) free() {
+	if cap(*k.held) <= most {
+		*k.held = (*k.held)[:0]
+		buffers.Put(k.held)
+	}
+	k.held = nil
+}
+
+// Write writes b or holds it back.
+func (k *corkedConn) Write(b []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held == nil {
+		return k.Conn.Write(b)
+	}
+	if len(*k.held)+len(b) > most {
+		if _, err := k.Conn.Write(*k.held); err != nil {
+			return 0, err
+		}
+		*k.held = (*k.held)[:0]
+	}
+	*k.held = append(*k.held, b...)
+	return len(b), nil
+}
+
+// Close sends what is held back and closes the connection.
+func (k *corkedConn) Close() error {
+	k.release()
+	return k.Conn.Close()
+}

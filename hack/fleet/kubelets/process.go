@@ -1,0 +1,203 @@
+package kubelets
+
+import (
+	"bytes"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+)
+
+// Processes are kubelets in other processes.
+type Processes struct {
+	all []*child
+	of  map[string]*child // by address
+	ca  []byte
+}
+
+type child struct {
+	cmd *exec.Cmd // nil: it is no process
+	in  io.Closer
+
+	mu  sync.Mutex // one request at a time
+	enc *gob.Encoder
+	dec *gob.Decoder
+}
+
+// request is what a child is asked; it answers each with a reply.
+type request struct {
+	Config *Config // the first request, and no other
+	Add    []Spec
+}
+
+type reply struct {
+	Err   string
+	CA    []byte // to the first
+	Stats Stats
+}
+
+// Argument is the only argument of a child: main calls Main for it.
+const Argument = "serve-kubelets"
+
+// Main is a child's: it answers the requests that are read from in until there are no more.
+func Main(in io.Reader, out io.Writer) error {
+	enc, dec := gob.NewEncoder(out), gob.NewDecoder(in)
+	var s *Server
+	for {
+		var q request
+		if err := dec.Decode(&q); err != nil {
+			if s != nil {
+				err = errors.Join(err, s.Close())
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		var r reply
+		if q.Config != nil {
+			s = Serve(*q.Config)
+			r.CA = s.CA()
+		}
+		for i := range q.Add {
+			if err := s.Add(q.Add[i]); err != nil {
+				r.Err = err.Error()
+				break
+			}
+		}
+		r.Stats = s.Stats()
+		if err := enc.Encode(&r); err != nil {
+			return err
+		}
+	}
+}
+
+// Start starts n processes of this program, with Argument. They end with Close, or with this process.
+func Start(ctx context.Context, n int, c Config) (*Processes, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &Processes{of: map[string]*child{}}
+	for range n {
+		cmd := exec.CommandContext(ctx, self, Argument)
+		cmd.Stderr = os.Stderr
+		cmd.SysProcAttr = endsWithUs()
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			return p, err
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return p, err
+		}
+		if err := cmd.Start(); err != nil {
+			return p, err
+		}
+		if err := p.attach(cmd, in, out, c); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// attach makes what reads from in and writes to out, as Main does, one of p.
+func (p *Processes) attach(cmd *exec.Cmd, in io.WriteCloser, out io.Reader, c Config) error {
+	k := &child{cmd: cmd, in: in, enc: gob.NewEncoder(in), dec: gob.NewDecoder(out)}
+	p.all = append(p.all, k)
+	r, err := k.ask(request{Config: &c})
+	p.ca = append(p.ca, r.CA...)
+	return err
+}
+
+// endsWithUs makes a child end with this process, however that ends, and not by the terminal's Ctrl-C before.
+func endsWithUs() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+func (k *child) ask(q request) (reply, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var r reply
+	if err := k.enc.Encode(&q); err != nil {
+		return r, fmt.Errorf("kubelets: %w", err)
+	}
+	if err := k.dec.Decode(&r); err != nil {
+		return r, fmt.Errorf("kubelets: %w", err)
+	}
+	if r.Err != "" {
+		return r, fmt.Errorf("kubelets: %s", r.Err)
+	}
+	return r, nil
+}
+
+// CA returns the authorities of all processes, in PEM.
+func (p *Processes) CA() []byte { return bytes.Clone(p.ca) }
+
+// Add starts kubelets, or tells those at the same addresses their pods anew.
+func (p *Processes) Add(specs ...Spec) error {
+	groups := make([]request, len(p.all))
+	at := map[*child]int{}
+	for i, k := range p.all {
+		at[k] = i
+	}
+	for _, s := range specs {
+		addr := s.Addr.String()
+		k := p.of[addr]
+		if k == nil {
+			k = p.all[len(p.of)%len(p.all)]
+			p.of[addr] = k
+		}
+		groups[at[k]].Add = append(groups[at[k]].Add, s)
+	}
+	errs := make([]error, len(p.all))
+	var wg sync.WaitGroup
+	for i, k := range p.all {
+		if len(groups[i].Add) > 0 {
+			wg.Go(func() { _, errs[i] = k.ask(groups[i]) })
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Stats is the sum of all processes'.
+func (p *Processes) Stats() (Stats, error) {
+	var sum Stats
+	for _, k := range p.all {
+		r, err := k.ask(request{})
+		if err != nil {
+			return sum, err
+		}
+		sum.Answers += r.Stats.Answers
+		sum.Faults += r.Stats.Faults
+		sum.Refused += r.Stats.Refused
+		sum.Bytes += r.Stats.Bytes
+	}
+	return sum, nil
+}
+
+// PIDs are those of the processes.
+func (p *Processes) PIDs() []int {
+	var pids []int
+	for _, k := range p.all {
+		pids = append(pids, k.cmd.Process.Pid)
+	}
+	return pids
+}
+
+// Close ends the processes.
+func (p *Processes) Close() {
+	for _, k := range p.all {
+		k.in.Close()
+	}
+	for _, k := range p.all {
+		_ = k.cmd.Process.Kill() // connections of a server that hangs would keep it
+		_ = k.cmd.Wait()
+	}
+}

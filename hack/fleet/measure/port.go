@@ -1,0 +1,22 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+)
+
+// kubeletPort returns a port that no one has on all addresses, nor on the first node's.
+func kubeletPort() (int, error) {
+	var errs []error
+	for port := 10250; port < 10350; port++ {
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", fmt.Sprintf("127.16.0.1:%d", port))
+		if err == nil {
+			l.Close()
+			return port, nil
+		}
+		errs = append(errs, err)
+	}
+	return 0, errors.Join(errs...)
+}

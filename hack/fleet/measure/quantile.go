@@ -1,0 +1,20 @@
+package measure
+
+import (
+	"slices"
+	"time"
+)
+
+// durations are measured one by one.
+type durations []time.Duration
+
+// quantile returns the smallest of d that a part q of all are not longer than; 0 if there are none.
+func (d durations) quantile(q float64) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	sorted := slices.Clone(d)
+	slices.Sort(sorted)
+	i := int(q*float64(len(sorted)) + 0.999999)
+	return sorted[min(max(i-1, 0), len(sorted)-1)]
+}

@@ -1,0 +1,83 @@
+package measure
+
+import (
+	"context"
+	"time"
+
+	"metrics-server/hack/fleet/kubelets"
+	"metrics-server/hack/fleet/proc"
+)
+
+// reading is what was used until some moment.
+type reading struct {
+	at            time.Time
+	server, fleet time.Duration // CPU
+	answering     time.Duration // the part of fleet that is the kubelets'
+	machine       proc.Machine
+	kubelets      kubelets.Stats
+}
+
+// window is the difference of two readings.
+type window struct {
+	wall                     time.Duration
+	server, fleet, answering time.Duration // CPU
+	busy                     float64       // of the machine's processors, from 0 to 1
+	answers                  int64
+}
+
+func (r *run) read() (reading, error) {
+	m := reading{at: time.Now()}
+	var err error
+	if m.server, err = proc.CPU(r.server.pid()); err != nil {
+		return m, r.server.failure(err)
+	}
+	for _, pid := range r.kubelets.PIDs() {
+		d, err := proc.CPU(pid)
+		if err != nil {
+			return m, err
+		}
+		m.answering += d
+	}
+	rest, err := proc.CPU(self)
+	if err != nil {
+		return m, err
+	}
+	m.fleet = m.answering + rest
+	if m.machine, err = proc.MachineNow(); err != nil {
+		return m, err
+	}
+	m.kubelets, err = r.kubelets.Stats()
+	return m, err
+}
+
+func (m reading) since(before reading) window {
+	return window{
+		wall:      m.at.Sub(before.at),
+		server:    m.server - before.server,
+		fleet:     m.fleet - before.fleet,
+		answering: m.answering - before.answering,
+		busy:      m.machine.Since(before.machine),
+		answers:   m.kubelets.Answers - before.kubelets.Answers,
+	}
+}
+
+// cores is how many processors a CPU time kept busy.
+func (w window) cores(cpu time.Duration) float64 { return cpu.Seconds() / w.wall.Seconds() }
+
+// late measures how late this process is woken up, until ctx ends: where the processors have too much to do, all times
+// that are measured are too long.
+func late(ctx context.Context) durations {
+	const period = 10 * time.Millisecond
+	var all durations
+	for {
+		before := time.Now()
+		t := time.NewTimer(period)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return all
+		case <-t.C:
+			all = append(all, max(time.Since(before)-period, 0))
+		}
+	}
+}
