@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -84,7 +86,7 @@ func (o *Options) run(ctx context.Context) error {
 	if o.Features.EnablePriorityAndFairness {
 		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
 	}
-	limitMemory(ctx)
+	tuneMemory(ctx)
 	restConfig, err := o.restConfig()
 	if err != nil {
 		return err
@@ -107,10 +109,14 @@ func (o *Options) run(ctx context.Context) error {
 	return s.Run(ctx)
 }
 
-// limitMemory has the garbage collector work harder when nine tenths of the container's memory limit are used, so
-// that a burst of requests makes the server slower and does not get it killed. Limits of running containers can
-// change. GOMEMLIMIT, if set, wins.
-func limitMemory(ctx context.Context) {
+// tuneMemory sets up the garbage collector, unless GOGC and GOMEMLIMIT do. Little garbage is made here for all that is
+// kept: collecting it at half as much costs next to nothing, and saves a quarter of the heap. When nine tenths of the
+// container's memory limit are used it works harder, so that a burst of requests makes the server slower and does not
+// get it killed. Limits of running containers can change.
+func tuneMemory(ctx context.Context) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 	limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, time.Minute))
 	switch {
 	case err != nil:

@@ -22,12 +22,20 @@ var followUps = [...]time.Duration{
 // plan computes when to scrape. It is a pure function of the resolution, the node's name and the past.
 type plan struct{ resolution time.Duration }
 
+// phases is how many there are. Some nodes thus have the same one, and are asked together: a processor that sleeps between
+// any two scrapes needs twice the time for one.
+const phases = 100
+
 // phase is the place of a node's slot in each resolution: in [0, resolution), evenly spread.
 func (p plan) phase(name string) time.Duration {
+	i, _ := bits.Mul64(hash(name), phases)
+	return time.Duration(i) * (p.resolution / phases)
+}
+
+func hash(name string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name)) // never fails
-	hi, _ := bits.Mul64(mix(h.Sum64()), uint64(p.resolution))
-	return time.Duration(hi)
+	return mix(h.Sum64())
 }
 
 // gap is how far apart the regular slot and any other scrape of the same node are kept.
@@ -61,12 +69,12 @@ func (p plan) followUp(fresh, earliest time.Time) (time.Time, bool) {
 // retry is the try after the second or a later failure in a row; the first is tried again at the regular
 // slot. Tries are at most 11/6 resolutions apart, so that a node that answers again is seen, and its answer
 // stored, within two. The jitter depends on the node and the number of failures.
-func (p plan) retry(phase time.Duration, started time.Time, failures int) time.Time {
+func (p plan) retry(name string, started time.Time, failures int) time.Time {
 	wait := p.resolution * 11 / 6
 	if failures <= 2 {
 		wait = p.resolution * 3 / 2
 	}
-	jitter, _ := bits.Mul64(mix(uint64(phase)+uint64(failures)), uint64(p.resolution/4))
+	jitter, _ := bits.Mul64(mix(hash(name)+uint64(failures)), uint64(p.resolution/4))
 	return started.Add(wait - time.Duration(jitter))
 }
 
@@ -75,7 +83,7 @@ func (p plan) next(n *node, started, now time.Time) time.Time {
 	earliest := later(started.Add(p.gap()), now)
 	switch {
 	case n.failures > 1:
-		return later(p.retry(n.phase, started, n.failures), now)
+		return later(p.retry(n.name, started, n.failures), now)
 	case n.failures == 0 && !n.status.Settled:
 		if t, ok := p.followUp(n.fresh, earliest); ok {
 			return t

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -145,6 +146,7 @@ func (r *readiness) run(ctx context.Context) error {
 			st := r.status()
 			log.Info("ready", "nodes", st.Nodes, "answered", st.Answered, "failing", st.Failing)
 			ready, reason = true, ""
+			debug.FreeOSMemory() // the garbage of the first lists, more than there will be again
 		case err != nil && (ready || err.Error() != reason && time.Since(since) >= startGrace):
 			log.Info("not ready", "reason", err.Error())
 			ready, reason, since = false, err.Error(), time.Now()
