@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math"
@@ -68,10 +69,12 @@ func (s *Clients) handshake(ctx context.Context, sock net.Conn, addr string, set
 	} else {
 		config.ClientSessionCache = resume // not with a plugin: the session would outlive its certificate
 	}
+	k.sock.record = new(recordReader)
 	secured := tls.Client(k.sock, config)
 	k.rw = secured
 	err := secured.HandshakeContext(ctx)
 	if err == nil && secured.ConnectionState().NegotiatedProtocol == "h2" {
+		k.sock.record = nil
 		k.h2, err = s.h2.NewClientConn(context.WithValue(ctx, securedKey{}, secured), "https", addr)
 	}
 	if err != nil {
@@ -179,6 +182,10 @@ type socket struct {
 	mode   mode
 	buffer *[readAhead]byte
 	unread []byte // of buffer
+
+	// record, if not nil, sees to it that no Read goes beyond the end of a TLS record. What is left over from one, crypto/tls
+	// keeps in a buffer that grows to three times a record, for as long as the connection lasts.
+	record *recordReader
 }
 
 type mode uint8
@@ -194,9 +201,11 @@ var readAheadPool = sync.Pool{New: func() any { return new([readAhead]byte) }}
 func (s *socket) Read(p []byte) (n int, err error) {
 	if len(s.unread) == 0 {
 		if s.mode != ahead {
+			p = s.record.limit(p, nil)
 			if n, err = s.Conn.Read(p); s.mode == waiting && n > 0 {
 				s.mode = ahead
 			}
+			s.record.advance(p[:n])
 			return n, err
 		}
 		if s.buffer == nil {
@@ -205,10 +214,52 @@ func (s *socket) Read(p []byte) (n int, err error) {
 		n, err = s.Conn.Read(s.buffer[:])
 		s.unread = s.buffer[:n]
 	}
+	p = s.record.limit(p, s.unread)
 	n = copy(p, s.unread)
+	s.record.advance(p[:n])
 	s.unread = s.unread[n:]
 	return n, err
 }
+
+// recordReader knows where in a stream of TLS records the next byte is.
+type recordReader struct {
+	header [5]byte // type, version, length of the rest: RFC 8446, section 5.1
+	have   int     // bytes of header
+	left   int     // bytes of the record after the header
+}
+
+// limit returns as much of p as what comes next may fill: up to the end of the record, or of the header if there is not
+// all of that in ready, the bytes that come next.
+func (r *recordReader) limit(p, ready []byte) []byte {
+	if r == nil {
+		return p
+	}
+	rest := r.left
+	if rest == 0 {
+		rest = len(r.header) - r.have
+		if r.have == 0 && len(ready) >= len(r.header) {
+			rest += recordLength(ready)
+		}
+	}
+	return p[:min(len(p), rest)]
+}
+
+// advance takes what was read within the limit.
+func (r *recordReader) advance(b []byte) {
+	if r == nil {
+		return
+	}
+	if r.left == 0 {
+		n := copy(r.header[r.have:], b)
+		if r.have += n; r.have < len(r.header) {
+			return
+		}
+		r.left, r.have, b = recordLength(r.header[:]), 0, b[n:]
+	}
+	r.left -= len(b)
+}
+
+func recordLength(header []byte) int { return int(binary.BigEndian.Uint16(header[3:])) }
 
 // rest gives the buffer back, unless something in it came too early.
 func (s *socket) rest() {
