@@ -15,10 +15,16 @@ IMAGE ?= localhost/metrics-server:dev
 PLATFORMS ?= linux/$(shell go env GOARCH)
 # How long `make fuzz` gives to each fuzz target.
 FUZZTIME ?= 30s
-# The benchmarks that `make bench` runs, a regular expression.
+# The Go benchmarks that `make bench-go` and `make bench-compare` run, a regular expression.
 BENCH ?= .
-# Flags added to `make bench`: BENCHFLAGS='-count=10 -cpu=1'.
+# Flags added to `make bench-go`: BENCHFLAGS='-count=10 -cpu=1'.
 BENCHFLAGS ?=
+# The commit that `make bench-compare` compares this tree with.
+BASE ?= HEAD
+# The sizes of `make bench`, nodes x pods of each; the last one takes 10 GiB and a quarter of an hour.
+SIZES ?= 100x70,1000x30,5000x30,15000x30
+# Flags added to `make bench`: FLEETFLAGS='-churn 5 -faulty 10'; hack/fleet/README.md has them all.
+FLEETFLAGS ?=
 # Flags of `make cluster`: CLUSTERFLAGS='-nodes 2 -version v1.36.3'; docs/cluster.md has them all.
 CLUSTERFLAGS ?=
 # Flags added to every `go test`: TESTFLAGS='-v -run TestX'.
@@ -50,7 +56,7 @@ BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
 help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make TARGET [NAME=VALUE ...]"} \
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Settings'
 	@awk '/^# / {text = text substr($$0, 2)} \
@@ -199,7 +205,15 @@ manifests: ## Render deploy/ into one-file manifests in dist/.
 ##@ Measure
 
 .PHONY: bench
-bench: ## Run the benchmarks.
+bench: build ## Simulate large clusters on this machine and measure the server on them.
+	cd hack/fleet && go run . -sizes $(SIZES) $(FLEETFLAGS)
+
+.PHONY: bench-compare
+bench-compare: ## Compare the Go benchmarks of this tree with those of the commit BASE, by benchstat.
+	BENCHFLAGS='$(BENCHFLAGS)' hack/bench-compare.sh $(BASE) '$(BENCH)'
+
+.PHONY: bench-go
+bench-go: ## Run the Go benchmarks.
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) ./...
 
 .PHONY: cover
