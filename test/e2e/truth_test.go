@@ -58,7 +58,7 @@ func (s cgroupSamples) judge(m *metricsv1.PodMetrics, usage corev1.ResourceList)
 		}
 	}
 	const (
-		cpuShare, cpuLeast       = 0.02, 0.0001 // 2 %, but a tenth of a millicore of an idle container is not an error
+		cpuShare, cpuLeast       = 0.02, 0.0001    // 2 %, but a tenth of a millicore of an idle container is not an error
 		memoryShare, memoryLeast = 0.01, 512 << 10 // the kernel counts memory in batches of 128 KiB for each CPU
 	)
 	cpu, memory := usage.Cpu().AsApproximateFloat64(), usage.Memory().AsApproximateFloat64()

@@ -72,7 +72,7 @@ func run() (int, error) {
 	case err := <-failed:
 		return 0, err
 	case <-signals:
-		time.Sleep(*linger)
+		<-time.After(*linger)
 		return 0, nil
 	case <-exit:
 		return 0, nil
