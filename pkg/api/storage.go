@@ -127,7 +127,12 @@ func (s *storage[T, P]) each(q *query, now time.Time) iter.Seq2[*sample.Object, 
 			o sample.Object
 			u sample.PodUsage
 		)
+		asked := 0
 		for o = range q.candidates(s.objects, s.NamespaceScoped()) {
+			// A slow client can take a minute to read the list.
+			if asked++; asked%256 == 0 {
+				now = time.Now()
+			}
 			// A selector is cheaper than the usage, so it goes first.
 			if !q.selectsObject(&o) || !s.read(&o, now, &u) || !q.selectsNode(u.Node) {
 				continue

@@ -165,7 +165,8 @@ func (k *conn) end() (reusable bool) {
 	if k.h2 != nil {
 		return true
 	}
-	reusable = k.stop() && k.http1.reader.Buffered() == 0
+	// What comes after the answer is the end of the connection, or nothing that was asked for.
+	reusable = k.stop() && k.http1.reader.Buffered() == 0 && len(k.sock.unread) == 0
 	k.http1.reader.Reset(nil)
 	k.http1.limit.R = nil
 	http1Pool.Put(k.http1)

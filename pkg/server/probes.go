@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -135,6 +136,7 @@ func (r *readiness) run(ctx context.Context) error {
 	ticker := time.NewTicker(readyLogPeriod)
 	defer ticker.Stop()
 	ready, reason, since := false, "", r.start
+	var freeOnce sync.Once
 	for {
 		select {
 		case <-ctx.Done():
@@ -146,7 +148,7 @@ func (r *readiness) run(ctx context.Context) error {
 			st := r.status()
 			log.Info("ready", "nodes", st.Nodes, "answered", st.Answered, "failing", st.Failing)
 			ready, reason = true, ""
-			debug.FreeOSMemory() // the garbage of the first lists, more than there will be again
+			freeOnce.Do(debug.FreeOSMemory) // the garbage of the first lists, more than there will be again
 		case err != nil && (ready || err.Error() != reason && time.Since(since) >= startGrace):
 			log.Info("not ready", "reason", err.Error())
 			ready, reason, since = false, err.Error(), time.Now()

@@ -134,6 +134,27 @@ func TestDecisionIAClockThatIsSetForward(t *testing.T) {
 	f.want(45, served{T: 105, Window: 15, Milli: 200, MiB: 10, Names: "a"})
 }
 
+// A kubelet that samples once a minute and is asked four times as often has a clock like any other.
+func TestDecisionIRareSamplesAreNoJump(t *testing.T) {
+	f := newFixture(t)
+	for s := 20.0; s < 200; s += 15 {
+		last := float64(int(s) / 60 * 60)
+		f.say(s, ctr("a", last, last/5))
+	}
+	f.want(199, served{T: 180, Window: 60, Milli: 200, MiB: 10, Names: "a"})
+}
+
+// Whose clock jumps all the time has no usage, rather than an old one for ever.
+func TestDecisionIAClockThatIsSetAgainAndAgain(t *testing.T) {
+	f := newFixture(t)
+	f.say(0, ctr("a", 0, 0))
+	f.say(15, ctr("a", 15, 3))
+	f.say(30, ctr("a", 100, 6))
+	f.want(30, served{T: 15, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+	f.say(45, ctr("a", 200, 9))
+	f.wantNone(45, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
+}
+
 // A window across the jump would be 5 s long, with the CPU time of 30.
 func TestDecisionIAClockThatIsSetBack(t *testing.T) {
 	f := newFixture(t)

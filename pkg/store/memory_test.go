@@ -45,7 +45,7 @@ func heap() int64 {
 }
 
 func TestMemoryPerContainer(t *testing.T) {
-	const budget = 200 // 60 MB for 150,000 pods of 2 containers
+	const budget = 220 // 66 MB for 150,000 pods of 2 containers
 	if got := bytesPerContainer(500, 30); got > budget {
 		t.Errorf("%.0f bytes per container, want at most %d", got, budget)
 	}

@@ -33,7 +33,8 @@ type refSeries struct {
 	turned   bool            // a sample was older than the newest one
 	before   sample.Time     // the start time that this contradicted
 	epoch    []sample.Sample // oldest first
-	received time.Time
+	first    time.Time       // when the newest one was received first
+	received time.Time       // and last
 	usage    *refUsage
 }
 
@@ -122,11 +123,15 @@ func (r *reference) take(s *refSeries, b sample.Sample, received time.Time) bool
 			*s = refSeries{}
 		} else if b.CPU < newest.CPU {
 			*s = refSeries{noZero: true, before: start}
-		} else if s.turned || b.Time.Sub(newest.Time) > received.Sub(s.received)+30*time.Second { // decision (i)
+		} else if s.turned || b.Time.Sub(newest.Time) > received.Sub(s.first)+30*time.Second { // decision (i)
+			again := s.noZero && n == 1
 			*s = refSeries{noZero: true, before: start, usage: s.usage}
+			if again {
+				s.usage = nil
+			}
 		}
 	}
-	s.received = received
+	s.first, s.received = received, received
 	s.epoch = append(s.epoch, b)
 	r.use(s)
 	return true

@@ -70,7 +70,8 @@ type series struct {
 	cpu   [ringSize]uint64
 	start sample.Time // the latest start time given, 0 if none
 
-	received time.Duration // when the newest sample was received last
+	first    time.Duration // when the newest sample was received first
+	received time.Duration // and last
 
 	// The usage; none if window is 0. It may be older than t[0].
 	at, window         sample.Time
@@ -121,11 +122,16 @@ func (s *series) add(b *sample.Sample, now time.Duration, l *limits) {
 		s.restart()
 	case b.CPU < s.cpu[0]:
 		*s = series{state: s.state, start: s.start, noZero: true}
-	case s.turned, s.n > 0 && b.Time.Sub(s.t[0]) > now-s.received+maxStale:
+	case s.turned, s.n > 0 && b.Time.Sub(s.t[0]) > now-s.first+maxStale:
 		// The kubelet's clock was set back, or forward, as more time cannot have passed. A window across that would
-		// be too short or too long. The last usage stays until there are two samples by the new clock.
+		// be too short or too long. The last usage stays until there are two samples by the new clock, but not if the clock
+		// was set again before that.
+		if s.n == 1 && s.noZero {
+			s.window = 0
+		}
 		s.n, s.noZero, s.turned = 0, true, false
 	}
+	s.first = now
 	s.start = max(s.start, start)
 	s.push(b.Time, b.CPU, l)
 	if t, cpu, ok := s.older(l); ok {
