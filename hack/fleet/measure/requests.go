@@ -67,6 +67,13 @@ func (r *run) requests(ctx context.Context) error {
 		scraping := time.Duration(r.report.Steady.MilliCores / 1000 * float64(w.wall))
 		result.CPU = seconds(w.server-scraping) / float64(len(took))
 		r.report.Requests = append(r.report.Requests, result)
+		err = r.profileRequest(ctx, k.name, func() error {
+			_, err := r.client.do(ctx, k.q, io.Discard)
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

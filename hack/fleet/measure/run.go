@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -72,7 +71,7 @@ func Run(ctx context.Context, o Options, progress io.Writer) (*Report, error) {
 
 	steps := []func(context.Context) error{
 		func(ctx context.Context) error { return r.setUp(ctx, dir) },
-		r.untilServed, r.steady, r.age, r.requests, r.lists, r.profile, r.final,
+		r.untilServed, r.steady, r.age, r.requests, r.lists, r.profiles, r.final,
 	}
 	for _, step := range steps {
 		err := step(ctx)
@@ -150,6 +149,7 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 		return err
 	}
 	r.client = newClient(r.server.url)
+	r.live(r.profileStart)
 	return nil
 }
 
@@ -230,29 +230,4 @@ func wait(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
-}
-
-// profile saves profiles of the binary, if it serves them.
-func (r *run) profile(ctx context.Context) error {
-	if r.Profiles == "" {
-		return nil
-	}
-	if err := os.MkdirAll(r.Profiles, 0o755); err != nil {
-		return err
-	}
-	for _, p := range []struct{ name, path string }{
-		{"cpu", fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(2*r.Resolution.Seconds()))},
-		{"heap", "/debug/pprof/heap?gc=1"},
-	} {
-		r.say("profile: %s", p.name)
-		b, err := r.client.get(ctx, request{path: p.path})
-		if err != nil {
-			return fmt.Errorf("profile: %w", err)
-		}
-		file := filepath.Join(r.Profiles, fmt.Sprintf("%dx%d-%s.pprof", r.Nodes, r.Pods, p.name))
-		if err := os.WriteFile(file, b, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -33,7 +33,10 @@ func served(p *cluster.Pod, now time.Time) *metricsv1beta1.PodMetrics {
 	m := &metricsv1beta1.PodMetrics{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name}}
 	for i, c := range node.Containers() {
 		b, _ := node.Container(i, now)
-		a, _ := node.Container(i, b.Time.Add(-time.Millisecond))
+		a, ok := node.Container(i, b.Time.Add(-time.Millisecond))
+		if !ok {
+			a.Time = c.Start // the first sample since a restart
+		}
 		m.Containers = append(m.Containers, metricsv1beta1.ContainerMetrics{Name: c.Name, Usage: usage(c.NanoCores, b.Memory)})
 		if m.Timestamp.IsZero() || b.Time.Before(m.Timestamp.Time) {
 			m.Timestamp, m.Window.Duration = metav1.NewTime(b.Time), b.Time.Sub(a.Time)
