@@ -20,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 )
 
@@ -75,15 +74,16 @@ func newAPIServer(t *testing.T) (*apiServer, Config) {
 	config := &rest.Config{Host: "http://apiserver", QPS: -1}
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	client, err := kubernetes.NewForConfigAndClient(config, &http.Client{Transport: transport})
+	httpClient := &http.Client{Transport: transport}
+	client, err := kubernetes.NewForConfigAndClient(config, httpClient)
 	if err != nil {
 		t.Fatal(err)
 	}
-	meta, err := metadata.NewForConfigAndClient(config, &http.Client{Transport: transport})
+	pods, err := NewPodsClient(config, httpClient)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, Config{Client: client, Metadata: meta}
+	return s, Config{Client: client, Pods: pods}
 }
 
 // pipeListener accepts what apiServer.dial connects.

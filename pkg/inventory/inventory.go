@@ -15,19 +15,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/sample"
 )
 
-// Config is what an Inventory needs. Client and Metadata must be set.
+// Config is what an Inventory needs. Client and Pods must be set.
 type Config struct {
 	// Client reads nodes. Protobuf as its content type (rest.Config) makes that several times cheaper.
 	Client kubernetes.Interface
-	// Metadata reads pods: only their metadata is ever asked for.
-	Metadata metadata.Interface
+	// Pods reads pods: only their metadata is ever asked for. It is from NewPodsClient.
+	Pods rest.Interface
 	// NodeSelector is a label selector. Nodes that it does not match do not exist for the Inventory.
 	NodeSelector string
 	// OnNode is called with a node that is new or of which anything in Node has changed; OnNodeGone with
@@ -72,7 +71,7 @@ func New(c Config) *Inventory {
 	if c.OnPodGone == nil {
 		c.OnPodGone = func(string, string) {}
 	}
-	nodes, pods := c.Client.CoreV1().Nodes(), c.Metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
+	nodes := c.Client.CoreV1().Nodes()
 	return &Inventory{
 		nodes: &source{
 			health:   health{resource: "nodes"},
@@ -88,15 +87,11 @@ func New(c Config) *Inventory {
 		pods: &source{
 			health:   health{resource: "pods"},
 			store:    &podStore{onGone: c.OnPodGone},
-			client:   c.Metadata,
+			client:   c.Pods,
 			example:  &metav1.PartialObjectMetadata{},
 			selected: metav1.ListOptions{FieldSelector: "status.phase=" + string(corev1.PodRunning)},
-			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return pods.List(ctx, o)
-			},
-			watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return pods.Watch(ctx, o)
-			},
+			list:     podList(c.Pods),
+			watch:    podWatch(c.Pods),
 		},
 	}
 }

@@ -16,8 +16,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/fake"
-	metadatafake "k8s.io/client-go/metadata/fake"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 
@@ -295,7 +293,8 @@ func TestPodGone(t *testing.T) {
 }
 
 func TestPodGoneWithoutAListener(t *testing.T) {
-	s := New(Config{Client: fake.NewClientset(), Metadata: metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme())}).pods.store
+	_, config := newAPIServer(t)
+	s := New(config).pods.store
 	for _, change := range []func(any) error{s.Add, s.Delete, s.Delete} {
 		if err := change(podOf("a")); err != nil {
 			t.Error(err)
@@ -341,25 +340,4 @@ func TestWrongObject(t *testing.T) {
 	if _, err := pods.compact(testNode("a", nil)); err == nil {
 		t.Error("compact of a node as a pod: no error")
 	}
-}
-
-// The fake clients of client-go, as other packages' tests use them, will do.
-func TestFakeClients(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		scheme := metadatafake.NewTestScheme()
-		if err := metav1.AddMetaToScheme(scheme); err != nil {
-			t.Fatal(err)
-		}
-		pod := testPod("shop", "web", nil)
-		pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
-		config := Config{Client: fake.NewClientset(testNode("a", nil)), Metadata: metadatafake.NewSimpleMetadataClient(scheme, pod)}
-		r := run(t, config)
-		synctest.Wait()
-		if err := errors.Join(r.NodesSynced(), r.PodsSynced()); err != nil {
-			t.Error(err)
-		}
-		equal(t, "nodes", []string{"/a"}, names(r.Nodes(), ""))
-		equal(t, "pods", []string{"shop/web"}, names(r.Pods(), ""))
-		r.stop()
-	})
 }

@@ -15,7 +15,6 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/api"
@@ -75,13 +74,17 @@ type Server struct {
 // New wires a Server. It opens no connection.
 func New(c Config) (*Server, error) {
 	config := clientConfig(c.Rest)
-	client, err := kubernetes.NewForConfig(config)
+	httpClient, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the API server: %w", err)
 	}
-	metadataClient, err := metadata.NewForConfig(metadata.ConfigFor(config))
+	client, err := kubernetes.NewForConfigAndClient(config, httpClient)
 	if err != nil {
-		return nil, fmt.Errorf("make a metadata client for the API server: %w", err)
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	podsClient, err := inventory.NewPodsClient(config, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the pods of the API server: %w", err)
 	}
 	kubelets, err := kubelet.New(c.Kubelet)
 	if err != nil {
@@ -100,7 +103,7 @@ func New(c Config) (*Server, error) {
 	s.nodes = newNodes(kubelets, s.scraper, s.store)
 	s.inventory = inventory.New(inventory.Config{
 		Client:       client,
-		Metadata:     metadataClient,
+		Pods:         podsClient,
 		NodeSelector: c.NodeSelector,
 		OnNode:       s.nodes.set,
 		OnNodeGone:   s.nodes.remove,

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"metrics-server/pkg/sample"
 )
@@ -38,27 +39,26 @@ func capped(b *sample.Batch) (*sample.Batch, int) {
 	return &sample.Batch{Node: b.Node, Containers: taken}, len(b.Containers) - len(taken)
 }
 
-// container is one container of a node. It is kept by value: with hundreds of thousands of them,
-// pointers between them would cost as much as the samples.
-type container struct {
-	id *sample.ContainerID
-	series
+// layout is what one kubelet lists, in its order, so that the next answer finds each container
+// without looking for it. Containers are kept by value: with hundreds of thousands of them, pointers between
+// them would cost as much as the samples.
+type layout struct {
+	// The containers: [:listed] as in the last answer, then those that vanished, the latest first.
+	pasts  []past
+	usages []usage
+	listed int
+	byPod  []int32 // indices of containers, sorted by namespace, pod and container
+	places []place // one for each pod, sorted by hash
 }
 
-// layout is what one kubelet lists, in its order, so that the next answer finds each container
-// without looking for it.
-type layout struct {
-	containers []container // containers[:listed] as in the last answer, then those that vanished, the latest first
-	listed     int
-	byPod      []int32 // indices of containers, sorted by namespace, pod and container
-	places     []place // one for each pod, sorted by hash
-}
+// series is the i-th container.
+func (l *layout) series(i int) series { return series{&l.pasts[i], &l.usages[i]} }
 
 // place is where a pod is. Looked for by names, it would take a dozen reads all over the memory, and a list of all pods
 // waits for little else.
 type place struct {
-	hash uint32 // of its key
-	at   int32  // index in byPod of its first container
+	hash  uint32 // of its key
+	at, n uint16 // its containers are byPod[at:at+n]: there is room, as MaxContainers bounds them
 }
 
 // podKey names a pod.
@@ -87,22 +87,22 @@ func (l *layout) aligned(batch []sample.Container) bool {
 		return false
 	}
 	for i := range batch {
-		c, id := &l.containers[i], batch[i].ID
-		if c.id == id {
+		known, id := l.pasts[i].id, batch[i].ID
+		if known == id {
 			continue
 		}
-		if *c.id != *id {
+		if *known != *id {
 			return false
 		}
-		c.id = id
+		l.pasts[i].id = id
 	}
 	return true
 }
 
 // forgettable reports whether a vanished container was received too long ago to be remembered.
 func (l *layout) forgettable(now, expiry time.Duration) bool {
-	for i := l.listed; i < len(l.containers); i++ {
-		if now-l.containers[i].received > expiry {
+	for i := l.listed; i < len(l.usages); i++ {
+		if now-l.usages[i].received > expiry {
 			return true
 		}
 	}
@@ -114,76 +114,87 @@ func (l *layout) forgettable(now, expiry time.Duration) bool {
 // not without a start time: nothing else would tell one from the next of its name.
 func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layout {
 	const placed = -1
-	index := make(map[sample.ContainerID]int, len(l.containers)) // in l
-	for i := range l.containers {
-		index[*l.containers[i].id] = i
+	index := make(map[sample.ContainerID]int, len(l.pasts)) // in l
+	for i := range l.pasts {
+		index[*l.pasts[i].id] = i
 	}
-	next := make([]container, 0, max(len(batch), len(l.containers)))
+	next := layout{
+		pasts:  make([]past, 0, max(len(batch), len(l.pasts))),
+		usages: make([]usage, 0, max(len(batch), len(l.pasts))),
+	}
 	for i := range batch {
-		c := container{id: batch[i].ID}
-		old, known := index[*c.id]
-		if old == placed && known {
+		id := batch[i].ID
+		old, known := index[*id]
+		switch {
+		case !known:
+			next.pasts = append(next.pasts, past{id: id})
+			next.usages = append(next.usages, usage{name: unique.Make(id.Container)})
+		case old == placed:
 			continue
+		default:
+			next.pasts = append(next.pasts, l.pasts[old])
+			next.pasts[len(next.pasts)-1].id = id
+			next.usages = append(next.usages, l.usages[old])
 		}
-		if known {
-			c.series = l.containers[old].series
-		}
-		index[*c.id] = placed
-		next = append(next, c)
+		index[*id] = placed
 	}
-	listed := len(next)
-	limit := listed + max(listed, minRemembered)
-	for i := range l.containers {
-		c := &l.containers[i]
-		if len(next) < limit && index[*c.id] != placed && c.start > 0 && now-c.received <= expiry {
-			next = append(next, *c)
+	next.listed = len(next.pasts)
+	limit := next.listed + max(next.listed, minRemembered)
+	for i := range l.pasts {
+		c := l.series(i)
+		if len(next.pasts) < limit && index[*c.id] != placed && c.start > 0 && now-c.received <= expiry {
+			next.pasts = append(next.pasts, *c.past)
+			next.usages = append(next.usages, *c.usage)
 		}
 	}
-	next = slices.Clip(slices.Clone(next))
+	next.pasts = slices.Clip(slices.Clone(next.pasts))
+	next.usages = slices.Clip(slices.Clone(next.usages))
 
-	byPod := make([]int32, len(next))
-	for i := range byPod {
-		byPod[i] = int32(i)
+	next.byPod = make([]int32, len(next.pasts))
+	for i := range next.byPod {
+		next.byPod[i] = int32(i)
 	}
-	slices.SortFunc(byPod, func(a, b int32) int {
-		x, y := next[a].id, next[b].id
+	slices.SortFunc(next.byPod, func(a, b int32) int {
+		x, y := next.pasts[a].id, next.pasts[b].id
 		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container, y.Container))
 	})
-	aligned := layout{containers: next, listed: listed, byPod: byPod}
-	aligned.place()
-	return aligned
+	next.place()
+	return next
 }
 
 // place works out places anew.
 func (l *layout) place() {
 	l.places = nil
-	for i, c := range l.byPod {
-		if k := l.key(c); i == 0 || k != l.key(l.byPod[i-1]) {
-			l.places = append(l.places, place{hash32(k), int32(i)})
+	var last podKey
+	for at, i := range l.byPod {
+		if k := l.key(i); at == 0 || k != last {
+			l.places = append(l.places, place{hash: hash32(k), at: uint16(at)})
+			last = k
 		}
+		l.places[len(l.places)-1].n++
 	}
 	l.places = slices.Clip(l.places)
 	slices.SortFunc(l.places, func(a, b place) int { return cmp.Compare(a.hash, b.hash) })
 }
 
 // key is that of the pod of the i-th container.
-func (l *layout) key(i int32) podKey { return keyOf(l.containers[i].id) }
+func (l *layout) key(i int32) podKey { return keyOf(l.pasts[i].id) }
 
 // remove forgets a pod's containers. It does not sort again: a node that floods may claim every pod that
 // leaves the cluster.
 func (l *layout) remove(k podKey) {
 	at, found := l.at(k)
-	if !found {
+	if !found || l.key(l.byPod[l.places[at].at]) != k {
 		return
 	}
-	pod := l.run(at)
-	l.places = slices.DeleteFunc(l.places, func(p place) bool { return int(p.at) == at })
+	p := l.places[at]
+	gone := slices.Sorted(slices.Values(l.run(p)))
+	l.places = slices.Delete(l.places, at, at+1)
 	for i := range l.places {
-		if int(l.places[i].at) > at {
-			l.places[i].at -= int32(len(pod))
+		if l.places[i].at > p.at {
+			l.places[i].at -= p.n
 		}
 	}
-	gone := slices.Sorted(slices.Values(pod))
 	kept := l.byPod[:0]
 	for _, i := range l.byPod {
 		if before, found := slices.BinarySearch(gone, i); !found {
@@ -193,7 +204,21 @@ func (l *layout) remove(k podKey) {
 	listed, _ := slices.BinarySearch(gone, int32(l.listed))
 	l.listed -= listed
 	l.byPod = kept
-	l.containers = slices.DeleteFunc(l.containers, func(c container) bool { return keyOf(c.id) == k })
+	l.pasts, l.usages = without(l.pasts, gone), without(l.usages, gone)
+}
+
+// without removes the elements of s at gone, which is sorted.
+func without[T any](s []T, gone []int32) []T {
+	kept := s[:0]
+	for i := range s {
+		if len(gone) > 0 && int(gone[0]) == i {
+			gone = gone[1:]
+			continue
+		}
+		kept = append(kept, s[i])
+	}
+	clear(s[len(kept):])
+	return kept
 }
 
 // find returns the indices of a pod's containers, sorted by name.
@@ -202,29 +227,27 @@ func (l *layout) find(k podKey) []int32 {
 	if !found {
 		return nil
 	}
-	return l.run(at)
+	return l.run(l.places[at])
 }
 
-// at returns where in byPod a pod begins.
+// at returns which of places a pod has. Whoever asks has just learned from the index that this node lists the pod, so
+// names, which would have to be fetched from far away, are only compared where hashes do not tell the node's pods apart.
 func (l *layout) at(k podKey) (at int, found bool) {
 	hash := hash32(k)
-	i, _ := slices.BinarySearchFunc(l.places, hash, func(p place, hash uint32) int { return cmp.Compare(p.hash, hash) })
-	for ; i < len(l.places) && l.places[i].hash == hash; i++ {
-		if at := l.places[i].at; l.key(l.byPod[at]) == k {
-			return int(at), true
+	at, found = slices.BinarySearchFunc(l.places, hash, func(p place, hash uint32) int { return cmp.Compare(p.hash, hash) })
+	if next := at + 1; found && next < len(l.places) && l.places[next].hash == hash {
+		for ; at < len(l.places) && l.places[at].hash == hash; at++ {
+			if l.key(l.byPod[l.places[at].at]) == k {
+				return at, true
+			}
 		}
+		return 0, false
 	}
-	return 0, false
+	return at, found
 }
 
-// run returns the part of byPod that is of the pod that begins at at.
-func (l *layout) run(at int) []int32 {
-	to := at + 1
-	for k := l.key(l.byPod[at]); to < len(l.byPod) && l.key(l.byPod[to]) == k; {
-		to++
-	}
-	return l.byPod[at:to]
-}
+// run returns the part of byPod that is at p.
+func (l *layout) run(p place) []int32 { return l.byPod[p.at : p.at+p.n] }
 
 // pods returns the pods that are listed, sorted.
 func (l *layout) pods() []podKey {
@@ -233,7 +256,7 @@ func (l *layout) pods() []podKey {
 		if int(i) >= l.listed {
 			continue
 		}
-		if k := keyOf(l.containers[i].id); len(keys) == 0 || keys[len(keys)-1] != k {
+		if k := l.key(i); len(keys) == 0 || keys[len(keys)-1] != k {
 			keys = append(keys, k)
 		}
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -92,7 +93,7 @@ func TestPointersAreTakenOver(t *testing.T) {
 	s.Record("n", listing("n", 3), at(0))
 	b := listing("n", 3)
 	s.Record("n", b, at(1))
-	for i, c := range s.node("n").containers {
+	for i, c := range s.node("n").pasts {
 		if c.id != b.Containers[i].ID {
 			t.Errorf("container %d: the pointer of an older answer is kept", i)
 		}
@@ -126,5 +127,29 @@ func TestReadsAllocateNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations per read, want none", n)
+	}
+}
+
+// Pods whose hashes are equal are told apart by name.
+func TestPodsOfOneHash(t *testing.T) {
+	for i := range 30 {
+		l := (&layout{}).align(listing("n", 30).Containers, 0, 0)
+		k := podKey{"load", fmt.Sprintf("n-%d", i)}
+		for j := range l.places {
+			if j%3 != 0 || l.key(l.byPod[l.places[j].at]) == k {
+				l.places[j].hash = hash32(k)
+			}
+		}
+		slices.SortFunc(l.places, func(a, b place) int { return cmp.Compare(a.hash, b.hash) })
+		if found := l.find(k); len(found) != 2 || l.key(found[0]) != k || l.key(found[1]) != k {
+			t.Errorf("%v is found at %v", k, found)
+		}
+		l.remove(k)
+		if found := l.find(k); found != nil {
+			t.Errorf("%v is found at %v after it was removed", k, found)
+		}
+		if len(l.places) != 29 || len(l.pasts) != 58 || len(l.usages) != 58 || l.listed != 58 {
+			t.Errorf("%d pods, %d and %d containers, %d of them listed, are left of 30 with 2", len(l.places), len(l.pasts), len(l.usages), l.listed)
+		}
 	}
 }

@@ -17,10 +17,16 @@ type node struct {
 
 	mu      sync.Mutex
 	removed bool // RemoveNode was called: nothing may be recorded here any more
-	own     series
+	own     struct {
+		past
+		usage
+	}
 	layout
 	points int // samples in containers
 }
+
+// self is the series of the node itself.
+func (n *node) self() series { return series{&n.own.past, &n.own.usage} }
 
 // lock takes n.mu, unless n was removed in the meantime: then it returns false.
 func (n *node) lock() bool {
@@ -56,15 +62,15 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 		n.layout = next
 	}
 	own := b.Node.Given.Has(sample.CPU | sample.Memory)
-	if own && !n.own.record(&b.Node, now, n.limits) {
+	if own && !n.self().record(&b.Node, now, n.limits) {
 		r.Old++
 	}
 	complete, i := true, 0
 	for j := range b.Containers {
-		if i == n.listed || n.containers[i].id != b.Containers[j].ID {
+		if i == n.listed || n.pasts[i].id != b.Containers[j].ID {
 			continue // a duplicate
 		}
-		c := &n.containers[i]
+		c := n.series(i)
 		i++
 		if !c.record(&b.Containers[j].Sample, now, n.limits) {
 			r.Old++
@@ -79,8 +85,8 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 // count brings n.points up to date.
 func (n *node) count() {
 	n.points = 0
-	for i := range n.containers {
-		n.points += int(n.containers[i].n)
+	for i := range n.usages {
+		n.points += int(n.usages[i].n)
 	}
 }
 
@@ -90,7 +96,7 @@ func (n *node) settled(now time.Duration) bool {
 	var pod podKey
 	young, lacking := false, false
 	for _, i := range n.byPod {
-		c := &n.containers[i]
+		c := n.series(int(i))
 		if !n.counts(i) {
 			continue
 		}
@@ -132,7 +138,7 @@ func (n *node) forget(x *index, received time.Time) {
 	for _, k := range n.pods() {
 		x.unclaim(k, n, received)
 	}
-	n.own, n.layout, n.points = series{}, layout{}, 0
+	n.own.past, n.own.usage, n.layout, n.points = past{}, usage{}, layout{}, 0
 }
 
 // removePod drops what n has said of a pod. The caller holds n.mu.
@@ -143,7 +149,7 @@ func (n *node) removePod(k podKey, x *index) {
 }
 
 // counts reports whether the i-th container must have a usage for its pod to be served.
-func (n *node) counts(i int32) bool { return int(i) < n.listed && n.containers[i].state != ended }
+func (n *node) counts(i int32) bool { return int(i) < n.listed && n.usages[i].state != ended }
 
 // pod fills into with the usage of a pod, and reports whether it can be served.
 func (n *node) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
@@ -155,7 +161,7 @@ func (n *node) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 		if !n.counts(i) {
 			continue
 		}
-		c := &n.containers[i]
+		c := &n.usages[i]
 		if !c.serves(at, n.limits) {
 			into.Containers = into.Containers[:0]
 			return false
@@ -163,7 +169,7 @@ func (n *node) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 		if len(into.Containers) == 0 || c.at < into.Time {
 			into.Time, into.Window = c.at, c.span()
 		}
-		into.Containers = append(into.Containers, sample.ContainerUsage{Name: c.id.Container, Usage: c.usage()})
+		into.Containers = append(into.Containers, sample.ContainerUsage{Name: c.name.Value(), Usage: c.sample()})
 	}
 	return len(into.Containers) > 0
 }
@@ -185,7 +191,7 @@ func (n *node) claim(k podKey, now time.Time) claim {
 	defer n.mu.Unlock()
 	for _, i := range n.find(k) {
 		if n.counts(i) {
-			c.start = max(c.start, n.containers[i].start)
+			c.start = max(c.start, n.pasts[i].start)
 		}
 	}
 	return c

@@ -24,7 +24,7 @@ func TestRule8AFloodCostsLittle(t *testing.T) {
 			t.Errorf("%d containers left out, want %d", r.Excess, flood-MaxContainers)
 		}
 	}
-	if n := len(f.node("liar").containers); n > 2*MaxContainers {
+	if n := len(f.node("liar").pasts); n > 2*MaxContainers {
 		t.Errorf("%d containers are remembered, want at most %d", n, 2*MaxContainers)
 	}
 	if used := heap() - before; used > 10*mib {
@@ -32,7 +32,7 @@ func TestRule8AFloodCostsLittle(t *testing.T) {
 	}
 	f.want(75, served{T: 75, Window: 15, Milli: 100, MiB: 10, Names: "a"})
 	f.sayAs("liar", 90)
-	if n := len(f.node("liar").containers); n > minRemembered {
+	if n := len(f.node("liar").pasts); n > minRemembered {
 		t.Errorf("%d containers are remembered, want at most %d", n, minRemembered)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/bits"
 	"time"
+	"unique"
 
 	"metrics-server/pkg/sample"
 )
@@ -63,17 +64,30 @@ func stateOf(s *sample.Sample) state {
 	return ended
 }
 
-// series is the recent past of one container or node within one epoch, and its usage. Moments of
-// this server's clock are time.Durations since the node was born (see node.since).
+// series is one container or node: its recent past within one epoch, and the usage that follows from it. The two are kept
+// apart because a list of everything reads all usages and nothing else: that is one cache line for each.
+// Moments of this server's clock are time.Durations since the node was born (see node.since).
 type series struct {
+	*past
+	*usage
+}
+
+// past is what a series knows beside its usage.
+type past struct {
+	id *sample.ContainerID // nil for a node
+
 	t     [ringSize]sample.Time // newest first
 	cpu   [ringSize]uint64
-	start sample.Time // the latest start time given, 0 if none
+	start sample.Time   // the latest start time given, 0 if none
+	first time.Duration // when the newest sample was received first
+}
 
-	first    time.Duration // when the newest sample was received first
-	received time.Duration // and last
+// usage is what readers look at, in 64 bytes.
+type usage struct {
+	name     unique.Handle[string] // of the container: there are few names, so they are in the caches
+	received time.Duration         // when the newest sample was received last
 
-	// The usage; none if window is 0. It may be older than t[0].
+	// The usage; none if window is 0. It may be older than the newest sample.
 	at, window         sample.Time
 	rate, memory, swap uint64
 
@@ -86,7 +100,7 @@ type series struct {
 
 // record takes what an answer received at now says. It returns false if the sample is refused as
 // older than the newest one.
-func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
+func (s series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 	s.state = stateOf(b)
 	if s.state != running || !b.Given.Has(sample.CPU|sample.Memory) {
 		return true
@@ -109,10 +123,13 @@ func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 }
 
 // restart begins an epoch without samples.
-func (s *series) restart() { *s = series{state: s.state} }
+func (s series) restart() {
+	*s.past = past{id: s.id}
+	*s.usage = usage{name: s.name, state: s.state}
+}
 
 // add makes b the newest sample and works out its usage, or keeps the last one of the epoch.
-func (s *series) add(b *sample.Sample, now time.Duration, l *limits) {
+func (s series) add(b *sample.Sample, now time.Duration, l *limits) {
 	start := sample.Time(0)
 	if b.Given.Has(sample.Start) {
 		start = max(b.Start, 0)
@@ -121,7 +138,9 @@ func (s *series) add(b *sample.Sample, now time.Duration, l *limits) {
 	case s.start > 0 && start-s.start > startSlack:
 		s.restart()
 	case b.CPU < s.cpu[0]:
-		*s = series{state: s.state, start: s.start, noZero: true}
+		known := s.start
+		s.restart()
+		s.start, s.noZero = known, true
 	case s.turned, s.n > 0 && b.Time.Sub(s.t[0]) > now-s.first+maxStale:
 		// The kubelet's clock was set back, or forward, as more time cannot have passed. A window across that would
 		// be too short or too long. The last usage stays until there are two samples by the new clock, but not if the clock
@@ -143,7 +162,7 @@ func (s *series) add(b *sample.Sample, now time.Duration, l *limits) {
 
 // push adds a sample to the ring. It takes the place of the newest one if that is too close to the
 // one before: only the newest and the oldest sample may have a neighbour closer than l.apart.
-func (s *series) push(t sample.Time, cpu uint64, l *limits) {
+func (s series) push(t sample.Time, cpu uint64, l *limits) {
 	if s.n < 2 || s.t[0]-s.t[1] >= l.apart {
 		copy(s.t[1:], s.t[:])
 		copy(s.cpu[1:], s.cpu[:])
@@ -153,7 +172,7 @@ func (s *series) push(t sample.Time, cpu uint64, l *limits) {
 }
 
 // older returns the sample that the newest one is compared with.
-func (s *series) older(l *limits) (t sample.Time, cpu uint64, ok bool) {
+func (s series) older(l *limits) (t sample.Time, cpu uint64, ok bool) {
 	for i := 1; i < int(s.n); i++ {
 		if s.t[0]-s.t[i] >= l.near {
 			return s.t[i], s.cpu[i], true
@@ -168,20 +187,20 @@ func (s *series) older(l *limits) (t sample.Time, cpu uint64, ok bool) {
 }
 
 // usable reports whether there is a usage that may still be served at now.
-func (s *series) usable(now time.Duration, l *limits) bool {
-	return s.window > 0 && now-s.received <= l.expiry
+func (u *usage) usable(now time.Duration, l *limits) bool {
+	return u.window > 0 && now-u.received <= l.expiry
 }
 
 // serves reports whether a container that counts has what its pod needs of it.
-func (s *series) serves(now time.Duration, l *limits) bool {
-	return s.state == running && s.usable(now, l)
+func (u *usage) serves(now time.Duration, l *limits) bool {
+	return u.state == running && u.usable(now, l)
 }
 
 // span is the length of the usage's window.
-func (s *series) span() time.Duration { return s.at.Sub(s.at - s.window) }
+func (u *usage) span() time.Duration { return u.at.Sub(u.at - u.window) }
 
-func (s *series) usage() sample.Usage {
-	return sample.Usage{CPU: s.rate, Memory: s.memory, Swap: s.swap, HasSwap: s.hasSwap}
+func (u *usage) sample() sample.Usage {
+	return sample.Usage{CPU: u.rate, Memory: u.memory, Swap: u.swap, HasSwap: u.hasSwap}
 }
 
 // nanocores returns the rate of cpu nanoseconds in window, at most what a signed number can hold.

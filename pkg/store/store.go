@@ -161,7 +161,7 @@ func (s *Store) Node(name string, now time.Time) (sample.NodeUsage, bool) {
 	if !n.own.usable(n.since(now), n.limits) {
 		return sample.NodeUsage{}, false
 	}
-	return sample.NodeUsage{Time: n.own.at, Window: n.own.span(), Usage: n.own.usage()}, true
+	return sample.NodeUsage{Time: n.own.at, Window: n.own.span(), Usage: n.own.sample()}, true
 }
 
 // Pod fills into with the usage of a pod, its containers sorted by name, and reports whether there

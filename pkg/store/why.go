@@ -21,7 +21,7 @@ func (s *Store) WhyNoNode(name string, now time.Time) string {
 	if n.own.n == 0 {
 		return "its kubelet answers, but without the node's own CPU and memory"
 	}
-	return n.whyNot(&n.own, "the node", now)
+	return n.whyNot(n.self(), "the node", now)
 }
 
 // WhyNoPod says in plain words why Pod returns false, "" if it returns true.
@@ -42,7 +42,7 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 			continue
 		}
 		counted = true
-		c := &n.containers[i]
+		c := n.series(int(i))
 		what := fmt.Sprintf("container %q on node %q", c.id.Container, n.name)
 		switch c.state {
 		case noCPU:
@@ -50,7 +50,7 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 		case noMemory:
 			return what + " is listed without memory"
 		}
-		if why := n.whyNot(&c.series, what, now); why != "" {
+		if why := n.whyNot(c, what, now); why != "" {
 			return why
 		}
 	}
@@ -61,7 +61,7 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 }
 
 // whyNot says why a series of n that is called what has no usage, "" if it has one.
-func (n *node) whyNot(s *series, what string, now time.Time) string {
+func (n *node) whyNot(s series, what string, now time.Time) string {
 	switch {
 	case s.usable(n.since(now), n.limits):
 		return ""
