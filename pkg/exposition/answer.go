@@ -25,10 +25,13 @@ type answer struct {
 
 // row is one row of the current family, still as the kubelet wrote it.
 type row struct {
+	at     int               // the container's position in the layout, or unknown: then the labels say which it is
 	labels [numLabels][]byte // nil: no such label
 	value  float64
 	time   sample.Time
 }
+
+const unknown = -1
 
 // The labels that name a container.
 const (
@@ -181,14 +184,16 @@ func (a *answer) set(s *sample.Sample, n uint64, t sample.Time) {
 // container returns the container that r names, which it adds to the batch if this is the first row
 // of it in this answer; nil if r does not name one.
 func (a *answer) container(r *row) *sample.Container {
-	for _, value := range r.labels {
-		if len(value) == 0 {
+	i := r.at
+	if i == unknown {
+		for _, value := range r.labels {
+			if len(value) == 0 {
+				return nil
+			}
+		}
+		if i = a.find(r); i == unknown {
 			return nil
 		}
-	}
-	i := a.find(r)
-	if i < 0 {
-		return nil
 	}
 	if a.rows[i] == 0 {
 		a.batch.Containers = append(a.batch.Containers, sample.Container{ID: a.layout.ids[i]})

@@ -3,6 +3,7 @@ package exposition
 import (
 	"hash/maphash"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"metrics-server/pkg/sample"
@@ -12,7 +13,8 @@ import (
 // that the next parse finds each by looking where it was, and reuses its ContainerID. It costs 8
 // bytes for each container beside the IDs. The zero value is ready. Not for concurrent use.
 type Layout struct {
-	ids []*sample.ContainerID // during a parse, those that are new follow those of the last answer
+	ids     []*sample.ContainerID // during a parse, those that are new follow those of the last answer
+	escaped bool                  // some name did not look in an answer as it is: it had a quote, say
 }
 
 // lookAhead is how many places a row may be further than expected before the index is asked. A
@@ -20,7 +22,7 @@ type Layout struct {
 const lookAhead = 4
 
 // find returns the position in the layout of the container that r names, which it adds if it is
-// new; -1 if the name is not UTF-8. Any order of rows costs a bounded number of comparisons for each.
+// new; unknown if the name is not UTF-8. Any order of rows costs a bounded number of comparisons for each.
 func (a *answer) find(r *row) int {
 	ids := a.layout.ids
 	for i := a.cursor; i < min(a.cursor+lookAhead, len(ids)); i++ {
@@ -32,10 +34,11 @@ func (a *answer) find(r *row) int {
 	i := a.index.find(ids, r)
 	switch {
 	case i < 0:
-		id := r.intern()
+		id, escaped := r.intern()
 		if id == nil {
-			return -1
+			return unknown
 		}
+		a.layout.escaped = a.layout.escaped || escaped
 		a.layout.ids = append(ids, id)
 		a.rows = append(a.rows, 0)
 		return len(ids)
@@ -53,19 +56,20 @@ func (r *row) names(id *sample.ContainerID) bool {
 		string(r.labels[labelNamespace]) == id.Namespace
 }
 
-// intern returns a new ID with the row's names; nil if they are not UTF-8, which no name in a cluster is.
-func (r *row) intern() *sample.ContainerID {
+// intern returns a new ID with the row's names, and whether one of them needs an escape, which none in a cluster does; nil
+// if they are not UTF-8.
+func (r *row) intern() (id *sample.ContainerID, escaped bool) {
 	namespace, pod := len(r.labels[labelNamespace]), len(r.labels[labelPod])
 	// One string for the three. With a constant in it the concatenation copies each once.
 	s := string(r.labels[labelNamespace]) + "/" + string(r.labels[labelPod]) + "/" + string(r.labels[labelContainer])
 	if !utf8.ValidString(s) {
-		return nil
+		return nil, false
 	}
 	return &sample.ContainerID{
 		Namespace: s[:namespace],
 		Pod:       s[namespace+1 : namespace+1+pod],
 		Container: s[namespace+1+pod+1:],
-	}
+	}, strings.ContainsAny(s, "\"\\\n")
 }
 
 // follow makes the layout that of the answer that listed containers.

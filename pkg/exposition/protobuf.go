@@ -53,7 +53,7 @@ func (a *answer) message(b []byte) {
 		return
 	}
 	for _, m := range decoded.GetMetric() {
-		r := row{time: a.received}
+		r := row{time: a.received, at: unknown}
 		if !r.fill(m) {
 			a.refuse(sample.Malformed)
 			continue

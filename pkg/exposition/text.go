@@ -39,8 +39,12 @@ func (a *answer) text(body []byte) {
 		if a.family.object == nothing {
 			continue
 		}
-		r := row{time: a.received}
-		if !r.parse(line[n:]) {
+		r := row{time: a.received, at: unknown}
+		rest := line[n:]
+		if a.family.object == container {
+			r.at, rest = a.expected(rest)
+		}
+		if !r.parse(rest) {
 			a.refuse(sample.Malformed)
 			continue
 		}
@@ -48,11 +52,52 @@ func (a *answer) text(body []byte) {
 	}
 }
 
-// parse fills r from what follows the name in a line: labels, value, timestamp.
+// expected returns where in the layout the row is whose labels b begins with, and what follows them, if it is the next one
+// there, or one of the next, and written as kubelets do. To compare a row with what the last answer had in its place takes
+// a fifth of the time that it takes to read the labels.
+func (a *answer) expected(b []byte) (at int, rest []byte) {
+	after, ok := cutPrefix(b, `{container="`)
+	if !ok || a.layout.escaped {
+		return unknown, b
+	}
+	ids := a.layout.ids
+	for i := a.cursor; i < min(a.cursor+lookAhead, len(ids)); i++ {
+		id := ids[i]
+		if rest, ok = cutPrefix(after, id.Container); !ok {
+			continue
+		}
+		if rest, ok = cutPrefix(rest, `",namespace="`); !ok {
+			continue
+		}
+		if rest, ok = cutPrefix(rest, id.Namespace); !ok {
+			continue
+		}
+		if rest, ok = cutPrefix(rest, `",pod="`); !ok {
+			continue
+		}
+		if rest, ok = cutPrefix(rest, id.Pod); !ok {
+			continue
+		}
+		if rest, ok = cutPrefix(rest, `"}`); ok {
+			a.cursor = i + 1
+			return i, rest
+		}
+	}
+	return unknown, b
+}
+
+func cutPrefix(b []byte, prefix string) (after []byte, ok bool) {
+	if len(b) < len(prefix) || string(b[:len(prefix)]) != prefix {
+		return nil, false
+	}
+	return b[len(prefix):], true
+}
+
+// parse fills r from what follows the name in a line, or the labels if it is known whose they are: labels, value, timestamp.
 // It reports false if that is not what the format allows.
 func (r *row) parse(b []byte) bool {
 	b = skipBlanks(b)
-	if len(b) > 0 && b[0] == '{' {
+	if r.at == unknown && len(b) > 0 && b[0] == '{' {
 		var ok bool
 		if b, ok = r.parseLabels(b[1:]); !ok {
 			return false
@@ -154,6 +199,9 @@ func cutQuoted(b []byte) (value, rest []byte, ok bool) {
 // parseFloat parses a value. One that is beyond float64 becomes the largest there is,
 // which is beyond every field as well.
 func parseFloat(b []byte) (float64, bool) {
+	if v, ok := parseDecimal(b); ok {
+		return v, true
+	}
 	for _, c := range b {
 		if c == '_' || c == 'x' || c == 'X' { // 1_000 and 0x1p-2 are Go, not the format
 			return 0, false
@@ -166,8 +214,63 @@ func parseFloat(b []byte) (float64, bool) {
 	return v, err == nil
 }
 
+// powers are the powers of ten that a float64 holds exactly.
+var powers = [...]float64{
+	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+}
+
+// parseDecimal parses what nearly every value is: no sign, and digits and a power of ten that a float64 both holds exactly,
+// so that their product is the number nearest to what is written, as in strconv, which takes several times as long.
+// What it does not parse may be a number all the same.
+func parseDecimal(b []byte) (float64, bool) {
+	mantissa, n := digits(b)
+	exponent := 0
+	if b = b[n:]; len(b) > 0 && b[0] == '.' {
+		fraction, decimals := digits(b[1:])
+		if n+decimals > maxDigits {
+			return 0, false
+		}
+		mantissa = mantissa*uint64(powers[decimals]) + fraction
+		n, exponent, b = n+decimals, -decimals, b[1+decimals:]
+	}
+	if n == 0 || mantissa > 1<<53 {
+		return 0, false
+	}
+	if after, ok := cutPrefix(b, "e+"); ok { // as kubelets write it
+		e, n := digits(after)
+		if n == 0 || n > 3 {
+			return 0, false
+		}
+		exponent, b = exponent+int(e), after[n:]
+	}
+	switch {
+	case len(b) > 0:
+		return 0, false
+	case exponent >= 0 && exponent < len(powers):
+		return float64(mantissa) * powers[exponent], true
+	case exponent < 0 && -exponent < len(powers):
+		return float64(mantissa) / powers[-exponent], true
+	}
+	return 0, false
+}
+
+// maxDigits is how many digits fit into 64 bits, whatever they are.
+const maxDigits = 19
+
+// digits returns the number that b begins with, and how many digits it has: none beyond maxDigits are read.
+func digits(b []byte) (v uint64, n int) {
+	for n < len(b) && n < maxDigits && b[n]-'0' <= 9 {
+		v = v*10 + uint64(b[n]-'0')
+		n++
+	}
+	return v, n
+}
+
 // parseInt parses a timestamp. One that is beyond int64 becomes the nearest there is.
 func parseInt(b []byte) (int64, bool) {
+	if v, n := digits(b); n > 0 && n < maxDigits && n == len(b) {
+		return int64(v), true
+	}
 	n, err := strconv.ParseInt(string(b), 10, 64)
 	return n, err == nil || errors.Is(err, strconv.ErrRange)
 }

@@ -361,3 +361,45 @@ func TestValues(t *testing.T) {
 		}
 	}
 }
+
+// TestDecimals compares the numbers that are parsed here with those that strconv parses.
+func TestDecimals(t *testing.T) {
+	same := func(text string) {
+		got, ok := parseFloat([]byte(text))
+		want, err := strconv.ParseFloat(text, 64)
+		if ok != (err == nil) || ok && math.Float64bits(got) != math.Float64bits(want) {
+			t.Errorf("%q: got %v, %v, want %v, %v", text, got, ok, want, err)
+		}
+	}
+	for _, text := range []string{
+		"", ".", "0", "-0", "1.", ".5", ".e+1", "1e+", "1e+0", "1e+22", "1e+23", "1e+300", "1e+0022", "1e22", "1E+5", "1e-5", "+1", "-1", "NaN", "+Inf",
+		"9007199254740992", "9007199254740993", "9007199254740992.5", "9.007199254740993e+15", "1234567890123456789", "12345678901234567890",
+		"0.1234567890123456789", "0.12345678901234567890", "123456789.12345678901", "1.7953105855271e+09", "1.9e+07", "1 ", "1x", "1.2.3", "1.2e+3e+4",
+	} {
+		same(text)
+	}
+	r := rand.New(rand.NewPCG(13, 14))
+	for range 100_000 {
+		v := math.Ldexp(r.Float64(), r.IntN(120)-40)
+		same(strconv.FormatFloat(v, 'g', -1, 64))
+		same(strconv.FormatFloat(v, "feg"[r.IntN(3)], r.IntN(20), 64))
+	}
+}
+
+// Names that need escapes are not mistaken for parts of labels, in answers that follow each other.
+func TestEscapesInAKnownLayout(t *testing.T) {
+	var p Parser
+	var layout Layout
+	var batch sample.Batch
+	for i, body := range []string{
+		cpuFamily + `{container="a\",namespace=\"b",namespace="n",pod="p"} 1 1000` + "\n",
+		cpuFamily + `{container="a",namespace="b",namespace="n",pod="p"} 1 1000` + "\n" + cpuFamily + `{container="c",namespace="n",pod="p"} 1 1000` + "\n",
+	} {
+		if err := p.ParseText([]byte(body), received, &layout, &batch); err != nil {
+			t.Fatal(err)
+		}
+		if len(batch.Containers) != 1 || batch.Refused[sample.Malformed] != i {
+			t.Errorf("%d: %+v", i, batch)
+		}
+	}
+}
