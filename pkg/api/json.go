@@ -25,7 +25,7 @@ func (l *lazyObject) writeJSON(w io.Writer, apiVersion string) error {
 // writeJSON writes the list. It ends with the first error of w: the client is gone.
 func (l *lazyList) writeJSON(w io.Writer, apiVersion string) error {
 	e := jsonEncoder{shape: l.shape}
-	b := appendTypeMeta(newBuffer(), l.kindName()+"List", apiVersion)
+	b := appendTypeMeta(append(newBuffer(), '{'), l.kindName()+"List", apiVersion)
 	b = append(b, `"metadata":{},"items":[`...)
 	return l.writeItems(w, b, func(b []byte, o *sample.Object, u *sample.PodUsage) []byte {
 		b = append(b, '{')
@@ -34,16 +34,12 @@ func (l *lazyList) writeJSON(w io.Writer, apiVersion string) error {
 	})
 }
 
-// writeItems writes an object of JSON that ends with an array of items. It begins with head, a buffer that it frees.
+// writeItems writes an object of JSON that ends with an array of items. It begins with head, a buffer that it frees. A short
+// list is written at once, which saves the server a frame and a wake-up or two.
 func (l *lazyList) writeItems(w io.Writer, head []byte, item func([]byte, *sample.Object, *sample.PodUsage) []byte) error {
 	b := head
 	defer func() { freeBuffer(b) }()
-	// The generic server decides at the first write whether to compress: it waits for more, and compresses what gets
-	// long, only after one as short as this.
-	if _, err := io.WriteString(w, "{"); err != nil {
-		return err
-	}
-	first := true
+	first, begun := true, false
 	for o, u := range l.items {
 		if !first {
 			b = append(b, ',')
@@ -52,6 +48,14 @@ func (l *lazyList) writeItems(w io.Writer, head []byte, item func([]byte, *sampl
 		b = item(b, o, u)
 		if len(b) < bufferSize {
 			continue
+		}
+		if !begun {
+			// The generic server decides at the first write whether to compress: it waits for more, and compresses what
+			// gets long, only after one as short as this.
+			if _, err := w.Write(b[:1]); err != nil {
+				return err
+			}
+			begun, b = true, b[:copy(b, b[1:])]
 		}
 		if _, err := w.Write(b); err != nil {
 			return err

@@ -53,13 +53,18 @@ func (l *lazyList) writeProtobuf(w io.Writer, apiVersion string) error {
 			freeBuffer(b)
 		}
 	}()
-	// The prefix goes first by itself, for the same reason as in writeItems.
-	if _, err := io.WriteString(w, protobufPrefix); err != nil {
-		return err
-	}
-	head := appendEnvelope(nil, l.kindName()+"List", apiVersion)
+	head := append(newBuffer(), protobufPrefix...)
+	defer func() { freeBuffer(head) }()
+	head = appendEnvelope(head, l.kindName()+"List", apiVersion)
 	head = append(head, field2)
 	head = binary.AppendUvarint(head, uint64(size))
+	if len(full) == 1 {
+		head = append(head, full[0]...)
+		head = append(head, protobufSuffix...)
+		_, err := w.Write(head)
+		return err
+	}
+	// This short one goes first by itself, for the same reason as in writeItems.
 	if _, err := w.Write(head); err != nil {
 		return err
 	}

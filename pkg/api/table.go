@@ -74,7 +74,7 @@ func (l *lazyList) writeTable(w io.Writer, apiVersion string) error {
 	if err != nil {
 		return err
 	}
-	b := appendTypeMeta(newBuffer(), "Table", l.form.table)
+	b := appendTypeMeta(append(newBuffer(), '{'), "Table", l.form.table)
 	b = append(b, `"metadata":{},"columnDefinitions":`...)
 	b = append(b, definitions...)
 	b = append(b, `,"rows":[`...)

@@ -121,8 +121,8 @@ func TestRequestTimeout(t *testing.T) {
 	}{
 		{nil, 10 * time.Second},
 		{[]string{"--metric-resolution=60s"}, 10 * time.Second},
-		{[]string{"--metric-resolution=10s"}, 9 * time.Second},
-		{[]string{"--metric-resolution=1s"}, 900 * time.Millisecond},
+		{[]string{"--metric-resolution=10s"}, 7 * time.Second},
+		{[]string{"--metric-resolution=1s"}, 700 * time.Millisecond},
 		{[]string{"--metric-resolution=1s", "--kubelet-request-timeout=3s"}, 3 * time.Second},
 	} {
 		if got := parse(t, tc.args...).requestTimeout(); got != tc.want {

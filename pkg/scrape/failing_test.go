@@ -70,7 +70,34 @@ func TestHangingNodesCostOnlyThemselves(t *testing.T) {
 	f("all but one hang", func(i int) bool { return i == 150 })
 }
 
-// A node that fails is tried at its slot first, then less often, and never less than once in two resolutions.
+// A node that fails the first time that it is asked is asked again at once: nothing of it is served yet.
+func TestFirstFailure(t *testing.T) {
+	bubble("refused", t, func(t *testing.T) {
+		s := run(t, Config{Sink: &store{}})
+		failures := 0
+		k := &kubelet{t: t, fault: func() error {
+			if failures++; failures == 1 {
+				return refusedError{"node-a"}
+			}
+			return nil
+		}}
+		start := time.Now()
+		s.Add("node-a", k)
+		wait(time.Second)
+		if st := s.Status(); st.Doubtful != 1 || st.Failing != 1 {
+			t.Errorf("after the first failure: %+v", st)
+		}
+		wait(2 * time.Second)
+		if st := s.Status(); st.Doubtful != 0 || st.Answered != 1 {
+			t.Errorf("after the second try: %+v", st)
+		}
+		if d := k.since(start)[1]; d != s.plan.gap() {
+			t.Errorf("tried again after %v", d)
+		}
+	})
+}
+
+// A node that fails is tried at its slot first, then less often, and never less than once in two periods.
 func TestBackOff(t *testing.T) {
 	for _, fault := range []error{errHang, refusedError{"node-a"}} {
 		bubble(fault.Error(), t, func(t *testing.T) {
@@ -88,15 +115,15 @@ func TestBackOff(t *testing.T) {
 			start := time.Now()
 			wait(time.Hour)
 			tried := k.since(start)
-			if d := tried[1] - tried[0]; d != resolution {
+			if d := tried[1] - tried[0]; d != period {
 				t.Errorf("tried again %v after the first failure, not at the next slot", d)
 			}
 			for i := range tried[2:] {
-				if d := tried[i+2] - tried[i+1]; d < resolution*5/4 || d > resolution*11/6 {
+				if d := tried[i+2] - tried[i+1]; d < period*5/4 || d > period*11/6 {
 					t.Errorf("try %d comes %v after the one before", i+2, d)
 				}
 			}
-			if last := tried[len(tried)-1]; last < time.Hour-2*resolution {
+			if last := tried[len(tried)-1]; last < time.Hour-2*period {
 				t.Errorf("the last try was at %v: forgotten", last)
 			}
 			if n := len(tried); n < 130 || n > 160 {
@@ -106,12 +133,12 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
-// Whenever a node comes back, its samples are there within two resolutions.
-func TestRecoveryTakesAtMostTwoResolutions(t *testing.T) {
-	for _, r := range []time.Duration{time.Second, resolution, time.Minute} {
+// Whenever a node comes back, its samples are there within two periods.
+func TestRecoveryTakesAtMostTwoPeriods(t *testing.T) {
+	for _, r := range []time.Duration{time.Second, period, time.Minute} {
 		bubble(r.String(), t, func(t *testing.T) {
 			sink := &store{}
-			s := run(t, Config{Sink: sink, Resolution: r})
+			s := run(t, Config{Sink: sink, Period: r})
 			start := time.Now()
 			back := map[string]time.Time{}
 			longest := time.Duration(0)
@@ -172,7 +199,7 @@ func TestRecoveryOfAll(t *testing.T) {
 		}
 		down.Store(false)
 		up := time.Now()
-		wait(2 * resolution)
+		wait(2 * period)
 		for _, name := range all {
 			if got := sink.of(name); !got[len(got)-1].After(up) {
 				t.Errorf("%s has not recovered", name)
@@ -185,7 +212,7 @@ func TestRecoveryOfAll(t *testing.T) {
 // ends or has been in flight for a tenth of the time-out.
 func TestLanesAreBounded(t *testing.T) {
 	bubble("short scrapes are waited for in order", t, func(t *testing.T) {
-		s := run(t, Config{Sink: quick{}, MaxInFlight: 2, Resolution: time.Hour})
+		s := run(t, Config{Sink: quick{}, MaxInFlight: 2, Period: time.Hour})
 		var order []string
 		var inFlight, most int
 		gate := make(chan struct{}, 1)
@@ -216,7 +243,7 @@ func TestLanesAreBounded(t *testing.T) {
 		}
 	})
 	bubble("long ones are given up for others", t, func(t *testing.T) {
-		s := run(t, Config{Sink: &store{}, MaxInFlight: 2, Resolution: time.Hour})
+		s := run(t, Config{Sink: &store{}, MaxInFlight: 2, Period: time.Hour})
 		for _, name := range names(7) {
 			s.Add(name, &kubelet{t: t, fault: func() error { return errHang }})
 		}

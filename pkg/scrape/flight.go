@@ -122,13 +122,10 @@ func (s *Scraper) settle(n *node, f *flight, o outcome) (before, after NodeStatu
 	n.seen.observe(after.Duration)
 	n.status = after
 
-	if o.err != nil {
-		n.failures++
-	} else {
-		if n.failures > 0 || before.LastSuccess.IsZero() {
+	if o.err == nil {
+		if before.Failing() || before.LastSuccess.IsZero() {
 			n.fresh = o.ended
 		}
-		n.failures = 0
 		s.typical += (after.Duration - s.typical) / 16
 	}
 	s.schedule(n, s.plan.next(n, f.started, o.ended))

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const resolution = 15 * time.Second
+const period = 15 * time.Second
 
 // fetchFunc is a Fetcher.
 type fetchFunc func(context.Context, *sample.Batch) error

@@ -19,17 +19,17 @@ var followUps = [...]time.Duration{
 	5100 * time.Millisecond, 10800 * time.Millisecond, 15500 * time.Millisecond, 20300 * time.Millisecond,
 }
 
-// plan computes when to scrape. It is a pure function of the resolution, the node's name and the past.
-type plan struct{ resolution time.Duration }
+// plan computes when to scrape. It is a pure function of the period, the node's name and the past.
+type plan struct{ period time.Duration }
 
 // phases is how many there are. Some nodes thus have the same one, and are asked together: a processor that sleeps between
 // any two scrapes needs twice the time for one.
 const phases = 100
 
-// phase is the place of a node's slot in each resolution: in [0, resolution), evenly spread.
+// phase is the place of a node's slot in each period: in [0, period), evenly spread.
 func (p plan) phase(name string) time.Duration {
 	i, _ := bits.Mul64(hash(name), phases)
-	return time.Duration(i) * (p.resolution / phases)
+	return time.Duration(i) * (p.period / phases)
 }
 
 func hash(name string) uint64 {
@@ -39,23 +39,23 @@ func hash(name string) uint64 {
 }
 
 // gap is how far apart the regular slot and any other scrape of the same node are kept.
-func (p plan) gap() time.Duration { return min(p.resolution/6, 2500*time.Millisecond) }
+func (p plan) gap() time.Duration { return min(p.period/6, 2500*time.Millisecond) }
 
 // slot is the first regular slot that is not before earliest. Slots are tied to the wall clock; if that is
-// set, the slot moves once, and no scrape is more than a resolution late.
+// set, the slot moves once, and no scrape is more than a period late.
 func (p plan) slot(phase time.Duration, earliest time.Time) time.Time {
-	into := time.Duration(earliest.UnixNano()) % p.resolution
+	into := time.Duration(earliest.UnixNano()) % p.period
 	wait := phase - into
 	if wait < 0 {
-		wait += p.resolution
+		wait += p.period
 	}
 	return earliest.Add(wait)
 }
 
-// followUp is the first follow-up that is not before earliest, if there is one. A resolution as short as the
+// followUp is the first follow-up that is not before earliest, if there is one. A period as short as the
 // spacing of follow-ups needs none.
 func (p plan) followUp(fresh, earliest time.Time) (time.Time, bool) {
-	if p.resolution < 6*time.Second {
+	if p.period < 6*time.Second {
 		return time.Time{}, false
 	}
 	for _, d := range followUps {
@@ -66,25 +66,27 @@ func (p plan) followUp(fresh, earliest time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// retry is the try after the second or a later failure in a row; the first is tried again at the regular
-// slot. Tries are at most 11/6 resolutions apart, so that a node that answers again is seen, and its answer
+// retry is the try after the second or a later failure in a row. Tries are at most 11/6 periods apart, so that a node that answers again is seen, and its answer
 // stored, within two. The jitter depends on the node and the number of failures.
 func (p plan) retry(name string, started time.Time, failures int) time.Time {
-	wait := p.resolution * 11 / 6
+	wait := p.period * 11 / 6
 	if failures <= 2 {
-		wait = p.resolution * 3 / 2
+		wait = p.period * 3 / 2
 	}
-	jitter, _ := bits.Mul64(mix(hash(name)+uint64(failures)), uint64(p.resolution/4))
+	jitter, _ := bits.Mul64(mix(hash(name)+uint64(failures)), uint64(p.period/4))
 	return started.Add(wait - time.Duration(jitter))
 }
 
-// next is when to scrape n after a scrape that began at started and ended at now.
+// next is when to scrape n after a scrape that began at started and ended at now. A node that answered before and fails is
+// tried again at its regular slot.
 func (p plan) next(n *node, started, now time.Time) time.Time {
 	earliest := later(started.Add(p.gap()), now)
 	switch {
-	case n.failures > 1:
-		return later(p.retry(n.name, started, n.failures), now)
-	case n.failures == 0 && !n.status.Settled:
+	case n.status.Failures > 1:
+		return later(p.retry(n.name, started, n.status.Failures), now)
+	case n.status.Failures == 1 && n.status.LastSuccess.IsZero():
+		return earliest // nothing of the node is served, and one failure says little
+	case n.status.Failures == 0 && !n.status.Settled:
 		if t, ok := p.followUp(n.fresh, earliest); ok {
 			return t
 		}

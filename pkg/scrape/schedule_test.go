@@ -12,13 +12,13 @@ func TestPhaseIsEvenlySpread(t *testing.T) {
 		t.Helper()
 		const nodes, slices = 15000, 100
 		var count [slices]int
-		p := plan{resolution}
+		p := plan{period}
 		for i := range nodes {
 			phase := p.phase(format(i))
-			if phase < 0 || phase >= resolution {
+			if phase < 0 || phase >= period {
 				t.Fatalf("%s: phase %v", name, phase)
 			}
-			count[phase*slices/resolution]++
+			count[phase*slices/period]++
 		}
 		chi2 := 0.0
 		for _, c := range count {
@@ -39,7 +39,7 @@ func TestPhaseIsEvenlySpread(t *testing.T) {
 func TestPhaseIsStable(t *testing.T) {
 	got := map[string]time.Duration{}
 	for _, name := range []string{"", "node-a", "node-b"} {
-		got[name] = plan{resolution}.phase(name).Round(time.Millisecond)
+		got[name] = plan{period}.phase(name).Round(time.Millisecond)
 	}
 	// FNV-1a and the finaliser of MurmurHash3, computed apart. A change would move every node at an upgrade.
 	want := map[string]time.Duration{"": 13950 * time.Millisecond, "node-a": 4200 * time.Millisecond, "node-b": 11850 * time.Millisecond}
@@ -52,12 +52,12 @@ func TestSlot(t *testing.T) {
 	day := time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)
 	f := func(phase, earliest, want time.Duration) {
 		t.Helper()
-		if got := (plan{resolution}).slot(phase, day.Add(earliest)); !got.Equal(day.Add(want)) {
+		if got := (plan{period}).slot(phase, day.Add(earliest)); !got.Equal(day.Add(want)) {
 			t.Errorf("phase %v, not before %v: %v, want %v", phase, earliest, got.Sub(day), want)
 		}
 	}
 	f(0, 0, 0)
-	f(0, 1, resolution)
+	f(0, 1, period)
 	f(4*time.Second, 0, 4*time.Second)
 	f(4*time.Second, 4*time.Second, 4*time.Second)
 	f(4*time.Second, 4*time.Second+1, 19*time.Second)
@@ -65,7 +65,7 @@ func TestSlot(t *testing.T) {
 }
 
 func TestRetryIsBoundedAndSpread(t *testing.T) {
-	for _, r := range []time.Duration{time.Second, resolution, time.Minute} {
+	for _, r := range []time.Duration{time.Second, period, time.Minute} {
 		p := plan{r}
 		distinct := map[time.Duration]bool{}
 		for _, name := range names(1000) {
@@ -77,7 +77,7 @@ func TestRetryIsBoundedAndSpread(t *testing.T) {
 					longest = r * 3 / 2
 				}
 				if d > longest || d <= longest-r/4 {
-					t.Fatalf("resolution %v: try %v after failure %d", r, d, failures)
+					t.Fatalf("period %v: try %v after failure %d", r, d, failures)
 				}
 				if again := p.retry(name, start, failures).Sub(start); again != d {
 					t.Fatalf("the same failure is tried again after %v and %v", d, again)
@@ -86,7 +86,7 @@ func TestRetryIsBoundedAndSpread(t *testing.T) {
 			}
 		}
 		if len(distinct) < 9900 {
-			t.Errorf("resolution %v: only %d of 10000 tries are at times of their own", r, len(distinct))
+			t.Errorf("period %v: only %d of 10000 tries are at times of their own", r, len(distinct))
 		}
 	}
 }

@@ -2,7 +2,7 @@
 // and how soon a node that fails is tried again. What asking means is the caller's Fetcher; what
 // becomes of the samples is the caller's Sink.
 //
-// Every node has a schedule of its own: one slot in each resolution, at a phase that depends on its
+// Every node has a schedule of its own: one slot in each period, at a phase that depends on its
 // name only, so that nodes are spread evenly and a restart changes nothing. Two lanes bound
 // the scrapes in flight, one for nodes that answer and one for nodes whose last scrape failed: however many
 // nodes hang, those that answer are asked on time.
@@ -48,10 +48,10 @@ type Sink interface {
 
 // Config says how to scrape. A zero field means its default.
 type Config struct {
-	// Resolution is the time between two scrapes of a node. Default 15 s.
-	Resolution time.Duration
-	// Timeout bounds one scrape; it should be less than the Resolution. Default 10 s, or nine tenths of a
-	// shorter Resolution.
+	// Period is the time between two scrapes of a node. Default 15 s.
+	Period time.Duration
+	// Timeout bounds one scrape; it should be less than the Period. Default 10 s, or nine tenths of a
+	// shorter Period.
 	Timeout time.Duration
 	// MaxInFlight bounds the scrapes in flight of nodes that answer; half as many more may be in flight to nodes
 	// that fail. Default 1024: of 15,000 nodes that answer within 20 ms, 20 are in flight; the rest is for slow
@@ -65,8 +65,8 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	c.Resolution = cmp.Or(c.Resolution, 15*time.Second)
-	c.Timeout = cmp.Or(c.Timeout, min(10*time.Second, c.Resolution*9/10))
+	c.Period = cmp.Or(c.Period, 15*time.Second)
+	c.Timeout = cmp.Or(c.Timeout, min(10*time.Second, c.Period*9/10))
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
 }
 
@@ -93,18 +93,17 @@ type Scraper struct {
 // node is one node's schedule and state. Scraper.mu guards all but the first and the last group.
 type node struct {
 	name  string
-	phase time.Duration // of its slot in each resolution
+	phase time.Duration // of its slot in each period
 
-	fetcher  Fetcher
-	due      time.Time // of the next scrape, or of the one in flight
-	index    int       // in its lane's calendar; -1 while a scrape is in flight or before Run
-	lane     *lane     // where it waits or is in flight; nil before Run
-	flight   *flight   // nil while it waits
-	failures int       // scrapes that failed since the last success
-	fresh    time.Time // first success since it was added or failed
-	status   NodeStatus
-	listed   *list.Element // in tally, while it fails
-	seen     durations
+	fetcher Fetcher
+	due     time.Time // of the next scrape, or of the one in flight
+	index   int       // in its lane's calendar; -1 while a scrape is in flight or before Run
+	lane    *lane     // where it waits or is in flight; nil before Run
+	flight  *flight   // nil while it waits
+	fresh   time.Time // first success since it was added or failed
+	status  NodeStatus
+	listed  *list.Element // in tally, while it fails
+	seen    durations
 
 	gate sync.Mutex // held while the Sink is called
 	gone bool       // guarded by gate: the Sink must not be called any more
@@ -115,7 +114,7 @@ func New(c Config) *Scraper {
 	c.setDefaults()
 	s := &Scraper{
 		cfg:     c,
-		plan:    plan{resolution: c.Resolution},
+		plan:    plan{period: c.Period},
 		batches: sync.Pool{New: func() any { return new(sample.Batch) }},
 		wake:    make(chan struct{}, 1),
 		nodes:   map[string]*node{},
@@ -212,7 +211,7 @@ func (s *Scraper) scheduleFirst(n *node) {
 // schedule puts the next scrape of n, which is not in flight, at due.
 func (s *Scraper) schedule(n *node, due time.Time) {
 	n.due, n.lane = due, &s.healthy
-	if n.failures > 0 {
+	if n.status.Failing() {
 		n.lane = &s.failing
 	}
 	heap.Push(&n.lane.calendar, n)
@@ -233,7 +232,7 @@ func (s *Scraper) poke() {
 func (s *Scraper) dispatch(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wait := s.cfg.Resolution // or until poked
+	wait := s.cfg.Period // or until poked
 	for _, l := range [...]*lane{&s.healthy, &s.failing} {
 		for len(l.calendar) > 0 {
 			n := l.calendar[0]

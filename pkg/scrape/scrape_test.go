@@ -14,24 +14,24 @@ import (
 )
 
 func TestDefaults(t *testing.T) {
-	f := func(c Config, wantResolution, wantTimeout time.Duration) {
+	f := func(c Config, wantPeriod, wantTimeout time.Duration) {
 		t.Helper()
 		c.setDefaults()
-		if c.Resolution != wantResolution || c.Timeout != wantTimeout || c.MaxInFlight != 1024 {
-			t.Errorf("resolution %v, time-out %v, at most %d", c.Resolution, c.Timeout, c.MaxInFlight)
+		if c.Period != wantPeriod || c.Timeout != wantTimeout || c.MaxInFlight != 1024 {
+			t.Errorf("period %v, time-out %v, at most %d", c.Period, c.Timeout, c.MaxInFlight)
 		}
 	}
 	f(Config{}, 15*time.Second, 10*time.Second)
-	f(Config{Resolution: time.Minute}, time.Minute, 10*time.Second)
-	f(Config{Resolution: 5 * time.Second}, 5*time.Second, 4500*time.Millisecond)
-	f(Config{Resolution: 5 * time.Second, Timeout: time.Second}, 5*time.Second, time.Second)
+	f(Config{Period: time.Minute}, time.Minute, 10*time.Second)
+	f(Config{Period: 5 * time.Second}, 5*time.Second, 4500*time.Millisecond)
+	f(Config{Period: 5 * time.Second, Timeout: time.Second}, 5*time.Second, time.Second)
 }
 
 // A settled node is asked at its slots, exactly, from the first slot that is not too near to the first scrape.
 func TestRegularSchedule(t *testing.T) {
-	for _, r := range []time.Duration{time.Second, 5 * time.Second, resolution, time.Minute} {
+	for _, r := range []time.Duration{time.Second, 5 * time.Second, period, time.Minute} {
 		bubble(r.String(), t, func(t *testing.T) {
-			s := run(t, Config{Resolution: r, Sink: &store{}})
+			s := run(t, Config{Period: r, Sink: &store{}})
 			nodes := map[string]*kubelet{}
 			for _, name := range names(50) {
 				nodes[name] = &kubelet{t: t, delay: 20 * time.Millisecond}
@@ -48,7 +48,7 @@ func TestRegularSchedule(t *testing.T) {
 					}
 				}
 				if len(asked) < 19 {
-					t.Errorf("%s: %d scrapes in 20 resolutions", name, len(asked))
+					t.Errorf("%s: %d scrapes in 20 periods", name, len(asked))
 				}
 			}
 		})
@@ -101,14 +101,14 @@ func TestFirstScrapesArePaced(t *testing.T) {
 	for nodes, within := range map[int]time.Duration{100: 100 * time.Millisecond, 5000: 2300 * time.Millisecond} {
 		bubble("while running", t, func(t *testing.T) {
 			var count [100]atomic.Int32
-			s := run(t, Config{Sink: &store{}, Resolution: 10 * time.Minute})
+			s := run(t, Config{Sink: &store{}, Period: 10 * time.Minute})
 			add(s, &count, nodes)
 			wait(10 * time.Second)
 			check(t, &count, nodes, within)
 		})
 		bubble("before Run", t, func(t *testing.T) {
 			var count [100]atomic.Int32
-			s := New(Config{Sink: &store{}, Resolution: 10 * time.Minute})
+			s := New(Config{Sink: &store{}, Period: 10 * time.Minute})
 			add(s, &count, nodes)
 			runScraper(t, quiet(t), s)
 			wait(10 * time.Second)
@@ -135,7 +135,7 @@ func TestFollowUps(t *testing.T) {
 			}
 			last := follow[len(follow)-1]
 			for _, at := range asked[len(follow):] {
-				if at-last < s.plan.gap() || at-last > resolution+s.plan.gap() {
+				if at-last < s.plan.gap() || at-last > period+s.plan.gap() {
 					t.Errorf("%s: asked at %v, before that at %v", name, at, last)
 				}
 				if slot := s.plan.slot(s.plan.phase(name), k.times()[0].Add(at)); !slot.Equal(k.times()[0].Add(at)) {
@@ -193,8 +193,8 @@ func TestFollowUps(t *testing.T) {
 			t.Error(d)
 		}
 	})
-	bubble("none at a short resolution", t, func(t *testing.T) {
-		s := run(t, Config{Sink: &store{unsettled: true}, Resolution: 5 * time.Second})
+	bubble("none at a short period", t, func(t *testing.T) {
+		s := run(t, Config{Sink: &store{unsettled: true}, Period: 5 * time.Second})
 		k := &kubelet{t: t}
 		s.Add("node-a", k)
 		wait(time.Minute)
@@ -205,7 +205,7 @@ func TestFollowUps(t *testing.T) {
 }
 
 // With one of three scrapes failing the others stay on time, and no pause between two answers is longer than
-// two resolutions.
+// two periods.
 func TestOneOfThreeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &store{}
@@ -226,7 +226,7 @@ func TestOneOfThreeFails(t *testing.T) {
 		}
 		got := sink.of("node-a")
 		for i := range got[1:] {
-			if d := got[i+1].Sub(got[i]); d > 2*resolution {
+			if d := got[i+1].Sub(got[i]); d > 2*period {
 				t.Errorf("no answer for %v", d)
 			}
 		}
@@ -236,7 +236,7 @@ func TestOneOfThreeFails(t *testing.T) {
 	})
 }
 
-// A scrape that takes longer than a resolution costs the slots that it covers, and nothing is made up for.
+// A scrape that takes longer than a period costs the slots that it covers, and nothing is made up for.
 func TestLateScrapeSkipsSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := run(t, Config{Sink: &store{}, Timeout: time.Minute})
@@ -250,11 +250,11 @@ func TestLateScrapeSkipsSlots(t *testing.T) {
 		s.Add("node-a", k)
 		wait(time.Minute)
 		slow.Store(true)
-		wait(resolution)
+		wait(period)
 		slow.Store(false)
 		began := k.times()[len(k.times())-1]
 		wait(2 * time.Minute)
-		want := []time.Duration{0, 3 * resolution, 4 * resolution, 5 * resolution}
+		want := []time.Duration{0, 3 * period, 4 * period, 5 * period}
 		if d := cmp.Diff(want, k.since(began)[:4]); d != "" {
 			t.Error(d)
 		}
@@ -275,7 +275,7 @@ func TestReplaceKeepsSchedule(t *testing.T) {
 		now := time.Now()
 		wait(time.Minute)
 		slot := s.plan.slot(s.plan.phase("node-a"), now)
-		want := []time.Time{slot, slot.Add(resolution), slot.Add(2 * resolution), slot.Add(3 * resolution)}
+		want := []time.Time{slot, slot.Add(period), slot.Add(2 * period), slot.Add(3 * period)}
 		if d := cmp.Diff(want, after.times()); d != "" {
 			t.Error(d)
 		}
@@ -340,7 +340,7 @@ func TestPanicCostsOneScrape(t *testing.T) {
 		}))
 		s.Add("node-b", &kubelet{t: t})
 		s.Add("sharp", &kubelet{t: t})
-		wait(resolution + s.plan.gap())
+		wait(period + s.plan.gap())
 		st, _ := s.Node("node-a")
 		if st.Cause != "panic" || st.Err == nil || st.Remedy == "" {
 			t.Errorf("status %+v", st)

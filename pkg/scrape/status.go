@@ -14,6 +14,7 @@ type Status struct {
 	Answered int // the last scrape succeeded
 	Settled  int // of those, the ones of which everything has a usage
 	Failing  int // the last scrape failed
+	Doubtful int // of those, the ones that failed for the first time in a row: the next try may succeed
 
 	Causes      []Cause       // why nodes fail, the commonest first
 	LastSuccess time.Time     // of any node, even if it has left
@@ -37,6 +38,7 @@ type NodeStatus struct {
 	Err          error         // of the last scrape; nil if it succeeded
 	Cause        string        // of Err, in a few stable words
 	Remedy       string        // for Err; may be empty
+	Failures     int           // how many scrapes have failed in a row
 	FailingSince time.Time     // zero if the last scrape succeeded
 }
 
@@ -49,9 +51,11 @@ func (s *NodeStatus) answered() bool { return !s.LastAttempt.IsZero() && !s.Fail
 func (s *NodeStatus) note(started time.Time, o outcome) {
 	switch {
 	case o.err == nil:
-		s.LastSuccess, s.Settled, s.FailingSince = o.ended, o.settled, time.Time{}
+		s.LastSuccess, s.Settled, s.FailingSince, s.Failures = o.ended, o.settled, time.Time{}, 0
 	case !s.Failing():
-		s.FailingSince = started
+		s.FailingSince, s.Failures = started, 1
+	default:
+		s.Failures++
 	}
 	s.LastAttempt, s.Duration = started, o.ended.Sub(started)
 	s.Err = o.err
@@ -66,6 +70,7 @@ func (s *Scraper) Status() Status {
 		Nodes:       len(s.nodes),
 		Answered:    s.tally.answered,
 		Settled:     s.tally.settled,
+		Doubtful:    s.tally.doubtful,
 		LastSuccess: s.tally.lastSuccess,
 	}
 	if !s.promised.IsZero() {
@@ -99,9 +104,9 @@ func (s *Scraper) Node(name string) (NodeStatus, bool) {
 
 // tally keeps the sums of Status up to date, so that a probe need not walk the nodes.
 type tally struct {
-	answered, settled int
-	lastSuccess       time.Time
-	causes            map[string]*list.List // of *node, in the order in which they began; no list is empty
+	answered, settled, doubtful int
+	lastSuccess                 time.Time
+	causes                      map[string]*list.List // of *node, in the order in which they began; no list is empty
 }
 
 // move notes that the state of n goes from one to another. A node that goes on failing for the same cause keeps
@@ -135,5 +140,8 @@ func (t *tally) add(s *NodeStatus, by int) {
 		if s.Settled {
 			t.settled += by
 		}
+	}
+	if s.Failures == 1 {
+		t.doubtful += by
 	}
 }

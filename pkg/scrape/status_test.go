@@ -41,7 +41,7 @@ func TestStatus(t *testing.T) {
 		check := func(when string, want Status) {
 			t.Helper()
 			got := s.Status()
-			if got.LastSuccess.IsZero() != (want.Answered == 0) || time.Since(got.LastSuccess) > 2*resolution && want.Answered > 0 {
+			if got.LastSuccess.IsZero() != (want.Answered == 0) || time.Since(got.LastSuccess) > 2*period && want.Answered > 0 {
 				t.Errorf("%s: last success %v", when, got.LastSuccess)
 			}
 			got.LastSuccess = time.Time{}
@@ -53,7 +53,7 @@ func TestStatus(t *testing.T) {
 		runScraper(t, quiet(t), s)
 		wait(time.Second)
 		odd := Cause{Cause: "other", Nodes: 1, Example: "odd", Message: "odd"}
-		check("after a second", Status{Nodes: 8, Waiting: 1, Answered: 6, Settled: 5, Failing: 1, Causes: []Cause{odd}})
+		check("after a second", Status{Nodes: 8, Waiting: 1, Answered: 6, Settled: 5, Failing: 1, Doubtful: 1, Causes: []Cause{odd}})
 		failing.Store(true)
 		wait(5 * time.Minute)
 
@@ -72,7 +72,7 @@ func TestStatus(t *testing.T) {
 		failing.Store(false)
 		s.Remove("hangs")
 		s.Remove("good-1")
-		wait(2 * resolution)
+		wait(2 * period)
 		check("recovered", Status{Nodes: 6, Answered: 5, Settled: 4, Failing: 1, Causes: []Cause{odd}})
 		for _, name := range []string{"good-2", "idle", "down-1", "down-2", "down-3", "odd"} {
 			s.Remove(name)
@@ -113,14 +113,15 @@ func TestNodeStatus(t *testing.T) {
 		down.Store(true)
 		slot := s.plan.slot(s.plan.phase("node-a"), start.Add(s.plan.gap()))
 		for i := range 2 {
-			toward(slot.Add(time.Duration(i)*resolution + time.Second))
+			toward(slot.Add(time.Duration(i)*period + time.Second))
 			bad := good
-			bad.LastAttempt, bad.FailingSince = slot.Add(time.Duration(i)*resolution), slot
+			bad.Failures = i + 1
+			bad.LastAttempt, bad.FailingSince = slot.Add(time.Duration(i)*period), slot
 			bad.Err, bad.Cause, bad.Remedy = refusedError{"node-a"}, "connection refused", "start the kubelet of node-a"
 			check(bad)
 		}
 		down.Store(false)
-		wait(2 * resolution)
+		wait(2 * period)
 		if got, _ := s.Node("node-a"); got.Failing() || !got.FailingSince.IsZero() || got.Cause != "" || got.Remedy != "" {
 			t.Errorf("recovered: %+v", got)
 		}
@@ -157,10 +158,10 @@ func TestLate(t *testing.T) {
 			t.Errorf("late by %v before Run", late)
 		}
 		s.dispatch(time.Now())
-		wait(resolution) // no Run: nobody dispatches
+		wait(period) // no Run: nobody dispatches
 		before := s.Status().Late
 		wait(time.Minute)
-		if late := s.Status().Late; late-before != time.Minute || late > time.Minute+resolution {
+		if late := s.Status().Late; late-before != time.Minute || late > time.Minute+period {
 			t.Errorf("late by %v and a minute later by %v", before, late)
 		}
 	})

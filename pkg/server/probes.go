@@ -92,7 +92,7 @@ type readiness struct {
 }
 
 // check returns nil when ready, and else why not. The first time takes a usage of every node that
-// answers and of every pod that has run for a minute there, so that a roll-out leaves no gap, or
+// answers, or fails but once, and of every pod that has run for a minute there, so that a roll-out leaves no gap, or
 // startGrace; from then on, anything fresh will do.
 func (r *readiness) check() error {
 	if err := r.synced(); err != nil {
@@ -103,7 +103,7 @@ func (r *readiness) check() error {
 		r.reached.Store(true)
 		return nil
 	}
-	complete := st.Waiting == 0 && st.Settled == st.Answered && st.Answered > 0
+	complete := st.Waiting == 0 && st.Doubtful == 0 && st.Settled == st.Answered && st.Answered > 0
 	enough := r.reached.Load() || time.Since(r.start) >= startGrace
 	if complete || enough && r.serves() {
 		r.reached.Store(true)
@@ -118,6 +118,9 @@ func describe(st scrape.Status) string {
 	fmt.Fprintf(&b, "%d of %d nodes answered, %d of them with every usage", st.Answered, st.Nodes, st.Settled)
 	if st.Waiting > 0 {
 		fmt.Fprintf(&b, ", %d not asked yet", st.Waiting)
+	}
+	if st.Doubtful > 0 {
+		fmt.Fprintf(&b, ", %d to be asked again", st.Doubtful)
 	}
 	for i, c := range st.Causes {
 		sep := "; "

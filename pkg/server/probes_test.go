@@ -33,6 +33,11 @@ func TestReadiness(t *testing.T) {
 		"one not settled for long":         {status: scrape.Status{Nodes: 2, Answered: 2, Settled: 1}, serves: true, age: 30 * time.Second},
 		"nothing to serve for long":        {status: scrape.Status{Nodes: 2, Answered: 2}, age: time.Hour, want: []string{"0 of them with every usage"}},
 		"the ones that answer are settled": {status: scrape.Status{Nodes: 3, Answered: 1, Settled: 1, Failing: 2, Causes: []scrape.Cause{refused}}, serves: true},
+		"one failed once": {
+			status: scrape.Status{Nodes: 3, Answered: 1, Settled: 1, Failing: 2, Doubtful: 1, Causes: []scrape.Cause{refused}}, serves: true, age: 29 * time.Second,
+			want: []string{"1 of 3 nodes answered", "1 to be asked again"},
+		},
+		"one failed once for long": {status: scrape.Status{Nodes: 2, Answered: 1, Settled: 1, Failing: 1, Doubtful: 1}, serves: true, age: 30 * time.Second},
 		"none answers": {
 			status: scrape.Status{Nodes: 2, Failing: 2, Causes: []scrape.Cause{refused}},
 			want:   []string{"0 of 2 nodes answered", `failing: connection refused on 2 (kubelet of node "b": dial tcp)`},

@@ -33,7 +33,7 @@ type Config struct {
 	Rest         *rest.Config             // for the API server
 	Kubelet      KubeletConfig
 	NodeSelector string        // label selector; empty: all nodes
-	Resolution   time.Duration // how often a node is scraped, and the window aimed at
+	Resolution   time.Duration // the window aimed at; a node is scraped every four fifths of it
 	Timeout      time.Duration // of one scrape
 }
 
@@ -95,7 +95,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{kubelets: kubelets, store: store.New(store.Config{Resolution: c.Resolution})}
 	s.owners = newOwners(client, s.store)
 	s.scraper = scrape.New(scrape.Config{
-		Resolution: c.Resolution,
+		Period:     c.Resolution * 4 / 5,
 		Timeout:    c.Timeout,
 		Sink:       newSink(s.store, s.owners, registry),
 		Registerer: registry,
