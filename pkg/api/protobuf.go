@@ -64,9 +64,11 @@ func (l *lazyList) writeProtobuf(w io.Writer, apiVersion string) error {
 		_, err := w.Write(head)
 		return err
 	}
-	// This short one goes first by itself, for the same reason as in writeItems.
-	if _, err := w.Write(head); err != nil {
-		return err
+	// The prefix goes first by itself, for the same reason as in writeItems.
+	for _, b := range [][]byte{head[:len(protobufPrefix)], head[len(protobufPrefix):]} {
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
 	}
 	for len(full) > 0 {
 		if _, err := w.Write(full[0]); err != nil {
