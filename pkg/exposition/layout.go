@@ -1,9 +1,9 @@
 package exposition
 
 import (
+	"bytes"
 	"hash/maphash"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"metrics-server/pkg/sample"
@@ -51,25 +51,21 @@ func (a *answer) find(r *row) int {
 }
 
 func (r *row) names(id *sample.ContainerID) bool {
-	return string(r.labels[labelContainer]) == id.Container &&
-		string(r.labels[labelPod]) == id.Pod &&
-		string(r.labels[labelNamespace]) == id.Namespace
+	return string(r.labels[labelContainer]) == id.Container() &&
+		string(r.labels[labelPod]) == id.Pod() &&
+		string(r.labels[labelNamespace]) == id.Namespace()
 }
 
 // intern returns a new ID with the row's names, and whether one of them needs an escape, which none in a cluster does; nil
 // if they are not UTF-8.
 func (r *row) intern() (id *sample.ContainerID, escaped bool) {
-	namespace, pod := len(r.labels[labelNamespace]), len(r.labels[labelPod])
-	// One string for the three. With a constant in it the concatenation copies each once.
-	s := string(r.labels[labelNamespace]) + "/" + string(r.labels[labelPod]) + "/" + string(r.labels[labelContainer])
-	if !utf8.ValidString(s) {
-		return nil, false
+	for _, name := range r.labels {
+		if !utf8.Valid(name) {
+			return nil, false
+		}
+		escaped = escaped || bytes.ContainsAny(name, "\"\\\n")
 	}
-	return &sample.ContainerID{
-		Namespace: s[:namespace],
-		Pod:       s[namespace+1 : namespace+1+pod],
-		Container: s[namespace+1+pod+1:],
-	}, strings.ContainsAny(s, "\"\\\n")
+	return new(sample.NewContainerID(r.labels[labelNamespace], r.labels[labelPod], r.labels[labelContainer])), escaped
 }
 
 // follow makes the layout that of the answer that listed containers.
@@ -107,7 +103,7 @@ func (x *index) find(ids []*sample.ContainerID, r *row) int {
 	}
 	for ; x.size < len(ids); x.size++ {
 		id := ids[x.size]
-		i := x.hash(maphash.String(x.seed, id.Container), maphash.String(x.seed, id.Namespace), maphash.String(x.seed, id.Pod))
+		i := x.hash(maphash.String(x.seed, id.Container()), maphash.String(x.seed, id.Namespace()), maphash.String(x.seed, id.Pod()))
 		for x.slots[i] != 0 {
 			i = (i + 1) & (len(x.slots) - 1)
 		}

@@ -65,7 +65,7 @@ func TestIDsAreReused(t *testing.T) {
 	}
 	for i := range got {
 		if want[i] == nil {
-			if wantID := (sample.ContainerID{Namespace: "n", Pod: "p", Container: "new"}); *got[i] != wantID {
+			if wantID := sample.NewContainerID("n", "p", "new"); *got[i] != wantID {
 				t.Errorf("new container: got %v, want %v", *got[i], wantID)
 			}
 		} else if got[i] != want[i] {
@@ -213,12 +213,12 @@ func TestHostileNames(t *testing.T) {
 	for i := range 20 {
 		for j := range 20 {
 			for k := range 20 {
-				ids = append(ids, &sample.ContainerID{Namespace: fmt.Sprint(i), Pod: fmt.Sprint(j), Container: fmt.Sprint(k)})
+				ids = append(ids, new(sample.NewContainerID(fmt.Sprint(i), fmt.Sprint(j), fmt.Sprint(k))))
 			}
 		}
 	}
 	for at, id := range ids {
-		r := row{labels: [numLabels][]byte{labelContainer: []byte(id.Container), labelNamespace: []byte(id.Namespace), labelPod: []byte(id.Pod)}}
+		r := row{labels: [numLabels][]byte{labelContainer: []byte(id.Container()), labelNamespace: []byte(id.Namespace()), labelPod: []byte(id.Pod())}}
 		if got := x.find(ids[:at], &r); got != -1 {
 			t.Fatalf("%v: found at %d before it was there", *id, got)
 		}

@@ -38,7 +38,7 @@ type namedSample struct {
 func (r result) sorted() result {
 	r.Containers = slices.Clone(r.Containers)
 	slices.SortFunc(r.Containers, func(a, b namedSample) int {
-		return strings.Compare(a.ID.Namespace+"\x00"+a.ID.Pod+"\x00"+a.ID.Container, b.ID.Namespace+"\x00"+b.ID.Pod+"\x00"+b.ID.Container)
+		return strings.Compare(a.ID.Namespace()+"\x00"+a.ID.Pod()+"\x00"+a.ID.Container(), b.ID.Namespace()+"\x00"+b.ID.Pod()+"\x00"+b.ID.Container())
 	})
 	return r
 }
@@ -69,7 +69,7 @@ func parseProtobuf(body []byte) result {
 }
 
 func diff(want, got any) string {
-	return cmp.Diff(want, got, cmp.Comparer(errors.Is))
+	return cmp.Diff(want, got, cmp.Comparer(errors.Is), cmp.AllowUnexported(sample.ContainerID{}))
 }
 
 // checkReference compares what this package reads out of body with what expfmt's text parser does,
@@ -190,8 +190,8 @@ func referenceResult(families map[string]*dto.MetricFamily) result {
 				for _, l := range m.Label {
 					labels[l.GetName()] = l.GetValue()
 				}
-				id := sample.ContainerID{Namespace: labels["namespace"], Pod: labels["pod"], Container: labels["container"]}
-				if id.Namespace == "" || id.Pod == "" || id.Container == "" {
+				id := sample.NewContainerID(labels["namespace"], labels["pod"], labels["container"])
+				if id.Namespace() == "" || id.Pod() == "" || id.Container() == "" {
 					r.Refused[sample.Malformed]++
 					continue
 				}

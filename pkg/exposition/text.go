@@ -63,19 +63,19 @@ func (a *answer) expected(b []byte) (at int, rest []byte) {
 	ids := a.layout.ids
 	for i := a.cursor; i < min(a.cursor+lookAhead, len(ids)); i++ {
 		id := ids[i]
-		if rest, ok = cutPrefix(after, id.Container); !ok {
+		if rest, ok = cutPrefix(after, id.Container()); !ok {
 			continue
 		}
 		if rest, ok = cutPrefix(rest, `",namespace="`); !ok {
 			continue
 		}
-		if rest, ok = cutPrefix(rest, id.Namespace); !ok {
+		if rest, ok = cutPrefix(rest, id.Namespace()); !ok {
 			continue
 		}
 		if rest, ok = cutPrefix(rest, `",pod="`); !ok {
 			continue
 		}
-		if rest, ok = cutPrefix(rest, id.Pod); !ok {
+		if rest, ok = cutPrefix(rest, id.Pod()); !ok {
 			continue
 		}
 		if rest, ok = cutPrefix(rest, `"}`); ok {

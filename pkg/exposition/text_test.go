@@ -54,7 +54,7 @@ func TestCaptureByHand(t *testing.T) {
 	want := result{
 		Node: sample.Sample{Time: 1795310444835, CPU: 3325150998618, Memory: 1064726528, Given: all},
 		Containers: []namedSample{{
-			ID:     sample.ContainerID{Namespace: "load", Pod: "known", Container: "busy"},
+			ID:     sample.NewContainerID("load", "known", "busy"),
 			Sample: sample.Sample{Time: 1795310442393, Start: 1795310430573, CPU: 2401775870, Memory: 106733568, Given: all | sample.Start},
 		}},
 	}
@@ -81,7 +81,7 @@ func refused(why sample.Reason, n int) (r sample.Refusals) {
 
 // one is the result of an answer with the one container that labelsOfC names.
 func one(s sample.Sample) result {
-	return result{Containers: []namedSample{{sample.ContainerID{Namespace: "n", Pod: "p", Container: "c"}, s}}}
+	return result{Containers: []namedSample{{sample.NewContainerID("n", "p", "c"), s}}}
 }
 
 func TestParseText(t *testing.T) {
@@ -89,7 +89,7 @@ func TestParseText(t *testing.T) {
 	cpu := one(sample.Sample{Time: 1000, CPU: 1_500_000_000, Given: sample.CPU})
 	cpuOf := func(namespace, pod, container string) result {
 		r := one(cpu.Containers[0].Sample)
-		r.Containers[0].ID = sample.ContainerID{Namespace: namespace, Pod: pod, Container: container}
+		r.Containers[0].ID = sample.NewContainerID(namespace, pod, container)
 		return r
 	}
 	tests := []struct {
@@ -152,7 +152,7 @@ func TestParseText(t *testing.T) {
 			result{
 				Node: sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU},
 				Containers: append(one(cpu.Containers[0].Sample).Containers,
-					namedSample{sample.ContainerID{Namespace: "n", Pod: "p", Container: "d"}, sample.Sample{Time: 1000, CPU: 2e9, Given: sample.CPU}}),
+					namedSample{sample.NewContainerID("n", "p", "d"), sample.Sample{Time: 1000, CPU: 2e9, Given: sample.CPU}}),
 			},
 		},
 		{"no row", "# nothing\n", result{Err: ErrNoSamples}},
@@ -286,7 +286,7 @@ func TestRefused(t *testing.T) {
 				c.Given |= sample.Refused
 			}
 			body += cpuFamily + `{container="d",namespace="n",pod="p"} 1 1000`
-			want.Containers = append(want.Containers, namedSample{sample.ContainerID{Namespace: "n", Pod: "p", Container: "d"}, sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU}})
+			want.Containers = append(want.Containers, namedSample{sample.NewContainerID("n", "p", "d"), sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU}})
 			want.Refused[tt.why] = 1
 			if d := diff(want, parseText([]byte(body))); d != "" {
 				t.Errorf("want (-), got (+):\n%s", d)

@@ -1,9 +1,11 @@
 package inventory
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -93,6 +95,7 @@ func newMetadataCodecs() *metadataCodecs {
 		info.Serializer = metadataSerializer{info.Serializer}
 		stream := *info.StreamSerializer
 		stream.Serializer = eventSerializer{stream.Serializer}
+		stream.Framer = bufferedFramer{stream.Framer}
 		info.StreamSerializer = &stream
 	}
 	return c
@@ -119,6 +122,18 @@ func (s metadataSerializer) Decode(data []byte, defaults *schema.GroupVersionKin
 		return l, &kind, unmarshalList(message, l)
 	}
 	return s.Serializer.Decode(data, defaults, into)
+}
+
+// bufferedFramer reads ahead: an event is read in two or three pieces, and for each HTTP/2 would tell the API server that it
+// may send more.
+type bufferedFramer struct{ runtime.Framer }
+
+// NewFrameReader implements runtime.Framer.
+func (f bufferedFramer) NewFrameReader(r io.ReadCloser) io.ReadCloser {
+	return f.Framer.NewFrameReader(struct {
+		io.Reader
+		io.Closer
+	}{bufio.NewReaderSize(r, 64<<10), r})
 }
 
 // eventSerializer decodes the events of a watch and leaves all else to the standard one.

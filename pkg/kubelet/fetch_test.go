@@ -47,7 +47,7 @@ func TestFetch(t *testing.T) {
 				for i, want := range node.Containers() {
 					truth, _ := node.Container(i, asked())
 					got := b.Containers[i]
-					if *got.ID != (sample.ContainerID{Namespace: want.Namespace, Pod: want.Pod, Container: want.Name}) {
+					if *got.ID != sample.NewContainerID(want.Namespace, want.Pod, want.Name) {
 						t.Fatalf("container %d is %v", i, *got.ID)
 					}
 					if got.CPU != truth.CPU || got.Memory != truth.Memory || got.Time != sample.TimeOf(truth.Time) || got.Start != sample.TimeOf(want.Start) {
@@ -109,7 +109,7 @@ func TestFetchProtobuf(t *testing.T) {
 			names[i] = append(names[i], *c.ID)
 		}
 	}
-	if d := cmp.Diff(names[0], names[1]); d != "" || len(names[0]) == 0 {
+	if d := cmp.Diff(names[0], names[1], cmp.AllowUnexported(sample.ContainerID{})); d != "" || len(names[0]) == 0 {
 		t.Errorf("containers of a text and of a protobuf answer of one kubelet (-text +protobuf):\n%s", d)
 	}
 }

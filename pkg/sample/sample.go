@@ -22,10 +22,29 @@ func (t Time) Sub(u Time) time.Duration { return time.Duration(t-u) * time.Milli
 func (t Time) Add(d time.Duration) Time { return t + Time(d/time.Millisecond) }
 
 // ContainerID names a container of the cluster. It is immutable and shared by pointer: equal
-// pointers mean the same container; different pointers may still name the same one.
+// pointers mean the same container; different pointers may still name the same one. There are hundreds of thousands, so
+// the three names are one string.
 type ContainerID struct {
-	Namespace, Pod, Container string
+	names          string // namespace/pod/container
+	pod, container int32  // where they begin
 }
+
+// NewContainerID returns the ID of a container. It keeps nothing of its arguments.
+func NewContainerID[T string | []byte](namespace, pod, container T) ContainerID {
+	// With a constant in it the concatenation copies each once, also if they are bytes.
+	names := string(namespace) + "/" + string(pod) + "/" + string(container)
+	begins := len(namespace) + 1
+	return ContainerID{names: names, pod: int32(begins), container: int32(begins + len(pod) + 1)}
+}
+
+// Namespace is that of the pod.
+func (id *ContainerID) Namespace() string { return id.names[:max(id.pod-1, 0)] }
+
+// Pod is the pod's name.
+func (id *ContainerID) Pod() string { return id.names[id.pod:max(id.container-1, 0)] }
+
+// Container is the container's name.
+func (id *ContainerID) Container() string { return id.names[id.container:] }
 
 // Fields says which parts of a Sample the kubelet gave. A part that was not given is zero, but
 // a zero that was given is a value.

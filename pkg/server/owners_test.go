@@ -47,7 +47,7 @@ func TestOwners(t *testing.T) {
 				done := make(chan error)
 				go func() { done <- o.run(ctx) }()
 
-				id := &sample.ContainerID{Namespace: "ns", Pod: "p", Container: "c"}
+				id := new(sample.NewContainerID("ns", "p", "c"))
 				for i := range 3 {
 					for node, start := range map[string]time.Duration{"honest": -time.Hour, "liar": -time.Minute * 30} {
 						now := time.Now()

@@ -25,7 +25,7 @@ const (
 // ctr is a sample of a container of pod "p" in namespace "ns" with CPU in seconds and 10 MiB.
 func ctr(name string, t, cpu float64) sample.Container {
 	return sample.Container{
-		ID:     &sample.ContainerID{Namespace: "ns", Pod: "p", Container: name},
+		ID:     new(sample.NewContainerID("ns", "p", name)),
 		Sample: sample.Sample{Time: ms(t), CPU: uint64(cpu * 1e9), Memory: 10 * mib, Given: whole},
 	}
 }
@@ -50,7 +50,7 @@ func given(c sample.Container, f sample.Fields) sample.Container {
 
 // ofPod is c in another pod.
 func ofPod(pod string, c sample.Container) sample.Container {
-	c.ID = &sample.ContainerID{Namespace: c.ID.Namespace, Pod: pod, Container: c.ID.Container}
+	c.ID = new(sample.NewContainerID(c.ID.Namespace(), pod, c.ID.Container()))
 	return c
 }
 

@@ -64,7 +64,7 @@ type place struct {
 // podKey names a pod.
 type podKey struct{ namespace, name string }
 
-func keyOf(id *sample.ContainerID) podKey { return podKey{id.Namespace, id.Pod} }
+func keyOf(id *sample.ContainerID) podKey { return podKey{id.Namespace(), id.Pod()} }
 
 var seed = maphash.MakeSeed()
 
@@ -128,7 +128,7 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 		switch {
 		case !known:
 			next.pasts = append(next.pasts, past{id: id})
-			next.usages = append(next.usages, usage{name: unique.Make(id.Container)})
+			next.usages = append(next.usages, usage{name: unique.Make(id.Container())})
 		case old == placed:
 			continue
 		default:
@@ -156,7 +156,7 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 	}
 	slices.SortFunc(next.byPod, func(a, b int32) int {
 		x, y := next.pasts[a].id, next.pasts[b].id
-		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container, y.Container))
+		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container(), y.Container()))
 	})
 	next.place()
 	return next

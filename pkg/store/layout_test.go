@@ -16,7 +16,7 @@ func listing(node string, pods int) *sample.Batch {
 	for _, name := range []string{"app", "proxy"} {
 		for i := range pods {
 			c := started(ctr(name, 0, 0), -1000)
-			c.ID = &sample.ContainerID{Namespace: "load", Pod: fmt.Sprintf("%s-%d", node, i), Container: name}
+			c.ID = new(sample.NewContainerID("load", fmt.Sprintf("%s-%d", node, i), name))
 			b.Containers = append(b.Containers, c)
 		}
 	}
@@ -77,9 +77,9 @@ func TestAnyOrderOfContainers(t *testing.T) {
 				s.Record("n", c, now)
 				for _, id := range b.Containers {
 					var u sample.PodUsage
-					ok := s.Pod("load", id.ID.Pod, now, &u)
+					ok := s.Pod("load", id.ID.Pod(), now, &u)
 					if ok != (i > 0) || ok && (len(u.Containers) != 2 || u.Containers[0].CPU != 1e8 || u.Containers[1].CPU != 1e8) {
-						t.Fatalf("answer %d: %s: %v %+v", i, id.ID.Pod, ok, u)
+						t.Fatalf("answer %d: %s: %v %+v", i, id.ID.Pod(), ok, u)
 					}
 				}
 				advance(b, 15)

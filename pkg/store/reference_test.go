@@ -96,7 +96,7 @@ func (r *reference) record(node string, b *sample.Batch, received time.Time) (ol
 // removePod forgets a pod wherever it is listed.
 func (r *reference) removePod(namespace, name string) {
 	for _, n := range r.nodes {
-		of := func(id sample.ContainerID) bool { return id.Namespace == namespace && id.Pod == name }
+		of := func(id sample.ContainerID) bool { return id.Namespace() == namespace && id.Pod() == name }
 		if slices.ContainsFunc(slices.Collect(maps.Keys(n.listed)), of) {
 			maps.DeleteFunc(n.listed, func(id sample.ContainerID, _ sample.Fields) bool { return of(id) })
 			maps.DeleteFunc(n.containers, func(id sample.ContainerID, _ *refSeries) bool { return of(id) })
@@ -198,9 +198,9 @@ func (r *reference) pod(namespace, name string, now time.Time) map[string]*sampl
 		}
 		claims, start, u := false, sample.Time(0), &sample.PodUsage{Node: node}
 		for _, id := range slices.SortedFunc(maps.Keys(n.listed), func(a, b sample.ContainerID) int {
-			return slices.Compare([]string{a.Container}, []string{b.Container})
+			return slices.Compare([]string{a.Container()}, []string{b.Container()})
 		}) {
-			if id.Namespace != namespace || id.Pod != name {
+			if id.Namespace() != namespace || id.Pod() != name {
 				continue
 			}
 			claims = true
@@ -216,7 +216,7 @@ func (r *reference) pod(namespace, name string, now time.Time) map[string]*sampl
 			if len(u.Containers) == 0 || s.usage.of.Time < u.Time {
 				u.Time, u.Window = s.usage.of.Time, time.Duration(s.usage.window)*time.Millisecond
 			}
-			u.Containers = append(u.Containers, sample.ContainerUsage{Name: id.Container, Usage: s.usage.out()})
+			u.Containers = append(u.Containers, sample.ContainerUsage{Name: id.Container(), Usage: s.usage.out()})
 		}
 		if !claims || start < newest {
 			continue
@@ -258,7 +258,7 @@ func newWorld(seed uint64) *world {
 func (w *world) chance(percent int) bool { return w.IntN(100) < percent }
 
 func (w *world) id() sample.ContainerID {
-	return sample.ContainerID{Namespace: []string{"a", "b"}[w.IntN(2)], Pod: fmt.Sprint("p", w.IntN(3)), Container: fmt.Sprint("c", w.IntN(3))}
+	return sample.NewContainerID([]string{"a", "b"}[w.IntN(2)], fmt.Sprint("p", w.IntN(3)), fmt.Sprint("c", w.IntN(3)))
 }
 
 // tick moves one series on, mostly by a kubelet's pace, sometimes not at all, quickly or back.
@@ -307,7 +307,7 @@ func (w *world) answer(node string) *sample.Batch {
 		b.Node.Given = sample.Fields(w.IntN(4))
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(cs), func(a, b sample.ContainerID) int {
-		return slices.Compare([]string{a.Container, a.Namespace, a.Pod}, []string{b.Container, b.Namespace, b.Pod})
+		return slices.Compare([]string{a.Container(), a.Namespace(), a.Pod()}, []string{b.Container(), b.Namespace(), b.Pod()})
 	}) {
 		s := cs[id]
 		w.tick(s)
@@ -356,8 +356,8 @@ func TestStoreIsTheReferenceButFaster(t *testing.T) {
 				s.RemoveNode(node)
 				delete(ref.nodes, node)
 			case w.chance(3):
-				s.RemovePod(id.Namespace, id.Pod)
-				ref.removePod(id.Namespace, id.Pod)
+				s.RemovePod(id.Namespace(), id.Pod())
+				ref.removePod(id.Namespace(), id.Pod())
 			default:
 				b := w.answer(node)
 				if got, want := s.Record(node, b, now).Old, ref.record(node, b, now); got != want {

@@ -43,7 +43,7 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 		}
 		counted = true
 		c := n.series(int(i))
-		what := fmt.Sprintf("container %q on node %q", c.id.Container, n.name)
+		what := fmt.Sprintf("container %q on node %q", c.id.Container(), n.name)
 		switch c.state {
 		case noCPU:
 			return what + " is listed without CPU"
