@@ -58,11 +58,14 @@ func onlyFields(resource string, supported ...string) runtime.FieldLabelConversi
 	}
 }
 
-// Configure prepares c for Install: it puts this package before the API, and makes c publish the models of the group in
+// Configure prepares c for Install: it puts this package before the API and before the authenticator of c, and makes c publish the models of the group in
 // OpenAPI v2 and v3.
 func Configure(c *genericapiserver.Config) {
 	build := c.BuildHandlerChainFunc
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
+		if a := c.Authentication.Authenticator; a != nil {
+			c.Authentication.Authenticator = roomy{a}
+		}
 		return build(negotiate(handler), c)
 	}
 

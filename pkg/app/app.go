@@ -110,12 +110,12 @@ func (o *Options) run(ctx context.Context) error {
 }
 
 // tuneMemory sets up the garbage collector, unless GOGC and GOMEMLIMIT do. Little garbage is made here for all that is
-// kept: collecting it at half as much costs next to nothing, and saves a quarter of the heap. When nine tenths of the
+// kept: to collect it at a third as much costs one or two hundredths of a processor, and saves a third of the heap. When nine tenths of the
 // container's memory limit are used it works harder, so that a burst of requests makes the server slower and does not
 // get it killed. Limits of running containers can change.
 func tuneMemory(ctx context.Context) {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(30)
 	}
 	limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, time.Minute))
 	switch {
