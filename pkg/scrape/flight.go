@@ -29,6 +29,7 @@ type flight struct {
 type outcome struct {
 	ended   time.Time
 	settled bool
+	clocked bool // see clocked
 	err     error
 	stack   []byte // of a panic
 }
@@ -55,7 +56,7 @@ func (s *Scraper) scrape(ctx context.Context, n *node, f Fetcher) (o outcome) {
 	}()
 	batch := s.batches.Get().(*sample.Batch)
 	if o.err = f.Fetch(ctx, batch); o.err == nil {
-		o.settled = s.record(n, batch, time.Now())
+		o.settled, o.clocked = s.record(n, batch, time.Now()), clocked(batch)
 	} else if batch.Refused.Total() > 0 {
 		s.cfg.Sink.Refused(&batch.Refused)
 	}
@@ -126,6 +127,7 @@ func (s *Scraper) settle(n *node, f *flight, o outcome) (before, after NodeStatu
 		if before.Failing() || before.LastSuccess.IsZero() {
 			n.fresh = o.ended
 		}
+		n.clocked = o.clocked
 		s.typical += (after.Duration - s.typical) / 16
 	}
 	s.schedule(n, s.plan.next(n, f.started, o.ended))

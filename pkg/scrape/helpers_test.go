@@ -41,6 +41,8 @@ type kubelet struct {
 	delay time.Duration
 	fault func() error // may be nil; errHang hangs until the context ends
 
+	sampled []sample.Time // when the containers were, beside one that has no sample; never changes
+
 	mu       sync.Mutex
 	asked    []time.Time
 	inFlight bool
@@ -62,7 +64,9 @@ func (k *kubelet) Fetch(ctx context.Context, into *sample.Batch) error {
 	}
 	time.Sleep(k.delay)
 	into.Node.Given = sample.CPU
-	into.Containers = append(into.Containers, sample.Container{ID: &sample.ContainerID{}})
+	for _, at := range append([]sample.Time{0}, k.sampled...) {
+		into.Containers = append(into.Containers, sample.Container{ID: &sample.ContainerID{}, Sample: sample.Sample{Time: at}})
+	}
 	return err
 }
 

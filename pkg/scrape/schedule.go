@@ -4,6 +4,8 @@ import (
 	"hash/fnv"
 	"math/bits"
 	"time"
+
+	"metrics-server/pkg/sample"
 )
 
 // firstPace is the time between the first scrapes of two nodes, each of which costs a TLS handshake. 5,000
@@ -12,8 +14,8 @@ import (
 const firstPace = 450 * time.Microsecond
 
 // followUps are the scrapes after a node's first success, while the Sink says that something still has
-// no usage. A usage needs two samples at least 5 s apart, so the first is for kubelets that sample when they are asked.
-// The others sample a node every 10 s and a container every 10 to 20 s: at the second follow-up half of the pods with
+// no usage. A usage needs two samples at least 5 s apart, so the first is for kubelets that sample when they are asked,
+// and for no others. Those sample a node every 10 s and a container every 10 to 20 s: at the second follow-up half of the pods with
 // two containers have been sampled anew, at the last one all.
 var followUps = [...]time.Duration{
 	5100 * time.Millisecond, 10800 * time.Millisecond, 15500 * time.Millisecond, 20300 * time.Millisecond,
@@ -54,16 +56,35 @@ func (p plan) slot(phase time.Duration, earliest time.Time) time.Time {
 
 // followUp is the first follow-up that is not before earliest, if there is one. A period as short as the
 // spacing of follow-ups needs none.
-func (p plan) followUp(fresh, earliest time.Time) (time.Time, bool) {
+func (p plan) followUp(fresh, earliest time.Time, clocked bool) (time.Time, bool) {
 	if p.period < 6*time.Second {
 		return time.Time{}, false
 	}
-	for _, d := range followUps {
+	due := followUps[:]
+	if clocked {
+		due = due[1:]
+	}
+	for _, d := range due {
 		if t := fresh.Add(d); !t.Before(earliest) {
 			return t, true
 		}
 	}
 	return time.Time{}, false
+}
+
+// clocked reports whether a kubelet samples containers on clocks of their own, not when it is asked: then the samples of an
+// answer are not all of one moment. It does not look at the node's, which may have a clock all the same.
+func clocked(b *sample.Batch) bool {
+	var first, last sample.Time
+	for i := range b.Containers {
+		if t := b.Containers[i].Time; t != 0 {
+			if first == 0 {
+				first = t
+			}
+			first, last = min(first, t), max(last, t)
+		}
+	}
+	return last.Sub(first) > time.Second
 }
 
 // retry is the try after the second or a later failure in a row. Tries are at most 11/6 periods apart, so that a node that answers again is seen, and its answer
@@ -87,7 +108,7 @@ func (p plan) next(n *node, started, now time.Time) time.Time {
 	case n.status.Failures == 1 && n.status.LastSuccess.IsZero():
 		return earliest // nothing of the node is served, and one failure says little
 	case n.status.Failures == 0 && !n.status.Settled:
-		if t, ok := p.followUp(n.fresh, earliest); ok {
+		if t, ok := p.followUp(n.fresh, earliest, n.clocked); ok {
 			return t
 		}
 	}

@@ -101,6 +101,7 @@ type node struct {
 	lane    *lane     // where it waits or is in flight; nil before Run
 	flight  *flight   // nil while it waits
 	fresh   time.Time // first success since it was added or failed
+	clocked bool      // its kubelet samples on clocks of its own, as of the last answer
 	status  NodeStatus
 	listed  *list.Element // in tally, while it fails
 	seen    durations

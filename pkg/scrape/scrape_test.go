@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -117,6 +118,27 @@ func TestFirstScrapesArePaced(t *testing.T) {
 	}
 }
 
+func TestClocked(t *testing.T) {
+	for name, tt := range map[string]struct {
+		containers []sample.Time
+		want       bool
+	}{
+		"none":                       {nil, false},
+		"one":                        {[]sample.Time{5_000}, false},
+		"none has a sample":          {[]sample.Time{0, 0}, false},
+		"at once, one has no sample": {[]sample.Time{5_000, 0, 5_400, 6_000}, false},
+		"apart":                      {[]sample.Time{6_001, 0, 5_400, 5_000}, true},
+	} {
+		b := &sample.Batch{Node: sample.Sample{Time: 1}}
+		for _, at := range tt.containers {
+			b.Containers = append(b.Containers, sample.Container{Sample: sample.Sample{Time: at}})
+		}
+		if got := clocked(b); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestFollowUps(t *testing.T) {
 	const latency = 20 * time.Millisecond
 	follow := []time.Duration{0}
@@ -147,6 +169,15 @@ func TestFollowUps(t *testing.T) {
 				t.Errorf("%s: %d scrapes in the 80 s after the follow-ups", name, n)
 			}
 			s.Remove(name)
+		}
+	})
+	bubble("without the first where containers have clocks of their own", t, func(t *testing.T) {
+		s := run(t, Config{Sink: &store{unsettled: true}})
+		k := &kubelet{t: t, delay: latency, sampled: []sample.Time{0, 7_000, 8_001}}
+		s.Add("node-a", k)
+		wait(22 * time.Second)
+		if d := cmp.Diff(slices.Delete(slices.Clone(follow), 1, 2), k.since(k.times()[0])); d != "" {
+			t.Error(d)
 		}
 	})
 	bubble("none once settled", t, func(t *testing.T) {

@@ -1,0 +1,22 @@
+package sample
+
+import "testing"
+
+func TestContainerID(t *testing.T) {
+	for _, want := range [][3]string{{"ns", "pod", "app"}, {"", "", ""}, {"a/b", "/", "c/"}, {"", "p", ""}} {
+		id := NewContainerID(want[0], want[1], want[2])
+		if got := [3]string{id.Namespace(), id.Pod(), id.Container()}; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if same := NewContainerID([]byte(want[0]), []byte(want[1]), []byte(want[2])); same != id {
+			t.Errorf("%q: from bytes %v, from texts %v", want, same, id)
+		}
+	}
+	if a, b := NewContainerID("a/b", "c", "d"), NewContainerID("a", "b/c", "d"); a == b {
+		t.Error("two containers have one ID")
+	}
+	var zero ContainerID
+	if zero.Namespace()+zero.Pod()+zero.Container() != "" {
+		t.Error("the zero value has a name")
+	}
+}
