@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,13 +51,13 @@ func wholeMetadata(r *rand.Rand) metav1.PartialObjectMetadata {
 	}
 	now := metav1.NewTime(time.Unix(r.Int64N(1<<32), 0))
 	o := metav1.ObjectMeta{
-		Name: text(), GenerateName: text(), Namespace: text(), SelfLink: text(), UID: types.UID(text()),
+		Name: text(), GenerateName: text(), Namespace: text(), UID: types.UID(text()),
 		ResourceVersion: text(), Generation: r.Int64(), CreationTimestamp: now,
 		Labels: pairs(), Annotations: pairs(), Finalizers: []string{text()},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: text(), Kind: text(), Name: text(), UID: types.UID(text()), Controller: new(true)}},
 		ManagedFields: []metav1.ManagedFieldsEntry{{
 			Manager: text(), Operation: metav1.ManagedFieldsOperationApply, APIVersion: "v1", Time: &now,
-			FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{}}`)},
+			FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`),
 		}},
 	}
 	if r.IntN(2) == 0 {
@@ -196,7 +197,7 @@ func BenchmarkEvent(b *testing.B) {
 	for i := range 12 {
 		one.Annotations = map[string]string{fmt.Sprintf("note-%d", i): fmt.Sprintf("%0200d", i)}
 	}
-	one.ManagedFields[0].FieldsV1.Raw = bytes.Repeat([]byte(`{"f:metadata":{}}`), 200)
+	one.ManagedFields[0].FieldsV1 = metav1.NewFieldsV1(strings.Repeat(`{"f:metadata":{}}`, 200))
 	frame := event(b, "ADDED", &one)
 	for name, codecs := range map[string]runtime.NegotiatedSerializer{"ours": newMetadataCodecs(), "standard": standard} {
 		info := protobufOf(b, codecs)
