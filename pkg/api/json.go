@@ -12,9 +12,7 @@ import (
 // writeJSON writes the object with its kind and version.
 func (l *lazyObject) writeJSON(w io.Writer, apiVersion string) error {
 	e := jsonEncoder{shape: l.shape}
-	b := newBuffer()
-	b = append(b, '{')
-	b = appendTypeMeta(b, l.kindName(), apiVersion)
+	b := appendTypeMeta(newBuffer(), l.kindName(), apiVersion)
 	b = e.appendFields(b, &l.object, &l.usage)
 	b = append(b, "}\n"...)
 	_, err := w.Write(b)
@@ -25,7 +23,7 @@ func (l *lazyObject) writeJSON(w io.Writer, apiVersion string) error {
 // writeJSON writes the list. It ends with the first error of w: the client is gone.
 func (l *lazyList) writeJSON(w io.Writer, apiVersion string) error {
 	e := jsonEncoder{shape: l.shape}
-	b := appendTypeMeta(append(newBuffer(), '{'), l.kindName()+"List", apiVersion)
+	b := appendTypeMeta(newBuffer(), l.kindName()+"List", apiVersion)
 	b = append(b, `"metadata":{},"items":[`...)
 	return l.writeItems(w, b, func(b []byte, o *sample.Object, u *sample.PodUsage) []byte {
 		b = append(b, '{')
@@ -165,9 +163,9 @@ func appendUsage(b []byte, u *sample.Usage) []byte {
 	return append(b, '"', '}')
 }
 
-// appendTypeMeta appends the first two fields of an object.
+// appendTypeMeta appends the beginning of an object: a brace and two fields.
 func appendTypeMeta(b []byte, kind, apiVersion string) []byte {
-	b = append(b, `"kind":"`...)
+	b = append(b, `{"kind":"`...)
 	b = append(b, kind...)
 	b = append(b, `","apiVersion":"`...)
 	b = append(b, apiVersion...)

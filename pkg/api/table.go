@@ -74,7 +74,7 @@ func (l *lazyList) writeTable(w io.Writer, apiVersion string) error {
 	if err != nil {
 		return err
 	}
-	b := appendTypeMeta(append(newBuffer(), '{'), "Table", l.form.table)
+	b := appendTypeMeta(newBuffer(), "Table", l.form.table)
 	b = append(b, `"metadata":{},"columnDefinitions":`...)
 	b = append(b, definitions...)
 	b = append(b, `,"rows":[`...)
@@ -87,11 +87,9 @@ func (l *lazyList) writeTable(w io.Writer, apiVersion string) error {
 		case metav1.IncludeNone:
 			return append(b, "null}"...)
 		case metav1.IncludeObject:
-			b = append(b, '{')
 			b = appendTypeMeta(b, l.kindName(), apiVersion)
 			b = e.appendFields(b, o, u)
 		default:
-			b = append(b, '{')
 			b = appendTypeMeta(b, "PartialObjectMetadata", l.form.table)
 			b = e.appendMetadata(b, o, u.Time.Std())
 		}

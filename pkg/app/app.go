@@ -29,8 +29,8 @@ import (
 
 const long = `Serves the resource metrics API (metrics.k8s.io) of a Kubernetes cluster: the current CPU and
 memory usage of its nodes and pods, as kubectl top, the HorizontalPodAutoscaler, the
-VerticalPodAutoscaler and dashboards read it. It asks every kubelet for its samples at the
-metric resolution and keeps the newest of them in memory.`
+VerticalPodAutoscaler and dashboards read it. It asks every kubelet for its samples a little
+more often than the metric resolution and keeps the newest of them in memory.`
 
 const example = `  # In a pod, with its service account, as deploy/ has it
   metrics-server --secure-port=10250 --kubelet-use-node-status-port
@@ -79,6 +79,10 @@ func (o *Options) run(ctx context.Context) error {
 	if o.Resolution < kubeletSamplingPeriod {
 		klog.InfoS("warning: kubelets take a sample every 10 to 20 seconds, so a shorter --metric-resolution mostly asks for the same sample again",
 			"resolution", o.Resolution)
+	}
+	if period := o.Resolution * 4 / 5; o.requestTimeout() >= period {
+		klog.InfoS("warning: a kubelet that takes as long as --kubelet-request-timeout allows misses its turns: kubelets are asked every four fifths of --metric-resolution",
+			"kubeletRequestTimeout", o.requestTimeout(), "period", period)
 	}
 	if o.KubeletPlainHTTP {
 		klog.InfoS("warning: --deprecated-kubelet-completely-insecure is deprecated: the numbers of the kubelets are neither encrypted nor authenticated, and most kubelets do not answer plain HTTP; use --kubelet-certificate-authority, or --kubelet-insecure-tls on a test cluster")

@@ -14,7 +14,7 @@ import (
 // bytes for each container beside the IDs. The zero value is ready. Not for concurrent use.
 type Layout struct {
 	ids     []*sample.ContainerID // during a parse, those that are new follow those of the last answer
-	escaped bool                  // some name did not look in an answer as it is: it had a quote, say
+	escaped bool                  // some name, perhaps long ago, did not look in an answer as it is: it had a quote, say
 }
 
 // lookAhead is how many places a row may be further than expected before the index is asked. A

@@ -66,7 +66,6 @@ func podRequest(c rest.Interface, o metav1.ListOptions, kind string) *rest.Reque
 var (
 	metadataScheme = newMetadataScheme()
 	parameters     = runtime.NewParameterCodec(metadataScheme)
-	metadataGVK    = schema.GroupVersionKind{Group: metav1.GroupName, Version: "v1", Kind: metadataKind}
 )
 
 func newMetadataScheme() *runtime.Scheme {
@@ -110,7 +109,7 @@ type metadataSerializer struct{ runtime.Serializer }
 // Decode implements runtime.Decoder. It keeps nothing of data.
 func (s metadataSerializer) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
 	kind, message := openEnvelope(data)
-	if into != nil || kind.Group != metadataGVK.Group || kind.Version != metadataGVK.Version {
+	if into != nil || kind.GroupVersion() != metav1.SchemeGroupVersion {
 		return s.Serializer.Decode(data, defaults, into)
 	}
 	switch kind.Kind {

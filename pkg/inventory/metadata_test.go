@@ -69,7 +69,7 @@ func wholeMetadata(r *rand.Rand) metav1.PartialObjectMetadata {
 	if r.IntN(4) == 0 {
 		o.Labels, o.Annotations = nil, nil
 	}
-	return metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{Kind: metadataKind, APIVersion: metadataGVK.GroupVersion().String()}, ObjectMeta: o}
+	return metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{Kind: metadataKind, APIVersion: metav1.SchemeGroupVersion.String()}, ObjectMeta: o}
 }
 
 // kept is o with what is kept of it only.
@@ -101,7 +101,7 @@ func TestMetadataIsThatOfTheStandardDecoder(t *testing.T) {
 	}
 
 	list := &metav1.PartialObjectMetadataList{
-		TypeMeta: metav1.TypeMeta{Kind: metadataListKind, APIVersion: metadataGVK.GroupVersion().String()},
+		TypeMeta: metav1.TypeMeta{Kind: metadataListKind, APIVersion: metav1.SchemeGroupVersion.String()},
 		ListMeta: metav1.ListMeta{ResourceVersion: "7", Continue: "more", RemainingItemCount: new(int64(3))},
 	}
 	want := &metav1.PartialObjectMetadataList{ListMeta: list.ListMeta}

@@ -97,6 +97,26 @@ func TestFirstFailure(t *testing.T) {
 	})
 }
 
+// So is one that has answered, but not so that all of it is served.
+func TestFirstFailureBeforeAllIsServed(t *testing.T) {
+	bubble("refused", t, func(t *testing.T) {
+		s := run(t, Config{Sink: &store{unsettled: true}})
+		asked := 0
+		k := &kubelet{t: t, fault: func() error {
+			if asked++; asked == 2 {
+				return refusedError{"node-a"}
+			}
+			return nil
+		}}
+		s.Add("node-a", k)
+		wait(9 * time.Second)
+		times := k.since(k.times()[0])
+		if len(times) != 3 || times[1] != followUps[0] || times[2] != followUps[0]+s.plan.gap() {
+			t.Errorf("asked at %v", times)
+		}
+	})
+}
+
 // A node that fails is tried at its slot first, then less often, and never less than once in two periods.
 func TestBackOff(t *testing.T) {
 	for _, fault := range []error{errHang, refusedError{"node-a"}} {

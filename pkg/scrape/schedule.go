@@ -87,8 +87,9 @@ func clocked(b *sample.Batch) bool {
 	return last.Sub(first) > time.Second
 }
 
-// retry is the try after the second or a later failure in a row. Tries are at most 11/6 periods apart, so that a node that answers again is seen, and its answer
-// stored, within two. The jitter depends on the node and the number of failures.
+// retry is the try after the second or a later failure in a row. Tries are at most 11/6 periods apart, so that
+// a node that answers again is seen, and its answer stored, within two. The jitter depends on the node and the number
+// of failures.
 func (p plan) retry(name string, started time.Time, failures int) time.Time {
 	wait := p.period * 11 / 6
 	if failures <= 2 {
@@ -98,15 +99,15 @@ func (p plan) retry(name string, started time.Time, failures int) time.Time {
 	return started.Add(wait - time.Duration(jitter))
 }
 
-// next is when to scrape n after a scrape that began at started and ended at now. A node that answered before and fails is
-// tried again at its regular slot.
+// next is when to scrape n after a scrape that began at started and ended at now. A node that fails once and has
+// settled before is tried again at its regular slot: what it said is served meanwhile.
 func (p plan) next(n *node, started, now time.Time) time.Time {
 	earliest := later(started.Add(p.gap()), now)
 	switch {
 	case n.status.Failures > 1:
 		return later(p.retry(n.name, started, n.status.Failures), now)
-	case n.status.Failures == 1 && n.status.LastSuccess.IsZero():
-		return earliest // nothing of the node is served, and one failure says little
+	case n.status.doubtful():
+		return earliest
 	case n.status.Failures == 0 && !n.status.Settled:
 		if t, ok := p.followUp(n.fresh, earliest, n.clocked); ok {
 			return t

@@ -14,7 +14,7 @@ type Status struct {
 	Answered int // the last scrape succeeded
 	Settled  int // of those, the ones of which everything has a usage
 	Failing  int // the last scrape failed
-	Doubtful int // of those, the ones that failed for the first time in a row: the next try may succeed
+	Doubtful int // of those, the ones that failed once and whose answers before, if any, left something without a usage
 
 	Causes      []Cause       // why nodes fail, the commonest first
 	LastSuccess time.Time     // of any node, even if it has left
@@ -34,7 +34,7 @@ type NodeStatus struct {
 	LastAttempt  time.Time     // when the last scrape that has ended began; zero before there is one
 	Duration     time.Duration // of that scrape
 	LastSuccess  time.Time     // when samples were last stored; zero if never
-	Settled      bool          // everything in that answer has a usage
+	Settled      bool          // everything in the last answer had a usage
 	Err          error         // of the last scrape; nil if it succeeded
 	Cause        string        // of Err, in a few stable words
 	Remedy       string        // for Err; may be empty
@@ -44,6 +44,10 @@ type NodeStatus struct {
 
 // Failing reports whether the last scrape failed.
 func (s *NodeStatus) Failing() bool { return s.Err != nil }
+
+// doubtful reports whether the node failed once, and something of it has no usage yet: it is worth a try at once, and to be
+// waited for.
+func (s *NodeStatus) doubtful() bool { return s.Failures == 1 && !s.Settled }
 
 func (s *NodeStatus) answered() bool { return !s.LastAttempt.IsZero() && !s.Failing() }
 
@@ -141,7 +145,7 @@ func (t *tally) add(s *NodeStatus, by int) {
 			t.settled += by
 		}
 	}
-	if s.Failures == 1 {
+	if s.doubtful() {
 		t.doubtful += by
 	}
 }

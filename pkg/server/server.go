@@ -160,5 +160,8 @@ func clientConfig(c *rest.Config) *rest.Config {
 	c.ContentType = "application/vnd.kubernetes.protobuf"
 	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	c.QPS = -1
+	if c.UserAgent == "" {
+		c.UserAgent = rest.DefaultKubernetesUserAgent() // by which the API server's audit log names us
+	}
 	return c
 }

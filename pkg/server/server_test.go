@@ -5,10 +5,16 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"metrics-server/pkg/inventory"
 )
 
 // When the requests in flight are at their limit, lists are turned away and probes are not.
@@ -46,5 +52,44 @@ func TestProbesPassTheLimitOfRequests(t *testing.T) {
 	}
 	if got := ask(list); got != 200 {
 		t.Errorf("a list when there is room again: %d", got)
+	}
+}
+
+// The API server is told who asks, by both clients.
+func TestUserAgent(t *testing.T) {
+	for _, tc := range []struct{ given, want string }{
+		{"", rest.DefaultKubernetesUserAgent()},
+		{"mine/1", "mine/1"},
+	} {
+		agents := make(chan string, 2)
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			agents <- r.UserAgent()
+			http.Error(w, "no", http.StatusForbidden)
+		}))
+		t.Cleanup(api.Close)
+		config := clientConfig(&rest.Config{Host: api.URL, UserAgent: tc.given})
+		h, err := rest.HTTPClientFor(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods, err := inventory.NewPodsClient(config, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes, err := kubernetes.NewForConfigAndClient(config, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := pods.Get().Resource("pods").Do(t.Context()).Error(); !apierrors.IsForbidden(err) {
+			t.Error(err)
+		}
+		if _, err := nodes.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+			t.Error(err)
+		}
+		for range 2 {
+			if got := <-agents; got != tc.want {
+				t.Errorf("user agent %q, want %q", got, tc.want)
+			}
+		}
 	}
 }

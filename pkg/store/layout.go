@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -68,7 +69,10 @@ func keyOf(id *sample.ContainerID) podKey { return podKey{id.Namespace(), id.Pod
 
 var seed = maphash.MakeSeed()
 
-func hash(k podKey) uint64 { return maphash.String(seed, k.name) + maphash.String(seed, k.namespace) }
+// hash tells pods apart whose names and namespaces are each other's.
+func hash(k podKey) uint64 {
+	return maphash.String(seed, k.name) + bits.RotateLeft64(maphash.String(seed, k.namespace), 32)
+}
 
 // hash32 is as long as a place has room for.
 func hash32(k podKey) uint32 { return uint32(hash(k)) }

@@ -65,7 +65,7 @@ func stateOf(s *sample.Sample) state {
 }
 
 // series is one container or node: its recent past within one epoch, and the usage that follows from it. The two are kept
-// apart because a list of everything reads all usages and nothing else: that is one cache line for each.
+// apart because a list of everything reads all usages and nothing else.
 // Moments of this server's clock are time.Durations since the node was born (see node.since).
 type series struct {
 	*past
@@ -82,20 +82,20 @@ type past struct {
 	first time.Duration // when the newest sample was received first
 }
 
-// usage is what readers look at, in 64 bytes.
+// usage is what readers look at: 64 bytes, of which the last 8 may be in another cache line than the rest.
 type usage struct {
+	n       uint8 // how many samples there are
+	hasSwap bool
+	noZero  bool // start is not the counter's zero: the counter went down, or the clock is another one since
+	turned  bool // a sample was refused as older than the newest one, so the clock was set back
+	state   state
+
 	name     unique.Handle[string] // of the container: there are few names, so they are in the caches
 	received time.Duration         // when the newest sample was received last
 
 	// The usage; none if window is 0. It may be older than the newest sample.
 	at, window         sample.Time
 	rate, memory, swap uint64
-
-	n       uint8 // how many samples there are
-	hasSwap bool
-	noZero  bool // start is not the counter's zero: the counter went down, or the clock is another one since
-	turned  bool // a sample was refused as older than the newest one, so the clock was set back
-	state   state
 }
 
 // record takes what an answer received at now says. It returns false if the sample is refused as

@@ -15,7 +15,7 @@ import (
 
 // Config is what a Store is made of. A zero field means its default.
 type Config struct {
-	Resolution time.Duration // how often nodes are scraped; default 15 s
+	Resolution time.Duration // what the other two follow from; default 15 s
 	Window     time.Duration // the window that a usage aims at; default Resolution
 	Expiry     time.Duration // how long an answer is believed; default 4 Resolutions, at least a minute
 }

@@ -20,17 +20,19 @@ func (r *run) profiles(ctx context.Context) error {
 	return r.profile(ctx, "heap", "/debug/pprof/heap?gc=1")
 }
 
-// profileStart saves a CPU profile of the first half minute, as soon as the binary serves profiles.
+// startProfile is how much of the start is profiled.
+const startProfile = 20 * time.Second
+
+// profileStart saves a CPU profile of the start, as soon as the binary serves profiles.
 func (r *run) profileStart(ctx context.Context) {
-	for r.Profiles != "" && ctx.Err() == nil {
-		if r.profile(ctx, "start", profileCPU(30*time.Second)) == nil {
+	for begun := time.Now(); r.Profiles != "" && time.Since(begun) < startProfile; {
+		if r.profile(ctx, "start", profileCPU(startProfile)) == nil || wait(ctx, 50*time.Millisecond) != nil {
 			return
 		}
-		_ = wait(ctx, 50*time.Millisecond)
 	}
 }
 
-// profileRequest saves a CPU profile of the binary while it answers q again and again.
+// profileRequest saves a CPU profile of the binary while it answers ask again and again.
 func (r *run) profileRequest(ctx context.Context, name string, ask func() error) error {
 	if r.Profiles == "" {
 		return nil
@@ -55,8 +57,10 @@ func profileCPU(d time.Duration) string {
 	return fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(d.Seconds()))
 }
 
-// profile saves what the binary serves at path.
+// profile saves what the binary serves at path. It waits for other profiles: a program makes one of its CPU time at once.
 func (r *run) profile(ctx context.Context, name, path string) error {
+	r.profiling.Lock()
+	defer r.profiling.Unlock()
 	if err := os.MkdirAll(r.Profiles, 0o755); err != nil {
 		return err
 	}

@@ -50,6 +50,8 @@ type run struct {
 	life     sync.WaitGroup
 	endLife  context.CancelFunc
 	broken   chan error // of what changes it
+
+	profiling sync.Mutex // one profile at once
 }
 
 // Run measures. What it started has ended when it returns. Progress goes to progress, a line for each step.

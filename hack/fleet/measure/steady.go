@@ -23,7 +23,7 @@ func (r *run) steady(ctx context.Context) error {
 	if err := wait(ctx, settle); err != nil {
 		return err
 	}
-	// A whole number of resolutions: then every node is scraped as often as any other.
+	// A whole number of resolutions: about as many scrapes as there are nodes in each, whatever a binary makes of the flag.
 	span := max((r.For/2 + r.Resolution - 1).Truncate(r.Resolution), 2*r.Resolution)
 	r.say("steady for %v", span)
 	late, stop := watchLateness(ctx)
