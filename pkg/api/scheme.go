@@ -58,8 +58,8 @@ func onlyFields(resource string, supported ...string) runtime.FieldLabelConversi
 	}
 }
 
-// Configure prepares c for Install: it puts this package before the API and before the authenticator of c, and makes c publish the models of the group in
-// OpenAPI v2 and v3.
+// Configure prepares c for Install: it puts this package before the API and before the authenticator of c, and makes c
+// publish the models of the group in OpenAPI v2 and v3.
 func Configure(c *genericapiserver.Config) {
 	build := c.BuildHandlerChainFunc
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {

@@ -80,7 +80,7 @@ func (o *Options) run(ctx context.Context) error {
 		klog.InfoS("warning: kubelets take a sample every 10 to 20 seconds, so a shorter --metric-resolution mostly asks for the same sample again",
 			"resolution", o.Resolution)
 	}
-	if period := o.Resolution * 4 / 5; o.requestTimeout() >= period {
+	if period := server.ScrapePeriod(o.Resolution); o.requestTimeout() >= period {
 		klog.InfoS("warning: a kubelet that takes as long as --kubelet-request-timeout allows misses its turns: kubelets are asked every four fifths of --metric-resolution",
 			"kubeletRequestTimeout", o.requestTimeout(), "period", period)
 	}
@@ -114,9 +114,9 @@ func (o *Options) run(ctx context.Context) error {
 }
 
 // tuneMemory sets up the garbage collector, unless GOGC and GOMEMLIMIT do. Little garbage is made here for all that is
-// kept: to collect it at a third as much costs one or two hundredths of a processor, and saves a third of the heap. When nine tenths of the
-// container's memory limit are used it works harder, so that a burst of requests makes the server slower and does not
-// get it killed. Limits of running containers can change.
+// kept: to collect it at a third as much costs one or two hundredths of a processor, and saves a third of the heap. When
+// nine tenths of the container's memory limit are used it works harder, so that a burst of requests makes the server
+// slower and does not get it killed. Limits of running containers can change.
 func tuneMemory(ctx context.Context) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(30)

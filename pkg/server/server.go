@@ -33,7 +33,7 @@ type Config struct {
 	Rest         *rest.Config             // for the API server
 	Kubelet      KubeletConfig
 	NodeSelector string        // label selector; empty: all nodes
-	Resolution   time.Duration // the window aimed at; a node is scraped every four fifths of it
+	Resolution   time.Duration // the window aimed at; a node is scraped every ScrapePeriod of it
 	Timeout      time.Duration // of one scrape
 }
 
@@ -95,7 +95,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{kubelets: kubelets, store: store.New(store.Config{Resolution: c.Resolution})}
 	s.owners = newOwners(client, s.store)
 	s.scraper = scrape.New(scrape.Config{
-		Period:     c.Resolution * 4 / 5,
+		Period:     ScrapePeriod(c.Resolution),
 		Timeout:    c.Timeout,
 		Sink:       newSink(s.store, s.owners, registry),
 		Registerer: registry,
@@ -152,6 +152,10 @@ func (s *Server) Run(ctx context.Context) error {
 	s.kubelets.Close()
 	return err
 }
+
+// ScrapePeriod is how often a node is scraped at a resolution. What is served is as old as a sample can be when the kubelet is
+// asked, and then until it is asked again: only the second part is ours to shorten.
+func ScrapePeriod(resolution time.Duration) time.Duration { return resolution * 4 / 5 }
 
 // clientConfig is c for clients that read large lists: as protobuf, and without waiting between
 // pages. The API server's own priority and fairness is the limit.
