@@ -3,89 +3,103 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
 )
 
-// TestNeverPartial restarts one of two containers just before its node is scraped. The kubelet then lists both, but
-// one is too young to have a usage: the pod must not be served with the other one alone, which an
-// autoscaler would take for the whole.
+// TestNeverPartial restarts one of two containers of some pods, now here, now there, so that a scrape meets one just
+// after its start. The kubelet then lists both, but one is too young to have a usage: the pod must not be served with
+// the other one alone, which an autoscaler would take for the whole.
 func TestNeverPartial(t *testing.T) {
 	t.Parallel()
-	const resolution = 15 * time.Second // as in deploy/
+	const (
+		pods   = 8
+		apart  = 2 * time.Second // of the restarts: all of them take longer than it is from scrape to scrape
+		follow = 25 * time.Second
+	)
 	ns := namespace(t)
-	createPod(t, ns, podOf("two", workload("restarted", "-listen=:8080"), workload("steady")))
-	waitServed(t, ns, "two", "restarted", "steady")
-	pod, _ := running(t, ns, "two")
-	w := &scrapes{node: pod.Spec.NodeName, config: metricsReader(t, ns)}
-
-	hits := 0
-	for attempt := 1; attempt <= 4 && hits == 0; attempt++ {
-		waitServed(t, ns, "two", "restarted", "steady")
-		last, err := w.last()
+	nodes, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &scrapes{node: nodes.Items[0].Name, namespace: ns, config: metricsReader(t, ns)}
+	names := make([]string, pods)
+	for i := range names {
+		names[i] = fmt.Sprint("two-", i)
+		pod := podOf(names[i], workload("restarted", "-listen=:8080"), workload("steady"))
+		pod.Spec.NodeName = w.node
+		createPod(t, ns, pod)
+	}
+	for _, name := range names {
+		waitServed(t, ns, name, "restarted", "steady")
+	}
+	stop := w.watchKubelet(t)
+	defer stop()
+	young := map[string]int{} // how often a pod was not served because of its young container
+	begun := time.Now()
+	for exited := 0; time.Since(begun) < pods*apart+follow; time.Sleep(200 * time.Millisecond) {
+		if exited < pods && time.Since(begun) > time.Duration(exited)*apart {
+			if _, err := podHTTP(t.Context(), ns, names[exited], "/exit", nil); err != nil {
+				t.Fatal(err)
+			}
+			exited++
+		}
+		before, err := w.last()
 		if err != nil {
 			t.Fatal(err)
 		}
-		next := last.Add(resolution)
-		for time.Until(next) < 4*time.Second {
-			next = next.Add(resolution)
-		}
-		time.Sleep(time.Until(next.Add(-3 * time.Second)))
-		// The kubelet lists a container that has restarted from the first time on that it is asked after it.
-		stop := w.watchKubelet(t, ns, "two", "restarted")
-		if _, err := podHTTP(t.Context(), ns, "two", "/exit", nil); err != nil {
+		list, err := cluster.metrics.MetricsV1().PodMetricses(ns).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
-		exited := time.Now()
-		for time.Since(exited) < 25*time.Second {
-			before, err := w.last()
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = servedWith(t, ns, "two", "restarted", "steady")
-			after, err2 := w.last()
-			if err2 != nil {
-				t.Fatal(err2)
-			}
-			listed := w.listedSince()
-			if !before.Equal(after) || listed.IsZero() || before.Before(listed.Add(300*time.Millisecond)) {
-				continue // what was served may be from before
-			}
-			if apierrors.IsNotFound(err) {
-				hits++
-			} else if err != nil {
-				stop()
-				t.Fatalf("scraped at %s, when the kubelet had listed both since %s: %v",
-					before.Format("05.000"), listed.Format("05.000"), err)
-			}
-			time.Sleep(200 * time.Millisecond)
+		after, err := w.last()
+		if err != nil {
+			t.Fatal(err)
 		}
-		stop()
-		t.Logf("attempt %d: %d answers while one container was too young", attempt, hits)
+		if !before.Equal(after) {
+			continue // it is not known what was served: the one before or the one after
+		}
+		served := map[string][]metricsv1.ContainerMetrics{}
+		for _, p := range list.Items {
+			served[p.Name] = p.Containers
+		}
+		for _, name := range names[:exited] {
+			listed := w.listedSince(name)
+			if listed.IsZero() || before.Before(listed.Add(300*time.Millisecond)) {
+				continue // what is served may be from before
+			}
+			switch containers := served[name]; len(containers) {
+			case 0:
+				young[name]++
+			case 1:
+				t.Errorf("%s is served with %s alone, scraped at %s, when the kubelet had listed both since %s",
+					name, containers[0].Name, before.Format("05.000"), listed.Format("05.000"))
+			}
+		}
 	}
-	if hits == 0 {
+	t.Logf("not served while a container was too young: %v", young)
+	if len(young) == 0 {
 		t.Error("no scrape met a young container: this proves nothing")
 	}
 }
 
-// scrapes knows when the server scraped a node, and since when its kubelet lists a container that has restarted.
+// scrapes knows when the server scraped a node, and since when its kubelet lists containers that have restarted.
 type scrapes struct {
-	node   string
-	config *rest.Config // of the server itself
+	node, namespace string
+	config          *rest.Config // of the server itself
 
 	mu     sync.Mutex
-	listed time.Time
+	listed map[string]time.Time // by pod
 }
 
 // last returns when the server last asked the node's kubelet.
@@ -102,37 +116,43 @@ func (w *scrapes) last() (time.Time, error) {
 	return time.UnixMicro(int64(seconds * 1e6)), err
 }
 
-func (w *scrapes) listedSince() time.Time {
+func (w *scrapes) listedSince(pod string) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.listed
+	return w.listed[pod]
 }
 
-// watchKubelet asks the kubelet, until stop, since when it lists a container with a later start than it has now.
-func (w *scrapes) watchKubelet(t *testing.T, namespace, pod, container string) (stop func()) {
+// watchKubelet asks the kubelet, until stop, since when it lists containers with a later start than they have now. It
+// lists a container that has restarted from the first time on that it is asked after it.
+func (w *scrapes) watchKubelet(t *testing.T) (stop func()) {
 	t.Helper()
-	start := func() (float64, error) {
-		b, err := cluster.client.CoreV1().RESTClient().Get().Resource("nodes").Name(w.node).SubResource("proxy").Suffix("metrics/resource").DoRaw(t.Context())
+	kubelet := cluster.client.CoreV1().RESTClient().Get().Resource("nodes").Name(w.node).SubResource("proxy").Suffix("metrics/resource")
+	series := regexp.MustCompile(`(?m)^container_(cpu_usage_seconds_total|start_time_seconds)\{container="restarted",namespace="` + w.namespace + `",pod="([^"]*)"\} (\S+)`)
+	// starts returns the start of the containers, of those that have a CPU time.
+	starts := func() (map[string]float64, error) {
+		b, err := kubelet.DoRaw(t.Context())
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		labels := fmt.Sprintf(`{container=%q,namespace=%q,pod=%q} `, container, namespace, pod)
-		if !strings.Contains(string(b), "container_cpu_usage_seconds_total"+labels) {
-			return 0, nil
+		found := map[string]float64{}
+		used := map[string]bool{}
+		for _, m := range series.FindAllStringSubmatch(string(b), -1) {
+			if m[1] == "cpu_usage_seconds_total" {
+				used[m[2]] = true
+				continue
+			}
+			if found[m[2]], err = strconv.ParseFloat(m[3], 64); err != nil {
+				return nil, err
+			}
 		}
-		_, rest, ok := strings.Cut(string(b), "container_start_time_seconds"+labels)
-		if !ok {
-			return 0, errors.New("the kubelet lists no start time")
-		}
-		return strconv.ParseFloat(strings.Fields(rest)[0], 64)
+		maps.DeleteFunc(found, func(pod string, _ float64) bool { return !used[pod] })
+		return found, nil
 	}
-	first, err := start()
+	first, err := starts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.mu.Lock()
-	w.listed = time.Time{}
-	w.mu.Unlock()
+	w.listed = map[string]time.Time{}
 	done := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -142,16 +162,18 @@ func (w *scrapes) watchKubelet(t *testing.T, namespace, pod, container string) (
 				return
 			case <-time.After(200 * time.Millisecond):
 			}
-			s, err := start()
-			now := time.Now()
-			w.mu.Lock()
-			switch {
-			case err != nil:
+			now, err := starts()
+			if err != nil {
 				t.Error(err)
-			case s <= first+1:
-				w.listed = time.Time{}
-			case w.listed.IsZero():
-				w.listed = now
+				continue
+			}
+			w.mu.Lock()
+			for pod := range first {
+				if now[pod] <= first[pod]+1 {
+					delete(w.listed, pod)
+				} else if w.listed[pod].IsZero() {
+					w.listed[pod] = time.Now()
+				}
 			}
 			w.mu.Unlock()
 		}
