@@ -102,7 +102,11 @@ func serve(address, cgroups string, isUnready bool, exit chan<- struct{}) error 
 		unready.Store(!is)
 		return err
 	})
-	handle("/exit", func(http.ResponseWriter, *http.Request) error {
+	handle("/exit", func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Content-Length", "0") // so that it is the whole answer
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return err
+		}
 		select {
 		case exit <- struct{}{}:
 		default: // it was told already
