@@ -33,6 +33,8 @@ TESTFLAGS ?=
 RACE ?= -race
 # A directory with kube-apiserver and etcd; if empty, they are built once and kept in the user's cache.
 KUBE_ASSETS_DIR ?=
+# What `make vulncheck` looks vulnerabilities up in: pinned is what hack/vulncheck/go.mod has, or a URL, https://vuln.go.dev.
+VULNDB ?= pinned
 
 # ---- Fixed ----------------------------------------------------------------------------------------
 
@@ -41,7 +43,9 @@ DIST := dist
 # Each hack/ tool is a module of its own, so that the product's go.mod stays small.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
 # These have no code of their own, and go vet takes that for an error.
-CODE_MODULES := $(filter-out hack/tools hack/vpa,$(MODULES))
+CODE_MODULES := $(filter-out hack/tools hack/vpa hack/vulncheck,$(MODULES))
+# The release of Go that releases are built with, whichever is installed: it is fetched if need be.
+TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 # Tools are pinned in hack/tools/go.mod and kept in Go's build cache. The path is absolute because
 # the linter is also run inside the other modules.
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
@@ -126,7 +130,7 @@ clean: ## Remove what the other targets made in this tree (caches are left).
 ##@ Checks
 
 .PHONY: verify
-verify: verify-format verify-tidy verify-generated verify-vet lint verify-scripts verify-repository verify-manifests ## Run every check that is not a test of behaviour.
+verify: verify-format verify-tidy verify-generated verify-vet lint verify-scripts verify-repository verify-manifests vulncheck ## Run every check that is not a test of behaviour.
 
 .PHONY: lint
 lint: ## Run golangci-lint in every module.
@@ -172,6 +176,18 @@ verify-repository: ## Check import direction, package docs and the licences of d
 .PHONY: verify-manifests
 verify-manifests: ## Check that deploy/ renders, and what it renders to.
 	cd hack/manifests && go test -count=1 .
+
+# Of packages and not of symbols, which govulncheck would do by itself: that is stricter, for a vulnerability counts
+# even if what it is in is never called, and takes seconds instead of minutes.
+.PHONY: vulncheck
+vulncheck: ## Check what the binary is linked from, Go's own library included, for known vulnerabilities (VULNDB).
+	db='$(VULNDB)'; \
+	if [[ $$db == pinned ]]; then \
+	  (cd hack/vulncheck && go mod download golang.org/x/vulndb); \
+	  db=file://$$(cd hack/vulncheck && go list -m -f '{{.Dir}}' golang.org/x/vulndb)/data/osv; \
+	fi; \
+	govulncheck=$$(go tool -n -modfile=$(CURDIR)/hack/vulncheck/go.mod govulncheck); \
+	GOTOOLCHAIN=$(TOOLCHAIN) CGO_ENABLED=0 GOOS=linux "$$govulncheck" -scan package -db "$$db" ./cmd/metrics-server
 
 ##@ Try it
 
