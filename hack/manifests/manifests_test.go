@@ -16,10 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -36,6 +39,7 @@ func TestDeploy(t *testing.T) {
 			o := decode(t, manifest)
 			checkReferences(t, o)
 			checkDeployment(t, o)
+			checkRules(t, o)
 
 			if got := o.deployment.Spec.Template.Spec.Containers[0].Image; got != testImage {
 				t.Errorf("image %s, want %s", got, testImage)
@@ -48,7 +52,7 @@ func TestDeploy(t *testing.T) {
 }
 
 // TestBase checks what the default installation has beside that: nothing that an administrator has to
-// know first, and no permission but the ones used.
+// know first.
 func TestBase(t *testing.T) {
 	o := decode(t, renderAll(t)["kustomize/base"])
 
@@ -61,18 +65,6 @@ func TestBase(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantArgs, o.deployment.Spec.Template.Spec.Containers[0].Args); diff != "" {
 		t.Errorf("args (-want +got):\n%s", diff)
-	}
-	wantRules := map[string][]rbacv1.PolicyRule{
-		"system:aggregated-metrics-reader": {
-			{APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
-		},
-		"system:metrics-server": {
-			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
-			{APIGroups: []string{""}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
-		},
-	}
-	if diff := cmp.Diff(wantRules, o.rules); diff != "" {
-		t.Errorf("cluster roles (-want +got):\n%s", diff)
 	}
 	for _, role := range []string{"admin", "edit", "view"} {
 		if o.labels["ClusterRole system:aggregated-metrics-reader"]["rbac.authorization.k8s.io/aggregate-to-"+role] != "true" {
@@ -89,6 +81,61 @@ func TestBase(t *testing.T) {
 	}
 	if v1.GroupPriorityMinimum != v1beta1.GroupPriorityMinimum {
 		t.Errorf("groupPriorityMinimum %d for v1 and %d for v1beta1, of one group", v1.GroupPriorityMinimum, v1beta1.GroupPriorityMinimum)
+	}
+}
+
+// TestNetworkPolicy checks that the policy lets through what the server needs, and nothing else. Nothing here enforces it.
+func TestNetworkPolicy(t *testing.T) {
+	all := renderAll(t)
+	o := decode(t, all["kustomize/components/network-policy"])
+	if o.policy == nil {
+		t.Fatal("the component has no NetworkPolicy")
+	}
+	if diff := cmp.Diff(decode(t, all["kustomize/base"]).deployment, o.deployment); diff != "" {
+		t.Errorf("the component changes the Deployment (-want +got):\n%s", diff)
+	}
+	if o.policy.Namespace != o.deployment.Namespace {
+		t.Errorf("the policy is of namespace %q, the pods are of %q", o.policy.Namespace, o.deployment.Namespace)
+	}
+	tcp, udp := corev1.ProtocolTCP, corev1.ProtocolUDP
+	port := func(protocol corev1.Protocol, port intstr.IntOrString) networkingv1.NetworkPolicyPort {
+		return networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: &port}
+	}
+	want := networkingv1.NetworkPolicySpec{
+		PodSelector: *o.deployment.Spec.Selector,
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+		Ingress: []networkingv1.NetworkPolicyIngressRule{{
+			Ports: []networkingv1.NetworkPolicyPort{port(tcp, intstr.FromString(o.deployment.Spec.Template.Spec.Containers[0].Ports[0].Name))},
+		}},
+		Egress: []networkingv1.NetworkPolicyEgressRule{
+			{Ports: []networkingv1.NetworkPolicyPort{port(tcp, intstr.FromInt32(10250)), port(tcp, intstr.FromInt32(443)), port(tcp, intstr.FromInt32(6443))}},
+			{
+				To: []networkingv1.NetworkPolicyPeer{
+					{
+						NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "kube-system"}},
+						PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
+					},
+					{IPBlock: &networkingv1.IPBlock{CIDR: "169.254.20.10/32"}},
+				},
+				Ports: []networkingv1.NetworkPolicyPort{port(udp, intstr.FromInt32(53)), port(tcp, intstr.FromInt32(53))},
+			},
+		},
+	}
+	if diff := cmp.Diff(want, o.policy.Spec); diff != "" {
+		t.Errorf("policy (-want +got):\n%s", diff)
+	}
+
+	// The file is also applied by itself, to an installation that is there.
+	file, err := os.ReadFile(filepath.Join(deploy, "kustomize/components/network-policy/networkpolicy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alone networkingv1.NetworkPolicy
+	if err := yaml.Unmarshal(file, &alone); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(*o.policy, alone); diff != "" {
+		t.Errorf("the file is not what the component renders to (-component +file):\n%s", diff)
 	}
 }
 
@@ -153,6 +200,7 @@ func TestRun(t *testing.T) {
 type objects struct {
 	deployment  *appsv1.Deployment
 	service     *corev1.Service
+	policy      *networkingv1.NetworkPolicy
 	apiServices map[string]*apiregistrationv1.APIService
 	rules       map[string][]rbacv1.PolicyRule // by the ClusterRole's name
 	bindings    []binding
@@ -278,7 +326,24 @@ func checkDeployment(t *testing.T, o objects) {
 	}
 }
 
-// renderAll renders every kustomization below deploy/, by its path there.
+// checkRules checks that no permission is given but the ones used. test/integration's TestRights says that they are used.
+func checkRules(t *testing.T, o objects) {
+	t.Helper()
+	wantRules := map[string][]rbacv1.PolicyRule{
+		"system:aggregated-metrics-reader": {
+			{APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
+		},
+		"system:metrics-server": {
+			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
+		},
+	}
+	if diff := cmp.Diff(wantRules, o.rules); diff != "" {
+		t.Errorf("cluster roles (-want +got):\n%s", diff)
+	}
+}
+
+// renderAll renders every kustomization below deploy/, by its path there. A component is rendered upon the base.
 func renderAll(t *testing.T) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
@@ -286,7 +351,11 @@ func renderAll(t *testing.T) map[string][]byte {
 		if err != nil || entry.Name() != konfig.DefaultKustomizationFileName() {
 			return err
 		}
-		manifest, err := render(filepath.Dir(path), testImage)
+		dir := filepath.Dir(path)
+		if strings.Contains(filepath.ToSlash(dir), "/components/") {
+			dir = withComponent(t, dir)
+		}
+		manifest, err := render(dir, testImage)
 		if err != nil {
 			return err
 		}
@@ -303,6 +372,28 @@ func renderAll(t *testing.T) map[string][]byte {
 		}
 	}
 	return all
+}
+
+// withComponent returns a kustomization of the base and a component, as a user would write it.
+func withComponent(t *testing.T, component string) string {
+	t.Helper()
+	dir := t.TempDir()
+	from := func(path string) string {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel, err := filepath.Rel(dir, abs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return filepath.ToSlash(rel)
+	}
+	kustomization := "resources: [" + from(filepath.Join(deploy, "kustomize/base")) + "]\ncomponents: [" + from(component) + "]\n"
+	if err := os.WriteFile(filepath.Join(dir, konfig.DefaultKustomizationFileName()), []byte(kustomization), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // decode reads a manifest as strictly as the API server does with --validate=strict: unknown fields and
@@ -346,6 +437,8 @@ func decode(t *testing.T, manifest []byte) objects {
 			o.deployment = object
 		case *corev1.Service:
 			o.service = object
+		case *networkingv1.NetworkPolicy:
+			o.policy = object
 		case *apiregistrationv1.APIService:
 			o.apiServices[object.Name] = object
 		case *rbacv1.ClusterRole:
