@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 )
 
 var update = flag.Bool("update", false, "write docs/flags.md anew")
@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write docs/flags.md anew")
 func parse(t *testing.T, args ...string) *Options {
 	t.Helper()
 	o := NewOptions()
-	fs := pflag.NewFlagSet("metrics-server", pflag.ContinueOnError)
+	fs := new(cobra.Command).Flags()
 	groups := o.Flags()
 	for _, g := range groups.FlagSets {
 		fs.AddFlagSet(g)
