@@ -6,7 +6,7 @@
 # Nothing is in it but the static binary and a /tmp: no shell, no libraries, no certificates (kubelets and the
 # kube-apiserver are verified by the cluster's own CA).
 
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+FROM --platform=$BUILDPLATFORM golang:1.26.11 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download

@@ -209,10 +209,18 @@ cluster-down: ## End the cluster and remove all it left.
 
 ##@ Release
 
+# One release of Go for what is released: with another one, the same commit gives other bytes.
+image sbom: export GOTOOLCHAIN = $(TOOLCHAIN)
+
 .PHONY: image
-image: ## Build the image without Docker, as an archive that `ctr images import` takes.
+image: ## Build the image without Docker, as an archive that `ctr images import` takes, and its SBOM.
 	mkdir -p $(DIST)
-	cd hack/image && go run . -o $(CURDIR)/$(DIST)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS)
+	cd hack/image && go run . -o $(CURDIR)/$(DIST)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(CURDIR)/$(DIST)
+
+.PHONY: sbom
+sbom: ## Write what the server in the image is made of, as CycloneDX.
+	mkdir -p $(DIST)
+	cd hack/image && go run . -platform $(PLATFORMS) -sbom $(CURDIR)/$(DIST)
 
 .PHONY: manifests
 manifests: ## Render deploy/ into one-file manifests in dist/.

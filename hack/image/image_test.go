@@ -3,16 +3,24 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"debug/elf"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -133,12 +141,18 @@ func TestSeveralPlatforms(t *testing.T) {
 	}
 }
 
-// TestServer builds the real one: static, stamped, labelled.
+// TestServer builds the real one: static, stamped, labelled, and of the same bytes as from a copy of the sources
+// elsewhere, in another environment, at another time. What differs only when everything is compiled anew, it cannot
+// see, for that would take minutes: docs/security.md has what was seen of that.
 func TestServer(t *testing.T) {
-	t.Setenv("VERSION", "v1.2.3-test")
-	t.Setenv("BUILD_DATE", "2026-01-02T03:04:05Z")
+	for name, value := range map[string]string{
+		"VERSION": "v1.2.3-test+metadata", "COMMIT": "0123456789abcdef", "TREE_STATE": "clean", "BUILD_DATE": "2026-01-02T03:04:05Z",
+	} {
+		t.Setenv(name, value)
+	}
 	out := filepath.Join(t.TempDir(), "image.tar")
-	if err := run(t.Context(), []string{"-o", out, "-tag", "localhost/metrics-server:test"}); err != nil {
+	boms := t.TempDir()
+	if err := run(t.Context(), []string{"-o", out, "-tag", "localhost/metrics-server:test", "-sbom", boms}); err != nil {
 		t.Fatal(err)
 	}
 	archive, err := os.ReadFile(out)
@@ -150,15 +164,19 @@ func TestServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := config.Config.Labels["org.opencontainers.image.version"]; got != "v1.2.3-test" {
-		t.Errorf("version label %q, want v1.2.3-test", got)
+	if got := config.Config.Labels[versionLabel]; got != "v1.2.3-test+metadata" {
+		t.Errorf("version label %q, want v1.2.3-test+metadata", got)
 	}
 	if got := config.Created.Format(time.RFC3339); got != "2026-01-02T03:04:05Z" {
 		t.Errorf("created %s, want the build date", got)
 	}
+	files := readFiles(t, image)
+	if diff := cmp.Diff([]string{"metrics-server", "tmp/"}, slices.Sorted(maps.Keys(files))); diff != "" {
+		t.Errorf("files in the image (-want +got):\n%s", diff)
+	}
 
 	binary := filepath.Join(t.TempDir(), "metrics-server")
-	if err := os.WriteFile(binary, readFiles(t, image)["metrics-server"].content, 0o700); err != nil {
+	if err := os.WriteFile(binary, files["metrics-server"].content, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	file, err := elf.Open(binary)
@@ -172,15 +190,188 @@ func TestServer(t *testing.T) {
 		}
 	}
 	version, err := exec.CommandContext(t.Context(), binary, "--version").CombinedOutput()
-	if err != nil || !strings.Contains(string(version), "v1.2.3-test") {
-		t.Errorf("--version says %q (%v), want v1.2.3-test", version, err)
+	if err != nil || !strings.Contains(string(version), "v1.2.3-test+metadata") {
+		t.Errorf("--version says %q (%v), want v1.2.3-test+metadata", version, err)
+	}
+
+	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	bomName := "metrics-server-linux-" + runtime.GOARCH + ".cdx.json"
+	bom, err := os.ReadFile(filepath.Join(boms, bomName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkBOM(t, bom, binary)
+
+	t.Setenv("GOFLAGS", "-tags=elsewhere -buildvcs=true")
+	t.Setenv("TZ", "Pacific/Chatham")
+	again, err := buildServer(t.Context(), copyOfSources(t), platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(again.content, files["metrics-server"].content) {
+		t.Error("the same sources in another directory gave a different binary")
+	}
+	tag, err := name.NewTag("localhost/metrics-server:test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err = newImage(again, platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	err = errors.Join(writeArchive(filepath.Join(dir, "image.tar"), tag, []platformImage{{image, platform}}), writeBOM(dir, again, platform))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, first := range map[string][]byte{"image.tar": archive, bomName: bom} {
+		second, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(first, second) {
+			t.Errorf("%s is different the second time", file)
+		}
+	}
+}
+
+// checkBOM compares what a document says of a binary with what `go version -m` does.
+func checkBOM(t *testing.T, document []byte, binary string) {
+	t.Helper()
+	var got bom
+	if err := json.Unmarshal(document, &got); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "go", "version", "-m", binary).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	goVersion := lines[0][strings.LastIndex(lines[0], " go")+len(" go"):]
+	want := []string{"stdlib " + goVersion}
+	for _, line := range lines[1:] {
+		if fields := strings.Fields(line); fields[0] == "dep" {
+			want = append(want, strings.Join(fields[1:], " "))
+		}
+	}
+	if len(want) < 50 {
+		t.Fatalf("go version -m names %d modules, fewer than the server can have", len(want))
+	}
+	var components, refs []string
+	for _, c := range got.Components {
+		said := c.Name + " " + c.Version
+		for _, p := range c.Properties {
+			said += " " + p.Value
+		}
+		components = append(components, said)
+		refs = append(refs, c.Ref)
+		if purl := "pkg:golang/" + strings.ToLower(c.Name) + "@" + strings.ReplaceAll(c.Version, "+", "%2B"); c.PURL != purl || c.Ref != purl {
+			t.Errorf("%s has purl %s and reference %s, want %s", c.Name, c.PURL, c.Ref, purl)
+		}
+	}
+	if diff := cmp.Diff(want, components); diff != "" {
+		t.Errorf("modules (-go version -m +SBOM):\n%s", diff)
+	}
+
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := got.Metadata.Component
+	if diff := cmp.Diff([]hash{{"SHA-256", fmt.Sprintf("%x", sha256.Sum256(content))}}, program.Hashes); diff != "" {
+		t.Errorf("hashes of the program (-want +got):\n%s", diff)
+	}
+	if program.Version != "v1.2.3-test+metadata" || got.Metadata.Timestamp != "2026-01-02T03:04:05Z" {
+		t.Errorf("version %s of %s, want v1.2.3-test+metadata of 2026-01-02T03:04:05Z", program.Version, got.Metadata.Timestamp)
+	}
+	if diff := cmp.Diff([]dependency{{program.Ref, refs}}, got.Dependencies); diff != "" {
+		t.Errorf("dependencies (-want +got):\n%s", diff)
+	}
+	if !regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(got.SerialNumber) {
+		t.Errorf("serial number %s", got.SerialNumber)
+	}
+}
+
+// copyOfSources returns a directory with what the server is built from, and with nothing else.
+func copyOfSources(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, path := range []string{"cmd", "pkg"} {
+		if err := os.CopyFS(filepath.Join(dir, path), os.DirFS(filepath.Join("../..", path))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "hack"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"go.mod", "go.sum", "hack/ldflags.sh"} {
+		content, err := os.ReadFile(filepath.Join("../..", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, path), content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestOtherBuilds checks that the Dockerfile makes the image that is made here, and `make build` the same binary.
+func TestOtherBuilds(t *testing.T) {
+	read := func(path string) string {
+		content, err := os.ReadFile(filepath.Join("../..", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	flags := strings.Join(buildFlags, " ")
+	if want := "BUILDFLAGS = " + flags + ` -ldflags "$$(hack/ldflags.sh)"` + "\n"; !strings.Contains(read("Makefile"), want) {
+		t.Errorf("the Makefile has no line %s", want)
+	}
+
+	text := read("Dockerfile")
+	toolchain := regexp.MustCompile(`(?m)^toolchain go(.*)$`).FindStringSubmatch(read("go.mod"))
+	if toolchain == nil {
+		t.Fatal("go.mod names no toolchain")
+	}
+	build, final, ok := strings.Cut(text, "\nFROM scratch\n")
+	if !ok {
+		t.Fatal("the image of the Dockerfile is not from scratch")
+	}
+	for _, want := range []string{
+		"FROM --platform=$BUILDPLATFORM golang:" + toolchain[1] + " AS build\n",
+		"CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH",
+		"go build " + flags + ` -ldflags "$LDFLAGS" -o /out/metrics-server ./cmd/metrics-server`,
+		"mkdir -m 1777 /out/tmp\n",
+	} {
+		if !strings.Contains(build, want) {
+			t.Errorf("the Dockerfile does not build with %q", want)
+		}
+	}
+	var got []string
+	for line := range strings.SplitSeq(strings.ReplaceAll(final, "\\\n", ""), "\n") {
+		if line = strings.Join(strings.Fields(line), " "); line != "" && !strings.HasPrefix(line, "#") {
+			got = append(got, line)
+		}
+	}
+	labels := []string{"LABEL"}
+	for _, key := range []string{"title", "description", "licenses"} {
+		key = "org.opencontainers.image." + key
+		labels = append(labels, fmt.Sprintf("%s=%q", key, serverLabels[key]))
+	}
+	want := []string{"COPY --from=build /out/ /", "USER " + nonRoot, `ENTRYPOINT ["/metrics-server"]`, strings.Join(labels, " ")}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the last stage of the Dockerfile (-want +got):\n%s", diff)
 	}
 }
 
 func TestRunErrors(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
-		{"", "-o and -tag are required"},
+		{"", "-o or -sbom is required"},
 		{"-o x -tag localhost/a:1 extra", "no arguments but flags"},
+		{"-o x", "-tag"},
+		{"-o x -tag localhost/a:1 -sbom . -binary y", "-sbom is of the server"},
 		{"-o x -tag metrics-server", "-tag"},
 		{"-o x -tag localhost/a:1 -platform amd64", "want OS/ARCHITECTURE"},
 		{"-o x -tag localhost/a:1 -platform linux/amd64,linux/arm64 -binary y", "one platform"},

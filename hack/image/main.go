@@ -4,6 +4,7 @@
 // `docker load` (from version 25 on) take. Without -binary it packs the server, built for each platform
 // with the flags of `make build`. The same commit gives the same bytes, whenever and wherever it is
 // packed, and the Dockerfile at the root gives an image of the same contents.
+// With -sbom it also says what each server is made of.
 //
 //	go run . -o metrics-server.tar -tag localhost/metrics-server:dev -platform linux/amd64,linux/arm64
 //	go run . -o burner.tar -tag localhost/burner:1 -binary /path/to/burner
@@ -35,20 +36,27 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
-	out := flags.String("o", "", "write the archive to this `file` (required)")
-	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required)")
+	out := flags.String("o", "", "write the archive to this `file`")
+	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with -o)")
+	sbom := flags.String("sbom", "", "write what each server is made of, as CycloneDX, into this `directory`")
 	platforms := flags.String("platform", "linux/"+runtime.GOARCH, "`platforms`, separated by commas")
 	binary := flags.String("binary", "", "pack this static binary instead of the server: `[NAME=]PATH`, NAME if not the file's own")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *out == "" || *tag == "" || flags.NArg() > 0 {
+	switch {
+	case flags.NArg() > 0, *out == "" && *sbom == "":
 		flags.Usage()
-		return errors.New("-o and -tag are required, and there are no arguments but flags")
+		return errors.New("-o or -sbom is required, and there are no arguments but flags")
+	case *sbom != "" && *binary != "":
+		return errors.New("-sbom is of the server and of no other -binary")
 	}
-	ref, err := name.NewTag(*tag, name.StrictValidation)
-	if err != nil {
-		return fmt.Errorf("-tag: %w", err)
+	var ref name.Tag
+	if *out != "" {
+		var err error
+		if ref, err = name.NewTag(*tag, name.StrictValidation); err != nil {
+			return fmt.Errorf("-tag: %w", err)
+		}
 	}
 	targets, err := parsePlatforms(*platforms)
 	if err != nil {
@@ -64,16 +72,24 @@ func run(ctx context.Context, args []string) error {
 		if *binary != "" {
 			p, err = readProgram(*binary)
 		} else {
-			p, err = buildServer(ctx, platform)
+			p, err = buildServer(ctx, "../..", platform)
 		}
 		if err != nil {
 			return err
+		}
+		if *sbom != "" {
+			if err := writeBOM(*sbom, p, platform); err != nil {
+				return err
+			}
 		}
 		image, err := newImage(p, platform)
 		if err != nil {
 			return fmt.Errorf("pack %s for %s: %w", p.name, platform, err)
 		}
 		images = append(images, platformImage{image, platform})
+	}
+	if *out == "" {
+		return nil
 	}
 	return writeArchive(*out, ref, images)
 }

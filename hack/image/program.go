@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,9 +35,24 @@ func readProgram(arg string) (program, error) {
 	return program{name: name, content: content, created: time.Unix(0, 0).UTC()}, nil
 }
 
-// buildServer builds the server as `make build` does. It is run in its module's directory, as `go run .` is.
-func buildServer(ctx context.Context, platform v1.Platform) (program, error) {
-	const root = "../.."
+const (
+	versionLabel  = "org.opencontainers.image.version"
+	licencesLabel = "org.opencontainers.image.licenses"
+)
+
+// serverLabels are those of every image of the server.
+var serverLabels = map[string]string{
+	"org.opencontainers.image.title":       "metrics-server",
+	"org.opencontainers.image.description": "Resource metrics of nodes and pods for kubectl top and the autoscalers",
+	licencesLabel:                          "Apache-2.0",
+}
+
+// buildFlags are those of every build of the server; -ldflags are from hack/ldflags.sh. Nothing of the directory, the
+// machine or the moment is in what they make.
+var buildFlags = []string{"-trimpath", "-buildvcs=false"}
+
+// buildServer builds the server that root, a copy of the repository, has the sources of.
+func buildServer(ctx context.Context, root string, platform v1.Platform) (program, error) {
 	script, err := filepath.Abs(filepath.Join(root, "hack", "ldflags.sh"))
 	if err != nil {
 		return program{}, err
@@ -53,9 +70,11 @@ func buildServer(ctx context.Context, platform v1.Platform) (program, error) {
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "metrics-server")
 
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", binary, "./cmd/metrics-server")
+	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build"}, buildFlags, []string{"-ldflags", ldflags, "-o", binary, "./cmd/metrics-server"})...)
 	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
+	// What else could differ between users, and be seen in the binary, is what it is by default.
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
+		"GOFLAGS=-mod=readonly", "GOWORK=off", "GOAMD64=v1", "GOARM64=v8.0")
 	if platform.Architecture == "arm" && platform.Variant != "" {
 		build.Env = append(build.Env, "GOARM="+strings.TrimPrefix(platform.Variant, "v"))
 	}
@@ -73,19 +92,11 @@ func buildServer(ctx context.Context, platform v1.Platform) (program, error) {
 	if err != nil {
 		return program{}, fmt.Errorf("BUILD_DATE: %w", err)
 	}
-	return program{
-		name:    "metrics-server",
-		content: content,
-		created: created,
-		labels: map[string]string{
-			"org.opencontainers.image.title":       "metrics-server",
-			"org.opencontainers.image.description": "Resource metrics of nodes and pods for kubectl top and the autoscalers",
-			"org.opencontainers.image.licenses":    "Apache-2.0",
-			"org.opencontainers.image.version":     stamp["gitVersion"],
-			"org.opencontainers.image.revision":    stamp["gitCommit"],
-			"org.opencontainers.image.created":     stamp["buildDate"],
-		},
-	}, nil
+	labels := maps.Clone(serverLabels)
+	labels[versionLabel] = stamp["gitVersion"]
+	labels["org.opencontainers.image.revision"] = stamp["gitCommit"]
+	labels["org.opencontainers.image.created"] = stamp["buildDate"]
+	return program{name: "metrics-server", content: content, created: created, labels: labels}, nil
 }
 
 // parseStamp finds the NAME=VALUE of every -X PACKAGE.NAME=VALUE.
