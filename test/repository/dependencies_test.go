@@ -1,0 +1,92 @@
+package repository
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// dependencyRow is a row of the tables in docs/dependencies.md: a module, its licence, and more columns.
+var dependencyRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| [^|]+ \\| [^|]+ \\|$")
+
+// TestDependencies wants every direct dependency of the product to be one that somebody gave reasons for, and its
+// licence to be the one that is said there.
+func TestDependencies(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "dependencies.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	for _, row := range dependencyRow.FindAllSubmatch(text, -1) {
+		if _, ok := documented[string(row[1])]; ok {
+			t.Errorf("docs/dependencies.md has two rows of %s", row[1])
+		}
+		documented[string(row[1])] = string(row[2])
+	}
+
+	for _, path := range directDependencies(t) {
+		licence, ok := documented[path]
+		if !ok {
+			t.Errorf("go.mod requires %s, and docs/dependencies.md does not say why: give it a row, or do without it", path)
+			continue
+		}
+		delete(documented, path)
+		if got := licencesIn(t, moduleDir(t, path)); !slices.Contains(got, licence) {
+			t.Errorf("docs/dependencies.md gives %s the licence %s, but it has %v", path, licence, got)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(documented)) {
+		t.Errorf("docs/dependencies.md has a row of %s, which go.mod does not require directly", path)
+	}
+}
+
+func directDependencies(t *testing.T) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	var direct []string
+	for _, r := range mod.Require {
+		if !r.Indirect {
+			direct = append(direct, r.Path)
+		}
+	}
+	if len(direct) == 0 {
+		t.Fatal("go.mod requires nothing directly")
+	}
+	return direct
+}
+
+// moduleDir returns where the sources of a module are, which are fetched if they are not there.
+func moduleDir(t *testing.T, path string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", path)
+	cmd.Dir = root
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		t.Fatal(err)
+	}
+	return module.Dir
+}
