@@ -3,6 +3,7 @@ package scrape
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -87,6 +88,47 @@ func TestRetryIsBoundedAndSpread(t *testing.T) {
 		}
 		if len(distinct) < 9900 {
 			t.Errorf("period %v: only %d of 10000 tries are at times of their own", r, len(distinct))
+		}
+	}
+}
+
+// setBy is the moment t as a process reads it whose wall clock was set forward or back by whole seconds before: the monotonic
+// reading is t's, the wall clock's is not. No function of package time makes such a Time.
+func setBy(t *testing.T, moment time.Time, seconds int64) time.Time {
+	t.Helper()
+	const nanoseconds = 30 // bits below the seconds
+	set := moment
+	*(*uint64)(unsafe.Pointer(&set)) += uint64(seconds) << nanoseconds
+	if by := time.Duration(seconds) * time.Second; set.Sub(moment) != 0 || set.Round(0).Sub(moment.Round(0)) != by {
+		t.Fatalf("this test does not know time.Time: %v is not %v set by %v", set, moment, by)
+	}
+	return set
+}
+
+// Setting this server's wall clock during a scrape, or between two, moves the next one by a part of a period and no more: a
+// node is neither left alone nor asked again and again.
+func TestTheWallClockIsSet(t *testing.T) {
+	p := plan{period}
+	started := time.Now()
+	for _, by := range []int64{0, 1, -1, 7, -7, 3600, -3600, 1_000_000_000, -1_000_000_000} {
+		for took := range 20 {
+			now := setBy(t, started.Add(time.Duration(took)*time.Second), by)
+			for _, n := range []*node{
+				{name: "settled", status: NodeStatus{Settled: true}},
+				{name: "fresh", fresh: started},
+				{name: "failed once", status: NodeStatus{Failures: 1}},
+				{name: "failed once, was settled", status: NodeStatus{Failures: 1, Settled: true}},
+				{name: "fails", status: NodeStatus{Failures: 5}},
+			} {
+				n.phase = p.phase(n.name)
+				next := p.next(n, started, now)
+				if wait := next.Sub(now); wait < 0 || wait > 2*period {
+					t.Errorf("%s, set by %d s after %d s: next after %v", n.name, by, took, wait)
+				}
+				if wait := next.Sub(setBy(t, started, -by)); wait < p.gap() || wait > time.Duration(took)*time.Second+2*period {
+					t.Errorf("%s, set by %d s and then by %d s: next after %v", n.name, by, -by, wait)
+				}
+			}
 		}
 	}
 }
