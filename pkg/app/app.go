@@ -91,8 +91,21 @@ func (o *Options) run(ctx context.Context) error {
 		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
 	}
 	tuneMemory(ctx)
-	restConfig, err := o.restConfig()
+	restConfig, err := clientConfig(o.Kubeconfig)
 	if err != nil {
+		return err
+	}
+	// The kubeconfigs for the delegated checks default to the one for everything else.
+	for _, file := range []*string{&o.Authentication.RemoteKubeConfigFile, &o.Authorization.RemoteKubeConfigFile} {
+		if *file == "" {
+			*file = o.Kubeconfig
+		}
+	}
+	if err := o.SecureServing.MaybeDefaultWithSelfSignedCerts("localhost", nil, []net.IP{net.IPv4(127, 0, 0, 1)}); err != nil {
+		return fmt.Errorf("make a self-signed serving certificate in --cert-dir %s: %w: give a directory that can be written (an emptyDir at /tmp and --cert-dir=/tmp), or --tls-cert-file and --tls-private-key-file",
+			o.SecureServing.ServerCert.CertDirectory, err)
+	}
+	if err := o.awaitAPIServer(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
 	generic, err := o.genericConfig()
@@ -130,8 +143,9 @@ func tuneMemory(ctx context.Context) {
 	}
 }
 
-func (o *Options) restConfig() (*rest.Config, error) {
-	if o.Kubeconfig == "" {
+// clientConfig is how the API server of a kubeconfig is reached, or that of the cluster in which this runs.
+func clientConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
 		c, err := rest.InClusterConfig()
 		if err != nil {
 			return nil, fmt.Errorf("no --kubeconfig given, and this is not a pod of a cluster: %w", err)
@@ -139,29 +153,18 @@ func (o *Options) restConfig() (*rest.Config, error) {
 		return c, nil
 	}
 	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: o.Kubeconfig}, &clientcmd.ConfigOverrides{}).ClientConfig()
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}, &clientcmd.ConfigOverrides{}).ClientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig %s: %w", o.Kubeconfig, err)
+		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
 	}
 	return c, nil
 }
 
-// genericConfig makes the configuration of the generic API server. It makes a self-signed
-// serving certificate if none is given, and asks the API server how requests are authenticated.
+// genericConfig makes the configuration of the generic API server. It asks the API server how requests are authenticated.
 func (o *Options) genericConfig() (*genericapiserver.Config, error) {
-	if err := o.SecureServing.MaybeDefaultWithSelfSignedCerts("localhost", nil, []net.IP{net.IPv4(127, 0, 0, 1)}); err != nil {
-		return nil, fmt.Errorf("make a self-signed serving certificate in --cert-dir %s: %w: give a directory that can be written (an emptyDir at /tmp and --cert-dir=/tmp), or --tls-cert-file and --tls-private-key-file",
-			o.SecureServing.ServerCert.CertDirectory, err)
-	}
-	// The kubeconfigs for the delegated checks default to the one for everything else.
-	for _, file := range []*string{&o.Authentication.RemoteKubeConfigFile, &o.Authorization.RemoteKubeConfigFile} {
-		if *file == "" {
-			*file = o.Kubeconfig
-		}
-	}
 	c := server.NewGenericConfig(buildVersion())
 	if err := o.SecureServing.ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
-		return nil, fmt.Errorf("serve on --bind-address %s --secure-port %d: %w", o.SecureServing.BindAddress, o.SecureServing.BindPort, err)
+		return nil, o.servingError(err)
 	}
 	if err := o.Authentication.ApplyTo(&c.Authentication, c.SecureServing, c.OpenAPIConfig); err != nil {
 		return nil, fmt.Errorf("delegate authentication to the API server: %w: check that it can be reached, and that the RoleBinding metrics-server-auth-reader in kube-system is there", err)
@@ -177,6 +180,10 @@ func (o *Options) genericConfig() (*genericapiserver.Config, error) {
 	c.EnableContentionProfiling = o.Features.EnableContentionProfiling
 	c.DebugSocketPath = o.Features.DebugSocketPath
 	return c, nil
+}
+
+func (o *Options) servingError(err error) error {
+	return fmt.Errorf("serve on --bind-address %s --secure-port %d: %w", o.SecureServing.BindAddress, o.SecureServing.BindPort, err)
 }
 
 func (o *Options) kubeletConfig(restConfig *rest.Config) server.KubeletConfig {

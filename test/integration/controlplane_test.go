@@ -42,9 +42,12 @@ type controlPlane struct {
 	dir, assets string
 	binary      string // metrics-server
 	ca          *kubelettest.CA
+	frontProxy  *kubelettest.CA // signs for the aggregator
 	admin       *rest.Config
 	client      kubernetes.Interface
-	procs       []*process
+
+	mu    sync.Mutex
+	procs []*process
 }
 
 func TestMain(m *testing.M) {
@@ -88,7 +91,7 @@ func (c *controlPlane) start() (err error) {
 	}
 
 	c.ca = kubelettest.NewCA("cluster")
-	frontProxy := kubelettest.NewCA("front-proxy")
+	c.frontProxy = kubelettest.NewCA("front-proxy")
 	serving := c.ca.Server("127.0.0.1", "localhost")
 	servingKey, err := x509.MarshalPKCS8PrivateKey(serving.PrivateKey)
 	if err != nil {
@@ -98,10 +101,10 @@ func (c *controlPlane) start() (err error) {
 	if err != nil {
 		return err
 	}
-	proxyCert, proxyKey := frontProxy.Client("front-proxy-client")
+	proxyCert, proxyKey := c.frontProxy.Client("front-proxy-client")
 	for name, data := range map[string][]byte{
 		"ca.crt":        c.ca.PEM(),
-		"proxy-ca.crt":  frontProxy.PEM(),
+		"proxy-ca.crt":  c.frontProxy.PEM(),
 		"proxy.crt":     proxyCert,
 		"proxy.key":     proxyKey,
 		"apiserver.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: serving.Certificate[0]}),
@@ -130,7 +133,7 @@ func (c *controlPlane) start() (err error) {
 		Burst:           1000,
 		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.PEM(), CertData: cert, KeyData: key},
 	}
-	if err := c.writeKubeconfig("admin.kubeconfig", &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}); err != nil {
+	if err := c.writeKubeconfig("admin.kubeconfig", c.admin.Host, &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}); err != nil {
 		return err
 	}
 	if c.client, err = kubernetes.NewForConfig(c.admin); err != nil {
@@ -173,9 +176,9 @@ func (c *controlPlane) kubectl(args ...string) (string, error) {
 	return string(out), err
 }
 
-func (c *controlPlane) writeKubeconfig(name string, user *clientcmdapi.AuthInfo) error {
+func (c *controlPlane) writeKubeconfig(name, server string, user *clientcmdapi.AuthInfo) error {
 	k := clientcmdapi.NewConfig()
-	k.Clusters["c"] = &clientcmdapi.Cluster{Server: c.admin.Host, CertificateAuthorityData: c.ca.PEM()}
+	k.Clusters["c"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: c.ca.PEM()}
 	k.AuthInfos["u"] = user
 	k.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	k.CurrentContext = "c"
@@ -201,7 +204,9 @@ func (c *controlPlane) run(name, program string, args ...string) (*process, erro
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
 	c.procs = append(c.procs, p)
+	c.mu.Unlock()
 	go func() {
 		p.err = p.cmd.Wait()
 		close(p.done)
@@ -246,6 +251,16 @@ func poll(f func() error) error {
 		}
 	}
 	return fmt.Errorf("still not so after %v: %w", patience, err)
+}
+
+// hold fails t if f returns an error at any time of a period.
+func hold(t *testing.T, what string, period time.Duration, f func() error) {
+	t.Helper()
+	for end := time.Now().Add(period); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if err := f(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
 }
 
 // eventually fails t if f does not return nil in time.

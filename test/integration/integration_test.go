@@ -3,12 +3,10 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -495,33 +493,6 @@ func TestStop(t *testing.T) {
 	}
 	if s.err != nil {
 		t.Errorf("ended with %v, want exit code 0", s.err)
-	}
-}
-
-// Without an API server nothing starts, and the message says what was wrong.
-func TestStartWithoutAPIServer(t *testing.T) {
-	ports, err := freePorts(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := strings.ReplaceAll(kubectl(t, "config", "view", "--raw"), cluster.admin.Host, "https://127.0.0.1:"+ports[0])
-	file := t.TempDir() + "/kubeconfig"
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p, err := cluster.run("metrics-server", cluster.binary, "--kubeconfig="+file, "--secure-port="+ports[1], "--cert-dir="+t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		t.Fatal("still running")
-	}
-	if out := p.output(); p.err == nil || !strings.Contains(out, "connection refused") || !strings.Contains(out, "metrics-server-auth-reader") {
-		t.Errorf("ended with %v and said\n%s", p.err, out)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -48,34 +49,54 @@ type fakeNode struct {
 
 // fleet is some nodes with the label fleet=name, and the service account of the server that scrapes them.
 type fleet struct {
-	name  string
-	token string
-	nodes []*fakeNode
+	name   string
+	token  string
+	api    string            // where the server finds the API server
+	labels map[string]string // of nodes and pods that are made
+	nodes  []*fakeNode
 }
 
 // newFleet makes nodes with fake kubelets, and their pods. Timestamps are those of the request, so that
 // a usage needs no more than two scrapes.
 func newFleet(t *testing.T, nodes, pods int) *fleet {
 	t.Helper()
-	f := &fleet{name: strings.ToLower(t.Name()), token: token(t, "kube-system", "metrics-server")}
+	f := &fleet{name: label(t.Name()), token: token(t, "kube-system", "metrics-server"), api: cluster.admin.Host}
+	f.labels = map[string]string{"fleet": f.name}
 	for i := range nodes {
-		n := &fakeNode{
-			name: fmt.Sprintf("%s-%d", f.name, i),
-			says: kubelettest.NewNode(kubelettest.NodeConfig{
-				Seed: hash(f.name) + uint64(i), Pods: pods, Containers: 2, Boot: time.Now().Add(-time.Hour), RequestTime: true,
-			}),
-		}
-		n.kubelet = &kubelettest.Kubelet{Answer: n.says.Append, Authenticate: true}
-		n.kubelet.SetToken(f.token)
-		var err error
-		if n.server, err = kubelettest.Serve(n.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1"), HTTP2: i%2 == 1}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(n.server.Close)
-		f.register(t, n)
-		f.nodes = append(f.nodes, n)
+		f.nodes = append(f.nodes, f.newNode(t, i, pods))
 	}
 	return f
+}
+
+// newNode makes one more node, the i-th.
+func (f *fleet) newNode(t *testing.T, i, pods int) *fakeNode {
+	t.Helper()
+	n := &fakeNode{
+		name: fmt.Sprintf("%s-%d", f.name, i),
+		says: kubelettest.NewNode(kubelettest.NodeConfig{
+			Seed: hash(f.name) + uint64(i), Pods: pods, Containers: 2, Boot: time.Now().Add(-time.Hour), RequestTime: true,
+		}),
+	}
+	f.serve(t, n, i%2 == 1)
+	f.register(t, n)
+	return n
+}
+
+// serve starts the kubelet of n.
+func (f *fleet) serve(t *testing.T, n *fakeNode, http2 bool) {
+	t.Helper()
+	n.kubelet = &kubelettest.Kubelet{Answer: n.says.Append, Authenticate: true}
+	n.kubelet.SetToken(f.token)
+	var err error
+	if n.server, err = kubelettest.Serve(n.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1"), HTTP2: http2}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.server.Close)
+}
+
+// label makes a test's name one that a node may have.
+func label(test string) string {
+	return strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(test))
 }
 
 func hash(s string) (h uint64) {
@@ -85,11 +106,19 @@ func hash(s string) (h uint64) {
 	return h
 }
 
-// register makes the objects of n in the API server, and removes them after the test.
+// register makes the objects of n and its pods in the API server, and removes them after the test.
 func (f *fleet) register(t *testing.T, n *fakeNode) {
 	t.Helper()
+	f.registerNode(t, n)
+	for _, c := range n.says.Containers() {
+		f.addPod(t, c.Namespace, c.Pod, n.name)
+	}
+}
+
+func (f *fleet) registerNode(t *testing.T, n *fakeNode) {
+	t.Helper()
 	ctx, core := context.Background(), cluster.client.CoreV1()
-	node, err := core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"fleet": f.name}}}, metav1.CreateOptions{})
+	node, err := core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: maps.Clone(f.labels)}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +127,6 @@ func (f *fleet) register(t *testing.T, n *fakeNode) {
 	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(n.server.Port())
 	if _, err := core.Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
-	}
-	for _, c := range n.says.Containers() {
-		f.addPod(t, c.Namespace, c.Pod, n.name)
 	}
 }
 
@@ -113,7 +139,7 @@ func (f *fleet) addPod(t *testing.T, namespace, name, node string) {
 		t.Fatal(err)
 	}
 	pod, err := core.Pods(namespace).Create(ctx, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"fleet": f.name}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: maps.Clone(f.labels)},
 		Spec: corev1.PodSpec{
 			NodeName:   node,
 			Containers: []corev1.Container{{Name: "c0", Image: "none"}, {Name: "c1", Image: "none"}},
@@ -148,7 +174,7 @@ type metricsServer struct {
 // startServer starts the binary with the rights of its service account, at a resolution of a second, for f's nodes.
 func startServer(t *testing.T, f *fleet, args ...string) *metricsServer {
 	t.Helper()
-	if err := cluster.writeKubeconfig(f.name+".kubeconfig", &clientcmdapi.AuthInfo{Token: f.token}); err != nil {
+	if err := cluster.writeKubeconfig(f.name+".kubeconfig", f.api, &clientcmdapi.AuthInfo{Token: f.token}); err != nil {
 		t.Fatal(err)
 	}
 	ports, err := freePorts(1)
@@ -219,19 +245,28 @@ func (s *metricsServer) terminate(t *testing.T) {
 // list returns the items of a list as the server itself answers it.
 func (s *metricsServer) list(t *testing.T, token, path string) map[string]item {
 	t.Helper()
-	code, body, err := s.get(path, token)
+	items, err := s.items(path, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return items
+}
+
+// items is list for those who do not want to fail.
+func (s *metricsServer) items(path, token string, header ...string) (map[string]item, error) {
+	code, body, err := s.get(path, token, header...)
 	if err != nil || code != http.StatusOK {
-		t.Fatalf("%s: %d %s %v", path, code, body, err)
+		return nil, fmt.Errorf("%s: %d %s %w", path, code, body, err)
 	}
 	var l struct{ Items []item }
 	if err := json.Unmarshal([]byte(body), &l); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	items := map[string]item{}
 	for _, i := range l.Items {
 		items[i.Metadata.Namespace+"/"+i.Metadata.Name] = i
 	}
-	return items
+	return items, nil
 }
 
 // item is a NodeMetrics or a PodMetrics, with quantities as they were written.
