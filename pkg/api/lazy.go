@@ -49,6 +49,9 @@ type lazyList struct {
 	lazy
 	items iter.Seq2[*sample.Object, *sample.PodUsage]
 	form  *form
+
+	encoded [][]byte // as protobuf, if that was done before
+	size    int      // of it
 }
 
 var (

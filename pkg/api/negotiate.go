@@ -13,32 +13,43 @@ import (
 	"k8s.io/metrics/pkg/apis/metrics"
 )
 
-// form says that an answer can be lazy, and as what. Answers of other forms (YAML, indented JSON, metadata only) are
-// made of the standard objects by the generic server.
+// form says as what an answer is wanted.
 type form struct {
-	table   string // the version of the Table that is wanted; empty for the objects themselves
-	include metav1.IncludeObjectPolicy
+	standard bool   // not lazy: YAML, indented JSON, metadata only are made of the standard objects by the generic server
+	protobuf bool   // held before it is sent
+	table    string // the version of the Table that is wanted; empty for the objects themselves
+	include  metav1.IncludeObjectPolicy
+	share    *share // of what lists may hold
 }
 
 type formKey struct{}
 
-// formOf returns the form that negotiate found; nil: it must be the standard objects.
+// formOf returns the form that negotiate found; if it was not there, it must be the standard objects.
 func formOf(ctx context.Context) *form {
-	f, _ := ctx.Value(formKey{}).(*form)
-	return f
+	if f, ok := ctx.Value(formKey{}).(*form); ok {
+		return f
+	}
+	return &form{standard: true}
 }
 
 // negotiate tells the storages the form of a request's answer, which the generic server does not. It belongs directly
 // before the API, after all that looks at the header: it narrows Accept to what was found. That is JSON for a Table too,
 // or the generic server would build it row by row.
+//
+// What a list holds is given back when the request is over.
 func negotiate(next http.Handler) http.Handler {
+	all := &held{}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if f, accept := negotiateForm(r); f != nil {
-			r = r.WithContext(context.WithValue(r.Context(), formKey{}, f))
+		f, accept := negotiateForm(r)
+		if f == nil {
+			f = &form{standard: true}
+		} else {
 			r.Header = r.Header.Clone()
 			r.Header.Set("Accept", accept)
 		}
-		next.ServeHTTP(w, r)
+		f.share = &share{all: all}
+		defer f.share.release()
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), formKey{}, f)))
 	})
 }
 
@@ -57,7 +68,7 @@ func negotiateForm(r *http.Request) (_ *form, mediaType string) {
 	case mediaType != runtime.ContentTypeJSON && mediaType != runtime.ContentTypeProtobuf:
 		return nil, ""
 	case target == nil:
-		return &form{}, mediaType
+		return &form{protobuf: mediaType == runtime.ContentTypeProtobuf}, mediaType
 	case target.Kind != "Table" || info.Verb != "list":
 		return nil, ""
 	default:

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cmp"
+	"context"
 	"encoding/binary"
 	"io"
 	"math/bits"
@@ -47,19 +49,19 @@ func (l *lazyObject) writeProtobuf(w io.Writer, apiVersion string) error {
 // no way but to encode it all before the first byte is written. What is held is the encoding itself, in pieces that go
 // back as soon as they are written.
 func (l *lazyList) writeProtobuf(w io.Writer, apiVersion string) error {
-	full, size := l.encode()
-	defer func() {
-		for _, b := range full {
-			freeBuffer(b)
+	if l.encoded == nil {
+		if err := l.encode(context.Background()); err != nil {
+			return err
 		}
-	}()
+	}
+	defer l.free()
 	head := append(newBuffer(), protobufPrefix...)
 	defer func() { freeBuffer(head) }()
 	head = appendEnvelope(head, l.kindName()+"List", apiVersion)
 	head = append(head, field2)
-	head = binary.AppendUvarint(head, uint64(size))
-	if len(full) == 1 {
-		head = append(head, full[0]...)
+	head = binary.AppendUvarint(head, uint64(l.size))
+	if len(l.encoded) == 1 {
+		head = append(head, l.encoded[0]...)
 		head = append(head, protobufSuffix...)
 		_, err := w.Write(head)
 		return err
@@ -70,25 +72,30 @@ func (l *lazyList) writeProtobuf(w io.Writer, apiVersion string) error {
 			return err
 		}
 	}
-	for len(full) > 0 {
-		if _, err := w.Write(full[0]); err != nil {
+	for len(l.encoded) > 0 {
+		if _, err := w.Write(l.encoded[0]); err != nil {
 			return err
 		}
-		freeBuffer(full[0])
-		full = full[1:]
+		freeBuffer(l.encoded[0])
+		l.encoded = l.encoded[1:]
 	}
 	_, err := io.WriteString(w, protobufSuffix)
 	return err
 }
 
-// encode returns the encoding of the list in buffers, and its size.
-func (l *lazyList) encode() (full [][]byte, size int) {
+// encode encodes the list into buffers, of which all but the last are taken from the request's share. If that refuses, or
+// the client is gone, nothing is held.
+func (l *lazyList) encode(ctx context.Context) error {
 	e := protobufEncoder{shape: l.shape}
 	b := append(newBuffer(), emptyListMeta...)
 	for o, u := range l.items {
 		if len(b) >= bufferSize {
-			full = append(full, b)
-			size += len(b)
+			l.encoded = append(l.encoded, b)
+			l.size += len(b)
+			if err := cmp.Or(ctx.Err(), l.form.share.take(int64(cap(b)))); err != nil {
+				l.free()
+				return err
+			}
 			b = newBuffer()
 		}
 		var item int
@@ -96,7 +103,17 @@ func (l *lazyList) encode() (full [][]byte, size int) {
 		b = e.appendFields(b, o, u)
 		b = end(b, item)
 	}
-	return append(full, b), size + len(b)
+	l.encoded = append(l.encoded, b)
+	l.size += len(b)
+	return nil
+}
+
+// free gives back what encode made.
+func (l *lazyList) free() {
+	for _, b := range l.encoded {
+		freeBuffer(b)
+	}
+	l.encoded, l.size = nil, 0
 }
 
 // protobufEncoder encodes objects as the generated code of apimachinery does: fields in the order of their numbers,

@@ -90,7 +90,7 @@ func (s *storage[T, P]) Get(ctx context.Context, name string, _ *metav1.GetOptio
 		s.fill(item, &o, &u)
 		return P(item)
 	}
-	if formOf(ctx) == nil {
+	if formOf(ctx).standard {
 		return standard(), nil
 	}
 	return &lazyObject{lazy: lazy{shape: s.kind, standard: standard}, object: o, usage: u}, nil
@@ -102,21 +102,39 @@ func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListO
 	if err != nil {
 		return nil, err
 	}
-	all := s.each(q, time.Now())
+	all, form := s.each(q, time.Now()), formOf(ctx)
+	if form.standard {
+		return s.standardList(ctx, all, form.share)
+	}
 	standard := func() runtime.Object {
-		items := []T{}
-		for o, u := range all {
-			var item T
-			s.fill(&item, o, u)
-			items = append(items, item)
+		list, _ := s.standardList(context.Background(), all, nil) // which refuses nothing
+		return list
+	}
+	l := &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: form}
+	if form.protobuf {
+		if err := l.encode(ctx); err != nil { // now, because later there is no way to refuse
+			return nil, err
 		}
-		return s.list(items)
 	}
-	form := formOf(ctx)
-	if form == nil {
-		return standard(), nil
+	return l, nil
+}
+
+// standardList builds the list of all, of which what is more than a buffer's size is taken from share. It ends when ctx does.
+func (s *storage[T, P]) standardList(ctx context.Context, all iter.Seq2[*sample.Object, *sample.PodUsage], share *share) (runtime.Object, error) {
+	items := []T{}
+	var size int64 // not taken yet
+	for o, u := range all {
+		if size += standardObject + int64(len(u.Containers))*standardContainer; size >= bufferSize {
+			if err := cmp.Or(ctx.Err(), share.take(size)); err != nil {
+				return nil, err
+			}
+			size = 0
+		}
+		var item T
+		s.fill(&item, o, u)
+		items = append(items, item)
 	}
-	return &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: form}, nil
+	return s.list(items), nil
 }
 
 // each yields, in order, every object that q selects and that has a usage, with that usage, and

@@ -55,8 +55,23 @@ func NewGenericConfig(version string) *genericapiserver.Config {
 	c.LongRunningFunc = func(r *http.Request, info *request.RequestInfo) bool {
 		return longRunning(r, info) || isProbe(info)
 	}
+	build := c.BuildHandlerChainFunc
+	c.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
+		return withWriteDeadline(build(api, c), c.RequestTimeout)
+	}
 	c.EnableMetrics = false // installMetrics serves them, together with our own
 	return c
+}
+
+// withWriteDeadline gives up on clients that do not read. The generic server ends a request at its timeout, but waits for
+// the write that is under way: without a deadline a client that reads nothing would keep its place among the requests in
+// flight, and the memory of its answer, for as long as it likes.
+func withWriteDeadline(next http.Handler, timeout time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// It has no deadlines only if it is no connection: in tests.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout))
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Server scrapes kubelets and serves metrics.k8s.io. Make it with New.
@@ -111,6 +126,9 @@ func New(c Config) (*Server, error) {
 	})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
 
+	if serving := c.Generic.SecureServing; serving != nil {
+		serving.Listener = newConnections(serving.Listener, maxConnections)
+	}
 	s.generic, err = c.Generic.Complete(nil).New("metrics-server", genericapiserver.NewEmptyDelegate())
 	if err != nil {
 		return nil, fmt.Errorf("make the API server: %w", err)

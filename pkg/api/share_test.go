@@ -1,0 +1,112 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"runtime/debug"
+	"sync"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// stalled is a client that reads nothing until it is let go.
+type stalled struct {
+	discard
+	begun, leave chan struct{}
+	once         sync.Once
+}
+
+func (s *stalled) Write(b []byte) (int, error) {
+	s.once.Do(func() { close(s.begun) })
+	<-s.leave
+	return s.discard.Write(b)
+}
+
+// However many clients ask for lists that must be held, and however slowly they read: together they hold no more than a part
+// of the memory limit. Those that come when that is taken are asked to come again, and lists that take nothing are served
+// all the time.
+func TestWhatListsHoldIsLimited(t *testing.T) {
+	const memory = 256 << 20
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(memory))
+	h := bigCluster().handler(t)
+	const path = group + "v1/pods"
+	_, _, list := answer(t, h, path, runtime.ContentTypeProtobuf, "")
+	fit := memory / heldPart / len(list)
+	if fit < 4 || len(list) < 4*bufferSize {
+		t.Fatalf("%d lists of %d bytes fit: that shows nothing", fit, len(list))
+	}
+
+	leave := make(chan struct{})
+	var reading sync.WaitGroup
+	var slow []*stalled
+	for {
+		w := &stalled{discard: discard{header: http.Header{}}, begun: make(chan struct{}), leave: leave}
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+		req.Header.Set("Accept", runtime.ContentTypeProtobuf)
+		reading.Go(func() { h.ServeHTTP(w, req) })
+		<-w.begun
+		if w.code != http.StatusOK && w.code != 0 {
+			if w.code != http.StatusTooManyRequests || w.header.Get("Retry-After") == "" {
+				t.Errorf("the list that is too much: %d %v", w.code, w.header)
+			}
+			break
+		}
+		if slow = append(slow, w); len(slow) > 2*fit {
+			break
+		}
+	}
+	if len(slow) > fit || len(slow) < fit/2 {
+		t.Errorf("%d lists of %d bytes are held at the same time, want at most %d", len(slow), len(list), fit)
+	}
+	for accept, want := range map[string]int{
+		mediaJSON: http.StatusOK, mediaJSON + ";as=Table;g=meta.k8s.io;v=v1": http.StatusOK,
+		runtime.ContentTypeProtobuf: http.StatusTooManyRequests, "application/yaml": http.StatusTooManyRequests,
+	} {
+		if code, _, body := answer(t, h, path, accept, ""); code != want {
+			t.Errorf("%s meanwhile: %d, want %d: %.200s", accept, code, want, body)
+		}
+	}
+	if code, _, body := answer(t, h, group+"v1/namespaces/namespace-42/pods", runtime.ContentTypeProtobuf, ""); code != http.StatusOK {
+		t.Errorf("a list that fits into one buffer: %d: %.200s", code, body)
+	}
+	close(leave)
+	reading.Wait()
+	for _, w := range slow {
+		if int(w.bytes) != len(list) {
+			t.Errorf("a slow client got %d bytes, want %d", w.bytes, len(list))
+		}
+	}
+	for _, accept := range []string{runtime.ContentTypeProtobuf, "application/yaml"} {
+		if code, _, body := answer(t, h, path, accept, ""); code != http.StatusOK {
+			t.Errorf("%s afterwards: %d: %.200s", accept, code, body)
+		}
+	}
+}
+
+// A list that is larger than the limit can be had, if there is no other.
+func TestShare(t *testing.T) {
+	all := &held{}
+	a, b := &share{all: all}, &share{all: all}
+	for range 3 {
+		if err := a.take(heldLimit); err != nil {
+			t.Errorf("the only one: %v", err)
+		}
+	}
+	if err := b.take(1); !apierrors.IsTooManyRequests(err) {
+		t.Errorf("another one: %v", err)
+	}
+	a.release()
+	if err := b.take(2 * heldLimit); err != nil {
+		t.Errorf("the only one now: %v", err)
+	}
+	if err := a.take(1); !apierrors.IsTooManyRequests(err) {
+		t.Errorf("another one now: %v", err)
+	}
+	b.release()
+	a.release()
+	if all.size != 0 {
+		t.Errorf("%d bytes are never given back", all.size)
+	}
+}

@@ -1,0 +1,125 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener of pipes.
+type pipes struct {
+	net.Listener
+	far chan net.Conn
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p.far
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+// One connection too many costs the one on which nothing has moved for the longest, in either direction. One that was closed makes
+// room.
+func TestTooManyConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newConnections(pipes{far: make(chan net.Conn)}, 4)
+		var near, far []net.Conn
+		connect := func() {
+			t.Helper()
+			time.Sleep(time.Second)
+			a, b := net.Pipe()
+			go func() { l.Listener.(pipes).far <- b }()
+			c, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			near, far = append(near, a), append(far, c)
+		}
+		open := func(want ...int) {
+			t.Helper()
+			var got []int
+			for i := range near {
+				_ = near[i].SetReadDeadline(time.Now().Add(time.Millisecond))
+				if _, err := near[i].Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+					got = append(got, i)
+				}
+				_ = near[i].SetReadDeadline(time.Time{})
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("open: %v, want %v", got, want)
+			}
+		}
+		for range 4 {
+			connect()
+		}
+		open(0, 1, 2, 3)
+		time.Sleep(time.Second)
+		go func() { _, _ = near[0].Write([]byte("x")) }()
+		if _, err := io.ReadFull(far[0], make([]byte, 1)); err != nil { // moves 0
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.ReadFull(near[1], make([]byte, 1)) }()
+		if _, err := far[1].Write([]byte("x")); err != nil { // moves 1
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		connect()
+		open(0, 1, 3, 4)
+		connect()
+		open(0, 1, 4, 5)
+		if err := far[5].Close(); err != nil {
+			t.Fatal(err)
+		}
+		_ = far[2].Close() // it was taken out before
+		if len(l.open) != 3 {
+			t.Errorf("%d connections are open, want 3", len(l.open))
+		}
+		connect()
+		open(0, 1, 4, 6)
+		for _, c := range far {
+			_ = c.Close()
+		}
+		if len(l.open) != 0 {
+			t.Errorf("%d connections are remembered that are closed", len(l.open))
+		}
+	})
+}
+
+// A client that reads nothing keeps its request for as long as requests may take, and no longer.
+func TestClientsThatDoNotRead(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		ended := make(chan error, 1)
+		s := httptest.NewUnstartedServer(withWriteDeadline(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			var err error
+			for b := make([]byte, 64<<10); err == nil; {
+				_, err = w.Write(b)
+			}
+			ended <- err
+		}), 300*time.Millisecond))
+		s.EnableHTTP2 = http2
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		r, err := s.Client().Get(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (r.ProtoMajor == 2) != http2 {
+			t.Errorf("the answer is %s", r.Proto)
+		}
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Errorf("HTTP/2 %v: the request never ends", http2)
+		}
+		_ = r.Body.Close()
+	}
+}
