@@ -54,8 +54,9 @@ func (o *Options) awaitAPIServer(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	if err = ask(ctx, firstAttempt); err == nil || ctx.Err() != nil {
-		return nil
+	err = ask(ctx, firstAttempt)
+	if err == nil || ctx.Err() != nil {
+		return nil //nolint:nilerr // it answers, or nobody waits for it any more
 	}
 	w := &waiting{}
 	w.failed(err)

@@ -116,7 +116,10 @@ func TestClientsThatDoNotRead(t *testing.T) {
 			t.Errorf("the answer is %s", r.Proto)
 		}
 		select {
-		case <-ended:
+		case err := <-ended:
+			if err == nil {
+				t.Errorf("HTTP/2 %v: the request ended without an error", http2)
+			}
 		case <-time.After(time.Minute):
 			t.Errorf("HTTP/2 %v: the request never ends", http2)
 		}

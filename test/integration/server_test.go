@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,6 +53,7 @@ type fleet struct {
 	name   string
 	token  string
 	api    string            // where the server finds the API server
+	env    []string          // of the server, beside this process's
 	labels map[string]string // of nodes and pods that are made
 	nodes  []*fakeNode
 }
@@ -181,11 +183,11 @@ func startServer(t *testing.T, f *fleet, args ...string) *metricsServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := cluster.run("metrics-server", cluster.binary, append([]string{
+	p, err := cluster.run("metrics-server", "/usr/bin/env", slices.Concat(f.env, []string{cluster.binary}, []string{
 		"--kubeconfig=" + cluster.path(f.name+".kubeconfig"), "--secure-port=" + ports[0], "--bind-address=127.0.0.1",
 		"--cert-dir=" + filepath.Join(cluster.dir, f.name), "--kubelet-use-node-status-port", "--metric-resolution=1s",
 		"--kubelet-certificate-authority=" + cluster.path("ca.crt"), "--node-selector=fleet=" + f.name,
-	}, args...)...)
+	}, args)...)
 	if err != nil {
 		t.Fatal(err)
 	}
