@@ -224,7 +224,6 @@ func TestAPIServerFails(t *testing.T) {
 		{"429", answer(http.StatusTooManyRequests, "TooManyRequests"), false},
 		{"429-retry-after", answer(http.StatusTooManyRequests, "TooManyRequests", "Retry-After", "1"), false},
 		{"500", answer(http.StatusInternalServerError, "InternalError"), false},
-		{"503-retry-after", answer(http.StatusServiceUnavailable, "ServiceUnavailable", "Retry-After", "1"), false},
 		{"silence", hang, false},
 		{"short-watches", shortWatches, true},
 		{"410", gone(false), true},

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -55,8 +56,13 @@ func TestMain(m *testing.M) {
 		probe(url, os.Stdout)
 		return
 	}
+	flag.Parse()
 	code := 1
-	err := cluster.start()
+	// Those that may run at the same time mostly wait.
+	err := flag.Set("test.parallel", "6")
+	if err == nil {
+		err = cluster.start()
+	}
 	if err == nil {
 		code = m.Run()
 	}
