@@ -22,7 +22,7 @@ type Layout struct {
 const lookAhead = 4
 
 // find returns the position in the layout of the container that r names, which it adds if it is
-// new; unknown if the name is not UTF-8. Any order of rows costs a bounded number of comparisons for each.
+// new; unknown if no container can have such a name. Any order of rows costs a bounded number of comparisons for each.
 func (a *answer) find(r *row) int {
 	ids := a.layout.ids
 	for i := a.cursor; i < min(a.cursor+lookAhead, len(ids)); i++ {
@@ -56,11 +56,15 @@ func (r *row) names(id *sample.ContainerID) bool {
 		string(r.labels[labelNamespace]) == id.Namespace()
 }
 
+// maxName is the most bytes that a name of a pod can have; those of namespaces and containers are shorter. Longer ones would be
+// remembered, for as long as other samples, up to the size of an answer.
+const maxName = 253
+
 // intern returns a new ID with the row's names, and whether one of them needs an escape, which none in a cluster does; nil
-// if they are not UTF-8.
+// if they are not UTF-8 or too long.
 func (r *row) intern() (id *sample.ContainerID, escaped bool) {
 	for _, name := range r.labels {
-		if !utf8.Valid(name) {
+		if len(name) > maxName || !utf8.Valid(name) {
 			return nil, false
 		}
 		escaped = escaped || bytes.ContainsAny(name, "\"\\\n")

@@ -185,6 +185,15 @@ func TestMalformed(t *testing.T) {
 	}
 	const invalid = "\xff"
 	checkOnlyLoses(t, good, []byte(cpuFamily+`{container="`+invalid+`",namespace="n",pod="p"} 1 1000`), sample.Malformed)
+
+	longest := strings.Repeat("x", maxName)
+	named := func(name string) []byte {
+		return []byte(cpuFamily + `{container="c",namespace="n",pod="` + name + `"} 1 1000`)
+	}
+	checkOnlyLoses(t, good, named(longest+"x"), sample.Malformed)
+	if got := parseText(named(longest)); len(got.Containers) != 1 || got.Refused != (sample.Refusals{}) {
+		t.Errorf("a name of %d bytes: %+v", maxName, got)
+	}
 }
 
 var malformed = []string{
