@@ -71,6 +71,9 @@ func (c *Client) Fetch(ctx context.Context, into *sample.Batch) error {
 	return f.failure(ctx, err)
 }
 
+// waitingForTurn is what an answer that is larger than any of a kubelet does while maxLarge others are being read.
+const waitingForTurn = "waiting for a turn to read more than 1 MiB"
+
 // waitingForCPU is the only thing a Fetch does that is not the kubelet's doing.
 const waitingForCPU = "waiting for a processor to parse the answer"
 
@@ -148,7 +151,7 @@ func (f *fetch) read(ctx context.Context, resp *http.Response, secret string, re
 	f.doing = "reading the answer"
 	b := bodyPool.Get().(*body)
 	defer b.free()
-	if err := b.read(resp, f.shared.config.MaxBody); err != nil {
+	if err := b.read(ctx, resp, f); err != nil {
 		return false, err
 	}
 
@@ -255,22 +258,33 @@ func parserFor(h http.Header) (func(*exposition.Parser, []byte, time.Time, *expo
 // body is the memory of one answer.
 type body struct {
 	bytes []byte
-	gzip  *gzip.Reader // nil until needed
+	gzip  *gzip.Reader  // nil until needed
+	turns chan struct{} // of Clients, while this answer has one; else nil
 }
 
-// maxKept is how large a buffer may be to be used again: three times the answer of a node with 250 pods.
-const maxKept = 1 << 20
+const (
+	// maxKept is how large a buffer may be to be used again: three times the answer of a node with 250 pods.
+	maxKept = 1 << 20
+	// maxLarge is how many larger ones there may be at once: however many kubelets flood, and however slowly, all of them
+	// together take a few times the limit of an answer, and no answer that is as large as a kubelet's waits for them.
+	maxLarge = 4
+)
 
 var bodyPool = sync.Pool{New: func() any { return &body{bytes: make([]byte, 0, 64<<10)} }}
 
 func (b *body) free() {
+	if b.turns != nil {
+		<-b.turns
+		b.turns = nil
+	}
 	if cap(b.bytes) <= maxKept {
 		bodyPool.Put(b)
 	}
 }
 
-// read reads the whole body of resp, decompressed, unless it has more than limit bytes.
-func (b *body) read(resp *http.Response, limit int64) error {
+// read reads the whole body of resp, which f is to get, decompressed, unless it has more than the limit.
+func (b *body) read(ctx context.Context, resp *http.Response, f *fetch) error {
+	limit := f.shared.config.MaxBody
 	var from io.Reader = resp.Body
 	switch encoding := resp.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
@@ -291,6 +305,9 @@ func (b *body) read(resp *http.Response, limit int64) error {
 	b.bytes = b.bytes[:0]
 	for {
 		if len(b.bytes) == cap(b.bytes) {
+			if err := b.turn(ctx, f); err != nil {
+				return err
+			}
 			b.bytes = append(b.bytes, 0)[:len(b.bytes)]
 		}
 		n, err := from.Read(b.bytes[len(b.bytes):cap(b.bytes)])
@@ -303,5 +320,21 @@ func (b *body) read(resp *http.Response, limit int64) error {
 		case err != nil:
 			return err
 		}
+	}
+}
+
+// turn waits until b may grow.
+func (b *body) turn(ctx context.Context, f *fetch) error {
+	if b.turns != nil || cap(b.bytes) < maxKept {
+		return nil
+	}
+	doing := f.doing
+	f.doing = waitingForTurn
+	select {
+	case f.shared.large <- struct{}{}:
+		b.turns, f.doing = f.shared.large, doing
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

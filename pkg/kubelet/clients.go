@@ -111,6 +111,7 @@ type Clients struct {
 	auth    http.RoundTripper // adds the credentials and ends in wire
 	h2      *http.Transport   // only ever wraps connections that negotiated HTTP/2
 	parsers chan *exposition.Parser
+	large   chan struct{} // holds one for each answer that is larger than a kubelet's
 
 	mu   sync.Mutex
 	open map[*Client]struct{}
@@ -127,6 +128,7 @@ func New(c Config) (*Clients, error) {
 		port:   c.Port,
 		config: c,
 		h2:     newHTTP2(),
+		large:  make(chan struct{}, maxLarge),
 		open:   map[*Client]struct{}{},
 		// Parsing is what an answer costs most CPU for: more at once than there are processors would
 		// only hold more memory. The channel is both the limit and the pool.

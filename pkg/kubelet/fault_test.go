@@ -203,6 +203,30 @@ func TestFloodIsForgotten(t *testing.T) {
 	}
 }
 
+// TestLargeAnswersTakeTurns has more kubelets flood than may at once: the others wait, and one that is as large as a
+// kubelet's does not.
+func TestLargeAnswersTakeTurns(t *testing.T) {
+	large := newFake(t, secure())
+	large.SetFault(kubelettest.Flood(3*maxKept, false))
+	first := newClient(t, config(), large.endpoint())
+	clients := first.shared
+	for range maxLarge {
+		clients.large <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(within(t), 50*time.Millisecond)
+	defer cancel()
+	if e := failure(t, ctx, first, "timeout"); !strings.Contains(e.Error(), waitingForTurn) {
+		t.Errorf("%v does not say that it was %s", e, waitingForTurn)
+	}
+	small := clients.Client(newFake(t, secure()).endpoint())
+	t.Cleanup(small.Close)
+	mustFetch(t, small)
+	<-clients.large
+	for range 2 * maxLarge { // each gives its turn back
+		_ = failure(t, within(t), first, "no samples")
+	}
+}
+
 func TestErrorsAreKnown(t *testing.T) {
 	f := newFake(t, secure())
 	c := newClient(t, config(), f.endpoint())
