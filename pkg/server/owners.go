@@ -96,11 +96,14 @@ func (o *owners) settle(ctx context.Context, pod types.NamespacedName) bool {
 	if err != nil && !apierrors.IsNotFound(err) {
 		log.V(2).Info("several nodes claim a pod, and the API server does not say whose it is: the newer container start wins until it does",
 			"pod", pod, "err", err)
+		o.store.NoOwner(pod.Namespace, pod.Name)
 		return false
 	}
-	if err == nil {
-		log.V(2).Info("several nodes claim a pod: the one that the API server names is believed", "pod", pod, "node", p.Spec.NodeName)
-		o.store.SetOwner(pod.Namespace, pod.Name, p.Spec.NodeName)
+	if err != nil {
+		o.store.NoOwner(pod.Namespace, pod.Name)
+		return true
 	}
+	log.V(2).Info("several nodes claim a pod: the one that the API server names is believed", "pod", pod, "node", p.Spec.NodeName)
+	o.store.SetOwner(pod.Namespace, pod.Name, p.Spec.NodeName)
 	return true
 }

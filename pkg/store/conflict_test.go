@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -9,12 +10,39 @@ import (
 )
 
 // both has nodes "x" and "y" claim pod "p" at s, with start times; it returns how many conflicts
-// that began.
+// that began, about which the API server says nothing.
 func (f fixture) both(s, startX, startY float64) int {
 	f.Helper()
 	x := f.sayAs("x", s, started(ctr("a", s, s), startX))
 	y := f.sayAs("y", s, started(ctr("a", s, s), startY))
+	for _, c := range slices.Concat(x.Conflicts, y.Conflicts) {
+		f.NoOwner(c.Namespace, c.Pod)
+	}
 	return len(x.Conflicts) + len(y.Conflicts)
+}
+
+func TestRule7TheFirstIsBelievedUntilTheAPIServerWasAsked(t *testing.T) {
+	f := newFixture(t)
+	for s := 0.0; s <= 600; s += 15 {
+		f.sayAs("x", s, started(ctr("a", s, s), -100))
+		f.sayAs("y", s+1, started(ctr("a", s+1, 0), s-10)) // always the newer start
+		if s > 0 {
+			f.wantNode(s+1, "x")
+		}
+	}
+	f.NoOwner("ns", "p")
+	f.wantNode(601, "y")
+	f.RemovePod("ns", "p")
+	f.both(610, -100, -50)
+	f.both(625, -100, -50)
+	f.wantNode(625, "y")
+	f.SetOwner("ns", "p", "x")
+	f.wantNode(625, "x")
+	if r := f.sayAs("z", 626, started(ctr("a", 626, 0), 600)); len(r.Conflicts) != 1 {
+		t.Fatalf("conflicts %v, want one", r.Conflicts)
+	}
+	f.NoOwner("ns", "p")
+	f.wantNode(626, "x") // what the API server said before still counts
 }
 
 func TestRule7TheAPIServerIsAskedOncePerClaim(t *testing.T) {
@@ -121,6 +149,7 @@ func TestRule7TheNewerContainerStartWins(t *testing.T) {
 
 	// A pod that moved is not served from where it was, even if it is not known well where it is.
 	f.sayAs("z", 31, started(ctr("a", 31, 0), 29))
+	f.NoOwner("ns", "p")
 	f.wantNone(31, `container "a" on node "z" has one sample so far, taken 0s ago: a usage needs two that are at least 5s apart`)
 }
 

@@ -27,6 +27,7 @@ type contest struct {
 	nodes []*node   // who claims the pod now; replaced, never changed in place
 	owner string    // whose it is according to the API server, "" if unknown
 	pick  *node     // who was chosen last
+	until *node     // who is believed until the API server was asked; nil once it was
 	calm  time.Time // since when no two that answer claim it; zero if they do
 }
 
@@ -63,6 +64,9 @@ func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
 	c.nodes = append(nodes, n)
 	if conflict {
 		c.calm = time.Time{}
+		if c.until = c.pick; c.until == nil {
+			c.until = nodes[0]
+		}
 	} else if c.calm.IsZero() {
 		c.calm = received
 	}
@@ -116,12 +120,16 @@ func (sh *shard) without(k podKey, gone *node) ([]*node, *contest) {
 	return nil, nil
 }
 
-// setOwner notes what the API server said.
-func (x *index) setOwner(k podKey, owner string) {
+// setOwner notes what the API server said, if it has, or that it was asked in vain.
+func (x *index) setOwner(k podKey, owner string, said bool) {
 	sh := x.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if c := sh.contests[k]; c != nil {
+	c := sh.contests[k]
+	if c == nil {
+		return
+	}
+	if c.until = nil; said {
 		c.owner = owner
 	}
 }
@@ -135,11 +143,11 @@ func (x *index) node(k podKey, now time.Time) *node {
 		sh.mu.RUnlock()
 		return n
 	}
-	nodes, owner, pick := c.nodes, c.owner, c.pick
+	nodes, owner, pick, until := c.nodes, c.owner, c.pick, c.until
 	sh.mu.RUnlock()
 
-	best := choose(k, nodes, owner, pick, now)
-	if best != pick {
+	best := choose(k, nodes, owner, pick, until, now)
+	if best != pick && until == nil {
 		sh.mu.Lock()
 		if c.pick == pick {
 			c.pick = best
@@ -151,9 +159,10 @@ func (x *index) node(k podKey, now time.Time) *node {
 
 // choose applies rule 7. With equal starts the last choice stays: two nodes that take turns in
 // having the newer sample must not take turns in being served.
-func choose(k podKey, nodes []*node, owner string, pick *node, now time.Time) *node {
+func choose(k podKey, nodes []*node, owner string, pick, until *node, now time.Time) *node {
 	var best *node
 	var of claim
+	stays := false
 	for _, n := range nodes {
 		if n.silent(now) {
 			continue
@@ -161,11 +170,15 @@ func choose(k podKey, nodes []*node, owner string, pick *node, now time.Time) *n
 		if n.name == owner {
 			return n
 		}
+		stays = stays || n == until
 		if c := n.claim(k, now); best == nil || c.beats(of, n, best, pick) {
 			best, of = n, c
 		}
 	}
-	if best == nil {
+	switch {
+	case stays:
+		return until
+	case best == nil:
 		return nodes[0] // all are silent: any can say so
 	}
 	return best

@@ -175,7 +175,13 @@ func (s *Store) Pod(namespace, name string, now time.Time, into *sample.PodUsage
 // SetOwner says on which node the API server sees a pod that was reported in Report.Conflicts, ""
 // if it cannot say. It is heeded as long as that node claims the pod and the conflict lasts.
 func (s *Store) SetOwner(namespace, pod, node string) {
-	s.index.setOwner(podKey{namespace, pod}, node)
+	s.index.setOwner(podKey{namespace, pod}, node, true)
+}
+
+// NoOwner says that the API server was asked about a pod and did not say whose it is: what it said before, if anything, still
+// counts.
+func (s *Store) NoOwner(namespace, pod string) {
+	s.index.setOwner(podKey{namespace, pod}, "", false)
 }
 
 // Points returns how many samples of nodes and of containers are stored.
