@@ -4,7 +4,11 @@
 // type says who may share it.
 package sample
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Time is a moment in Unix milliseconds, the unit of a kubelet's timestamps. Zero means "not given".
 type Time int64
@@ -121,6 +125,21 @@ func (r Reason) String() string { return reasonNames[r] }
 
 // Refusals counts refused samples by Reason.
 type Refusals [NumReasons]int
+
+// String names the reasons and how often each was: "negative: 2, duplicate: 1".
+func (r *Refusals) String() string {
+	var b strings.Builder
+	for reason, n := range r {
+		if n == 0 {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%v: %d", Reason(reason), n)
+	}
+	return b.String()
+}
 
 // Total is the number of refused samples, whatever the reason.
 func (r *Refusals) Total() int {

@@ -20,3 +20,15 @@ func TestContainerID(t *testing.T) {
 		t.Error("the zero value has a name")
 	}
 }
+
+func TestRefusals(t *testing.T) {
+	for want, r := range map[string]Refusals{
+		"":                        {},
+		"negative: 2":             {Negative: 2},
+		"malformed: 1, excess: 9": {Excess: 9, Malformed: 1},
+	} {
+		if got := r.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

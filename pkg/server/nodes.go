@@ -4,7 +4,6 @@ import (
 	"metrics-server/pkg/inventory"
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/scrape"
-	"metrics-server/pkg/store"
 )
 
 // nodes keeps one kubelet client and one schedule for each node of the inventory, which calls it
@@ -12,12 +11,12 @@ import (
 type nodes struct {
 	kubelets *kubelet.Clients
 	scraper  *scrape.Scraper
-	store    *store.Store
+	sink     *sink
 	clients  map[string]*kubelet.Client
 }
 
-func newNodes(k *kubelet.Clients, s *scrape.Scraper, st *store.Store) *nodes {
-	return &nodes{kubelets: k, scraper: s, store: st, clients: map[string]*kubelet.Client{}}
+func newNodes(k *kubelet.Clients, s *scrape.Scraper, to *sink) *nodes {
+	return &nodes{kubelets: k, scraper: s, sink: to, clients: map[string]*kubelet.Client{}}
 }
 
 func (n *nodes) set(node inventory.Node) {
@@ -37,7 +36,7 @@ func (n *nodes) set(node inventory.Node) {
 // remove forgets a node: first its schedule, so that no late answer brings it back.
 func (n *nodes) remove(name string) {
 	n.scraper.Remove(name)
-	n.store.RemoveNode(name)
+	n.sink.forget(name)
 	if c := n.clients[name]; c != nil {
 		c.Close()
 		delete(n.clients, name)

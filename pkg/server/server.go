@@ -109,13 +109,14 @@ func New(c Config) (*Server, error) {
 	registry := prometheus.NewRegistry()
 	s := &Server{kubelets: kubelets, store: store.New(store.Config{Resolution: c.Resolution})}
 	s.owners = newOwners(client, s.store)
+	to := newSink(s.store, s.owners, registry)
 	s.scraper = scrape.New(scrape.Config{
 		Period:     ScrapePeriod(c.Resolution),
 		Timeout:    c.Timeout,
-		Sink:       newSink(s.store, s.owners, registry),
+		Sink:       to,
 		Registerer: registry,
 	})
-	s.nodes = newNodes(kubelets, s.scraper, s.store)
+	s.nodes = newNodes(kubelets, s.scraper, to)
 	s.inventory = inventory.New(inventory.Config{
 		Client:       client,
 		Pods:         podsClient,
