@@ -73,7 +73,7 @@ build: ## Build the static binary bin/metrics-server.
 	CGO_ENABLED=0 go build $(BUILDFLAGS) -o $(BIN) ./cmd/metrics-server
 
 .PHONY: test
-test: test-unit test-integration ## Run every test: unit, fuzz seeds, integration, with the race detector.
+test: test-unit test-integration test-faults ## Run every test: unit, fuzz seeds, integration, with the race detector, and faults.
 
 # -count=1, because the tests in hack/ read files of other modules, which Go's cache of test results does
 # not watch.
@@ -87,6 +87,10 @@ test-integration: race-support ## Run the tests against a real kube-apiserver an
 	dir='$(KUBE_ASSETS_DIR)'; \
 	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
 	KUBE_ASSETS_DIR=$$dir go test $(RACE) $(TESTFLAGS) -tags integration ./test/integration/...
+
+.PHONY: test-faults
+test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, for three minutes.
+	cd hack/fleet && go test -count=1 -tags faults $(TESTFLAGS) ./faults
 
 .PHONY: e2e
 e2e: e2e-main e2e-other ## Run the end-to-end tests on real clusters of their own; test/e2e/README.md says more.
@@ -155,6 +159,7 @@ verify-scripts: ## Check the shell scripts and the GitHub workflows.
 verify-vet: ## Run go vet in every module, and on the tests that have a build tag.
 	for m in $(CODE_MODULES); do (echo "== $$m"; cd $$m && go vet ./...); done
 	go vet -tags integration,e2e ./test/...
+	cd hack/fleet && go vet -tags faults ./faults
 
 .PHONY: verify-tidy
 verify-tidy: ## Check that every module's go.mod and go.sum are tidy.

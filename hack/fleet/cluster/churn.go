@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"metrics-server/pkg/kubelet/kubelettest"
@@ -30,8 +32,15 @@ func (s *Cluster) Heartbeats(ctx context.Context) {
 func (s *Cluster) Heartbeat(i int, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if i < len(s.nodes) { // some may have left
+		s.status(i, s.nodes[i].Machine, now)
+	}
+}
+
+// status writes the status of the i-th node, which is m. mu is held.
+func (s *Cluster) status(i int, m *Machine, now time.Time) {
 	s.version++
-	n := &Node{Machine: s.nodes[i].Machine, Version: s.version, Heartbeat: now}
+	n := &Node{Machine: m, Joined: s.nodes[i].Joined, Version: s.version, Heartbeat: now}
 	s.nodes[i] = n
 	s.NodeLog.add(Event{Type: "MODIFIED", Version: s.version, Object: n})
 }
@@ -44,37 +53,71 @@ type Tell func(m *Machine, pods []kubelettest.Pod) error
 func (s *Cluster) Churn(ctx context.Context, rate float64, tell Tell) error {
 	tick := time.NewTicker(time.Duration(float64(time.Second) / rate))
 	defer tick.Stop()
-	type deleted struct {
-		*Pod
-		at time.Time
-	}
-	var waiting []deleted // to be replaced
-	random := rand.New(rand.NewPCG(1, 2))
-	for i := 0; ; i++ {
-		var now time.Time
+	c := s.NewChurner(tell)
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now = <-tick.C:
-		}
-		// One restart, one deletion and one start by turns.
-		var err error
-		switch {
-		case i%3 == 0:
-			err = s.Restart(s.any(random), now, tell)
-		case i%3 == 1:
-			p := s.any(random)
-			if err = s.Delete(p, now, tell); err == nil {
-				waiting = append(waiting, deleted{p, now})
+		case now := <-tick.C:
+			if err := c.Step(now); err != nil {
+				return err
 			}
-		case len(waiting) > 0 && now.Sub(waiting[0].at) >= s.config.Away:
-			err = s.Replace(waiting[0].Pod, random.IntN(s.config.Nodes), random.Uint64(), now, tell)
-			waiting = waiting[1:]
 		}
-		if err != nil {
+	}
+}
+
+// Churner changes a cluster step by step. It is for one goroutine, and the cluster must have no other.
+type Churner struct {
+	cluster *Cluster
+	tell    Tell
+	random  *rand.Rand
+	steps   int
+	waiting []deleted // to be replaced
+}
+
+type deleted struct {
+	*Pod
+	at time.Time
+}
+
+// NewChurner returns a Churner that tells the kubelets by tell.
+func (s *Cluster) NewChurner(tell Tell) *Churner {
+	return &Churner{cluster: s, tell: tell, random: rand.New(rand.NewPCG(1, 2))}
+}
+
+// Step restarts a container, or deletes a pod, or starts what is to replace those that were deleted some time ago, by turns.
+func (c *Churner) Step(now time.Time) error {
+	defer func() { c.steps++ }()
+	switch c.steps % 3 {
+	case 0:
+		return c.cluster.Restart(c.cluster.any(c.random), now, c.tell)
+	case 1:
+		p := c.cluster.any(c.random)
+		c.waiting = append(c.waiting, deleted{p, now})
+		return c.cluster.Delete(p, now, c.tell)
+	}
+	return c.replace(now, c.cluster.config.Away)
+}
+
+// Leave has a node leave the cluster, whose pods are then started on others.
+func (c *Churner) Leave(m *Machine, now time.Time) {
+	for _, p := range c.cluster.RemoveNode(m, now) {
+		c.waiting = append(c.waiting, deleted{p, now})
+	}
+}
+
+// Settle starts all that is still to be replaced.
+func (c *Churner) Settle(now time.Time) error { return c.replace(now, 0) }
+
+func (c *Churner) replace(now time.Time, away time.Duration) error {
+	for len(c.waiting) > 0 && now.Sub(c.waiting[0].at) >= away {
+		p := c.waiting[0].Pod
+		c.waiting = c.waiting[1:]
+		if err := c.cluster.Replace(p, c.random.Int(), c.random.Uint64(), now, c.tell); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // any returns some pod.
@@ -100,8 +143,8 @@ func (s *Cluster) Restart(p *Pod, now time.Time, tell Tell) error {
 // Delete deletes p.
 func (s *Cluster) Delete(p *Pod, now time.Time, tell Tell) error { return s.change(p, nil, now, tell) }
 
-// Replace starts what the owner of p makes in its place: on the same node, if it is a StatefulSet and the
-// seed is even, or on the node with that index.
+// Replace starts what the owner of p makes in its place: on the same node, if that is still there, it is a StatefulSet and the
+// seed is even, or on one that the number tells.
 func (s *Cluster) Replace(p *Pod, node int, seed uint64, now time.Time, tell Tell) error {
 	fresh := *p
 	fresh.Seed = seed | 1<<63 // the first pods have small ones
@@ -109,7 +152,7 @@ func (s *Cluster) Replace(p *Pod, node int, seed uint64, now time.Time, tell Tel
 	fresh.Name = p.podName(p.Ordinal, fresh.Seed)
 	fresh.Started = starts(now, len(p.Started))
 	fresh.Restarts = 0
-	if !p.Stateful || seed%2 == 1 {
+	if !p.Stateful || seed%2 == 1 || s.Node(p.Machine.Name) == nil {
 		fresh.Machine = s.machine(node)
 	}
 	return s.change(nil, &fresh, now, tell)
@@ -118,7 +161,7 @@ func (s *Cluster) Replace(p *Pod, node int, seed uint64, now time.Time, tell Tel
 func (s *Cluster) machine(i int) *Machine {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.nodes[i].Machine
+	return s.nodes[i%len(s.nodes)].Machine
 }
 
 // change makes before after: one of the two may be nil.
@@ -165,6 +208,69 @@ func (s *Cluster) change(before, after *Pod, now time.Time, tell Tell) error {
 	}
 	s.PodLog.add(e)
 	return nil
+}
+
+// RemoveNode has a node leave the cluster, and returns the pods that were on it and are gone. Its kubelet has ended.
+func (s *Cluster) RemoveNode(m *Machine, now time.Time) []*Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.index[m.Name]
+	gone := *s.nodes[i]
+	s.nodes = slices.Delete(slices.Clone(s.nodes), i, i+1)
+	s.version++
+	gone.Version = s.version
+	s.NodeLog.add(Event{Type: "DELETED", Version: s.version, Object: &gone})
+	s.pastNodes[m.Name] = PastNode{Node: &gone, Until: now}
+	s.indexNodes()
+	pods := s.running[m.Index]
+	s.running[m.Index] = nil
+	for _, p := range pods {
+		ns := s.byName[p.Namespace]
+		at, _ := ns.find(p.Name)
+		ns.pods = slices.Delete(ns.pods, at, at+1)
+		s.version++
+		gone := *p
+		gone.Version = s.version
+		s.PodLog.add(Event{Type: "DELETED", Version: s.version, Object: &gone})
+		s.remember(p, now)
+	}
+	return pods
+}
+
+// AddNode has a node join the cluster, without pods: one that left comes back under its name, as another one. Its kubelet
+// is told.
+func (s *Cluster) AddNode(m *Machine, now time.Time, tell Tell) error {
+	fresh := *m
+	fresh.Seed = hash(m.Seed, 19)
+	fresh.Boot = now.Add(-time.Hour)
+	if err := tell(&fresh, []kubelettest.Pod{}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version++
+	n := &Node{Machine: &fresh, Joined: now, Version: s.version, Heartbeat: now}
+	i, _ := slices.BinarySearchFunc(s.nodes, n.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
+	s.nodes = slices.Insert(slices.Clone(s.nodes), i, n)
+	s.indexNodes()
+	s.NodeLog.add(Event{Type: "ADDED", Version: s.version, Object: n})
+	return nil
+}
+
+// MoveNode writes the status of a node whose kubelet has another address or port.
+func (s *Cluster) MoveNode(m *Machine, to netip.AddrPort, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	moved := *m
+	moved.Addr = to
+	s.status(s.index[m.Name], &moved, now)
+}
+
+func (s *Cluster) indexNodes() {
+	clear(s.index)
+	for i, n := range s.nodes {
+		s.index[n.Name] = i
+	}
 }
 
 func (s *Cluster) remember(p *Pod, now time.Time) {

@@ -46,6 +46,7 @@ type Machine struct {
 // Node is a node as the API server has it.
 type Node struct {
 	*Machine
+	Joined    time.Time // zero if it was there from the beginning
 	Version   uint64
 	Heartbeat time.Time
 }
@@ -93,6 +94,12 @@ type Past struct {
 	Until time.Time
 }
 
+// PastNode is a node that left.
+type PastNode struct {
+	*Node
+	Until time.Time
+}
+
 // Cluster is the cluster. Make one with New.
 type Cluster struct {
 	config Config
@@ -104,7 +111,8 @@ type Cluster struct {
 	running    [][]*Pod // by Machine.Index
 	namespaces []*namespace
 	byName     map[string]*namespace
-	past       map[string][]Past // by namespace and name
+	past       map[string][]Past   // by namespace and name
+	pastNodes  map[string]PastNode // the last one of each name
 	NodeLog    Log
 	PodLog     Log
 }
@@ -125,12 +133,13 @@ const (
 // New returns a cluster whose pods have run for some time.
 func New(c Config) *Cluster {
 	s := &Cluster{
-		config:  c,
-		version: 1000,
-		index:   make(map[string]int, c.Nodes),
-		running: make([][]*Pod, c.Nodes),
-		byName:  map[string]*namespace{},
-		past:    map[string][]Past{},
+		config:    c,
+		version:   1000,
+		index:     make(map[string]int, c.Nodes),
+		running:   make([][]*Pod, c.Nodes),
+		byName:    map[string]*namespace{},
+		past:      map[string][]Past{},
+		pastNodes: map[string]PastNode{},
 	}
 	s.NodeLog.init(s.version)
 	s.PodLog.init(s.version)
@@ -148,9 +157,7 @@ func New(c Config) *Cluster {
 		s.nodes = append(s.nodes, &Node{Machine: m, Version: s.version, Heartbeat: at})
 	}
 	slices.SortFunc(s.nodes, func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
-	for i, n := range s.nodes {
-		s.index[n.Name] = i
-	}
+	s.indexNodes()
 
 	var w *Workload
 	for g := range c.Nodes * c.Pods {
@@ -265,6 +272,14 @@ func (s *Cluster) Node(name string) *Node {
 		return s.nodes[i]
 	}
 	return nil
+}
+
+// PastNode returns the node that had that name and left, if there was one.
+func (s *Cluster) PastNode(name string) (PastNode, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p, ok := s.pastNodes[name]
+	return p, ok
 }
 
 // Pods returns the pods of a namespace, or of all if it is empty, sorted, and the version that this is.

@@ -3,7 +3,6 @@ package kubelets
 import (
 	"crypto/tls"
 	"net"
-	"net/http"
 	"sync"
 )
 
@@ -11,35 +10,22 @@ import (
 // what the other end sees, so they stay; the system calls are saved, for the other end wants the CPU.
 
 // corkingListener accepts connections that can hold back what is written.
-type corkingListener struct {
-	net.Listener
-	cork bool // else they never do
-}
+type corkingListener struct{ net.Listener }
 
 func (l corkingListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err != nil || !l.cork {
-		return c, err
+	if err != nil {
+		return nil, err
 	}
 	return &corkedConn{Conn: c}, nil
 }
 
-// corkBetween is a http.Server's ConnState: what is written between the begin and the end of a request is sent at its end.
-func corkBetween(c net.Conn, state http.ConnState) {
-	t, ok := c.(*tls.Conn)
-	if !ok {
-		return
+// corkOf returns the corkedConn under a connection of a http.Server's.
+func corkOf(c net.Conn) *corkedConn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
 	}
-	k, ok := t.NetConn().(*corkedConn)
-	if !ok {
-		return
-	}
-	switch state {
-	case http.StateActive:
-		k.hold()
-	case http.StateIdle:
-		k.release()
-	}
+	return c.(*corkedConn)
 }
 
 // corkedConn is a connection that can hold back what is written.
@@ -99,6 +85,9 @@ func (k *corkedConn) Write(b []byte) (int, error) {
 	*k.held = append(*k.held, b...)
 	return len(b), nil
 }
+
+// SetLinger is the TCP connection's.
+func (k *corkedConn) SetLinger(seconds int) error { return k.Conn.(*net.TCPConn).SetLinger(seconds) }
 
 // Close sends what is held back and closes the connection.
 func (k *corkedConn) Close() error {

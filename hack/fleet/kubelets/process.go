@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"sync"
@@ -16,8 +17,10 @@ import (
 // Processes are kubelets in other processes.
 type Processes struct {
 	all []*child
-	of  map[string]*child // by address
 	ca  []byte
+
+	mu sync.Mutex
+	of map[netip.AddrPort]*child // the one that has the kubelet there
 }
 
 type child struct {
@@ -33,12 +36,21 @@ type child struct {
 type request struct {
 	Config *Config // the first request, and no other
 	Add    []Spec
+	Remove netip.Addr
+	Faulty netip.Addr
+	Fault  string // of Faulty
 }
 
 type reply struct {
 	Err   string
 	CA    []byte // to the first
 	Stats Stats
+}
+
+func (r *reply) fail(err error) {
+	if err != nil {
+		r.Err = err.Error()
+	}
 }
 
 // Argument is the only argument of a child: main calls Main for it.
@@ -66,9 +78,15 @@ func Main(in io.Reader, out io.Writer) error {
 		}
 		for i := range q.Add {
 			if err := s.Add(q.Add[i]); err != nil {
-				r.Err = err.Error()
+				r.fail(err)
 				break
 			}
+		}
+		if q.Remove.IsValid() {
+			r.fail(s.Remove(q.Remove))
+		}
+		if q.Faulty.IsValid() {
+			r.fail(s.SetFault(q.Faulty, q.Fault))
 		}
 		r.Stats = s.Stats()
 		if err := enc.Encode(&r); err != nil {
@@ -83,7 +101,7 @@ func Start(ctx context.Context, n int, c Config) (*Processes, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Processes{of: map[string]*child{}}
+	p := &Processes{of: map[netip.AddrPort]*child{}}
 	for range n {
 		cmd := exec.CommandContext(ctx, self, Argument)
 		cmd.Stderr = os.Stderr
@@ -147,12 +165,7 @@ func (p *Processes) Add(specs ...Spec) error {
 		at[k] = i
 	}
 	for _, s := range specs {
-		addr := s.Addr.String()
-		k := p.of[addr]
-		if k == nil {
-			k = p.all[len(p.of)%len(p.all)]
-			p.of[addr] = k
-		}
+		k := p.child(s.Addr)
 		groups[at[k]].Add = append(groups[at[k]].Add, s)
 	}
 	errs := make([]error, len(p.all))
@@ -164,6 +177,30 @@ func (p *Processes) Add(specs ...Spec) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// child returns the process that has the kubelet at addr, or is to have it.
+func (p *Processes) child(addr netip.AddrPort) *child {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.of[addr]
+	if k == nil {
+		k = p.all[len(p.of)%len(p.all)]
+		p.of[addr] = k
+	}
+	return k
+}
+
+// Remove ends the kubelet at addr.
+func (p *Processes) Remove(addr netip.AddrPort) error {
+	_, err := p.child(addr).ask(request{Remove: addr.Addr()})
+	return err
+}
+
+// SetFault makes the kubelet at addr do what the fault of that name is; none heals it.
+func (p *Processes) SetFault(addr netip.AddrPort, name string) error {
+	_, err := p.child(addr).ask(request{Faulty: addr.Addr(), Fault: name})
+	return err
 }
 
 // Stats is the sum of all processes'.

@@ -2,6 +2,7 @@ package kubelets
 
 import (
 	"io"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -12,7 +13,7 @@ func TestChild(t *testing.T) {
 	answer, out := io.Pipe()
 	done := make(chan error)
 	go func() { done <- Main(in, out) }()
-	p := &Processes{of: map[string]*child{}}
+	p := &Processes{of: map[netip.AddrPort]*child{}}
 	if err := p.attach(nil, ask, answer, Config{Token: "good"}); err != nil {
 		t.Fatal(err)
 	}
@@ -21,6 +22,15 @@ func TestChild(t *testing.T) {
 	}
 	if err := p.Add(spec(t, "127.31.1.1", "a"), spec(t, "127.31.1.2", "b")); err != nil {
 		t.Fatal(err)
+	}
+	if err := p.SetFault(addr("127.31.1.1"), "500"); err != nil {
+		t.Error(err)
+	}
+	if err := p.Remove(addr("127.31.1.2")); err != nil {
+		t.Error(err)
+	}
+	if err := p.SetFault(addr("127.31.1.2"), "500"); err == nil {
+		t.Error("a kubelet that was removed takes a fault")
 	}
 	if got, err := p.Stats(); err != nil || got != (Stats{}) {
 		t.Errorf("%+v, %v", got, err)

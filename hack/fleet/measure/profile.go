@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"metrics-server/hack/fleet/binary"
 )
 
 // profiles saves profiles of the binary at its daily work, if it serves them.
@@ -48,7 +50,7 @@ func (r *run) profileRequest(ctx context.Context, name string, ask func() error)
 		default:
 		}
 		if err := ask(); err != nil {
-			return r.server.failure(err)
+			return r.server.Failure(err)
 		}
 	}
 }
@@ -64,9 +66,9 @@ func (r *run) profile(ctx context.Context, name, path string) error {
 	if err := os.MkdirAll(r.Profiles, 0o755); err != nil {
 		return err
 	}
-	c := newClient(r.server.url) // on a connection of its own: r.client's is what is measured
-	defer c.close()
-	b, err := c.get(ctx, request{path: path})
+	c := binary.NewClient(r.server.URL) // on a connection of its own: r.client's is what is measured
+	defer c.Close()
+	b, err := c.Get(ctx, binary.Request{Path: path})
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}

@@ -2,47 +2,39 @@ package measure
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"metrics-server/hack/fleet/binary"
 	"metrics-server/hack/fleet/cluster"
 	"metrics-server/hack/fleet/proc"
-	"metrics-server/hack/fleet/truth"
-)
-
-const (
-	jsonType     = "application/json"
-	protobufType = "application/vnd.kubernetes.protobuf"
-	tableType    = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 )
 
 // requests measures each kind of request.
 func (r *run) requests(ctx context.Context) error {
 	p := r.target()
-	all, one := group+"/pods", group+"/namespaces/"+p.Namespace+"/pods"
+	all, one := binary.Group+"/pods", binary.Group+"/namespaces/"+p.Namespace+"/pods"
 	kinds := []struct {
 		name string
-		q    request
+		q    binary.Request
 		most int // how many are enough
 	}{
-		{"all pods, JSON", request{path: all, accept: jsonType}, 10},
-		{"all pods, JSON, gzip", request{path: all, accept: jsonType, gzip: true}, 10},
-		{"all pods, protobuf", request{path: all, accept: protobufType}, 10},
-		{"all pods, table", request{path: all, accept: tableType}, 10},
-		{"pods of a workload, protobuf", request{path: one + "?labelSelector=app%3D" + p.Workload.Name, accept: protobufType}, 1000},
-		{"one pod, protobuf", request{path: one + "/" + p.Name, accept: protobufType}, 1000},
-		{"all nodes, JSON", request{path: group + "/nodes", accept: jsonType}, 50},
+		{"all pods, JSON", binary.Request{Path: all, Accept: binary.JSON}, 10},
+		{"all pods, JSON, gzip", binary.Request{Path: all, Accept: binary.JSON, Gzip: true}, 10},
+		{"all pods, protobuf", binary.Request{Path: all, Accept: binary.Protobuf}, 10},
+		{"all pods, table", binary.Request{Path: all, Accept: binary.Table}, 10},
+		{"pods of a workload, protobuf", binary.Request{Path: one + "?labelSelector=app%3D" + p.Workload.Name, Accept: binary.Protobuf}, 1000},
+		{"one pod, protobuf", binary.Request{Path: one + "/" + p.Name, Accept: binary.Protobuf}, 1000},
+		{"all nodes, JSON", binary.Request{Path: binary.Group + "/nodes", Accept: binary.JSON}, 50},
 	}
 	for _, k := range kinds {
 		r.say("request: %s", k.name)
 		// The first one is not counted: it pays for connections and reviews.
-		n, err := r.client.do(ctx, k.q, io.Discard)
+		n, err := r.client.Do(ctx, k.q, io.Discard)
 		if err != nil {
-			return r.server.failure(err)
+			return r.server.Failure(err)
 		}
 		result := Request{Name: k.name, Bytes: n}
 		var took durations
@@ -52,8 +44,8 @@ func (r *run) requests(ctx context.Context) error {
 		}
 		for len(took) < k.most && more(len(took), time.Since(before.at)) {
 			begin := time.Now()
-			if _, err := r.client.do(ctx, k.q, io.Discard); err != nil {
-				return r.server.failure(err)
+			if _, err := r.client.Do(ctx, k.q, io.Discard); err != nil {
+				return r.server.Failure(err)
 			}
 			took = append(took, time.Since(begin))
 		}
@@ -68,7 +60,7 @@ func (r *run) requests(ctx context.Context) error {
 		result.CPU = seconds(w.server-scraping) / float64(len(took))
 		r.report.Requests = append(r.report.Requests, result)
 		err = r.profileRequest(ctx, k.name, func() error {
-			_, err := r.client.do(ctx, k.q, io.Discard)
+			_, err := r.client.Do(ctx, k.q, io.Discard)
 			return err
 		})
 		if err != nil {
@@ -107,22 +99,22 @@ const concurrent = 4
 // lists measures the memory of several lists of all pods at once.
 func (r *run) lists(ctx context.Context) error {
 	r.say("%d lists at once", concurrent)
-	if err := proc.ResetPeak(r.server.pid()); err != nil {
+	if err := proc.ResetPeak(r.server.PID()); err != nil {
 		r.say("the peak of the server's memory is that since its start: %v", err)
 	}
 	var g errgroup.Group
 	for range concurrent {
 		g.Go(func() error {
-			c := newClient(r.client.url)
-			defer c.close()
-			_, err := c.do(ctx, request{path: group + "/pods", accept: jsonType}, io.Discard)
+			c := binary.NewClient(r.server.URL)
+			defer c.Close()
+			_, err := c.Do(ctx, binary.Request{Path: binary.Group + "/pods", Accept: binary.JSON}, io.Discard)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return r.server.failure(err)
+		return r.server.Failure(err)
 	}
-	m, err := proc.MemoryOf(r.server.pid())
+	m, err := proc.MemoryOf(r.server.PID())
 	r.report.ListsPeak = m.Peak
 	return err
 }
@@ -130,43 +122,27 @@ func (r *run) lists(ctx context.Context) error {
 // final checks all that is served.
 func (r *run) final(ctx context.Context) error {
 	r.say("check of all that is served")
-	pods := r.checker.Pods("")
-	if err := r.check(ctx, "/pods", pods.Answered, func(item []byte) error {
-		var m metricsv1beta1.PodMetrics
-		if err := m.Unmarshal(item); err != nil {
-			return err
-		}
-		pods.Pod(&m)
-		return nil
-	}); err != nil {
+	if err := r.look(ctx); err != nil {
 		return err
 	}
-	pods.EndPods()
-	nodes := r.checker.Nodes()
-	if err := r.check(ctx, "/nodes", nodes.Answered, func(item []byte) error {
-		var m metricsv1beta1.NodeMetrics
-		if err := m.Unmarshal(item); err != nil {
-			return err
-		}
-		nodes.Node(&m)
-		return nil
-	}); err != nil {
-		return err
-	}
-	nodes.EndNodes()
 	stats, err := r.kubelets.Stats()
 	r.report.Faults = stats.Faults
 	return err
 }
 
-func (r *run) check(ctx context.Context, path string, answered func(time.Time), item func([]byte) error) error {
-	b, err := r.client.get(ctx, request{path: group + path, accept: protobufType})
+// look asks for all pods and nodes and checks them.
+func (r *run) look(ctx context.Context) error {
+	pods := r.checker.Pods("")
+	b, err := r.client.Get(ctx, binary.Request{Path: binary.Group + "/pods", Accept: binary.Protobuf})
 	if err != nil {
-		return r.server.failure(err)
+		return r.server.Failure(err)
 	}
-	answered(time.Now())
-	if err := truth.EachItem(b, item); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := pods.AllPods(b, nil); err != nil {
+		return err
 	}
-	return nil
+	nodes := r.checker.Nodes()
+	if b, err = r.client.Get(ctx, binary.Request{Path: binary.Group + "/nodes", Accept: binary.Protobuf}); err != nil {
+		return r.server.Failure(err)
+	}
+	return nodes.AllNodes(b)
 }

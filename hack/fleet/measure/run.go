@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"metrics-server/hack/fleet/apiserver"
+	"metrics-server/hack/fleet/binary"
 	"metrics-server/hack/fleet/cluster"
 	"metrics-server/hack/fleet/kubelets"
 	"metrics-server/hack/fleet/proc"
 	"metrics-server/hack/fleet/truth"
+	"metrics-server/pkg/kubelet/kubelettest"
 )
 
 // Options say what to measure.
@@ -41,8 +43,8 @@ type run struct {
 	cluster  *cluster.Cluster
 	kubelets *kubelets.Processes
 	api      *apiserver.Server
-	server   *server
-	client   *client
+	server   *binary.Server
+	client   *binary.Client
 	checker  *truth.Checker
 	samples  []string // namespaces that stand for all
 	report   *Report
@@ -100,7 +102,7 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	port, err := kubeletPort()
+	port, err := kubelets.FreePort()
 	if err != nil {
 		return err
 	}
@@ -109,7 +111,7 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 	})
 	r.checker = truth.New(truth.Config{Cluster: r.cluster, Resolution: r.Resolution, RequestTime: r.RequestTime})
 	r.samples = spread(r.cluster.Namespaces(), 10)
-	if r.kubelets, err = kubelets.Start(ctx, groups, kubelets.Config{Token: serverToken, RequestTime: r.RequestTime}); err != nil {
+	if r.kubelets, err = kubelets.Start(ctx, groups, kubelets.Config{Token: binary.ServerToken, RequestTime: r.RequestTime}); err != nil {
 		return err
 	}
 	nodes, _ := r.cluster.Nodes()
@@ -118,7 +120,7 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 		n := min(batch, len(nodes))
 		var specs []kubelets.Spec
 		for _, node := range nodes[:n] {
-			specs = append(specs, r.spec(node.Machine))
+			specs = append(specs, r.spec(node.Machine, r.cluster.On(node.Machine)))
 		}
 		if err := r.kubelets.Add(specs...); err != nil {
 			return err
@@ -127,7 +129,7 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 			return ctx.Err()
 		}
 	}
-	if r.api, err = apiserver.Start(apiserver.Config{Cluster: r.cluster, Token: serverToken, LoadToken: loadToken}); err != nil {
+	if r.api, err = apiserver.Start(apiserver.Config{Cluster: r.cluster, Token: binary.ServerToken, LoadToken: binary.LoadToken}); err != nil {
 		return err
 	}
 	life, endLife := context.WithCancel(ctx)
@@ -147,19 +149,25 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 		return err
 	}
 	r.report.Machine.BusyBefore = after.Since(before)
-	if r.server, err = startServer(dir, r.api.URL(), r.api.CA(), r.kubelets.CA(), &r.Options); err != nil {
+	if r.server, err = binary.Start(&binary.Config{
+		Path: r.Binary, Dir: dir, Resolution: r.Resolution, Flags: r.Flags,
+		APIServer: r.api.URL(), APIServerCA: r.api.CA(), KubeletCA: r.kubelets.CA(),
+	}); err != nil {
 		return err
 	}
-	r.client = newClient(r.server.url)
+	r.client = binary.NewClient(r.server.URL)
 	r.live(r.profileStart)
 	return nil
 }
 
+// faults are what the faulty nodes of a measurement do, by turns.
+var faults = []string{"hang", "drip", "500", "half"}
+
 // spec is the kubelet of m.
-func (r *run) spec(m *cluster.Machine) kubelets.Spec {
-	s := kubelets.Spec{Addr: m.Addr, Seed: m.Seed, Boot: m.Boot, HTTP2: m.HTTP2, Pods: r.cluster.On(m)}
+func (r *run) spec(m *cluster.Machine, pods []kubelettest.Pod) kubelets.Spec {
+	s := kubelets.Spec{Addr: m.Addr, Seed: m.Seed, Boot: m.Boot, HTTP2: m.HTTP2, Pods: pods}
 	if m.Faulty {
-		s.Fault = kubelets.Faults[m.Fault%len(kubelets.Faults)]
+		s.Fault = faults[m.Fault%len(faults)]
 	}
 	return s
 }
@@ -167,7 +175,7 @@ func (r *run) spec(m *cluster.Machine) kubelets.Spec {
 // end ends what setUp started; it may be called twice.
 func (r *run) end() {
 	if r.client != nil {
-		r.client.close()
+		r.client.Close()
 		r.client = nil
 	}
 	if r.endLife != nil {
@@ -176,7 +184,7 @@ func (r *run) end() {
 		r.endLife = nil
 	}
 	if r.server != nil {
-		r.server.stop()
+		r.server.Stop()
 		r.server = nil
 	}
 	if r.api != nil {

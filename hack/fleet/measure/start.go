@@ -8,11 +8,9 @@ import (
 
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"metrics-server/hack/fleet/binary"
 	"metrics-server/hack/fleet/proc"
 )
-
-// group is the version of the API that every metrics server has.
-const group = "/apis/metrics.k8s.io/v1beta1"
 
 // untilServed waits until all pods are served, and sees on the way when the binary became ready.
 func (r *run) untilServed(ctx context.Context) error {
@@ -29,11 +27,11 @@ func (r *run) untilServed(ctx context.Context) error {
 		if err := wait(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
-		if err := r.server.failure(nil); err != nil {
+		if err := r.server.Failure(nil); err != nil {
 			return err
 		}
 		if s.Ready == 0 {
-			if _, err := r.client.get(ctx, request{path: "/readyz"}); err == nil {
+			if _, err := r.client.Get(ctx, binary.Request{Path: "/readyz"}); err == nil {
 				s.Ready = seconds(time.Since(start))
 				r.say("/readyz is ok")
 			}
@@ -69,7 +67,7 @@ func (r *run) untilServed(ctx context.Context) error {
 	}
 	w := after.since(before)
 	s.CPU, s.FleetCPU = seconds(w.server), seconds(w.fleet)
-	m, err := proc.MemoryOf(r.server.pid())
+	m, err := proc.MemoryOf(r.server.PID())
 	s.Peak = m.Peak
 	if err == nil && r.Churn > 0 {
 		r.live(func(ctx context.Context) {
@@ -97,7 +95,7 @@ func (r *run) expected() int {
 
 // namespace lists the pods of a namespace.
 func (r *run) namespace(ctx context.Context, name string) (*metricsv1beta1.PodMetricsList, error) {
-	b, err := r.client.get(ctx, request{path: group + "/namespaces/" + name + "/pods", accept: "application/json"})
+	b, err := r.client.Get(ctx, binary.Request{Path: binary.Group + "/namespaces/" + name + "/pods", Accept: binary.JSON})
 	if err != nil {
 		return nil, err
 	}

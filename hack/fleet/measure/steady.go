@@ -6,14 +6,13 @@ import (
 	"time"
 
 	"metrics-server/hack/fleet/cluster"
-	"metrics-server/hack/fleet/kubelets"
 	"metrics-server/hack/fleet/proc"
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
 // tell tells a kubelet its pods.
 func (r *run) tell(m *cluster.Machine, pods []kubelettest.Pod) error {
-	return r.kubelets.Add(kubelets.Spec{Addr: m.Addr, Seed: m.Seed, Boot: m.Boot, Pods: pods})
+	return r.kubelets.Add(r.spec(m, pods))
 }
 
 // steady measures while nothing is asked.
@@ -37,9 +36,9 @@ func (r *run) steady(ctx context.Context) error {
 		if err := wait(ctx, min(time.Second, time.Until(end))); err != nil {
 			return err
 		}
-		m, err := proc.MemoryOf(r.server.pid())
+		m, err := proc.MemoryOf(r.server.PID())
 		if err != nil {
-			return r.server.failure(err)
+			return r.server.Failure(err)
 		}
 		s.RSS = m.RSS
 		s.MostRSS = max(s.MostRSS, m.RSS)
@@ -51,7 +50,7 @@ func (r *run) steady(ctx context.Context) error {
 	stop()
 	w := after.since(before)
 	if w.answers == 0 {
-		return fmt.Errorf("the binary scraped no kubelet in %v\n%s", w.wall, r.server.tail())
+		return fmt.Errorf("the binary scraped no kubelet in %v\n%s", w.wall, r.server.Tail())
 	}
 	s.Seconds, s.Answers = seconds(w.wall), w.answers
 	s.Refused = after.kubelets.Refused
@@ -63,10 +62,10 @@ func (r *run) steady(ctx context.Context) error {
 	m.Busy, m.FleetMilliCores = w.busy, 1000*w.cores(w.fleet)
 	m.FleetPerAnswer = micros(w.answering) / float64(w.answers)
 	m.LateP99 = seconds(late().quantile(0.99))
-	if s.Files, err = proc.Files(r.server.pid()); err != nil {
+	if s.Files, err = proc.Files(r.server.PID()); err != nil {
 		return err
 	}
-	s.Threads, err = proc.Threads(r.server.pid())
+	s.Threads, err = proc.Threads(r.server.PID())
 	for _, pid := range append(r.kubelets.PIDs(), self) {
 		p, err := proc.MemoryOf(pid)
 		if err != nil {
@@ -96,7 +95,7 @@ func (r *run) age(ctx context.Context) error {
 		l := r.checker.Pods(ns)
 		list, err := r.namespace(ctx, ns)
 		if err != nil {
-			return r.server.failure(err)
+			return r.server.Failure(err)
 		}
 		now := time.Now()
 		l.Answered(now)

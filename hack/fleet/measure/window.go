@@ -2,11 +2,15 @@ package measure
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"metrics-server/hack/fleet/kubelets"
 	"metrics-server/hack/fleet/proc"
 )
+
+// self is this process.
+var self = os.Getpid()
 
 // reading is what was used until some moment.
 type reading struct {
@@ -28,8 +32,8 @@ type window struct {
 func (r *run) read() (reading, error) {
 	m := reading{at: time.Now()}
 	var err error
-	if m.server, err = proc.CPU(r.server.pid()); err != nil {
-		return m, r.server.failure(err)
+	if m.server, err = proc.CPU(r.server.PID()); err != nil {
+		return m, r.server.Failure(err)
 	}
 	for _, pid := range r.kubelets.PIDs() {
 		d, err := proc.CPU(pid)

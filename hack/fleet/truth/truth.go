@@ -22,6 +22,9 @@ type Config struct {
 	Cluster     *cluster.Cluster
 	Resolution  time.Duration // of the server
 	RequestTime bool          // of the kubelets
+	// Excused says whether something that has been on a node since then may be missing from a list that was asked for then,
+	// because of what its kubelet did. Nil: only what is on faulty nodes.
+	Excused func(node string, since, asked time.Time) bool
 }
 
 // Checker checks lists. It is for one goroutine.
@@ -203,27 +206,41 @@ func (l *List) Node(m *metricsv1beta1.NodeMetrics) {
 	l.served[m.Name] = true
 	l.verdict.Numbers += 3
 	n := l.config.Cluster.Node(m.Name)
+	if n != nil && l.node(n, m) == nil {
+		return
+	}
+	if past, ok := l.config.Cluster.PastNode(m.Name); ok && past.Until.Add(deletedGrace).After(l.asked) {
+		n = past.Node
+	}
 	if n == nil {
 		l.wrong("node %s does not exist", m.Name)
 		return
 	}
+	if err := l.node(n, m); err != nil {
+		l.wrong("node %s: %v", m.Name, err)
+	}
+}
+
+// node says what of m is not true of n.
+func (l *List) node(n *cluster.Node, m *metricsv1beta1.NodeMetrics) error {
 	node := kubelettest.NewNode(kubelettest.NodeConfig{Seed: n.Seed, Boot: n.Boot, List: []kubelettest.Pod{}, RequestTime: l.config.RequestTime})
 	s := node.Self(m.Timestamp.Add(999 * time.Millisecond))
 	memory := m.Usage.Memory().Value()
 	switch err := cpu(m.Usage, node.NanoCores()); {
 	case err != nil:
-		l.wrong("node %s: %v", m.Name, err)
+		return err
 	case memory != int64(s.Memory):
-		l.wrong("node %s: memory %d, want %d", m.Name, memory, s.Memory)
+		return fmt.Errorf("memory %d, want %d", memory, s.Memory)
 	case s.Time.Unix() != m.Timestamp.Unix() && !l.config.RequestTime, m.Timestamp.After(l.answered):
-		l.wrong("node %s: timestamp %s is not that of a sample", m.Name, m.Timestamp.UTC().Format(time.RFC3339))
+		return fmt.Errorf("timestamp %s is not that of a sample", m.Timestamp.UTC().Format(time.RFC3339))
 	}
+	return nil
 }
 
 // EndPods counts what is not in a list of pods and should be.
 func (l *List) EndPods() {
 	for _, p := range l.before {
-		if p.Machine.Faulty || l.served[p.Namespace+"/"+p.Name] {
+		if l.served[p.Namespace+"/"+p.Name] {
 			continue
 		}
 		newest := p.Created
@@ -232,7 +249,7 @@ func (l *List) EndPods() {
 				newest = t
 			}
 		}
-		if l.asked.Sub(newest) > l.settle() && l.config.Cluster.Pod(p.Namespace, p.Name) == p {
+		if l.asked.Sub(newest) > l.settle() && !l.excused(p.Machine, newest) && l.config.Cluster.Pod(p.Namespace, p.Name) == p {
 			l.missing("pod %s/%s on node %s is not served", p.Namespace, p.Name, p.Machine.Name)
 		}
 	}
@@ -242,10 +259,50 @@ func (l *List) EndPods() {
 func (l *List) EndNodes() {
 	nodes, _ := l.config.Cluster.Nodes()
 	for _, n := range nodes {
-		if !n.Faulty && !l.served[n.Name] {
+		if !l.served[n.Name] && l.asked.Sub(n.Joined) > l.settle() && !l.excused(n.Machine, n.Joined) {
 			l.missing("node %s is not served", n.Name)
 		}
 	}
+}
+
+// excused reports whether something that has been on m since then may be missing.
+func (l *List) excused(m *cluster.Machine, since time.Time) bool {
+	if l.config.Excused == nil {
+		return m.Faulty
+	}
+	return l.config.Excused(m.Name, since, l.asked)
+}
+
+// AllPods checks a list of pods in protobuf, which has come, and calls each, if there is one, with each of them.
+func (l *List) AllPods(list []byte, each func(*metricsv1beta1.PodMetrics)) error {
+	l.Answered(time.Now())
+	err := EachItem(list, func(item []byte) error {
+		var m metricsv1beta1.PodMetrics
+		if err := m.Unmarshal(item); err != nil {
+			return err
+		}
+		if l.Pod(&m); each != nil {
+			each(&m)
+		}
+		return nil
+	})
+	l.EndPods()
+	return err
+}
+
+// AllNodes is to nodes what AllPods is to pods.
+func (l *List) AllNodes(list []byte) error {
+	l.Answered(time.Now())
+	err := EachItem(list, func(item []byte) error {
+		var m metricsv1beta1.NodeMetrics
+		if err := m.Unmarshal(item); err != nil {
+			return err
+		}
+		l.Node(&m)
+		return nil
+	})
+	l.EndNodes()
+	return err
 }
 
 func (l *List) wrong(format string, args ...any) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -105,6 +106,20 @@ func FloodHeader(size int) Fault {
 	}
 }
 
+// EndlessHeader sends a header that never ends. Over HTTP/2 it is Hang.
+func EndlessHeader(w http.ResponseWriter, r *http.Request, answer []byte) {
+	conn := hijack(w)
+	if conn == nil {
+		Hang(w, r, answer)
+		return
+	}
+	defer conn.Close()
+	_, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+	for more := bytes.Repeat([]byte("X-Flood: "+strings.Repeat("x", 1000)+"\r\n"), 16); err == nil; {
+		_, err = conn.Write(more)
+	}
+}
+
 // GzipBomb sends what decompresses to size bytes, whether asked for gzip or not.
 func GzipBomb(size int) Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ []byte) {
@@ -164,7 +179,7 @@ func reset(conn net.Conn) {
 	if secured, ok := conn.(*tls.Conn); ok {
 		conn = secured.NetConn()
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 	conn.Close()

@@ -1,4 +1,4 @@
-package measure
+package kubelets
 
 import (
 	"context"
@@ -7,8 +7,8 @@ import (
 	"net"
 )
 
-// kubeletPort returns a port that no one has on all addresses, nor on the first node's.
-func kubeletPort() (int, error) {
+// FreePort returns a port that no one has on all addresses, nor on the first node's.
+func FreePort() (int, error) {
 	var errs []error
 	for port := 10250; port < 10350; port++ {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", fmt.Sprintf("127.16.0.1:%d", port))

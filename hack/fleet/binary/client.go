@@ -1,0 +1,88 @@
+package binary
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	// ServerToken is what the binary shows to the API server and the kubelets.
+	ServerToken = "fleet-server-token"
+	// LoadToken is what we show to the binary.
+	LoadToken = "fleet-load-token"
+)
+
+// Group is the version of the API that every metrics server has.
+const Group = "/apis/metrics.k8s.io/v1beta1"
+
+// What a Request can ask for.
+const (
+	JSON     = "application/json"
+	Protobuf = "application/vnd.kubernetes.protobuf"
+	Table    = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+)
+
+// Client asks the binary under test over one connection that it keeps.
+type Client struct {
+	url  string
+	http *http.Client
+}
+
+// NewClient returns a client for the server at url. Close it.
+func NewClient(url string) *Client {
+	t := &http.Transport{
+		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, // it signs its certificate itself
+		ForceAttemptHTTP2:  true,
+		DisableCompression: true, // compressed only where it is asked for, and never decompressed
+		WriteBufferSize:    64 << 10,
+		ReadBufferSize:     64 << 10,
+	}
+	return &Client{url: url, http: &http.Client{Transport: t, Timeout: 5 * time.Minute}}
+}
+
+// Request is what is asked.
+type Request struct {
+	Path   string
+	Accept string
+	Gzip   bool
+}
+
+// Do asks, and copies what is answered to w. It returns the size of the answer.
+func (c *Client) Do(ctx context.Context, q Request, w io.Writer) (int64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+q.Path, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+LoadToken)
+	if q.Accept != "" {
+		req.Header.Set("Accept", q.Accept)
+	}
+	if q.Gzip {
+		req.Header.Set("Accept-Encoding", "gzip")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(w, resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s", q.Path, resp.Status)
+	}
+	return n, err
+}
+
+// Get asks and returns the answer.
+func (c *Client) Get(ctx context.Context, q Request) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := c.Do(ctx, q, &b)
+	return b.Bytes(), err
+}
+
+// Close closes the connection.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
