@@ -19,7 +19,6 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/cli/globalflag"
 	"k8s.io/component-base/logs"
-	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
 	"k8s.io/component-base/term"
 	"k8s.io/klog/v2"
@@ -57,7 +56,7 @@ func NewCommand() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			if err := logsapi.ValidateAndApply(o.Logging, nil); err != nil {
+			if err := applyLogging(o.Logging); err != nil {
 				return err
 			}
 			return o.run(genericapiserver.SetupSignalContext())

@@ -1,0 +1,71 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/go-logr/logr"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
+)
+
+// applyLogging makes all logging of the process as o says, but for bodies.
+func applyLogging(o *logs.Options) error {
+	if err := logsapi.ValidateAndApply(o, nil); err != nil {
+		return err
+	}
+	log := klog.Background()
+	options := []klog.LoggerOption{klog.ContextualLogger(true)}
+	if w, ok := log.GetSink().(textlogger.KlogBufferWriter); ok {
+		options = append(options, klog.WriteKlogBuffer(w.WriteKlogBuffer))
+	}
+	klog.SetLoggerWithOptions(withoutBodies(log), options...)
+	return nil
+}
+
+// withoutBodies is log without the bodies of requests and answers, which client-go logs from verbosity 8 on. Headers it masks, but
+// the body of a TokenReview is the token of whoever asks this server for something. The verbosity itself is no place to stop it:
+// /debug/flags/v changes it while the server runs.
+func withoutBodies(log logr.Logger) logr.Logger {
+	sink := log.GetSink()
+	if s, ok := sink.(logr.CallDepthLogSink); ok {
+		sink = s.WithCallDepth(1) // bodiless stands between
+	}
+	return log.WithSink(bodiless{sink})
+}
+
+// bodiless is a logr.LogSink that shows only the sizes of bodies.
+type bodiless struct{ logr.LogSink }
+
+func (s bodiless) Info(level int, msg string, kv ...any) { s.LogSink.Info(level, msg, hideBody(kv)...) }
+
+func (s bodiless) Error(err error, msg string, kv ...any) { s.LogSink.Error(err, msg, hideBody(kv)...) }
+
+func (s bodiless) Enabled(level int) bool { return s.LogSink.Enabled(level) }
+
+func (s bodiless) WithValues(kv ...any) logr.LogSink {
+	return bodiless{s.LogSink.WithValues(hideBody(kv)...)}
+}
+
+func (s bodiless) WithName(name string) logr.LogSink { return bodiless{s.LogSink.WithName(name)} }
+
+// WithCallDepth implements logr.CallDepthLogSink.
+func (s bodiless) WithCallDepth(depth int) logr.LogSink {
+	if inner, ok := s.LogSink.(logr.CallDepthLogSink); ok {
+		return bodiless{inner.WithCallDepth(depth)}
+	}
+	return s
+}
+
+// hideBody returns keys and values without the value of a key that says it is a body.
+func hideBody(kv []any) []any {
+	for i := 0; i+1 < len(kv); i += 2 {
+		if kv[i] == "body" {
+			kv = slices.Clone(kv)
+			kv[i+1] = fmt.Sprintf("(%d bytes, not shown)", len(fmt.Sprint(kv[i+1])))
+		}
+	}
+	return kv
+}
