@@ -1,9 +1,11 @@
 package app
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,9 +65,21 @@ func NewOptions() *Options {
 		Features:       genericoptions.NewFeatureOptions(),
 		Logging:        logs.NewOptions(),
 	}
+	o.SecureServing.CipherSuites = modernCipherSuites()
 	// Priority and fairness would watch objects that the service account may not read.
 	o.Features.EnablePriorityAndFairness = false
 	return o
+}
+
+// modernCipherSuites returns the names of the cipher suites of TLS 1.2 with forward secrecy and authenticated encryption. Go itself
+// also offers two with CBC and SHA-1.
+func modernCipherSuites() (names []string) {
+	for _, s := range tls.CipherSuites() {
+		if slices.Contains(s.SupportedVersions, tls.VersionTLS12) && strings.HasPrefix(s.Name, "TLS_ECDHE_") && !strings.Contains(s.Name, "_CBC_") {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // Flags returns the flags of o by group, in the order of --help.
@@ -102,7 +116,10 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 	fs.BoolVar(&o.KubeletPlainHTTP, "deprecated-kubelet-completely-insecure", o.KubeletPlainHTTP,
 		"DEPRECATED: speak plain HTTP to the kubelets, without encryption and without credentials.")
 
-	o.SecureServing.AddFlags(fss.FlagSet("apiserver secure serving"))
+	fs = fss.FlagSet("apiserver secure serving")
+	o.SecureServing.AddFlags(fs)
+	fs.Lookup("tls-cipher-suites").Usage = "Comma-separated list of cipher suites for TLS 1.2; those of TLS 1.3 cannot be chosen. " +
+		"The default are all that have both forward secrecy and authenticated encryption."
 	o.Authentication.AddFlags(fss.FlagSet("apiserver authentication"))
 	o.Authorization.AddFlags(fss.FlagSet("apiserver authorization"))
 	o.Audit.AddFlags(fss.FlagSet("apiserver audit log"))

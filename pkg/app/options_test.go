@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,5 +190,24 @@ func TestCommandReportsEverything(t *testing.T) {
 	err := cmd.Execute()
 	if err == nil || !strings.Contains(err.Error(), "xml") || !strings.Contains(err.Error(), "--metric-resolution") {
 		t.Errorf("error %v, want both flags in it", err)
+	}
+}
+
+// What a TLS 1.2 client is offered has forward secrecy and authenticated encryption, and HTTP/2's own suites are among it. A manifest's
+// choice replaces the default.
+func TestCipherSuites(t *testing.T) {
+	for _, name := range parse(t).SecureServing.CipherSuites {
+		if !strings.HasPrefix(name, "TLS_ECDHE_") || !strings.Contains(name, "_GCM_") && !strings.Contains(name, "_CHACHA20_") {
+			t.Errorf("%s is offered", name)
+		}
+	}
+	for _, need := range []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"} {
+		if !slices.Contains(parse(t).SecureServing.CipherSuites, need) {
+			t.Errorf("%s, which HTTP/2 needs, is not offered", need)
+		}
+	}
+	want := []string{"TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"}
+	if d := cmp.Diff(want, parse(t, "--tls-cipher-suites="+want[0]).SecureServing.CipherSuites); d != "" {
+		t.Errorf("the flag (-want +got):\n%s", d)
 	}
 }
