@@ -136,7 +136,7 @@ func (f *fetch) exchange(ctx context.Context, k *conn, into *sample.Batch) (answ
 		f.drop(k) // before Close, which would read the rest
 	}
 	resp.Body.Close()
-	return true, k.end() && drained && !resp.Close, err
+	return true, k.end() && drained && !resp.Close, fitForLogs(err, k.secret)
 }
 
 // read reads the answer and parses it. It says whether the body was read to its end.

@@ -118,13 +118,27 @@ type connKey struct{}
 // wire is the end of the chain of round trippers that add credentials. Nothing else sends requests.
 type wire struct{}
 
-// RoundTrip sends req on the connection in its context.
+// RoundTrip sends req on the connection in its context. What a server echoes of a credential stops here: client-go, which is on the way
+// up, logs the header of an answer at high verbosity.
 func (wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	k := req.Context().Value(connKey{}).(*conn)
 	if k.bare {
 		req.Header.Del("Authorization")
 	}
 	k.secret = req.Header.Get("Authorization")
+	resp, err := k.roundTrip(req)
+	if err != nil {
+		return nil, fitForLogs(err, k.secret)
+	}
+	for _, values := range resp.Header {
+		for i := range values {
+			values[i] = redact(values[i], k.secret)
+		}
+	}
+	return resp, nil
+}
+
+func (k *conn) roundTrip(req *http.Request) (*http.Response, error) {
 	if k.h2 != nil {
 		return k.h2.RoundTrip(req)
 	}

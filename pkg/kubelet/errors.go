@@ -100,6 +100,7 @@ func (e *tooLargeError) Error() string {
 const (
 	maxRefusal = 1 << 10 // bytes of the body of an answer that is not 200
 	maxLine    = 200     // bytes of it that are shown
+	maxError   = 400     // bytes of what is said of an exchange that failed
 )
 
 // readRefusal turns an answer that is not 200 into an error, without secret if the answer echoes it.
@@ -110,24 +111,57 @@ func readRefusal(resp *http.Response, secret string) (drained bool, err error) {
 
 	e := &statusError{code: resp.StatusCode}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	e.line = shorten(redact(strings.TrimSpace(line), secret))
+	e.line = shorten(redact(strings.TrimSpace(line), secret), maxLine)
 	if resp.StatusCode/100 == 3 {
-		e.location = shorten(redact(resp.Header.Get("Location"), secret))
+		e.location = shorten(redact(resp.Header.Get("Location"), secret), maxLine)
 	}
 	return drained, e
 }
 
-// redact removes the value of an Authorization header, with and without its scheme, from s.
+// redact removes the value of an Authorization header, with and without its scheme, from s, and the beginning of it where s was cut off.
 func redact(s, secret string) string {
-	if _, token, ok := strings.Cut(secret, " "); ok && token != "" {
-		s = strings.ReplaceAll(s, token, "[redacted]")
+	const removed = "[redacted]"
+	_, token, ok := strings.Cut(secret, " ")
+	if !ok || token == "" {
+		return s
+	}
+	s = strings.ReplaceAll(s, token, removed)
+	for n := min(len(s), len(token)-1); n >= minPrefix; n-- {
+		if strings.HasSuffix(s, token[:n]) {
+			return s[:len(s)-n] + removed
+		}
 	}
 	return s
 }
 
-func shorten(s string) string {
-	if len(s) > maxLine {
-		return s[:maxLine] + "..."
+// minPrefix is how much of a secret tells something of it, and is no coincidence.
+const minPrefix = 8
+
+// fitForLogs returns err with a text that is not too long and does not show secret, whatever a server made of it: some errors quote its
+// header.
+func fitForLogs(err error, secret string) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if fit := shorten(redact(text, secret), maxError); fit != text {
+		return &quotingError{err, fit}
+	}
+	return err
+}
+
+// quotingError is err with another text.
+type quotingError struct {
+	err  error
+	text string
+}
+
+func (e *quotingError) Error() string { return e.text }
+func (e *quotingError) Unwrap() error { return e.err }
+
+func shorten(s string, limit int) string {
+	if len(s) > limit {
+		return s[:limit] + "..."
 	}
 	return s
 }

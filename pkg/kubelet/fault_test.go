@@ -137,17 +137,51 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
-// TestErrorsHideTheToken has a server that echoes what it got.
+// TestErrorsHideTheToken has servers that echo what they got, wherever an error may quote it.
 func TestErrorsHideTheToken(t *testing.T) {
-	f := newFake(t, secure())
-	f.SetFault(func(w http.ResponseWriter, r *http.Request, _ []byte) {
-		w.Header().Set("Location", "https://evil.example/?"+r.Header.Get("Authorization"))
-		w.WriteHeader(http.StatusFound)
-		_, _ = io.WriteString(w, "you sent "+r.Header.Get("Authorization"))
-	})
-	e := failure(t, within(t), newClient(t, config(), f.endpoint()), "redirect")
-	if strings.Contains(e.Error(), token) || !strings.Contains(e.Error(), "you sent Bearer [redacted]") {
-		t.Errorf("error %q", e)
+	raw := func(answer string) kubelettest.Fault {
+		return func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, answer)
+		}
+	}
+	status := func(code int, text string) kubelettest.Fault { return kubelettest.Status(code, text) }
+	for _, tt := range []struct {
+		name  string
+		fault kubelettest.Fault
+		says  string
+	}{
+		{"body", status(http.StatusUnauthorized, "you sent Bearer "+token), "you sent Bearer [redacted]"},
+		{"body, quoted", status(http.StatusUnauthorized, `{"token":"`+token+`"}`), "[redacted]"},
+		{"body, cut off in the middle", status(http.StatusUnauthorized, strings.Repeat(" ", maxRefusal-10)+token), "[redacted]"},
+		{"where it redirects to", kubelettest.Redirect("https://evil.example/?" + token), "https://evil.example/?[redacted]"},
+		{"content type", kubelettest.As(token), "[redacted]"},
+		{"content type, long", kubelettest.As(strings.Repeat("x", maxError-30) + token), "xxx"},
+		{"content encoding", encoded(token), "encoded as [redacted]"},
+		{"status line", raw(token + "\r\n\r\n"), "[redacted]"},
+		{"status code", raw("HTTP/1.1 " + token + "\r\n\r\n"), "[redacted]"},
+		{"header", raw("HTTP/1.1 200 OK\r\n" + token + "\r\n\r\n"), "[redacted]"},
+		{"length", raw("HTTP/1.1 200 OK\r\nContent-Length: " + token + "\r\n\r\n"), "[redacted]"},
+		{"chunk", raw("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n" + token + "\r\n"), "invalid byte"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake(t, secure())
+			f.SetFault(tt.fault)
+			err := newClient(t, config(), f.endpoint()).Fetch(within(t), &sample.Batch{})
+			if err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Fatalf("error %v, which does not say %q", err, tt.says)
+			}
+			for n := minPrefix; n <= len(token); n++ {
+				if strings.Contains(err.Error(), token[:n]) {
+					t.Fatalf("%q shows %d bytes of the token", err, n)
+				}
+			}
+		})
 	}
 }
 
