@@ -94,7 +94,8 @@ func TestRule7ALateWordDecides(t *testing.T) {
 	f.wantNode(600, "x")
 }
 
-func TestRule7AWordOfLongAgoIsNotHeeded(t *testing.T) {
+// A kubelet that claims another's pod must not get it by waiting until the other has been silent for long.
+func TestRule7AWordHoldsUntilThereIsAnother(t *testing.T) {
 	f := newFixture(t)
 	f.both(0, -100, -50)
 	f.SetOwner("ns", "p", "x")
@@ -104,7 +105,19 @@ func TestRule7AWordOfLongAgoIsNotHeeded(t *testing.T) {
 	}
 	f.both(76, -100, -50)
 	f.both(90, -100, -50)
-	f.wantNode(90, "y")
+	f.wantNode(90, "x")
+	for s := 105.0; s <= 300; s += 15 {
+		f.sayAs("y", s, started(ctr("a", s, s), -50))
+	}
+	f.wantNone(300, `the last answer of node "x" was received 3m30s ago`)
+	if r := f.sayAs("z", 310, started(ctr("a", 310, 0), 300)); len(r.Conflicts) != 1 {
+		t.Error("the API server is not asked again when yet another node claims the pod")
+	}
+	f.SetOwner("ns", "p", "y")
+	f.wantNode(310, "y")
+	f.RemovePod("ns", "p") // and made anew under its name, on z
+	f.sayAs("z", 325, started(ctr("a", 325, 1), 315))
+	f.wantNode(325, "z")
 }
 
 func TestRule7TheAPIServersWordDecides(t *testing.T) {
@@ -116,27 +129,27 @@ func TestRule7TheAPIServersWordDecides(t *testing.T) {
 	f.wantNode(15, "x")
 	f.both(30, -100, 20)
 	f.wantNode(30, "x")
-	f.sayAs("x", 45) // no longer a claimant
-	f.wantNode(45, "y")
+	f.sayAs("x", 45) // no longer a claimant, but y does not become one that is believed
+	f.wantNone(45, `it runs on node "x", whose kubelet does not list it, and those that do are not believed`)
 	f.both(60, -100, 20)
 	f.wantNode(60, "x")
 	f.SetOwner("ns", "p", "") // could not say
 	f.wantNode(60, "y")
 	f.SetOwner("ns", "p", "elsewhere")
-	f.wantNode(60, "y")
+	f.wantNone(60, `it runs on node "elsewhere", whose kubelet does not list it, and those that do are not believed`)
 }
 
-func TestRule7AnOldWordIsNotHeededInANewConflict(t *testing.T) {
+func TestRule7AWordOutlivesItsNode(t *testing.T) {
 	f := newFixture(t)
 	f.both(0, -100, -50)
 	f.both(15, -100, -50)
 	f.SetOwner("ns", "p", "x")
 	f.RemoveNode("x")
-	f.wantNode(15, "y")
+	f.wantNone(15, `it runs on node "x", whose kubelet does not list it, and those that do are not believed`)
 	if n := f.both(30, -100, -50) + f.both(45, -100, -50); n != 1 {
 		t.Errorf("%d conflicts reported after the node came back, want 1", n)
 	}
-	f.wantNode(45, "y")
+	f.wantNode(45, "x")
 }
 
 func TestRule7TheNewerContainerStartWins(t *testing.T) {
@@ -178,11 +191,12 @@ func TestRule7ThenTheName(t *testing.T) {
 	f.wantNode(15, "x")
 }
 
+// The API server is asked about a pod of a silent node too: nobody may speak for it. Only until it has said, the one that answers does.
 func TestRule7ASilentNodeIsNoOpponent(t *testing.T) {
 	f := newFixture(t)
 	f.sayAs("x", 0, ctr("a", 0, 0))
 	f.sayAs("x", 15, ctr("a", 15, 1))
-	if r := f.sayAs("y", 76, ctr("a", 76, 0)); r.Conflicts != nil {
+	if r := f.sayAs("y", 76, ctr("a", 76, 0)); len(r.Conflicts) != 1 {
 		t.Errorf("conflict with a node whose answer has expired: %v", r.Conflicts)
 	}
 	f.sayAs("y", 90, ctr("a", 90, 0))

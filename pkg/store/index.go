@@ -22,13 +22,14 @@ type shard struct {
 }
 
 // contest is a conflict of rule 7: several nodes claim one pod. It outlives a short calm, so that
-// a list that flaps changes nothing about who is served.
+// a list that flaps changes nothing about who is served. With the API server's word it lasts as long as a node claims the pod: a pod
+// never moves, and whoever claimed it wrongly must not get it by waiting.
 type contest struct {
 	nodes []*node   // who claims the pod now; replaced, never changed in place
 	owner string    // whose it is according to the API server, "" if unknown
 	pick  *node     // who was chosen last
 	until *node     // who is believed until the API server was asked; nil once it was
-	calm  time.Time // since when no two that answer claim it; zero if they do
+	calm  time.Time // since when no two claim it; zero if they do
 }
 
 func (x *index) init(expiry time.Duration) {
@@ -54,15 +55,13 @@ func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
 		return false
 	}
 	nodes, c := sh.without(k, n)
-	if c == nil || !c.calm.IsZero() && received.Sub(c.calm) > x.expiry {
+	if c == nil || c.owner == "" && !c.calm.IsZero() && received.Sub(c.calm) > x.expiry {
 		c = &contest{}
 		sh.contests[k] = c
 	}
-	// A node that has not answered for so long that nothing of it is served is no opponent. It claims
-	// its pods anew when it is back.
-	conflict = slices.ContainsFunc(nodes, func(o *node) bool { return !o.silent(received) })
+	// A node that has long not answered counts too: its pods are not for others to speak for.
 	c.nodes = append(nodes, n)
-	if conflict {
+	if len(nodes) > 0 {
 		c.calm = time.Time{}
 		if c.until = c.pick; c.until == nil {
 			c.until = nodes[0]
@@ -70,7 +69,7 @@ func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
 	} else if c.calm.IsZero() {
 		c.calm = received
 	}
-	return conflict
+	return len(nodes) > 0
 }
 
 // unclaim notes that n no longer lists the pod; a zero received says that n or the pod left the
@@ -93,7 +92,7 @@ func (x *index) unclaim(k podKey, n *node, received time.Time) {
 	if len(nodes) > 1 {
 		return
 	}
-	if received.IsZero() {
+	if received.IsZero() && c.owner == "" {
 		delete(sh.contests, k)
 	} else if c.calm.IsZero() {
 		c.calm = received
@@ -134,19 +133,36 @@ func (x *index) setOwner(k podKey, owner string, said bool) {
 	}
 }
 
-// node returns the node whose word about the pod counts, nil if no node lists it.
+// owner returns what the API server said, "" if it was not asked or could not say.
+func (x *index) owner(k podKey) string {
+	sh := x.shard(k)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	if c := sh.contests[k]; c != nil {
+		return c.owner
+	}
+	return ""
+}
+
+// node returns the node whose word about the pod counts, nil if no node lists it or none that may.
 func (x *index) node(k podKey, now time.Time) *node {
 	sh := x.shard(k)
 	sh.mu.RLock()
 	n, c := sh.pods[k], sh.contests[k]
-	if c == nil || len(c.nodes) < 2 {
+	if c == nil || len(c.nodes) < 2 && c.owner == "" {
 		sh.mu.RUnlock()
 		return n
 	}
 	nodes, owner, pick, until := c.nodes, c.owner, c.pick, c.until
 	sh.mu.RUnlock()
 
-	best := choose(k, nodes, owner, pick, until, now)
+	if owner != "" {
+		if i := slices.IndexFunc(nodes, func(n *node) bool { return n.name == owner }); i >= 0 {
+			return nodes[i]
+		}
+		return nil
+	}
+	best := choose(k, nodes, pick, until, now)
 	if best != pick && until == nil {
 		sh.mu.Lock()
 		if c.pick == pick {
@@ -157,18 +173,15 @@ func (x *index) node(k podKey, now time.Time) *node {
 	return best
 }
 
-// choose applies rule 7. With equal starts the last choice stays: two nodes that take turns in
+// choose applies what rule 7 says of the time before the API server's word. With equal starts the last choice stays: two nodes that take turns in
 // having the newer sample must not take turns in being served.
-func choose(k podKey, nodes []*node, owner string, pick, until *node, now time.Time) *node {
+func choose(k podKey, nodes []*node, pick, until *node, now time.Time) *node {
 	var best *node
 	var of claim
 	stays := false
 	for _, n := range nodes {
 		if n.silent(now) {
 			continue
-		}
-		if n.name == owner {
-			return n
 		}
 		stays = stays || n == until
 		if c := n.claim(k, now); best == nil || c.beats(of, n, best, pick) {

@@ -173,7 +173,7 @@ func (s *Store) Pod(namespace, name string, now time.Time, into *sample.PodUsage
 }
 
 // SetOwner says on which node the API server sees a pod that was reported in Report.Conflicts, ""
-// if it cannot say. It is heeded as long as that node claims the pod and the conflict lasts.
+// if it cannot say. It is heeded until it says something else, or no node claims the pod any more.
 func (s *Store) SetOwner(namespace, pod, node string) {
 	s.index.setOwner(podKey{namespace, pod}, node, true)
 }

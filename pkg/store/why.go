@@ -29,6 +29,9 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	k := podKey{namespace, name}
 	n := s.index.node(k, now)
 	if n == nil {
+		if owner := s.index.owner(k); owner != "" {
+			return fmt.Sprintf("it runs on node %q, whose kubelet does not list it, and those that do are not believed", owner)
+		}
 		return "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out"
 	}
 	n.mu.Lock()
