@@ -36,13 +36,16 @@ import (
 // patience is how long anything here may take: machines are shared and slow.
 const patience = 2 * time.Minute
 
+// proxyName is whom the certificate of the cluster's front proxy, the kube-apiserver's aggregator, names.
+const proxyName = "front-proxy-client"
+
 // cluster is a control plane without nodes and controllers, for all tests of this package.
 var cluster controlPlane
 
 type controlPlane struct {
 	dir, assets string
-	binary      string // metrics-server
-	ca          *kubelettest.CA
+	binary      string          // metrics-server
+	ca          *kubelettest.CA // of kubelets and of clients
 	frontProxy  *kubelettest.CA // signs for the aggregator
 	admin       *rest.Config
 	client      kubernetes.Interface
@@ -111,9 +114,10 @@ func (c *controlPlane) start() (err error) {
 	if err != nil {
 		return err
 	}
-	proxyCert, proxyKey := c.frontProxy.Client("front-proxy-client")
+	proxyCert, proxyKey := c.frontProxy.Client(proxyName)
 	for name, data := range map[string][]byte{
 		"ca.crt":        c.ca.PEM(),
+		"client-ca.crt": c.ca.PEM(),
 		"proxy-ca.crt":  c.frontProxy.PEM(),
 		"proxy.crt":     proxyCert,
 		"proxy.key":     proxyKey,
@@ -121,16 +125,16 @@ func (c *controlPlane) start() (err error) {
 		"apiserver.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: servingKey}),
 		"sa.key":        pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(tokenKey)}),
 	} {
-		if err := os.WriteFile(c.path(name), data, 0o600); err != nil {
+		if err := c.write(name, data); err != nil {
 			return err
 		}
 	}
 	if _, err = c.run("kube-apiserver", filepath.Join(c.assets, "kube-apiserver"), "--etcd-servers="+etcd,
 		"--bind-address=127.0.0.1", "--secure-port="+ports[2], "--service-cluster-ip-range=10.96.0.0/16", "--cert-dir="+c.path("apiserver"),
-		"--tls-cert-file="+c.path("apiserver.crt"), "--tls-private-key-file="+c.path("apiserver.key"), "--client-ca-file="+c.path("ca.crt"),
+		"--tls-cert-file="+c.path("apiserver.crt"), "--tls-private-key-file="+c.path("apiserver.key"), "--client-ca-file="+c.path("client-ca.crt"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-signing-key-file="+c.path("sa.key"), "--service-account-key-file="+c.path("sa.key"),
 		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
-		"--requestheader-client-ca-file="+c.path("proxy-ca.crt"), "--requestheader-allowed-names=front-proxy-client", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-client-ca-file="+c.path("proxy-ca.crt"), "--requestheader-allowed-names="+proxyName, "--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
 		"--proxy-client-cert-file="+c.path("proxy.crt"), "--proxy-client-key-file="+c.path("proxy.key")); err != nil {
 		return err
@@ -175,6 +179,15 @@ func (c *controlPlane) stop() error {
 }
 
 func (c *controlPlane) path(name string) string { return filepath.Join(c.dir, name) }
+
+// write makes data the contents of a file, for whoever reads it at once.
+func (c *controlPlane) write(name string, data []byte) error {
+	next := c.path(name + ".next")
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, c.path(name))
+}
 
 // kubectl runs the real one as the cluster's administrator and returns what it printed.
 func (c *controlPlane) kubectl(args ...string) (string, error) {

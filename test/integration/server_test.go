@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -73,14 +75,39 @@ func newFleet(t *testing.T, nodes, pods int) *fleet {
 // newNode makes one more node, the i-th.
 func (f *fleet) newNode(t *testing.T, i, pods int) *fakeNode {
 	t.Helper()
+	n := f.made(i, pods)
+	f.serve(t, n, i%2 == 1)
+	f.register(t, n)
+	return n
+}
+
+// node returns the fleet's next node, which is to be added.
+func (f *fleet) node(pods int) *fakeNode {
+	n := f.made(len(f.nodes), pods)
+	n.kubelet = &kubelettest.Kubelet{Answer: n.says.Append}
+	return n
+}
+
+// add starts the kubelet of n and makes n a node of the cluster.
+func (f *fleet) add(t *testing.T, n *fakeNode, c kubelettest.ServerConfig) {
+	t.Helper()
+	var err error
+	if n.server, err = kubelettest.Serve(n.kubelet, c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.server.Close)
+	f.register(t, n)
+	f.nodes = append(f.nodes, n)
+}
+
+// made returns the i-th node without a kubelet.
+func (f *fleet) made(i, pods int) *fakeNode {
 	n := &fakeNode{
 		name: fmt.Sprintf("%s-%d", f.name, i),
 		says: kubelettest.NewNode(kubelettest.NodeConfig{
 			Seed: hash(f.name) + uint64(i), Pods: pods, Containers: 2, Boot: time.Now().Add(-time.Hour), RequestTime: true,
 		}),
 	}
-	f.serve(t, n, i%2 == 1)
-	f.register(t, n)
 	return n
 }
 
@@ -200,6 +227,29 @@ func startServer(t *testing.T, f *fleet, args ...string) *metricsServer {
 	})
 	eventually(t, "/livez", func() error { return s.ok("/livez") })
 	return s
+}
+
+// aggregator is held by the one test to whose server the API services lead.
+var aggregator sync.Mutex
+
+// aggregate has the kube-apiserver's aggregator lead to s until the test ends. It verifies the serving certificate if an authority
+// is given.
+func (s *metricsServer) aggregate(t *testing.T, authority []byte) {
+	t.Helper()
+	aggregator.Lock()
+	t.Cleanup(aggregator.Unlock)
+	// The Service of deploy/ selects pods, of which there are none here: one that leads to this process takes its place.
+	kubectl(t, "delete", "service", "-n", "kube-system", "metrics-server")
+	kubectl(t, "create", "service", "externalname", "-n", "kube-system", "metrics-server", "--external-name=localhost")
+	trust := `"insecureSkipTLSVerify":true,"caBundle":null`
+	if authority != nil {
+		trust = `"insecureSkipTLSVerify":false,"caBundle":"` + base64.StdEncoding.EncodeToString(authority) + `"`
+	}
+	for _, version := range []string{"v1", "v1beta1"} {
+		api := version + ".metrics.k8s.io"
+		kubectl(t, "patch", "apiservice", api, "--type=merge", "-p", `{"spec":{"service":{"port":`+s.port+`},`+trust+`}}`)
+		kubectl(t, "wait", "--for=condition=Available", "apiservice/"+api, "--timeout=2m")
+	}
 }
 
 // get asks the server itself, past the aggregator.
