@@ -58,7 +58,7 @@ func FuzzParseText(f *testing.F) {
 	})
 }
 
-// FuzzParseProtobuf wants no panic, and the same result twice.
+// FuzzParseProtobuf wants of every body: no panic, the same result twice, and what the reference says, where it says anything.
 func FuzzParseProtobuf(f *testing.F) {
 	f.Add(protobufCapture(f))
 	for _, m := range messages(protobufCapture(f)) {
@@ -71,6 +71,11 @@ func FuzzParseProtobuf(f *testing.F) {
 		want := resultOf(&batch, p.ParseProtobuf(body, received, &layout, &batch))
 		if d := diff(want, resultOf(&batch, p.ParseProtobuf(body, received, &layout, &batch))); d != "" {
 			t.Errorf("first (-) and second parse (+) differ:\n%s\n%q", d, body)
+		}
+		if families, ok := decodedFamilies(body); ok {
+			if d := diff(referenceResult(families), want.sorted()); d != "" {
+				t.Errorf("reference (-) and parser (+) differ:\n%s\n%q", d, body)
+			}
 		}
 	})
 }

@@ -2,6 +2,7 @@ package exposition
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"maps"
 	"math"
@@ -113,6 +114,32 @@ func referenceFamilies(body []byte) (map[string]*dto.MetricFamily, bool) {
 		if familyOf([]byte(name)).object != nothing && !plain {
 			return nil, false
 		}
+	}
+	return families, true
+}
+
+// decodedFamilies has expfmt decode body as delimited protobuf; false if it cannot or if the two need not agree:
+//
+//   - expfmt refuses the whole of an answer for one bad message. The parser here loses that message, or what follows if
+//     nothing tells where the next one begins.
+//   - expfmt makes room for as much as a length says, whether it comes or not.
+//   - A family that comes twice, or one of ours that is a summary or histogram, is none that a kubelet sends.
+func decodedFamilies(body []byte) (map[string]*dto.MetricFamily, bool) {
+	families := map[string]*dto.MetricFamily{}
+	for len(body) > 0 {
+		size, prefix := binary.Uvarint(body)
+		if prefix <= 0 || size > uint64(len(body)-prefix) {
+			return nil, false
+		}
+		message := body[:prefix+int(size)]
+		body = body[len(message):]
+		var f dto.MetricFamily
+		err := expfmt.NewDecoder(bytes.NewReader(message), expfmt.FmtProtoDelim).Decode(&f)
+		plain := f.GetType() == dto.MetricType_COUNTER || f.GetType() == dto.MetricType_GAUGE || f.GetType() == dto.MetricType_UNTYPED
+		if err != nil || families[f.GetName()] != nil || !plain {
+			return nil, false
+		}
+		families[f.GetName()] = &f
 	}
 	return families, true
 }
