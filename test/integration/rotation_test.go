@@ -40,6 +40,7 @@ func TestRotation(t *testing.T) {
 	certified := startServer(t, r.fleet, slices.Concat(r.args, r.flags("scraper", "kubelet-client-certificate", "kubelet-client-key"))...)
 	s.ready(t)
 	certified.ready(t)
+	r.startFrontProxy(s)
 	s.aggregate(t, cluster.ca.PEM())
 	r.callers(s, certified)
 	before := []scrapes{scrapesOf(t, s, r.monitor), scrapesOf(t, certified, r.monitor)}
@@ -143,6 +144,7 @@ type rotation struct {
 	serving    []byte // certificate
 	kubeletCA  string // file of the cluster
 	clients    *kubelettest.CA
+	frontProxy *kubelettest.CA // beside the cluster's own, which other tests use at the same time
 	guards     []*guard
 
 	reader, monitor string // tokens
@@ -158,7 +160,7 @@ type rotation struct {
 
 func newRotation(t *testing.T) *rotation {
 	t.Helper()
-	r := &rotation{t: t, fleet: newFleet(t, 0, 0), answers: map[string]int{}, clients: kubelettest.NewCA("clients")}
+	r := &rotation{t: t, fleet: newFleet(t, 0, 0), answers: map[string]int{}, clients: kubelettest.NewCA("clients"), frontProxy: kubelettest.NewCA("front-proxy-first")}
 	r.reader, r.monitor, r.token = reader(t), monitor(t), boundToken(t, "rotation-first")
 	name := r.fleet.name
 	r.kubeletCA, r.kubeconfig = name+"-kubelet-ca.crt", cluster.path(name+"-file.kubeconfig")
@@ -166,9 +168,7 @@ func newRotation(t *testing.T) *rotation {
 		cluster.write(name+".token", []byte(r.token)), cluster.write(r.kubeletCA, cluster.ca.PEM()),
 		cluster.writeKubeconfig(name+"-file.kubeconfig", cluster.admin.Host, &clientcmdapi.AuthInfo{TokenFile: cluster.path(name + ".token")})))
 	r.renewServing(cluster.ca.Server("127.0.0.1", serviceName))
-	cert, key := cluster.frontProxy.Client(proxyName)
-	r.proxy.Store(keyPair(t, cert, key))
-	cert, key = r.clients.Client(readerName)
+	cert, key := r.clients.Client(readerName)
 	r.client.Store(keyPair(t, cert, key))
 	cert, key = r.clients.Client("scraper-first")
 	r.writePair("scraper", cert, key)
@@ -282,27 +282,39 @@ func (r *rotation) rescraped(what string, change func()) {
 	})
 }
 
+// startFrontProxy gives the aggregator the certificate that is to be replaced.
+func (r *rotation) startFrontProxy(s *metricsServer) {
+	r.t.Helper()
+	cert, key := r.frontProxy.Client(proxyName)
+	r.proxy.Store(keyPair(r.t, cert, key))
+	r.check(cluster.write("proxy-ca.crt", append(cluster.frontProxy.PEM(), r.frontProxy.PEM()...)))
+	eventually(r.t, "the front proxy is believed", func() error { return wantCode(s.as(r.proxy.Load()), http.StatusOK) })
+	r.check(errors.Join(cluster.write("proxy.crt", cert), cluster.write("proxy.key", key)))
+}
+
 // rotateFrontProxy goes the way of an administrator: the authority's successor is added, the aggregator gets a certificate of it,
 // and the predecessor is removed.
 func (r *rotation) rotateFrontProxy(s *metricsServer) {
 	t := r.t
 	t.Helper()
-	old, next := cluster.frontProxy, kubelettest.NewCA("front-proxy-next")
+	next := kubelettest.NewCA("front-proxy-next")
 	cert, key := next.Client(proxyName)
 	previous, renewed := r.proxy.Load(), keyPair(t, cert, key)
 	if code := s.as(renewed); code != http.StatusUnauthorized {
 		t.Errorf("a front proxy of an authority that is not known yet gets %d, want 401", code)
 	}
 	// An API service that leads here shows what the aggregator shows.
-	both := old.Pool()
-	both.AppendCertsFromPEM(next.PEM())
+	all := slices.Concat(cluster.frontProxy.PEM(), r.frontProxy.PEM(), next.PEM())
+	left := append(cluster.frontProxy.PEM(), next.PEM()...)
+	known := x509.NewCertPool()
+	known.AppendCertsFromPEM(all)
 	var seen atomic.Pointer[[]byte]
 	probe, err := kubelettest.Serve(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if len(q.TLS.PeerCertificates) > 0 {
 			seen.Store(&q.TLS.PeerCertificates[0].Raw)
 		}
 		_, _ = io.WriteString(w, "{}")
-	}), kubelettest.ServerConfig{Certificate: kubelettest.SelfSigned("localhost"), ClientCA: both})
+	}), kubelettest.ServerConfig{Certificate: kubelettest.SelfSigned("localhost"), ClientCA: known})
 	r.check(err)
 	t.Cleanup(probe.Close)
 	kubectl(t, "create", "service", "externalname", "-n", "kube-system", "rotation", "--external-name=localhost")
@@ -325,11 +337,9 @@ func (r *rotation) rotateFrontProxy(s *metricsServer) {
 			return err
 		})
 	}
-	current, err := tls.LoadX509KeyPair(cluster.path("proxy.crt"), cluster.path("proxy.key"))
-	r.check(err)
-	shows("the aggregator shows its certificate", current.Certificate[0])
+	shows("the aggregator shows its certificate", previous.Certificate[0])
 
-	r.check(cluster.write("proxy-ca.crt", append(old.PEM(), next.PEM()...)))
+	r.check(cluster.write("proxy-ca.crt", all))
 	eventually(t, "both front proxies are believed", func() error {
 		return errors.Join(wantCode(s.as(renewed), http.StatusOK), wantCode(s.as(previous), http.StatusOK))
 	})
@@ -337,10 +347,9 @@ func (r *rotation) rotateFrontProxy(s *metricsServer) {
 	r.proxy.Store(renewed)
 	shows("the aggregator shows its new certificate", renewed.Certificate[0])
 	r.more()
-	r.check(cluster.write("proxy-ca.crt", next.PEM()))
-	cluster.frontProxy = next
+	r.check(cluster.write("proxy-ca.crt", left))
 	// The kube-apiserver adds its authorities to the config map, but leaves it to the administrator to remove them.
-	r.distrust("requestheader-client-ca-file", next.PEM(), "the old front proxy is believed no more", func() int { return s.as(previous) })
+	r.distrust("requestheader-client-ca-file", left, "the old front proxy is believed no more", func() int { return s.as(previous) })
 	r.more()
 }
 
