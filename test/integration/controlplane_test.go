@@ -123,6 +123,7 @@ func (c *controlPlane) start() (err error) {
 		"proxy.key":     proxyKey,
 		"apiserver.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: serving.Certificate[0]}),
 		"apiserver.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: servingKey}),
+		"audit.yaml":    []byte(auditPolicy),
 		"sa.key":        pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(tokenKey)}),
 	} {
 		if err := c.write(name, data); err != nil {
@@ -134,6 +135,7 @@ func (c *controlPlane) start() (err error) {
 		"--tls-cert-file="+c.path("apiserver.crt"), "--tls-private-key-file="+c.path("apiserver.key"), "--client-ca-file="+c.path("client-ca.crt"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-signing-key-file="+c.path("sa.key"), "--service-account-key-file="+c.path("sa.key"),
 		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
+		"--audit-policy-file="+c.path("audit.yaml"), "--audit-log-path="+c.path("audit.log"),
 		"--requestheader-client-ca-file="+c.path("proxy-ca.crt"), "--requestheader-allowed-names="+proxyName, "--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
 		"--proxy-client-cert-file="+c.path("proxy.crt"), "--proxy-client-key-file="+c.path("proxy.key")); err != nil {
@@ -166,6 +168,17 @@ func (c *controlPlane) start() (err error) {
 	}
 	return nil
 }
+
+// auditPolicy has the API server note what the server asks of it.
+const auditPolicy = `
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: ["system:serviceaccount:kube-system:metrics-server"]
+- level: None
+`
 
 func (c *controlPlane) stop() error {
 	var errs []error

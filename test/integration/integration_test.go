@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -425,11 +426,11 @@ func TestObjectsThatLeave(t *testing.T) {
 	})
 }
 
-// A kubelet that speaks for another node's pods is not believed: the API server says whose they are.
-func TestPodsClaimedByTwoNodes(t *testing.T) {
-	f := newFleet(t, 1, 2)
-	honest := f.nodes[0]
-	liar := &fakeNode{
+// claimedTwice makes a node and the pods of it, and a kubelet on another node that speaks for them, too.
+func claimedTwice(t *testing.T) (f *fleet, honest, liar *fakeNode) {
+	t.Helper()
+	f = newFleet(t, 1, 2)
+	liar = &fakeNode{
 		name: f.name + "-liar",
 		// The same pods, with later starts and another usage.
 		says: kubelettest.NewNode(kubelettest.NodeConfig{Seed: hash(f.name), Pods: 2, Containers: 1, Boot: time.Now().Add(-30 * time.Minute), RequestTime: true}),
@@ -441,6 +442,12 @@ func TestPodsClaimedByTwoNodes(t *testing.T) {
 	}
 	t.Cleanup(liar.server.Close)
 	f.register(t, liar) // its pods are there already, on the honest node
+	return f, f.nodes[0], liar
+}
+
+// A kubelet that speaks for another node's pods is not believed: the API server says whose they are.
+func TestPodsClaimedByTwoNodes(t *testing.T) {
+	f, honest, liar := claimedTwice(t)
 	s := startServer(t, f)
 	s.ready(t)
 	tok := reader(t)
@@ -454,6 +461,78 @@ func TestPodsClaimedByTwoNodes(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Of the API server the server asks what deploy/ gives it the right to, all of that, and nothing else. The rights are
+// read from the API server, to which deploy/ is applied; hack/manifests has them one by one.
+func TestRights(t *testing.T) {
+	f, _, _ := claimedTwice(t)
+	s := startServer(t, f)
+	s.ready(t)
+	s.list(t, reader(t), podsPath) // asks who the reader is, and what it may read
+
+	want := map[string]bool{}
+	give := func(rules []rbacv1.PolicyRule) {
+		for _, rule := range rules {
+			for _, resource := range rule.Resources {
+				for _, verb := range rule.Verbs {
+					want[verb+" "+resource] = true
+				}
+			}
+		}
+	}
+	rbac := cluster.client.RbacV1()
+	for _, name := range []string{"system:metrics-server", "system:auth-delegator"} {
+		role, err := rbac.ClusterRoles().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		give(role.Rules)
+	}
+	role, err := rbac.Roles("kube-system").Get(t.Context(), "extension-apiserver-authentication-reader", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	give(role.Rules)
+	delete(want, "get nodes/metrics") // is asked of kubelets
+	for _, streamed := range []string{"list nodes", "list pods", "list configmaps"} {
+		delete(want, streamed) // is asked of older API servers, whose watches do not begin with what is there
+	}
+
+	eventually(t, "the rights that are used are those that are given", func() error {
+		if diff := cmp.Diff(want, asked(t)); diff != "" {
+			return fmt.Errorf("rights (-given +used):\n%s", diff)
+		}
+		return nil
+	})
+}
+
+// asked returns what the servers of all tests so far have asked of the API server, as "VERB RESOURCE".
+func asked(t *testing.T) map[string]bool {
+	t.Helper()
+	log, err := os.ReadFile(cluster.path("audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	for line := range strings.Lines(string(log)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // is being written
+		}
+		var event struct {
+			Verb, RequestURI string
+			ObjectRef        *struct{ Resource string }
+		}
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			t.Fatal(err)
+		}
+		if event.ObjectRef != nil {
+			all[event.Verb+" "+event.ObjectRef.Resource] = true
+		} else {
+			all[event.Verb+" "+event.RequestURI] = true
+		}
+	}
+	return all
 }
 
 // On SIGTERM readiness goes first, requests are still answered, and the process ends with 0.
