@@ -175,7 +175,7 @@ verify-generated: ## Check that the generated files are up to date.
 	[[ $$stale == 0 ]] || { echo 'Generated files were out of date and are written anew: commit them.' >&2; exit 1; }
 
 .PHONY: verify-repository
-verify-repository: ## Check import direction, package docs and the licences of dependencies.
+verify-repository: ## Check import direction, package docs, dependencies and their licences.
 	go test -count=1 ./test/repository
 
 .PHONY: verify-manifests

@@ -311,6 +311,17 @@ func checkDeployment(t *testing.T, o objects) {
 	if p := pod.SecurityContext; p == nil || p.SeccompProfile == nil || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("pod security context %+v, want the runtime's default seccomp profile", p)
 	}
+	if pod.HostNetwork || pod.HostPID || pod.HostIPC || slices.ContainsFunc(pod.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
+		t.Error("the pod is on the host's network, in its namespaces, or at its ports")
+	}
+	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
+		t.Errorf("%d containers and %d init containers, want the server alone", len(pod.Containers), len(pod.InitContainers))
+	}
+	for _, v := range pod.Volumes {
+		if v.EmptyDir == nil {
+			t.Errorf("volume %s is no emptyDir", v.Name)
+		}
+	}
 	if pod.PriorityClassName != "system-cluster-critical" {
 		t.Errorf("priority class %q, want system-cluster-critical", pod.PriorityClassName)
 	}
