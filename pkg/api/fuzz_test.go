@@ -78,8 +78,12 @@ func FuzzSelectors(f *testing.F) {
 	}
 	shared := set("app", "web", "n", "5")
 	c.pods.list = []sample.Object{
-		{Namespace: "a", Name: "p0", Labels: shared}, {Namespace: "a", Name: "p1", Labels: shared}, {Namespace: "a", Name: "p2", Labels: set("app", "")},
-		{Namespace: "a", Name: "p3"}, {Namespace: "b", Name: "p0", Labels: set("app", "db", "n", "-1", "x.io/y", "z")}, {Namespace: "b", Name: "p4", Labels: set("app", "db")},
+		{Namespace: "a", Name: "p0", Labels: shared},
+		{Namespace: "a", Name: "p1", Labels: shared},
+		{Namespace: "a", Name: "p2", Labels: set("app", "")},
+		{Namespace: "a", Name: "p3"},
+		{Namespace: "b", Name: "p0", Labels: set("app", "db", "n", "-1", "x.io/y", "z")},
+		{Namespace: "b", Name: "p4", Labels: set("app", "db")},
 	}
 	for i, o := range c.pods.list {
 		u := c.usage.pods[podKey{"a", "web-2"}]

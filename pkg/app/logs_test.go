@@ -24,7 +24,7 @@ func TestBodiesAreNotLogged(t *testing.T) {
 			"info":    func() { log.V(8).Info("Request Body", "url", "u", "body", "secret") },
 			"bytes":   func() { log.Info("Response Body", "body", []byte("secret"), "url", "u") },
 			"error":   func() { log.Error(errors.New("e"), "failed", "url", "u", "body", "secret") },
-			"no body": func() { log.Info("no body", "url", "u", "odd") },
+			"no body": func() { log.Info("no body", []any{"url", "u", "odd"}...) },
 		} {
 			out.Reset()
 			say()

@@ -150,15 +150,14 @@ func TestErrorsHideTheToken(t *testing.T) {
 			_, _ = io.WriteString(conn, answer)
 		}
 	}
-	status := func(code int, text string) kubelettest.Fault { return kubelettest.Status(code, text) }
 	for _, tt := range []struct {
 		name  string
 		fault kubelettest.Fault
 		says  string
 	}{
-		{"body", status(http.StatusUnauthorized, "you sent Bearer "+token), "you sent Bearer [redacted]"},
-		{"body, quoted", status(http.StatusUnauthorized, `{"token":"`+token+`"}`), "[redacted]"},
-		{"body, cut off in the middle", status(http.StatusUnauthorized, strings.Repeat(" ", maxRefusal-10)+token), "[redacted]"},
+		{"body", kubelettest.Status(http.StatusUnauthorized, "you sent Bearer "+token), "you sent Bearer [redacted]"},
+		{"body, quoted", kubelettest.Status(http.StatusUnauthorized, `{"token":"`+token+`"}`), "[redacted]"},
+		{"body, cut off in the middle", kubelettest.Status(http.StatusUnauthorized, strings.Repeat(" ", maxRefusal-10)+token), "[redacted]"},
 		{"where it redirects to", kubelettest.Redirect("https://evil.example/?" + token), "https://evil.example/?[redacted]"},
 		{"content type", kubelettest.As(token), "[redacted]"},
 		{"content type, long", kubelettest.As(strings.Repeat("x", maxError-30) + token), "xxx"},

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -471,10 +472,7 @@ func (r *rotation) callers(s, certified *metricsServer) {
 func (r *rotation) more() {
 	r.t.Helper()
 	r.mu.Lock()
-	before := map[string]int{}
-	for what, n := range r.answers {
-		before[what] = n
-	}
+	before := maps.Clone(r.answers)
 	r.mu.Unlock()
 	eventually(r.t, "everybody is still answered", func() error {
 		r.mu.Lock()
