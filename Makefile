@@ -250,12 +250,6 @@ cover: ## Measure the unit tests' coverage: by function, and coverage.out for `g
 	go test -coverprofile=coverage.out -coverpkg=./pkg/... ./...
 	go tool cover -func=coverage.out
 
-# Inputs are hardly minimized: of a kubelet's answer, which is long, that would take all the time that there is.
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME.
-	go test -list '^Fuzz' ./... \
-	  | awk '/^Fuzz/ {name[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, name[i]; n = 0}' \
-	  | while read -r package name; do \
-	      echo "== $$package $$name"; \
-	      go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package </dev/null; \
-	    done
+	hack/fuzz.sh $(FUZZTIME)

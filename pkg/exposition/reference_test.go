@@ -123,7 +123,8 @@ func referenceFamilies(body []byte) (map[string]*dto.MetricFamily, bool) {
 //   - expfmt refuses the whole of an answer for one bad message. The parser here loses that message, or what follows if
 //     nothing tells where the next one begins.
 //   - expfmt makes room for as much as a length says, whether it comes or not.
-//   - A family that comes twice, or one of ours that is a summary or histogram, is none that a kubelet sends.
+//   - A family that comes twice, one of ours that is a summary or histogram, or a metric with two values is none that a
+//     kubelet sends.
 func decodedFamilies(body []byte) (map[string]*dto.MetricFamily, bool) {
 	families := map[string]*dto.MetricFamily{}
 	for len(body) > 0 {
@@ -136,12 +137,16 @@ func decodedFamilies(body []byte) (map[string]*dto.MetricFamily, bool) {
 		var f dto.MetricFamily
 		err := expfmt.NewDecoder(bytes.NewReader(message), expfmt.FmtProtoDelim).Decode(&f)
 		plain := f.GetType() == dto.MetricType_COUNTER || f.GetType() == dto.MetricType_GAUGE || f.GetType() == dto.MetricType_UNTYPED
-		if err != nil || families[f.GetName()] != nil || !plain {
+		if err != nil || families[f.GetName()] != nil || !plain || slices.ContainsFunc(f.Metric, hasTwoValues) {
 			return nil, false
 		}
 		families[f.GetName()] = &f
 	}
 	return families, true
+}
+
+func hasTwoValues(m *dto.Metric) bool {
+	return m.Counter != nil && m.Gauge != nil || m.Counter != nil && m.Untyped != nil || m.Gauge != nil && m.Untyped != nil
 }
 
 // hasQuotedName says whether a line begins with a brace, or has a quote that does not open or close
@@ -201,7 +206,9 @@ func referenceResult(families map[string]*dto.MetricFamily) result {
 		given, known := fields[field]
 		if family == "resource_scrape_error" {
 			for _, m := range families[family].Metric {
-				if plainValue(m) != 0 {
+				if v, ok := plainValue(m); !ok {
+					r.Refused[sample.Malformed]++
+				} else if v != 0 {
 					r.Err = ErrKubelet
 				}
 			}
@@ -211,6 +218,11 @@ func referenceResult(families map[string]*dto.MetricFamily) result {
 			continue
 		}
 		for _, m := range families[family].Metric {
+			v, ok := plainValue(m)
+			if !ok {
+				r.Refused[sample.Malformed]++
+				continue
+			}
 			s := &r.Node
 			if object == "container" {
 				labels := map[string]string{}
@@ -227,7 +239,7 @@ func referenceResult(families map[string]*dto.MetricFamily) result {
 				}
 				s = containers[id]
 			}
-			v, scale := plainValue(m), map[sample.Fields]float64{sample.CPU: 1e9, sample.Start: 1e3}[given]
+			scale := map[sample.Fields]float64{sample.CPU: 1e9, sample.Start: 1e3}[given]
 			if scale == 0 {
 				scale = 1
 			}
@@ -286,7 +298,17 @@ func referenceResult(families map[string]*dto.MetricFamily) result {
 	return r.sorted()
 }
 
-func plainValue(m *dto.Metric) float64 {
-	// At most one of the three is there; the others are 0.
-	return m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+// plainValue returns m's value; false if it has none, or one of the labels that name a container twice.
+func plainValue(m *dto.Metric) (float64, bool) {
+	for _, name := range []string{"namespace", "pod", "container"} {
+		first := slices.IndexFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName() == name })
+		if first >= 0 && slices.ContainsFunc(m.Label[first+1:], func(l *dto.LabelPair) bool { return l.GetName() == name }) {
+			return 0, false
+		}
+	}
+	if m.Counter == nil && m.Gauge == nil && m.Untyped == nil {
+		return 0, false
+	}
+	// There is no more than one of the three; the others are 0.
+	return m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue(), true
 }

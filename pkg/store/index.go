@@ -22,8 +22,9 @@ type shard struct {
 }
 
 // contest is a conflict of rule 7: several nodes claim one pod. It outlives a short calm, so that
-// a list that flaps changes nothing about who is served. With the API server's word it lasts as long as a node claims the pod: a pod
-// never moves, and whoever claimed it wrongly must not get it by waiting.
+// a list that flaps changes nothing about who is served. With the API server's word it lasts as long
+// as a node claims the pod: a pod never moves, and whoever claimed it wrongly must not get it by
+// waiting.
 type contest struct {
 	nodes []*node   // who claims the pod now; replaced, never changed in place
 	owner string    // whose it is according to the API server, "" if unknown
@@ -173,8 +174,9 @@ func (x *index) node(k podKey, now time.Time) *node {
 	return best
 }
 
-// choose applies what rule 7 says of the time before the API server's word. With equal starts the last choice stays: two nodes that take turns in
-// having the newer sample must not take turns in being served.
+// choose applies what rule 7 says of the time before the API server's word. With equal starts the
+// last choice stays: two nodes that take turns in having the newer sample must not take turns in
+// being served.
 func choose(k podKey, nodes []*node, pick, until *node, now time.Time) *node {
 	var best *node
 	var of claim

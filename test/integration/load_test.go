@@ -450,6 +450,9 @@ func (s *metricsServer) watchScrapes(t *testing.T, f *fleet, token string) (stop
 		for ; ctx.Err() == nil; time.Sleep(500 * time.Millisecond) {
 			now := time.Now() // what is served later may only be newer
 			nodes, err := client.items(nodesPath, token)
+			if errors.Is(err, errTurnedAway) {
+				continue // the next look will see how old it got
+			}
 			if err != nil || len(nodes) != len(f.nodes) {
 				t.Errorf("%d of %d nodes are served: %v", len(nodes), len(f.nodes), err)
 				return

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -307,8 +308,13 @@ func (s *metricsServer) list(t *testing.T, token, path string) map[string]item {
 // items is list for those who do not want to fail.
 func (s *metricsServer) items(path, token string, header ...string) (map[string]item, error) {
 	code, body, err := s.get(path, token, header...)
-	if err != nil || code != http.StatusOK {
-		return nil, fmt.Errorf("%s: %d %s %w", path, code, body, err)
+	switch {
+	case err != nil:
+		return nil, err
+	case code == http.StatusTooManyRequests:
+		return nil, fmt.Errorf("%s: %w: %s", path, errTurnedAway, body)
+	case code != http.StatusOK:
+		return nil, fmt.Errorf("%s: %d %s", path, code, body)
 	}
 	var l struct{ Items []item }
 	if err := json.Unmarshal([]byte(body), &l); err != nil {
@@ -320,6 +326,9 @@ func (s *metricsServer) items(path, token string, header ...string) (map[string]
 	}
 	return items, nil
 }
+
+// errTurnedAway says that the server has too much to do, and that a client is to come again.
+var errTurnedAway = errors.New("too many requests")
 
 // item is a NodeMetrics or a PodMetrics, with quantities as they were written.
 type item struct {

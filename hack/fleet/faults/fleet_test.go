@@ -29,7 +29,7 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == kubelets.Argument { // one of the processes that TestChurn starts
+	if len(os.Args) == 2 && os.Args[1] == kubelets.Argument { // one of the processes that start starts
 		if err := kubelets.Main(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
