@@ -36,16 +36,24 @@ func formOf(ctx context.Context) *form {
 // before the API, after all that looks at the header: it narrows Accept to what was found. That is JSON for a Table too,
 // or the generic server would build it row by row.
 //
-// What a list holds is given back when the request is over.
+// What a list holds is given back when the request is over. While as many answers as may are compressed, no other is.
 func negotiate(next http.Handler) http.Handler {
-	all := &held{}
+	all, compressed := &held{}, make(chan struct{}, maxCompressed)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f, accept := negotiateForm(r)
+		r.Header = r.Header.Clone()
 		if f == nil {
 			f = &form{standard: true}
 		} else {
-			r.Header = r.Header.Clone()
 			r.Header.Set("Accept", accept)
+		}
+		if r.Header.Get("Accept-Encoding") != "" {
+			select {
+			case compressed <- struct{}{}:
+				defer func() { <-compressed }()
+			default:
+				r.Header.Del("Accept-Encoding")
+			}
 		}
 		f.share = &share{all: all}
 		defer f.share.release()

@@ -20,6 +20,10 @@ const (
 	standardObject, standardContainer = 4 << 10, 2 << 10
 )
 
+// maxCompressed is how many answers may be compressed at once, each of which takes about 1.2 MiB until it is read. More are sent
+// as they are: that takes bandwidth, which a client that reads slowly does not need.
+const maxCompressed = 32
+
 // held is what all lists that are being answered hold together.
 type held struct {
 	mu   sync.Mutex

@@ -85,6 +85,41 @@ func TestWhatListsHoldIsLimited(t *testing.T) {
 	}
 }
 
+// What compresses an answer takes more than a megabyte, so not all of many lists that are read slowly are compressed. All are served.
+func TestCompressionIsLimited(t *testing.T) {
+	h := bigCluster().handler(t)
+	leave := make(chan struct{})
+	var reading sync.WaitGroup
+	let := sync.OnceFunc(func() { close(leave); reading.Wait() })
+	defer let()
+	list := func() (encoding string) {
+		w := &stalled{discard: discard{header: http.Header{}}, begun: make(chan struct{}), leave: leave}
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, group+"v1/pods", http.NoBody)
+		req.Header.Set("Accept", mediaJSON)
+		req.Header.Set("Accept-Encoding", "gzip")
+		reading.Go(func() { h.ServeHTTP(w, req) })
+		<-w.begun
+		if w.code != http.StatusOK && w.code != 0 {
+			t.Fatalf("status %d", w.code)
+		}
+		return w.header.Get("Content-Encoding")
+	}
+	for i := range 2 * maxCompressed {
+		want := "gzip"
+		if i >= maxCompressed {
+			want = ""
+		}
+		if got := list(); got != want {
+			t.Fatalf("list %d of those that are read at the same time is encoded as %q, want %q", i+1, got, want)
+		}
+	}
+	let()
+	if got := list(); got != "gzip" {
+		t.Errorf("a list afterwards is encoded as %q", got)
+	}
+	reading.Wait()
+}
+
 // A list that is larger than the limit can be had, if there is no other.
 func TestShare(t *testing.T) {
 	all := &held{}
