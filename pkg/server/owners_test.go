@@ -29,7 +29,7 @@ func TestOwners(t *testing.T) {
 	}{
 		"the API server says":  {on: "honest", want: "honest"},
 		"it does not know":     {want: "liar"}, // the newer start
-		"it says a third node": {on: "other"}, // neither of the two may speak for it
+		"it says a third node": {on: "other"},  // neither of the two may speak for it
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
