@@ -47,14 +47,10 @@ func TestOwners(t *testing.T) {
 				done := make(chan error)
 				go func() { done <- o.run(ctx) }()
 
-				id := new(sample.NewContainerID("ns", "p", "c"))
 				for i := range 3 {
 					for node, start := range map[string]time.Duration{"honest": -time.Hour, "liar": -time.Minute * 30} {
 						now := time.Now()
-						k.Record(node, &sample.Batch{Containers: []sample.Container{{ID: id, Sample: sample.Sample{
-							Time: sample.TimeOf(now), Start: sample.TimeOf(now.Add(start - time.Duration(i)*15*time.Second)),
-							CPU: uint64(i+1) * 1e9, Memory: 1, Given: sample.CPU | sample.Memory | sample.Start,
-						}}}}, now)
+						k.Record(node, contested(now, now.Add(start-time.Duration(i)*15*time.Second), uint64(i+1)*1e9), now)
 					}
 					time.Sleep(15 * time.Second)
 				}
@@ -73,6 +69,13 @@ func TestOwners(t *testing.T) {
 			})
 		})
 	}
+}
+
+// contested is the answer of a node that lists the pod ns/p.
+func contested(now, start time.Time, cpu uint64) *sample.Batch {
+	return &sample.Batch{Containers: []sample.Container{{ID: new(sample.NewContainerID("ns", "p", "c")), Sample: sample.Sample{
+		Time: sample.TimeOf(now), Start: sample.TimeOf(start), CPU: cpu, Memory: 1, Given: sample.CPU | sample.Memory | sample.Start,
+	}}}}
 }
 
 // An answer may be on its way while the pod is made anew on another node: it is asked again.
@@ -95,15 +98,12 @@ func TestOwnersAnswerIsLate(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- o.run(ctx) }()
 
-		id := new(sample.NewContainerID("ns", "p", "c"))
 		start, cpu := time.Now().Add(-time.Hour), uint64(0)
 		list := func(nodes ...string) {
 			now := time.Now()
 			cpu += 1e9
 			for _, node := range nodes {
-				k.Record(node, &sample.Batch{Containers: []sample.Container{{ID: id, Sample: sample.Sample{
-					Time: sample.TimeOf(now), Start: sample.TimeOf(start), CPU: cpu, Memory: 1, Given: sample.CPU | sample.Memory | sample.Start,
-				}}}}, now)
+				k.Record(node, contested(now, start, cpu), now)
 			}
 			time.Sleep(time.Second)
 		}
