@@ -31,8 +31,11 @@ var ErrKubelet = errors.New("kubelet failed to collect metrics (resource_scrape_
 // aheadLimit is how far a timestamp may be ahead of this server's clock.
 const aheadLimit = time.Hour
 
+// maxKept is how many containers an answer may have for a Parser to keep the room for them. No kubelet's has as many.
+const maxKept = 8192
+
 // Parser holds what a parse needs for its duration and the next one can reuse. The zero value is
-// ready. It keeps at most 40 bytes for each container of the largest answer it saw.
+// ready. It keeps at most 40 bytes for each container of the largest answer it saw, or of maxKept.
 type Parser struct {
 	rows  []int32 // parallel to Layout.ids: position in Batch.Containers plus one, or 0 if not seen yet
 	index index
@@ -75,6 +78,9 @@ func (p *Parser) begin(received time.Time, layout *Layout, batch *sample.Batch) 
 
 // end decides what the answer as a whole is worth.
 func (a *answer) end() error {
+	if len(a.rows) > maxKept {
+		a.rows, a.index.slots = nil, nil
+	}
 	var err error
 	switch refused := &a.batch.Refused; {
 	case a.failed:

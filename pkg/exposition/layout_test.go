@@ -138,6 +138,20 @@ func TestLayoutGivesMemoryBack(t *testing.T) {
 	}
 }
 
+// TestParserGivesMemoryBack has a parser see an answer that is absurdly long: it must not keep what that took for ever.
+func TestParserGivesMemoryBack(t *testing.T) {
+	p := &parses{t: t}
+	p.parse(payload(names(maxKept+1, 1), 0))
+	if rows, slots := cap(p.parser.rows), cap(p.parser.index.slots); rows+slots > 0 {
+		t.Errorf("the parser keeps room for %d rows and %d names", rows, slots)
+	}
+	p.parse(payload(names(40, 1), 0)) // beside which those before are still known
+	p.parse(payload(names(50, 1), 0))
+	if cap(p.parser.rows) == 0 || cap(p.parser.index.slots) == 0 {
+		t.Error("the parser keeps nothing of an answer as any other")
+	}
+}
+
 // TestAllocations is the promise of the package: names that are known cost nothing.
 func TestAllocations(t *testing.T) {
 	all := names(30, 2)
