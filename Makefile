@@ -25,6 +25,10 @@ BASE ?= HEAD
 SIZES ?= 100x70,1000x30,5000x30,15000x30
 # Flags added to `make bench`: FLEETFLAGS='-churn 5 -faulty 10'; hack/fleet/README.md has them all.
 FLEETFLAGS ?=
+# How long `make soak` lets things go wrong; start and end come on top.
+SOAKTIME ?= 20m
+# Flags added to `make soak`: SOAKFLAGS='-size 500x30 -faulty 30', as those of `make bench`.
+SOAKFLAGS ?=
 # Flags of `make cluster`: CLUSTERFLAGS='-nodes 2 -version v1.36.3'; docs/cluster.md has them all.
 CLUSTERFLAGS ?=
 # Flags added to every `go test`: TESTFLAGS='-v -run TestX'.
@@ -89,7 +93,7 @@ test-integration: race-support ## Run the tests against a real kube-apiserver an
 	KUBE_ASSETS_DIR=$$dir go test $(RACE) $(TESTFLAGS) -tags integration ./test/integration/...
 
 .PHONY: test-faults
-test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, for three minutes.
+test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, for six minutes.
 	cd hack/fleet && go test -count=1 -tags faults $(TESTFLAGS) ./faults
 
 .PHONY: e2e
@@ -236,6 +240,10 @@ manifests: ## Render deploy/ into one-file manifests in dist/.
 .PHONY: bench
 bench: build ## Simulate large clusters on this machine and measure the server on them.
 	cd hack/fleet && go run . -sizes $(SIZES) $(FLEETFLAGS)
+
+.PHONY: soak
+soak: build ## Let kubelets fail and pods and nodes come and go for SOAKTIME: all must stay right and nothing may grow.
+	cd hack/fleet && go run . -soak -for $(SOAKTIME) -size 100x30 -churn 20 -faulty 5 $(SOAKFLAGS)
 
 .PHONY: bench-compare
 bench-compare: ## Compare the Go benchmarks of this tree with those of the commit BASE, by benchstat.

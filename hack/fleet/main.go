@@ -74,6 +74,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.HTTP2, "http2", 0, "percent of the nodes whose kubelets speak HTTP/2")
 	flag.BoolVar(&o.RequestTime, "request-time", false, "kubelets sample when they are asked, not on clocks of their own")
 	flag.StringVar(&o.Profiles, "profile", "", "save profiles of the binary in this `directory`; it must serve /debug/pprof")
+	soak := flag.Bool("soak", false, "no figures: nodes fail by turns, pods and nodes come and go for the time of -for, and the binary must stay right and not grow")
 	out := flag.String("json", "", "write what was measured to this `file`, too")
 	flag.Parse()
 	o.Flags = strings.Fields(*flags)
@@ -89,10 +90,21 @@ func run(ctx context.Context) error {
 	if err := check(&o); err != nil {
 		return err
 	}
+	if *soak && (o.Churn == 0 || *out != "" || o.Profiles != "") {
+		return errors.New("-soak needs -churn, and has neither -json nor -profile")
+	}
 	var reports []*measure.Report
 	ok := true
 	for _, s := range sizes {
 		o.Nodes, o.Pods = s.nodes, s.pods
+		if *soak {
+			right, err := soaked(ctx, o)
+			if err != nil {
+				return err
+			}
+			ok = ok && right
+			continue
+		}
 		r, err := measure.Run(ctx, o, os.Stderr)
 		if err != nil {
 			return err
@@ -107,9 +119,18 @@ func run(ctx context.Context) error {
 		}
 	}
 	if !ok {
-		return errors.New("the binary did not become ready, or not all was served, or not all that was served is true: see the tables")
+		return errors.New("the binary did not become ready, or not all was served, or not all that was served is true, or it grew: see above")
 	}
 	return nil
+}
+
+// soaked runs one soak, and writes what it found.
+func soaked(ctx context.Context, o measure.Options) (ok bool, err error) {
+	r, err := measure.Soak(ctx, o, os.Stderr)
+	if err != nil {
+		return false, err
+	}
+	return r.OK(), errors.Join(r.Write(os.Stdout), ctx.Err())
 }
 
 // save writes the reports to a file, if it has a name.

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+
+	"metrics-server/pkg/kubelet/kubelettest"
 )
 
 // Processes are kubelets in other processes.
@@ -77,6 +79,9 @@ func Main(in io.Reader, out io.Writer) error {
 			r.CA = s.CA()
 		}
 		for i := range q.Add {
+			if q.Add[i].Pods == nil { // gob makes no difference, but a node without pods is not one whose pods are to be made up
+				q.Add[i].Pods = []kubelettest.Pod{}
+			}
 			if err := s.Add(q.Add[i]); err != nil {
 				r.fail(err)
 				break

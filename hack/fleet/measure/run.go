@@ -46,7 +46,8 @@ type run struct {
 	server   *binary.Server
 	client   *binary.Client
 	checker  *truth.Checker
-	samples  []string // namespaces that stand for all
+	excused  func(node string, since, asked time.Time) bool // see truth.Config
+	samples  []string                                       // namespaces that stand for all
 	report   *Report
 	live     func(func(context.Context)) // runs what changes the cluster, until endLife
 	life     sync.WaitGroup
@@ -60,12 +61,7 @@ type run struct {
 func Run(ctx context.Context, o Options, progress io.Writer) (*Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	begin := time.Now()
-	r := &run{Options: o, broken: make(chan error, 1)}
-	r.say = func(format string, args ...any) {
-		fmt.Fprintf(progress, "%7.1fs  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}
-	r.report = newReport(o)
+	r := newRun(o, progress)
 	dir, err := os.MkdirTemp("", "metrics-server-fleet-")
 	if err != nil {
 		return nil, err
@@ -96,6 +92,13 @@ func Run(ctx context.Context, o Options, progress io.Writer) (*Report, error) {
 	return r.report, nil
 }
 
+func newRun(o Options, progress io.Writer) *run {
+	begin := time.Now()
+	return &run{Options: o, broken: make(chan error, 1), report: newReport(o), say: func(format string, args ...any) {
+		fmt.Fprintf(progress, "%7.1fs  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
+	}}
+}
+
 // setUp starts the cluster and the binary.
 func (r *run) setUp(ctx context.Context, dir string) error {
 	groups, err := filesAllow(r.Nodes)
@@ -109,7 +112,7 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 	r.cluster = cluster.New(cluster.Config{
 		Nodes: r.Nodes, Pods: r.Pods, Containers: r.Containers, Faulty: r.Faulty, HTTP2: r.HTTP2, Port: port, Now: time.Now(), Away: 2 * time.Second,
 	})
-	r.checker = truth.New(truth.Config{Cluster: r.cluster, Resolution: r.Resolution, RequestTime: r.RequestTime})
+	r.checker = truth.New(truth.Config{Cluster: r.cluster, Resolution: r.Resolution, RequestTime: r.RequestTime, Excused: r.excused})
 	r.samples = spread(r.cluster.Namespaces(), 10)
 	if r.kubelets, err = kubelets.Start(ctx, groups, kubelets.Config{Token: binary.ServerToken, RequestTime: r.RequestTime}); err != nil {
 		return err

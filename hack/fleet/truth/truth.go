@@ -57,9 +57,11 @@ func New(c Config) *Checker { return &Checker{config: c} }
 // Verdict is what all checks until now found.
 func (c *Checker) Verdict() Verdict { return c.verdict }
 
-// settle is how old a container must be before it must be served: two samples that are at most 20 s apart,
+// Settle is how old a container must be before it must be served: two samples that are at most 20 s apart,
 // each seen a resolution later at most, and a scrape that failed.
-func (c *Checker) settle() time.Duration { return 45*time.Second + 3*c.config.Resolution }
+func Settle(resolution time.Duration) time.Duration { return 45*time.Second + 3*resolution }
+
+func (c *Checker) settle() time.Duration { return Settle(c.config.Resolution) }
 
 // List is a list of pods or nodes that was asked for and answered then.
 type List struct {

@@ -1,0 +1,126 @@
+package measure
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"metrics-server/hack/fleet/truth"
+)
+
+// SoakReport is what a soak found.
+type SoakReport struct {
+	Options
+	Took        time.Duration
+	Interrupted bool   // before the end
+	Broken      string // what ended it before the end; empty if nothing did
+
+	Changes int            // of pods
+	Gone    int            // pods of nodes that left
+	Joined  int            // nodes that left and joined
+	Faults  map[string]int // how often there was each
+	Verdict truth.Verdict
+	Ages    []time.Duration // of what was served of nodes that did not fail
+
+	Before, After Holding // what the binary held
+}
+
+// Holding is what a process holds.
+type Holding struct {
+	Heap, RSS  int64 // bytes
+	Goroutines int64
+	Files      int64
+	Series     int64 // of /metrics
+	Samples    int64 // metrics_server_storage_points
+}
+
+// growth is how much one of them may grow without being a leak.
+type growth struct {
+	name          string
+	before, after int64
+	most          int64
+}
+
+// growths say what may grow by how much. The clusters before and after have as many nodes and pods, but not the same ones.
+func (r *SoakReport) growths() []growth {
+	b, a := r.Before, r.After
+	return []growth{
+		{"live heap, bytes", b.Heap, a.Heap, 1<<20 + b.Heap/50},
+		{"RSS, bytes", b.RSS, a.RSS, 32<<20 + b.RSS/5}, // freed memory goes back to the kernel late
+		{"goroutines", b.Goroutines, a.Goroutines, 20},
+		{"open files", b.Files, a.Files, 20},
+		{"metric series", b.Series, a.Series, 30}, // of answers that there were none of before
+		{"samples", b.Samples, a.Samples, r.full() - b.Samples},
+	}
+}
+
+// full is how many samples there are at most: four of each container and node. At the beginning there may be fewer.
+func (r *SoakReport) full() int64 { return int64(4 * r.Nodes * (1 + r.Pods*r.Containers)) }
+
+// leaks says what grew too much.
+func (r *SoakReport) leaks() []string {
+	var all []string
+	for _, g := range r.growths() {
+		if g.after-g.before > g.most {
+			all = append(all, fmt.Sprintf("%s: from %d to %d, which may be %d more", g.name, g.before, g.after, g.most))
+		}
+	}
+	return all
+}
+
+// finished reports whether the soak came to its end: otherwise nobody knows what leaked.
+func (r *SoakReport) finished() bool { return !r.Interrupted && r.Broken == "" }
+
+// OK reports whether everything was right and nothing leaked, and the soak came to its end.
+func (r *SoakReport) OK() bool {
+	return r.finished() && r.Verdict.OK() && r.Verdict.Numbers > 0 && len(r.leaks()) == 0
+}
+
+// Write writes the report for a reader.
+func (r *SoakReport) Write(w io.Writer) error {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-18s "+format+"\n", append([]any{name}, args...)...)
+	}
+	faults := 0
+	for _, n := range r.Faults {
+		faults += n
+	}
+	ages := durations(r.Ages)
+	fmt.Fprintf(&b, "Soak of %d nodes with %d pods of %d containers, resolution %v, for %v\n", r.Nodes, r.Pods, r.Containers, r.Resolution, r.Took.Round(time.Second))
+	line("changes of pods", "%d, %g a second: restarts, deletions and starts; %d more of nodes that left", r.Changes, r.Churn, r.Gone)
+	line("nodes", "%d left and joined, half of them under another name", r.Joined)
+	line("faults", "%d of %d kinds, on %d %% of the nodes at a time: %s", faults, len(r.Faults), r.Faulty, strings.Join(slices.Sorted(maps.Keys(r.Faults)), ", "))
+	line("lists checked", "%d, with %d numbers", r.Verdict.Lists, r.Verdict.Numbers)
+	line("wrong", "%d", r.Verdict.Wrong)
+	line("missing", "%d", r.Verdict.Missing)
+	line("age of healthy", "p50 %.1f s, p99 %.1f s", ages.quantile(0.5).Seconds(), ages.quantile(0.99).Seconds())
+	if r.finished() {
+		for _, g := range r.growths() {
+			line(g.name, "%d -> %d", g.before, g.after)
+		}
+	}
+	for _, e := range r.Verdict.Examples {
+		fmt.Fprintf(&b, "NOT TRUE: %s\n", e)
+	}
+	if r.finished() {
+		for _, l := range r.leaks() {
+			fmt.Fprintf(&b, "LEAK: %s\n", l)
+		}
+	}
+	switch {
+	case r.Interrupted:
+		fmt.Fprintln(&b, "Interrupted: what leaked was not looked at.")
+	case r.OK():
+		fmt.Fprintln(&b, "Every number that was served was right, and nothing leaked.")
+	case r.Broken != "":
+		fmt.Fprintf(&b, "FAILED before the end: %s\n", r.Broken)
+	default:
+		fmt.Fprintln(&b, "FAILED.")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
