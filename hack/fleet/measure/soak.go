@@ -42,6 +42,7 @@ type soak struct {
 	random  *rand.Rand
 	churner *cluster.Churner
 	away    []left                      // nodes that are to come back
+	gone    []string                    // names of nodes that never come back
 	lies    map[string]*cluster.Machine // whose pods a kubelet claims, by the name of its node
 	kinds   int                         // how many faults there were
 	next    int                         // index of the node that fails next
@@ -64,7 +65,7 @@ type spell struct {
 }
 
 // Soak soaks: it lets o.Faulty percent of the nodes fail by turns, in every way that there is, and o.Churn pods a second change, and nodes leave
-// and join, for o.For. It checks all that is served, and compares what the binary holds after a fifth of the time with what it
+// and join, for o.For. It checks all that is served, and compares what the binary holds after a third of the time with what it
 // holds at the end, both times with a cluster of the same size in which nothing fails. If ctx ends before, the report is of
 // what was until then.
 func Soak(ctx context.Context, o Options, progress io.Writer) (*SoakReport, error) {
@@ -88,10 +89,10 @@ func Soak(ctx context.Context, o Options, progress io.Writer) (*SoakReport, erro
 	begun := time.Now()
 	for _, step := range []func(context.Context) error{
 		s.untilServed,
-		func(ctx context.Context) error { return s.spend(ctx, o.For/5) },
+		func(ctx context.Context) error { return s.spend(ctx, o.For/3) },
 		s.calm,
 		func(ctx context.Context) (err error) { s.report.Before, err = s.holds(ctx); return err },
-		func(ctx context.Context) error { return s.spend(ctx, o.For-o.For/5) },
+		func(ctx context.Context) error { return s.spend(ctx, o.For-o.For/3) },
 		s.calm,
 		s.compare,
 	} {
@@ -220,6 +221,7 @@ func (s *soak) comeBack(now time.Time, away time.Duration) error {
 		m := *s.away[0].Machine
 		s.away = s.away[1:]
 		if s.random.IntN(2) == 0 {
+			s.gone = append(s.gone, m.Name)
 			m.Name = fmt.Sprintf("soak-%d", now.UnixNano())
 		}
 		if err := s.cluster.AddNode(&m, now, s.tellLies); err != nil {
@@ -443,6 +445,12 @@ func (s *soak) holds(ctx context.Context) (Holding, error) {
 	if err != nil {
 		return h, s.server.Failure(err)
 	}
+	stale := 0
+	for name := range series {
+		if slices.ContainsFunc(s.gone, func(node string) bool { return strings.Contains(name, `"`+node+`"`) }) {
+			stale++
+		}
+	}
 	m, err := proc.MemoryOf(s.server.PID())
 	if err != nil {
 		return h, s.server.Failure(err)
@@ -450,7 +458,7 @@ func (s *soak) holds(ctx context.Context) (Holding, error) {
 	files, err := proc.Files(s.server.PID())
 	h = Holding{
 		Heap: int64(series["go_memstats_heap_alloc_bytes"]), RSS: m.RSS,
-		Goroutines: int64(series["go_goroutines"]), Files: int64(files), Series: int64(len(series)),
+		Goroutines: int64(series["go_goroutines"]), Files: int64(files), Series: int64(len(series)), Stale: int64(stale),
 		Samples: int64(series[`metrics_server_storage_points{type="container"}`] + series[`metrics_server_storage_points{type="node"}`]),
 	}
 	return h, err

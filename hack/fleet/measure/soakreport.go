@@ -34,6 +34,7 @@ type Holding struct {
 	Goroutines int64
 	Files      int64
 	Series     int64 // of /metrics
+	Stale      int64 // of those, that name nodes that left
 	Samples    int64 // metrics_server_storage_points
 }
 
@@ -48,11 +49,12 @@ type growth struct {
 func (r *SoakReport) growths() []growth {
 	b, a := r.Before, r.After
 	return []growth{
-		{"live heap, bytes", b.Heap, a.Heap, 1<<20 + b.Heap/50},
+		{"live heap, bytes", b.Heap, a.Heap, 2<<20 + b.Heap/50},
 		{"RSS, bytes", b.RSS, a.RSS, 32<<20 + b.RSS/5}, // freed memory goes back to the kernel late
-		{"goroutines", b.Goroutines, a.Goroutines, 20},
-		{"open files", b.Files, a.Files, 20},
+		{"goroutines", b.Goroutines, a.Goroutines, 5},
+		{"open files", b.Files, a.Files, 5},
 		{"metric series", b.Series, a.Series, 30}, // of answers that there were none of before
+		{"series of nodes gone", b.Stale, a.Stale, 0},
 		{"samples", b.Samples, a.Samples, r.full() - b.Samples},
 	}
 }
@@ -83,7 +85,7 @@ func (r *SoakReport) OK() bool {
 func (r *SoakReport) Write(w io.Writer) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "  %-18s "+format+"\n", append([]any{name}, args...)...)
+		fmt.Fprintf(&b, "  %-20s "+format+"\n", append([]any{name}, args...)...)
 	}
 	faults := 0
 	for _, n := range r.Faults {
