@@ -303,6 +303,23 @@ func TestClientGone(t *testing.T) {
 	}
 }
 
+// A list that is held is not even begun for long if its request has ended, as that of a client that gave up has.
+func TestListEndsWithItsRequest(t *testing.T) {
+	c := bigCluster()
+	s := c.podStorage(t)
+	for name, f := range map[string]form{"protobuf": {protobuf: true}, "standard": {standard: true}} {
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), formKey{}, &f))
+		cancel()
+		c.usage.reads = 0
+		if _, err := s.List(ctx, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want %v", name, err, context.Canceled)
+		}
+		if c.usage.reads > 1000 {
+			t.Errorf("%s: %d usages were read for a client that was gone", name, c.usage.reads)
+		}
+	}
+}
+
 // Whatever form an answer has, what is in it counts once.
 func TestFreshnessOfEveryForm(t *testing.T) {
 	s := newTestServer(t)
