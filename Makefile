@@ -93,7 +93,7 @@ test-integration: race-support ## Run the tests against a real kube-apiserver an
 	KUBE_ASSETS_DIR=$$dir go test $(RACE) $(TESTFLAGS) -tags integration ./test/integration/...
 
 .PHONY: test-faults
-test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, for six minutes.
+test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, for four minutes.
 	cd hack/fleet && go test -count=1 -tags faults $(TESTFLAGS) ./faults
 
 .PHONY: e2e

@@ -31,6 +31,7 @@ const (
 // fail, in one run of the binary.
 func TestFaults(t *testing.T) {
 	f := start(t, nodes, 5, resolution)
+	t.Parallel()               // with the soak, which finds this port taken: both wait most of the time
 	healthy := f.machines[60:] // until more fail
 	begun := time.Now()
 	f.peak(t)
@@ -78,7 +79,7 @@ func TestFaults(t *testing.T) {
 		f.claim(t, liar, healthy[0])
 		f.restart(t, restarted, restarted.Addr)
 		elsewhere := map[*cluster.Machine]netip.AddrPort{
-			moved:       netip.AddrPortFrom(moved.Addr.Addr(), moved.Addr.Port()+1),
+			moved:       netip.AddrPortFrom(moved.Addr.Addr(), moved.Addr.Port()+100), // beyond those of other fleets
 			readdressed: netip.AddrPortFrom(netip.MustParseAddr("127.16.200.1"), readdressed.Addr.Port()),
 		}
 		for m, to := range elsewhere {

@@ -12,6 +12,7 @@ import (
 
 // TestSoak is `make soak` for a minute, in which there is every fault and much comes and goes.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	var progress, report bytes.Buffer
 	r, err := measure.Soak(t.Context(), measure.Options{
 		Binary: program, Nodes: 50, Pods: 10, Containers: 2, Resolution: 5 * time.Second, For: 80 * time.Second, Churn: 40, Faulty: 25,
