@@ -37,9 +37,9 @@ var SoakKinds = len(kubelets.Faults) + 2
 // soak is a run in which nodes fail and recover, and pods and nodes come and go, while everything that is served is checked.
 type soak struct {
 	*run
-	percent int     // of the nodes fail
-	rate    float64 // changes of pods a second
-	random  *rand.Rand
+	percent int        // of the nodes fail
+	rate    float64    // changes of pods a second
+	random  *rand.Rand // of what changes the cluster
 	churner *cluster.Churner
 	away    []left                      // nodes that are to come back
 	gone    []string                    // names of nodes that never come back
@@ -59,17 +59,18 @@ type left struct {
 }
 
 // spell is a time in which a node fails, until now if it has no end.
-type spell struct {
-	kind     string
-	from, to time.Time
-}
+type spell struct{ from, to time.Time }
 
-// Soak soaks: it lets o.Faulty percent of the nodes fail by turns, in every way that there is, and o.Churn pods a second change, and nodes leave
+// Soak lets o.Faulty percent of the nodes fail by turns, in every way that there is, o.Churn pods a second change, and nodes leave
 // and join, for o.For. It checks all that is served, and compares what the binary holds after a third of the time with what it
 // holds at the end, both times with a cluster of the same size in which nothing fails. If ctx ends before, the report is of
 // what was until then.
 func Soak(ctx context.Context, o Options, progress io.Writer) (*SoakReport, error) {
-	s := &soak{percent: o.Faulty, rate: o.Churn, report: &SoakReport{Options: o, Faults: map[string]int{}}, random: rand.New(rand.NewPCG(3, 4)), lies: map[string]*cluster.Machine{}, spells: map[string][]spell{}}
+	s := &soak{
+		percent: o.Faulty, rate: o.Churn, random: rand.New(rand.NewPCG(3, 4)),
+		lies: map[string]*cluster.Machine{}, spells: map[string][]spell{},
+		report: &SoakReport{Options: o, Faults: map[string]int{}},
+	}
 	o.Faulty, o.Churn = 0, 0 // neither always the same nodes, nor by somebody else
 	s.run = newRun(o, progress)
 	s.run.excused = s.excused
@@ -139,8 +140,8 @@ func (s *soak) tellProgress() {
 	defer s.mu.Unlock()
 	v := s.checker.Verdict()
 	m, _ := proc.MemoryOf(s.server.PID())
-	s.say("%d pods and %d nodes went, %d faults; %d lists, %d numbers, %d wrong, %d missing; %d MiB",
-		s.report.Gone, s.report.Joined, s.kinds, v.Lists, v.Numbers, v.Wrong, v.Missing, m.RSS>>20)
+	s.say("%d changes of pods, %d nodes left, %d faults; %d lists, %d numbers, %d wrong, %d missing; %d MiB",
+		s.report.Changes, s.report.Joined, s.kinds, v.Lists, v.Numbers, v.Wrong, v.Missing, m.RSS>>20)
 }
 
 // changes changes the cluster until ctx ends.
@@ -247,7 +248,7 @@ func (s *soak) fail(now time.Time) error {
 		s.count(func() {
 			s.kinds++
 			s.report.Faults[kind]++
-			s.spells[m.Name] = append(s.spells[m.Name], spell{kind: kind, from: now})
+			s.spells[m.Name] = append(s.spells[m.Name], spell{from: now})
 		})
 		if err := s.inflict(m, kind); err != nil {
 			return err
@@ -365,7 +366,7 @@ func (s *soak) look(ctx context.Context) (pods, nodes int, err error) {
 	}
 	list.EndNodes()
 
-	ns := s.samples[s.random.IntN(len(s.samples))]
+	ns := s.samples[rand.IntN(len(s.samples))]
 	list = s.checker.Pods(ns)
 	some, err := s.namespace(ctx, ns)
 	if err != nil {
