@@ -119,7 +119,7 @@ func (r *reference) take(s *refSeries, b sample.Sample, received time.Time) bool
 			s.received = received
 			return true
 		}
-		if start := s.start(); start > 0 && b.Start > start+1000 {
+		if start := s.start(); start > 0 && (b.Start > start+1000 || b.Start > max(start, newest.Time)) {
 			*s = refSeries{}
 		} else if b.CPU < newest.CPU {
 			*s = refSeries{noZero: true, before: start}

@@ -154,6 +154,14 @@ func TestRule3StartTimeThatIsToldLessExactlyIsNoNewEpoch(t *testing.T) {
 	f.want(60, served{T: 60, Window: 15, Milli: 1000, MiB: 10, Names: "a"})
 }
 
+// A container that starts, is sampled, and starts again has two starts that may be less than a second apart.
+func TestRule3ARestartWithinASecondIsANewEpoch(t *testing.T) {
+	f := newFixture(t)
+	f.say(1, started(ctr("a", 0.5, 0.5), 0))
+	f.say(19, started(ctr("a", 18.9, 18), 0.9))
+	f.want(19, served{T: 18.9, Window: 18, Milli: 1000, MiB: 10, Names: "a"})
+}
+
 func TestRule3StartTimeServesAsSampleA(t *testing.T) {
 	for name, c := range map[string]struct {
 		resolution time.Duration

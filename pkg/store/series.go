@@ -135,7 +135,7 @@ func (s series) add(b *sample.Sample, now time.Duration, l *limits) {
 		start = max(b.Start, 0)
 	}
 	switch {
-	case s.start > 0 && start-s.start > startSlack:
+	case s.start > 0 && (start-s.start > startSlack || s.n > 0 && start > max(s.start, s.t[0])):
 		s.restart()
 	case b.CPU < s.cpu[0]:
 		known := s.start
