@@ -119,7 +119,8 @@ func TestSelect(t *testing.T) {
 			if len(query) != 0 {
 				path += "?" + query.Encode()
 			}
-			s.nodes.walked, s.pods.walked = 0, 0
+			s.nodes.walked.Store(0)
+			s.pods.walked.Store(0)
 			var list metav1.PartialObjectMetadataList
 			if err := json.Unmarshal([]byte(s.get(path, mediaJSON)), &list); err != nil {
 				t.Fatal(err)
@@ -131,7 +132,7 @@ func TestSelect(t *testing.T) {
 			if got := strings.Join(got, " "); got != tt.want {
 				t.Errorf("%s: got %q, want %q", path, got, tt.want)
 			}
-			if walks := s.nodes.walked+s.pods.walked > 0; walks != tt.walks {
+			if walks := s.nodes.walked.Load()+s.pods.walked.Load() > 0; walks != tt.walks {
 				t.Errorf("%s: went through the objects: %v, want %v", path, walks, tt.walks)
 			}
 			if list.Continue != "" || list.ResourceVersion != "" || list.RemainingItemCount != nil {
@@ -145,8 +146,8 @@ func TestSelect(t *testing.T) {
 func TestSelectReadsOnlyWhatItWants(t *testing.T) {
 	s := newTestServer(t)
 	s.get(group+"v1/pods?labelSelector=tier%3Dfront", mediaJSON)
-	if s.usage.reads != 1 {
-		t.Errorf("one pod of four is selected by its label, but %d usages were read", s.usage.reads)
+	if reads := s.usage.reads.Load(); reads != 1 {
+		t.Errorf("one pod of four is selected by its label, but %d usages were read", reads)
 	}
 }
 

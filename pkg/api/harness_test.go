@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 // fakeObjects are sorted by namespace and name.
 type fakeObjects struct {
 	list   []sample.Object
-	walked int // objects that All has yielded
+	walked atomic.Int64 // objects that All has yielded
 }
 
 func (f *fakeObjects) find(namespace, name string) (int, bool) {
@@ -49,7 +50,7 @@ func (f *fakeObjects) All(namespace string) iter.Seq[sample.Object] {
 			if namespace != "" && o.Namespace != namespace {
 				return
 			}
-			f.walked++
+			f.walked.Add(1)
 			if !yield(o) {
 				return
 			}
@@ -64,11 +65,11 @@ type fakeUsage struct {
 	nodes map[string]sample.NodeUsage
 	pods  map[podKey]sample.PodUsage
 	why   map[string]string // by name
-	reads int
+	reads atomic.Int64
 }
 
 func (f *fakeUsage) Node(name string, _ time.Time) (sample.NodeUsage, bool) {
-	f.reads++
+	f.reads.Add(1)
 	u, ok := f.nodes[name]
 	return u, ok
 }
@@ -76,7 +77,7 @@ func (f *fakeUsage) Node(name string, _ time.Time) (sample.NodeUsage, bool) {
 func (f *fakeUsage) WhyNoNode(name string, _ time.Time) string { return f.why[name] }
 
 func (f *fakeUsage) Pod(namespace, name string, _ time.Time, into *sample.PodUsage) bool {
-	f.reads++
+	f.reads.Add(1)
 	u, ok := f.pods[podKey{namespace, name}]
 	if !ok {
 		return false

@@ -291,13 +291,13 @@ func TestClientGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			info, _ := runtime.SerializerInfoForMediaType(Codecs.SupportedMediaTypes(), l.mediaType)
-			c.usage.reads = 0
+			c.usage.reads.Store(0)
 			err = Codecs.EncoderForVersion(info.Serializer, metricsv1.SchemeGroupVersion).Encode(list, &room)
 			if !errors.Is(err, errBrokenPipe) {
 				t.Errorf("%s: got %v, want %v", l.name, err, errBrokenPipe)
 			}
-			if l.mediaType == mediaJSON && c.usage.reads > 1000 {
-				t.Errorf("%s: %d usages were read for a client that was gone", l.name, c.usage.reads)
+			if reads := c.usage.reads.Load(); l.mediaType == mediaJSON && reads > 1000 {
+				t.Errorf("%s: %d usages were read for a client that was gone", l.name, reads)
 			}
 		}
 	}
@@ -310,12 +310,12 @@ func TestListEndsWithItsRequest(t *testing.T) {
 	for name, f := range map[string]form{"protobuf": {protobuf: true}, "standard": {standard: true}} {
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), formKey{}, &f))
 		cancel()
-		c.usage.reads = 0
+		c.usage.reads.Store(0)
 		if _, err := s.List(ctx, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v, want %v", name, err, context.Canceled)
 		}
-		if c.usage.reads > 1000 {
-			t.Errorf("%s: %d usages were read for a client that was gone", name, c.usage.reads)
+		if reads := c.usage.reads.Load(); reads > 1000 {
+			t.Errorf("%s: %d usages were read for a client that was gone", name, reads)
 		}
 	}
 }

@@ -16,11 +16,15 @@ type stalled struct {
 	discard
 	begun, leave chan struct{}
 	once         sync.Once
+	gone         bool // then, for it reads nothing after that either
 }
 
 func (s *stalled) Write(b []byte) (int, error) {
 	s.once.Do(func() { close(s.begun) })
 	<-s.leave
+	if s.gone {
+		return 0, errBrokenPipe
+	}
 	return s.discard.Write(b)
 }
 
@@ -93,7 +97,7 @@ func TestCompressionIsLimited(t *testing.T) {
 	let := sync.OnceFunc(func() { close(leave); reading.Wait() })
 	defer let()
 	list := func() (encoding string) {
-		w := &stalled{discard: discard{header: http.Header{}}, begun: make(chan struct{}), leave: leave}
+		w := &stalled{discard: discard{header: http.Header{}}, begun: make(chan struct{}), leave: leave, gone: true}
 		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, group+"v1/pods", http.NoBody)
 		req.Header.Set("Accept", mediaJSON)
 		req.Header.Set("Accept-Encoding", "gzip")
