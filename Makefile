@@ -86,11 +86,12 @@ test-unit: race-support ## Run the tests that need nothing but Go.
 	go test $(RACE) $(TESTFLAGS) ./...
 	for m in $(filter-out .,$(CODE_MODULES)); do (echo "== $$m"; cd $$m && go test -count=1 $(TESTFLAGS) ./...); done
 
+# -count=1, because Go's cache of test results does not watch the binary that they build.
 .PHONY: test-integration
 test-integration: race-support ## Run the tests against a real kube-apiserver and etcd.
 	dir='$(KUBE_ASSETS_DIR)'; \
 	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
-	KUBE_ASSETS_DIR=$$dir go test $(RACE) $(TESTFLAGS) -tags integration ./test/integration/...
+	KUBE_ASSETS_DIR=$$dir go test $(RACE) -count=1 $(TESTFLAGS) -tags integration ./test/integration/...
 
 .PHONY: test-faults
 test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, for four minutes.
