@@ -16,8 +16,10 @@ type index struct {
 }
 
 type shard struct {
-	mu       sync.RWMutex
-	pods     map[podKey]*node // a node that claims the pod; the only one if there is no contest
+	mu sync.RWMutex
+	// A node that claims the pod of that hash; the only one if there is no contest. With names for keys, the map would be three times as large,
+	// and each look-up would wait for the names in it. That two of a million pods have one hash is as likely as 1 in 40 million.
+	pods     map[uint64]*node
 	contests map[podKey]*contest
 }
 
@@ -36,26 +38,27 @@ type contest struct {
 func (x *index) init(expiry time.Duration) {
 	x.expiry = expiry
 	for i := range x.shards {
-		x.shards[i].pods = map[podKey]*node{}
+		x.shards[i].pods = map[uint64]*node{}
 		x.shards[i].contests = map[podKey]*contest{}
 	}
 }
 
-func (x *index) shard(k podKey) *shard {
-	return &x.shards[hash(k)%numShards]
+func (x *index) shard(hash uint64) *shard {
+	return &x.shards[hash%numShards]
 }
 
 // claim notes that n now lists the pod, and reports whether others do so too: the API server has to
 // be asked, also if n claimed the pod before, for it may have moved back.
 func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
-	sh := x.shard(k)
+	hash := k.hash()
+	sh := x.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if sh.pods[k] == nil {
-		sh.pods[k] = n
+	if sh.pods[hash] == nil {
+		sh.pods[hash] = n
 		return false
 	}
-	nodes, c := sh.without(k, n)
+	nodes, c := sh.without(k, hash, n)
 	if c == nil || c.owner == "" && !c.calm.IsZero() && received.Sub(c.calm) > x.expiry {
 		c = &contest{}
 		sh.contests[k] = c
@@ -76,16 +79,17 @@ func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
 // unclaim notes that n no longer lists the pod; a zero received says that n or the pod left the
 // cluster.
 func (x *index) unclaim(k podKey, n *node, received time.Time) {
-	sh := x.shard(k)
+	hash := k.hash()
+	sh := x.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	nodes, c := sh.without(k, n)
+	nodes, c := sh.without(k, hash, n)
 	if len(nodes) == 0 {
-		delete(sh.pods, k)
+		delete(sh.pods, hash)
 		delete(sh.contests, k)
 		return
 	}
-	sh.pods[k] = nodes[0]
+	sh.pods[hash] = nodes[0]
 	if c == nil {
 		return
 	}
@@ -102,19 +106,20 @@ func (x *index) unclaim(k podKey, n *node, received time.Time) {
 
 // claimants returns the nodes that claim the pod.
 func (x *index) claimants(k podKey) []*node {
-	sh := x.shard(k)
+	hash := k.hash()
+	sh := x.shard(hash)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	nodes, _ := sh.without(k, nil)
+	nodes, _ := sh.without(k, hash, nil)
 	return nodes
 }
 
 // without returns who claims the pod except for gone, and the contest if any.
-func (sh *shard) without(k podKey, gone *node) ([]*node, *contest) {
+func (sh *shard) without(k podKey, hash uint64, gone *node) ([]*node, *contest) {
 	if c := sh.contests[k]; c != nil {
 		return slices.DeleteFunc(slices.Clone(c.nodes), func(o *node) bool { return o == gone }), c
 	}
-	if n := sh.pods[k]; n != nil && n != gone {
+	if n := sh.pods[hash]; n != nil && n != gone {
 		return []*node{n}, nil
 	}
 	return nil, nil
@@ -122,7 +127,7 @@ func (sh *shard) without(k podKey, gone *node) ([]*node, *contest) {
 
 // setOwner notes what the API server said, if it has, or that it was asked in vain.
 func (x *index) setOwner(k podKey, owner string, said bool) {
-	sh := x.shard(k)
+	sh := x.shard(k.hash())
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	c := sh.contests[k]
@@ -136,7 +141,7 @@ func (x *index) setOwner(k podKey, owner string, said bool) {
 
 // owner returns what the API server said, "" if it was not asked or could not say.
 func (x *index) owner(k podKey) string {
-	sh := x.shard(k)
+	sh := x.shard(k.hash())
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
 	if c := sh.contests[k]; c != nil {
@@ -145,11 +150,11 @@ func (x *index) owner(k podKey) string {
 	return ""
 }
 
-// node returns the node whose word about the pod counts, nil if no node lists it or none that may.
-func (x *index) node(k podKey, now time.Time) *node {
-	sh := x.shard(k)
+// node returns the node whose word about the pod of that hash counts, nil if no node lists it or none that may.
+func (x *index) node(k podKey, hash uint64, now time.Time) *node {
+	sh := x.shard(hash)
 	sh.mu.RLock()
-	n, c := sh.pods[k], sh.contests[k]
+	n, c := sh.pods[hash], sh.contests[k]
 	if c == nil || len(c.nodes) < 2 && c.owner == "" {
 		sh.mu.RUnlock()
 		return n

@@ -40,27 +40,28 @@ func capped(b *sample.Batch) (*sample.Batch, int) {
 	return &sample.Batch{Node: b.Node, Containers: taken}, len(b.Containers) - len(taken)
 }
 
-// layout is what one kubelet lists, in its order, so that the next answer finds each container
-// without looking for it. Containers are kept by value: with hundreds of thousands of them, pointers between
-// them would cost as much as the samples.
+// layout is what one kubelet lists. The next answer finds each container without looking for it, and those of a pod lie
+// together, for that is how they are read: a list of all pods waits for little else than memory. Containers are kept by value:
+// with hundreds of thousands of them, pointers between them would cost as much as the samples.
 type layout struct {
-	// The containers: [:listed] as in the last answer, then those that vanished, the latest first.
+	// The containers, sorted by namespace, pod and name: those of the last answer and some that vanished.
 	pasts  []past
 	usages []usage
-	listed int
-	byPod  []int32 // indices of containers, sorted by namespace, pod and container
+	order  []int32 // where the containers of the last answer are, in its order
 	places []place // one for each pod, sorted by hash
 }
 
 // series is the i-th container.
 func (l *layout) series(i int) series { return series{&l.pasts[i], &l.usages[i]} }
 
-// place is where a pod is. Looked for by names, it would take a dozen reads all over the memory, and a list of all pods
-// waits for little else.
+// place is where a pod is. Looked for by names, it would take a dozen reads all over the memory.
 type place struct {
 	hash  uint32 // of its key
-	at, n uint16 // its containers are byPod[at:at+n]: there is room, as MaxContainers bounds them
+	at, n uint16 // its containers are [at:at+n]: there is room, as MaxContainers bounds them
 }
+
+// run returns where the containers at p begin and end.
+func (p place) run() (from, to int) { return int(p.at), int(p.at) + int(p.n) }
 
 // podKey names a pod.
 type podKey struct{ namespace, name string }
@@ -69,13 +70,10 @@ func keyOf(id *sample.ContainerID) podKey { return podKey{id.Namespace(), id.Pod
 
 var seed = maphash.MakeSeed()
 
-// hash tells pods apart whose names and namespaces are each other's.
-func hash(k podKey) uint64 {
+// hash is that of the pod's names. It also tells pods apart whose names and namespaces are each other's.
+func (k podKey) hash() uint64 {
 	return maphash.String(seed, k.name) + bits.RotateLeft64(maphash.String(seed, k.namespace), 32)
 }
-
-// hash32 is as long as a place has room for.
-func hash32(k podKey) uint32 { return uint32(hash(k)) }
 
 func (k podKey) compare(o podKey) int {
 	if c := strings.Compare(k.namespace, o.namespace); c != 0 {
@@ -87,33 +85,36 @@ func (k podKey) compare(o podKey) int {
 // aligned reports whether batch lists the same containers in the same order as l. It takes over
 // the batch's pointers, so that the next comparison is one of pointers only.
 func (l *layout) aligned(batch []sample.Container) bool {
-	if len(batch) != l.listed {
+	if len(batch) != len(l.order) {
 		return false
 	}
-	for i := range batch {
-		known, id := l.pasts[i].id, batch[i].ID
+	for i, at := range l.order {
+		known, id := l.pasts[at].id, batch[i].ID
 		if known == id {
 			continue
 		}
 		if *known != *id {
 			return false
 		}
-		l.pasts[i].id = id
+		l.pasts[at].id = id
 	}
 	return true
 }
 
 // forgettable reports whether a vanished container was received too long ago to be remembered.
 func (l *layout) forgettable(now, expiry time.Duration) bool {
-	for i := l.listed; i < len(l.usages); i++ {
-		if now-l.usages[i].received > expiry {
+	if len(l.order) == len(l.usages) {
+		return false // none has vanished
+	}
+	for i := range l.usages {
+		if u := &l.usages[i]; !u.listed && now-u.received > expiry {
 			return true
 		}
 	}
 	return false
 }
 
-// align returns a layout in the order of batch with the series of l. The first of duplicates wins.
+// align returns a layout for batch with the series of l. The first of duplicates wins.
 // Containers that batch lacks are remembered until expiry, though not many more than are listed, and
 // not without a start time: nothing else would tell one from the next of its name.
 func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layout {
@@ -122,46 +123,54 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 	for i := range l.pasts {
 		index[*l.pasts[i].id] = i
 	}
-	next := layout{
-		pasts:  make([]past, 0, max(len(batch), len(l.pasts))),
-		usages: make([]usage, 0, max(len(batch), len(l.pasts))),
-	}
+	all := make([]series, 0, max(len(batch), len(l.pasts)))
+	var fresh layout // the series that are new
 	for i := range batch {
 		id := batch[i].ID
 		old, known := index[*id]
 		switch {
 		case !known:
-			next.pasts = append(next.pasts, past{id: id})
-			next.usages = append(next.usages, usage{name: unique.Make(id.Container())})
+			if fresh.pasts == nil { // large enough, so that none moves
+				fresh.pasts, fresh.usages = make([]past, 0, len(batch)-i), make([]usage, 0, len(batch)-i)
+			}
+			fresh.pasts = append(fresh.pasts, past{id: id})
+			fresh.usages = append(fresh.usages, usage{name: unique.Make(id.Container())})
+			all = append(all, fresh.series(len(fresh.pasts)-1))
 		case old == placed:
 			continue
 		default:
-			next.pasts = append(next.pasts, l.pasts[old])
-			next.pasts[len(next.pasts)-1].id = id
-			next.usages = append(next.usages, l.usages[old])
+			c := l.series(old)
+			c.id = id // of the same names, and the one that the next answer will have
+			all = append(all, c)
 		}
 		index[*id] = placed
 	}
-	next.listed = len(next.pasts)
-	limit := next.listed + max(next.listed, minRemembered)
+	listed := len(all)
 	for i := range l.pasts {
-		c := l.series(i)
-		if len(next.pasts) < limit && index[*c.id] != placed && c.start > 0 && now-c.received <= expiry {
-			next.pasts = append(next.pasts, *c.past)
-			next.usages = append(next.usages, *c.usage)
+		if c := l.series(i); index[*c.id] != placed && c.start > 0 && now-c.received <= expiry {
+			all = append(all, c)
 		}
 	}
-	next.pasts = slices.Clip(slices.Clone(next.pasts))
-	next.usages = slices.Clip(slices.Clone(next.usages))
-
-	next.byPod = make([]int32, len(next.pasts))
-	for i := range next.byPod {
-		next.byPod[i] = int32(i)
+	if limit := listed + max(listed, minRemembered); len(all) > limit {
+		slices.SortStableFunc(all[listed:], func(a, b series) int { return cmp.Compare(b.received, a.received) })
+		all = all[:limit]
 	}
-	slices.SortFunc(next.byPod, func(a, b int32) int {
-		x, y := next.pasts[a].id, next.pasts[b].id
+
+	sorted := make([]int32, len(all))
+	for i := range sorted {
+		sorted[i] = int32(i)
+	}
+	slices.SortFunc(sorted, func(a, b int32) int {
+		x, y := all[a].id, all[b].id
 		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container(), y.Container()))
 	})
+	next := layout{pasts: make([]past, len(all)), usages: make([]usage, len(all)), order: make([]int32, listed)}
+	for at, i := range sorted {
+		next.pasts[at], next.usages[at] = *all[i].past, *all[i].usage
+		if next.usages[at].listed = int(i) < listed; next.usages[at].listed {
+			next.order[i] = int32(at)
+		}
+	}
 	next.place()
 	return next
 }
@@ -170,9 +179,9 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 func (l *layout) place() {
 	l.places = nil
 	var last podKey
-	for at, i := range l.byPod {
-		if k := l.key(i); at == 0 || k != last {
-			l.places = append(l.places, place{hash: hash32(k), at: uint16(at)})
+	for at := range l.pasts {
+		if k := l.key(at); at == 0 || k != last {
+			l.places = append(l.places, place{hash: uint32(k.hash()), at: uint16(at)})
 			last = k
 		}
 		l.places[len(l.places)-1].n++
@@ -182,82 +191,72 @@ func (l *layout) place() {
 }
 
 // key is that of the pod of the i-th container.
-func (l *layout) key(i int32) podKey { return keyOf(l.pasts[i].id) }
+func (l *layout) key(i int) podKey { return keyOf(l.pasts[i].id) }
 
 // remove forgets a pod's containers. It does not sort again: a node that floods may claim every pod that
 // leaves the cluster.
 func (l *layout) remove(k podKey) {
-	at, found := l.at(k)
-	if !found || l.key(l.byPod[l.places[at].at]) != k {
+	at, found := l.at(k, k.hash())
+	if !found || l.key(int(l.places[at].at)) != k {
 		return
 	}
-	p := l.places[at]
-	gone := slices.Sorted(slices.Values(l.run(p)))
+	from, to := l.places[at].run()
 	l.places = slices.Delete(l.places, at, at+1)
 	for i := range l.places {
-		if l.places[i].at > p.at {
-			l.places[i].at -= p.n
+		if int(l.places[i].at) >= to {
+			l.places[i].at -= uint16(to - from)
 		}
 	}
-	kept := l.byPod[:0]
-	for _, i := range l.byPod {
-		if before, found := slices.BinarySearch(gone, i); !found {
-			kept = append(kept, i-int32(before))
+	kept := l.order[:0]
+	for _, i := range l.order {
+		switch {
+		case int(i) < from:
+			kept = append(kept, i)
+		case int(i) >= to:
+			kept = append(kept, i-int32(to-from))
 		}
 	}
-	listed, _ := slices.BinarySearch(gone, int32(l.listed))
-	l.listed -= listed
-	l.byPod = kept
-	l.pasts, l.usages = without(l.pasts, gone), without(l.usages, gone)
+	l.order = kept
+	l.pasts, l.usages = slices.Delete(l.pasts, from, to), slices.Delete(l.usages, from, to)
 }
 
-// without removes the elements of s at gone, which is sorted.
-func without[T any](s []T, gone []int32) []T {
-	kept := s[:0]
-	for i := range s {
-		if len(gone) > 0 && int(gone[0]) == i {
-			gone = gone[1:]
-			continue
-		}
-		kept = append(kept, s[i])
-	}
-	clear(s[len(kept):])
-	return kept
-}
-
-// find returns the indices of a pod's containers, sorted by name.
-func (l *layout) find(k podKey) []int32 {
-	at, found := l.at(k)
+// find returns where a pod's containers begin and end, sorted by name. hash is k's.
+func (l *layout) find(k podKey, hash uint64) (from, to int) {
+	at, found := l.at(k, hash)
 	if !found {
-		return nil
+		return 0, 0
 	}
-	return l.run(l.places[at])
+	return l.places[at].run()
 }
 
 // at returns which of places a pod has. Whoever asks has just learned from the index that this node lists the pod, so
 // names, which would have to be fetched from far away, are only compared where hashes do not tell the node's pods apart.
-func (l *layout) at(k podKey) (at int, found bool) {
-	hash := hash32(k)
-	at, found = slices.BinarySearchFunc(l.places, hash, func(p place, hash uint32) int { return cmp.Compare(p.hash, hash) })
-	if next := at + 1; found && next < len(l.places) && l.places[next].hash == hash {
-		for ; at < len(l.places) && l.places[at].hash == hash; at++ {
-			if l.key(l.byPod[l.places[at].at]) == k {
+func (l *layout) at(k podKey, hash uint64) (at int, found bool) {
+	h := uint32(hash)
+	// Hashes are spread evenly, so the place is near here, which saves most of the steps of a binary search.
+	at = int(uint64(h) * uint64(len(l.places)) >> 32)
+	for at > 0 && l.places[at-1].hash >= h {
+		at--
+	}
+	for at < len(l.places) && l.places[at].hash < h {
+		at++
+	}
+	if next := at + 1; next < len(l.places) && l.places[at].hash == h && l.places[next].hash == h {
+		for ; at < len(l.places) && l.places[at].hash == h; at++ {
+			if l.key(int(l.places[at].at)) == k {
 				return at, true
 			}
 		}
 		return 0, false
 	}
-	return at, found
+	return at, at < len(l.places) && l.places[at].hash == h
 }
-
-// run returns the part of byPod that is at p.
-func (l *layout) run(p place) []int32 { return l.byPod[p.at : p.at+p.n] }
 
 // pods returns the pods that are listed, sorted.
 func (l *layout) pods() []podKey {
 	var keys []podKey
-	for _, i := range l.byPod {
-		if int(i) >= l.listed {
+	for i := range l.usages {
+		if !l.usages[i].listed {
 			continue
 		}
 		if k := l.key(i); len(keys) == 0 || keys[len(keys)-1] != k {

@@ -93,8 +93,9 @@ func TestPointersAreTakenOver(t *testing.T) {
 	s.Record("n", listing("n", 3), at(0))
 	b := listing("n", 3)
 	s.Record("n", b, at(1))
-	for i, c := range s.node("n").pasts {
-		if c.id != b.Containers[i].ID {
+	n := s.node("n")
+	for i, at := range n.order {
+		if n.pasts[at].id != b.Containers[i].ID {
 			t.Errorf("container %d: the pointer of an older answer is kept", i)
 		}
 	}
@@ -136,20 +137,20 @@ func TestPodsOfOneHash(t *testing.T) {
 		l := (&layout{}).align(listing("n", 30).Containers, 0, 0)
 		k := podKey{"load", fmt.Sprintf("n-%d", i)}
 		for j := range l.places {
-			if j%3 != 0 || l.key(l.byPod[l.places[j].at]) == k {
-				l.places[j].hash = hash32(k)
+			if j%3 != 0 || l.key(int(l.places[j].at)) == k {
+				l.places[j].hash = uint32(k.hash())
 			}
 		}
 		slices.SortFunc(l.places, func(a, b place) int { return cmp.Compare(a.hash, b.hash) })
-		if found := l.find(k); len(found) != 2 || l.key(found[0]) != k || l.key(found[1]) != k {
-			t.Errorf("%v is found at %v", k, found)
+		if from, to := l.find(k, k.hash()); to-from != 2 || l.key(from) != k || l.key(from+1) != k {
+			t.Errorf("%v is found at [%d:%d]", k, from, to)
 		}
 		l.remove(k)
-		if found := l.find(k); found != nil {
-			t.Errorf("%v is found at %v after it was removed", k, found)
+		if from, to := l.find(k, k.hash()); from != to {
+			t.Errorf("%v is found at [%d:%d] after it was removed", k, from, to)
 		}
-		if len(l.places) != 29 || len(l.pasts) != 58 || len(l.usages) != 58 || l.listed != 58 {
-			t.Errorf("%d pods, %d and %d containers, %d of them listed, are left of 30 with 2", len(l.places), len(l.pasts), len(l.usages), l.listed)
+		if len(l.places) != 29 || len(l.pasts) != 58 || len(l.usages) != 58 || len(l.order) != 58 {
+			t.Errorf("%d pods, %d and %d containers, %d of them listed, are left of 30 with 2", len(l.places), len(l.pasts), len(l.usages), len(l.order))
 		}
 	}
 }

@@ -67,10 +67,10 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 	}
 	complete, i := true, 0
 	for j := range b.Containers {
-		if i == n.listed || n.pasts[i].id != b.Containers[j].ID {
+		if i == len(n.order) || n.pasts[n.order[i]].id != b.Containers[j].ID {
 			continue // a duplicate
 		}
-		c := n.series(i)
+		c := n.series(int(n.order[i]))
 		i++
 		if !c.record(&b.Containers[j].Sample, now, n.limits) {
 			r.Old++
@@ -95,9 +95,9 @@ func (n *node) count() {
 func (n *node) settled(now time.Duration) bool {
 	var pod podKey
 	young, lacking := false, false
-	for _, i := range n.byPod {
-		c := n.series(int(i))
-		if !n.counts(i) {
+	for i := range n.usages {
+		c := n.series(i)
+		if !c.counts() {
 			continue
 		}
 		if k := keyOf(c.id); k != pod {
@@ -148,20 +148,17 @@ func (n *node) removePod(k podKey, x *index) {
 	x.unclaim(k, n, time.Time{})
 }
 
-// counts reports whether the i-th container must have a usage for its pod to be served.
-func (n *node) counts(i int32) bool { return int(i) < n.listed && n.usages[i].state != ended }
-
-// pod fills into with the usage of a pod, and reports whether it can be served.
-func (n *node) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
+// pod fills into with the usage of a pod, whose hash is given, and reports whether it can be served.
+func (n *node) pod(k podKey, hash uint64, now time.Time, into *sample.PodUsage) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	*into = sample.PodUsage{Node: n.name, Containers: into.Containers[:0]}
 	at := n.since(now)
-	for _, i := range n.find(k) {
-		if !n.counts(i) {
+	for i, to := n.find(k, hash); i < to; i++ {
+		c := &n.usages[i]
+		if !c.counts() {
 			continue
 		}
-		c := &n.usages[i]
 		if !c.serves(at, n.limits) {
 			into.Containers = into.Containers[:0]
 			return false
@@ -184,13 +181,14 @@ type claim struct {
 func (n *node) claim(k podKey, now time.Time) claim {
 	var c claim
 	var u sample.PodUsage
-	if n.pod(k, now, &u) {
+	hash := k.hash()
+	if n.pod(k, hash, now, &u) {
 		c.at = u.Time
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, i := range n.find(k) {
-		if n.counts(i) {
+	for i, to := n.find(k, hash); i < to; i++ {
+		if n.usages[i].counts() {
 			c.start = max(c.start, n.pasts[i].start)
 		}
 	}

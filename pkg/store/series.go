@@ -88,6 +88,7 @@ type usage struct {
 	hasSwap bool
 	noZero  bool // start is not the counter's zero: the counter went down, or the clock is another one since
 	turned  bool // a sample was refused as older than the newest one, so the clock was set back
+	listed  bool // of a container: the last answer has it
 	state   state
 
 	name     unique.Handle[string] // of the container: there are few names, so they are in the caches
@@ -125,7 +126,7 @@ func (s series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 // restart begins an epoch without samples.
 func (s series) restart() {
 	*s.past = past{id: s.id}
-	*s.usage = usage{name: s.name, state: s.state}
+	*s.usage = usage{name: s.name, listed: s.listed, state: s.state}
 }
 
 // add makes b the newest sample and works out its usage, or keeps the last one of the epoch.
@@ -190,6 +191,9 @@ func (s series) older(l *limits) (t sample.Time, cpu uint64, ok bool) {
 func (u *usage) usable(now time.Duration, l *limits) bool {
 	return u.window > 0 && now-u.received <= l.expiry
 }
+
+// counts reports whether a container must have a usage for its pod to be served.
+func (u *usage) counts() bool { return u.listed && u.state != ended }
 
 // serves reports whether a container that counts has what its pod needs of it.
 func (u *usage) serves(now time.Duration, l *limits) bool {

@@ -168,8 +168,9 @@ func (s *Store) Node(name string, now time.Time) (sample.NodeUsage, bool) {
 // is one to be served. It reuses the memory of into.Containers.
 func (s *Store) Pod(namespace, name string, now time.Time, into *sample.PodUsage) bool {
 	k := podKey{namespace, name}
-	n := s.index.node(k, now)
-	return n != nil && n.pod(k, now, into)
+	hash := k.hash()
+	n := s.index.node(k, hash, now)
+	return n != nil && n.pod(k, hash, now, into)
 }
 
 // SetOwner says on which node the API server sees a pod that was reported in Report.Conflicts, ""

@@ -27,7 +27,8 @@ func (s *Store) WhyNoNode(name string, now time.Time) string {
 // WhyNoPod says in plain words why Pod returns false, "" if it returns true.
 func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	k := podKey{namespace, name}
-	n := s.index.node(k, now)
+	hash := k.hash()
+	n := s.index.node(k, hash, now)
 	if n == nil {
 		if owner := s.index.owner(k); owner != "" {
 			return fmt.Sprintf("it runs on node %q, whose kubelet does not list it, and those that do are not believed", owner)
@@ -40,12 +41,12 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 		return fmt.Sprintf("the last answer of node %q was received %s ago", n.name, n.ago(now, time.Duration(n.last.Load())))
 	}
 	counted := false
-	for _, i := range n.find(k) {
-		if !n.counts(i) {
+	for i, to := n.find(k, hash); i < to; i++ {
+		c := n.series(i)
+		if !c.counts() {
 			continue
 		}
 		counted = true
-		c := n.series(int(i))
 		what := fmt.Sprintf("container %q on node %q", c.id.Container(), n.name)
 		switch c.state {
 		case noCPU:
