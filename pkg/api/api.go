@@ -43,8 +43,9 @@ type PodReader interface {
 // Objects knows which objects of one resource exist.
 type Objects interface {
 	Get(namespace, name string) (sample.Object, bool)
-	// All yields the objects of a namespace, or of all if it is empty, sorted by namespace and name.
-	All(namespace string) iter.Seq[sample.Object]
+	// All yields the objects of a namespace, or of all if it is empty, sorted by namespace and name. Unless selects is nil,
+	// those whose labels it refuses are left out; it need not be asked again for labels that are the same slice.
+	All(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object]
 }
 
 // Config says what Install serves. All fields but Registerer are required.

@@ -43,12 +43,15 @@ func (f *fakeObjects) Get(namespace, name string) (sample.Object, bool) {
 	return f.list[i], true
 }
 
-func (f *fakeObjects) All(namespace string) iter.Seq[sample.Object] {
+func (f *fakeObjects) All(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object] {
 	return func(yield func(sample.Object) bool) {
 		i, _ := f.find(namespace, "")
 		for _, o := range f.list[i:] {
 			if namespace != "" && o.Namespace != namespace {
 				return
+			}
+			if selects != nil && !selects(o.Labels) {
+				continue
 			}
 			f.walked.Add(1)
 			if !yield(o) {

@@ -19,8 +19,7 @@ type query struct {
 	labels    labels.Selector      // nil for all
 	fields    []fields.Requirement // all must hold
 
-	last    sample.Labels // those that labels was last asked about
-	matched bool          // its answer
+	asked sample.Labels // those that labels is asked about, here because an interface needs a pointer to them
 }
 
 // newQuery reads the options of a list in namespace, which is empty for all of them. The fields
@@ -48,30 +47,29 @@ func newQuery(namespace string, options *internalversion.ListOptions) (*query, e
 	return q, nil
 }
 
-// candidates yields the objects among which q's are: just the one, where q names it.
+// candidates yields the objects whose labels q selects: among all, or just the one that q names.
 func (q *query) candidates(objects Objects, namespaced bool) iter.Seq[sample.Object] {
 	if q.name == "" || namespaced && q.namespace == "" {
-		return objects.All(q.namespace)
+		if q.labels == nil {
+			return objects.All(q.namespace, nil)
+		}
+		return objects.All(q.namespace, q.selectsLabels)
 	}
 	return func(yield func(sample.Object) bool) {
-		if o, ok := objects.Get(q.namespace, q.name); ok {
+		if o, ok := objects.Get(q.namespace, q.name); ok && q.selectsLabels(o.Labels) {
 			yield(o)
 		}
 	}
 }
 
-// selectsObject reports whether q selects o by what is known without its usage.
-func (q *query) selectsObject(o *sample.Object) bool {
-	return q.holds(fieldName, o.Name) && q.holds(fieldNamespace, o.Namespace) && (q.labels == nil || q.matches(o))
+func (q *query) selectsLabels(l sample.Labels) bool {
+	q.asked = l
+	return q.labels == nil || q.labels.Matches(&q.asked)
 }
 
-// matches asks the selector, once for neighbours that share their labels. It takes a pointer because a slice of
-// labels in an interface would be an allocation an object.
-func (q *query) matches(o *sample.Object) bool {
-	if !sameLabels(q.last, o.Labels) {
-		q.last, q.matched = o.Labels, q.labels.Matches(&o.Labels)
-	}
-	return q.matched
+// selectsName reports whether q selects an object by its name and namespace.
+func (q *query) selectsName(o *sample.Object) bool {
+	return q.holds(fieldName, o.Name) && q.holds(fieldNamespace, o.Namespace)
 }
 
 // selectsNode reports whether q selects what runs on node.

@@ -151,8 +151,7 @@ func (s *storage[T, P]) each(q *query, now time.Time) iter.Seq2[*sample.Object, 
 			if asked++; asked%256 == 0 {
 				now = time.Now()
 			}
-			// A selector is cheaper than the usage, so it goes first.
-			if !q.selectsObject(&o) || !s.read(&o, now, &u) || !q.selectsNode(u.Node) {
+			if !q.selectsName(&o) || !s.read(&o, now, &u) || !q.selectsNode(u.Node) {
 				continue
 			}
 			s.metrics.served(u.Time, now)

@@ -56,14 +56,20 @@ func (x *Index) Get(namespace, name string) (sample.Object, bool) {
 }
 
 // All iterates over the objects of a namespace, or over all if it is "", sorted by namespace and name, as
-// they were when the iteration began.
-func (x *Index) All(namespace string) iter.Seq[sample.Object] {
+// they were when the iteration began. Unless selects is nil, those whose labels it refuses are passed over: it is asked once for
+// neighbours that share their labels, as the pods of a ReplicaSet do, so that the others of a large namespace cost next to nothing.
+func (x *Index) All(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object] {
 	return func(yield func(sample.Object) bool) {
+		var last *labelSet
+		wanted := false
 		for r := range x.load().from(namespace) {
-			if namespace != "" && r.set.namespace != namespace {
-				return
+			if r.set != last {
+				if namespace != "" && r.set.namespace != namespace {
+					return
+				}
+				last, wanted = r.set, selects == nil || selects(r.set.labels)
 			}
-			if !yield(r.object()) {
+			if wanted && !yield(r.object()) {
 				return
 			}
 		}

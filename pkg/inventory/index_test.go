@@ -19,7 +19,7 @@ func setOf(namespace string) *labelSet { return &labelSet{namespace: namespace} 
 
 func names(x *Index, namespace string) []string {
 	var out []string
-	for o := range x.All(namespace) {
+	for o := range x.All(namespace, nil) {
 		out = append(out, o.Namespace+"/"+o.Name)
 	}
 	return out
@@ -118,6 +118,35 @@ func TestIndexGet(t *testing.T) {
 	f("zoo", "", sample.Object{}, false)
 }
 
+// A selector is asked once for neighbours that share their labels, and never about another namespace's.
+func TestIndexAllSelects(t *testing.T) {
+	var x Index
+	web := &labelSet{namespace: "shop", labels: sample.Labels{{Key: "app", Value: "web"}}}
+	db := &labelSet{namespace: "shop", labels: sample.Labels{{Key: "app", Value: "db"}}}
+	for i := range 600 {
+		x.put(record{name: fmt.Sprintf("db-%03d", i), set: db})
+		x.put(record{name: fmt.Sprintf("web-%03d", i), set: web})
+	}
+	x.put(record{name: "web-000", set: &labelSet{namespace: "zoo", labels: web.labels}})
+	f := func(namespace, app string, wantObjects, wantAsked int) {
+		t.Helper()
+		objects, asked := 0, 0
+		for o := range x.All(namespace, func(l sample.Labels) bool { asked++; return l.Get("app") == app }) {
+			if o.Labels.Get("app") != app {
+				t.Fatalf("%s was not selected", o.Name)
+			}
+			objects++
+		}
+		if objects != wantObjects || asked != wantAsked {
+			t.Errorf("app=%s in %q: %d objects after asking %d times, want %d and %d", app, namespace, objects, asked, wantObjects, wantAsked)
+		}
+	}
+	f("shop", "web", 600, 2)
+	f("shop", "none", 0, 2)
+	f("", "web", 601, 3)
+	f("attic", "web", 0, 0)
+}
+
 // A reader that is half-way through sees nothing of what is written meanwhile.
 func TestIndexReaderSeesOneMoment(t *testing.T) {
 	var x Index
@@ -125,7 +154,7 @@ func TestIndexReaderSeesOneMoment(t *testing.T) {
 		x.put(record{name: fmt.Sprintf("pod-%04d", i), set: setOf("a")})
 	}
 	want, got := names(&x, "a"), []string(nil)
-	for o := range x.All("a") {
+	for o := range x.All("a", nil) {
 		if len(got) == 500 {
 			for _, n := range want {
 				x.remove("a", strings.TrimPrefix(n, "a/"))
@@ -157,7 +186,7 @@ func TestIndexConcurrently(t *testing.T) {
 				default:
 				}
 				last := ""
-				for o := range x.All("") {
+				for o := range x.All("", nil) {
 					if o.Namespace+o.Name <= last {
 						t.Errorf("%s after %s", o.Namespace+o.Name, last)
 						return
@@ -193,14 +222,14 @@ func TestIndexReadsDoNotAllocate(t *testing.T) {
 			t.Errorf("%s allocates %v times, want at most %v", what, got, want)
 		}
 	}
-	all := slices.Collect(x.All(""))
+	all := slices.Collect(x.All("", nil))
 	f("Get", 0, func() {
 		if _, ok := x.Get(all[500].Namespace, all[500].Name); ok {
 			found++
 		}
 	})
 	f("All", 0, func() {
-		for range x.All("") {
+		for range x.All("", nil) {
 			found++
 		}
 	})
@@ -211,7 +240,7 @@ func TestIndexReadsDoNotAllocate(t *testing.T) {
 
 func BenchmarkIndexGet(b *testing.B) {
 	x := cluster(150_000).index()
-	all := slices.Collect(x.All(""))
+	all := slices.Collect(x.All("", nil))
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		o := &all[i*7919%len(all)]
@@ -224,11 +253,29 @@ func BenchmarkIndexAll(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		for range x.All("") {
+		for range x.All("", nil) {
 			n++
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/pod")
+}
+
+// BenchmarkIndexSelect takes one workload of a namespace of 10,000 pods, as an autoscaler does.
+func BenchmarkIndexSelect(b *testing.B) {
+	var x Index
+	var records []record
+	for w := range 1000 {
+		set := &labelSet{namespace: "shop", labels: sample.Labels{{Key: "app", Value: fmt.Sprintf("app-%03d", w)}}}
+		for i := range 10 {
+			records = append(records, record{name: fmt.Sprintf("app-%03d-%d", w, i), set: set})
+		}
+	}
+	x.replace(records)
+	b.ReportAllocs()
+	for b.Loop() {
+		for range x.All("shop", func(l sample.Labels) bool { return l.Get("app") == "app-500" }) {
+		}
+	}
 }
 
 func BenchmarkIndexChange(b *testing.B) {

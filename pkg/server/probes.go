@@ -59,13 +59,13 @@ func (s *Server) synced() error {
 // serves reports whether the usage of any node or pod can be served now.
 func (s *Server) serves() bool {
 	now := time.Now()
-	for n := range s.inventory.Nodes().All("") {
+	for n := range s.inventory.Nodes().All("", nil) {
 		if _, ok := s.store.Node(n.Name, now); ok {
 			return true
 		}
 	}
 	var u sample.PodUsage
-	for p := range s.inventory.Pods().All("") {
+	for p := range s.inventory.Pods().All("", nil) {
 		if s.store.Pod(p.Namespace, p.Name, now, &u) {
 			return true
 		}
