@@ -31,6 +31,12 @@ type NodeReader interface {
 	WhyNoNode(name string, now time.Time) string
 }
 
+// ScrapeReader knows how scraping goes.
+type ScrapeReader interface {
+	// Scrape returns that of a node, zero if it was not asked yet.
+	Scrape(node string) sample.Scrape
+}
+
 // PodReader knows the usage of pods.
 type PodReader interface {
 	// Pod writes the usage of a pod, its containers sorted by name, over into, whose memory it
@@ -54,6 +60,7 @@ type Config struct {
 	Pods      Objects
 	NodeUsage NodeReader
 	PodUsage  PodReader
+	Scrapes   ScrapeReader
 
 	// Registerer takes the metrics of this package; nil leaves them unregistered.
 	Registerer prometheus.Registerer
@@ -67,7 +74,7 @@ func Install(s *genericapiserver.GenericAPIServer, c Config) error {
 		return fmt.Errorf("register the metrics of the API: %w", err)
 	}
 	resources := map[string]rest.Storage{
-		"nodes": &storage[metrics.NodeMetrics, *metrics.NodeMetrics]{kind: nodes{c.NodeUsage}, objects: c.Nodes, metrics: m},
+		"nodes": &storage[metrics.NodeMetrics, *metrics.NodeMetrics]{kind: nodes{c.NodeUsage, c.Scrapes}, objects: c.Nodes, metrics: m},
 		"pods":  &storage[metrics.PodMetrics, *metrics.PodMetrics]{kind: pods{c.PodUsage}, objects: c.Pods, metrics: m},
 	}
 	group := genericapiserver.NewDefaultAPIGroupInfo(metrics.GroupName, Scheme, metav1.ParameterCodec, Codecs)

@@ -178,7 +178,7 @@ func TestErrors(t *testing.T) {
 		want         metav1.Status
 	}{
 		{"GET", "/nodes/none", notFound("nodes", "none", `nodes.metrics.k8s.io "none" not found`)},
-		{"GET", "/nodes/n2", notFound("nodes", "n2", `nodes.metrics.k8s.io "n2" has no usage: its last answer was received 2m ago`)},
+		{"GET", "/nodes/n2", notFound("nodes", "n2", `nodes.metrics.k8s.io "n2" has no usage: its last answer was received 2m ago; the last scrape failed: timeout: check the node`)},
 		{"GET", "/namespaces/a/pods/none", notFound("pods", "none", `pods.metrics.k8s.io "none" not found`)},
 		{"GET", "/namespaces/b/pods/web-1", notFound("pods", "web-1", `pods.metrics.k8s.io "web-1" not found`)},
 		{"GET", "/namespaces/a/pods/new", notFound("pods", "new", `pods.metrics.k8s.io "new" has no usage: container "app" was first seen 3s ago and needs a second sample`)},

@@ -172,6 +172,10 @@ func BenchmarkList(b *testing.B) {
 func TestAllocsOfLists(t *testing.T) {
 	thousand := bigCluster()
 	thousand.pods.list = thousand.pods.list[:1000]
+	for k, u := range thousand.usage.pods {
+		u.Time = sample.TimeOf(time.Now()) // the age of an old one is printed as kubectl does, with an allocation
+		thousand.usage.pods[k] = u
+	}
 	s := thousand.podStorage(t)
 	for _, l := range lists {
 		for name, options := range map[string]*internalversion.ListOptions{

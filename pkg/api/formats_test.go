@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	restclient "k8s.io/client-go/rest"
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
@@ -89,13 +91,15 @@ func TestTable(t *testing.T) {
 		path string
 		want string // rows
 	}{
-		{"/nodes", "n1|1235m|6144Mi|10s"},
-		{"/nodes/n1", "n1|1235m|6144Mi|10s"},
+		{"/nodes", "n1|1235m|6144Mi|10s|AGE|AGE|8ms|<none>\nn2|<unknown>|<unknown>|<unknown>|<unknown>|<never>|10s|timeout: check the node"},
+		{"/nodes?labelSelector=zone%3Deast", "n1|1235m|6144Mi|10s|AGE|AGE|8ms|<none>"},
+		{"/nodes/n1", "n1|1235m|6144Mi|10s|AGE|AGE|8ms|<none>"},
 		// 12345678n + 237700u = 250.045678m, rounded up; 104232Ki + 1Mi = 102.8Mi, rounded down.
-		{"/pods", "web-1|251m|102Mi|15.034s\nweb-2|0m|0Mi|15s\ndb|2000m|2048Mi|15s"},
-		{"/namespaces/a/pods/web-1", "web-1|251m|102Mi|15.034s"},
+		{"/pods", "web-1|251m|102Mi|15.034s|AGE\nweb-2|0m|0Mi|15s|AGE\ndb|2000m|2048Mi|15s|AGE"},
+		{"/namespaces/a/pods/web-1", "web-1|251m|102Mi|15.034s|AGE"},
 		{"/namespaces/none/pods", ""},
 	}
+	age := duration.HumanDuration(time.Since(testTime.Std())) // in days
 	versions(t, func(t *testing.T, s *testServer, version string) {
 		for _, tt := range tests {
 			for _, v := range []string{"v1", "v1beta1"} { // of Table
@@ -121,15 +125,61 @@ func TestTable(t *testing.T) {
 					}
 					rows = append(rows, strings.Join(cells, "|"))
 				}
-				if diff := cmp.Diff([]string{"Name", "CPU", "Memory", "Window"}, columns); diff != "" {
+				want := []string{"Name", "CPU", "Memory", "Window", "Age"}
+				if strings.HasPrefix(tt.path, "/nodes") {
+					want = append(want, "Scraped", "Duration", "Error")
+				}
+				if diff := cmp.Diff(want, columns); diff != "" {
 					t.Errorf("%s: columns (-want +got):\n%s", tt.path, diff)
 				}
-				if diff := cmp.Diff(tt.want, strings.Join(rows, "\n")); diff != "" {
+				if diff := cmp.Diff(strings.ReplaceAll(tt.want, "AGE", age), strings.Join(rows, "\n")); diff != "" {
 					t.Errorf("%s: rows (-want +got):\n%s", tt.path, diff)
 				}
 			}
 		}
 	})
+}
+
+// A node without usage has a row in a Table, so that it can be found, but is in no other list.
+func TestTableOfANodeWithoutUsage(t *testing.T) {
+	versions(t, func(t *testing.T, s *testServer, version string) {
+		for include, want := range map[string]string{
+			"Object": `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"n2","labels":{"os":"linux"}}}`,
+			"None":   "null",
+		} {
+			var table struct {
+				Rows []struct{ Object json.RawMessage }
+			}
+			path := group + version + "/nodes?fieldSelector=metadata.name%3Dn2&includeObject=" + include
+			if err := json.Unmarshal([]byte(s.get(path, "application/json;as=Table;g=meta.k8s.io;v=v1")), &table); err != nil {
+				t.Fatal(err)
+			}
+			if len(table.Rows) != 1 || string(table.Rows[0].Object) != want {
+				t.Errorf("includeObject=%s: got %s, want one row with %s", include, table.Rows, want)
+			}
+		}
+		if body := s.get(group+version+"/nodes", mediaJSON); strings.Contains(body, "n2") {
+			t.Errorf("a node without usage is listed: %s", body)
+		}
+	})
+}
+
+func TestAppendAge(t *testing.T) {
+	now := testTime.Std()
+	for want, at := range map[string]time.Time{
+		"<unknown>": {},
+		"0s":        now,
+		"17s":       now.Add(-17999 * time.Millisecond),
+		"119s":      now.Add(-119 * time.Second),
+		"2m":        now.Add(-120 * time.Second),
+		"3h20m":     now.Add(-200 * time.Minute),
+		"<invalid>": now.Add(time.Minute), // as kubectl shows what is in the future
+	} {
+		var got string
+		if err := json.Unmarshal(appendAge(nil, at, now), &got); err != nil || got != want {
+			t.Errorf("age of %v: got %q, %v, want %q", now.Sub(at), got, err, want)
+		}
+	}
 }
 
 func TestTableIncludeObject(t *testing.T) {

@@ -65,11 +65,14 @@ func (f *fakeObjects) All(namespace string, selects func(sample.Labels) bool) it
 type podKey struct{ namespace, name string }
 
 type fakeUsage struct {
-	nodes map[string]sample.NodeUsage
-	pods  map[podKey]sample.PodUsage
-	why   map[string]string // by name
-	reads atomic.Int64
+	nodes   map[string]sample.NodeUsage
+	pods    map[podKey]sample.PodUsage
+	scrapes map[string]sample.Scrape
+	why     map[string]string // by name
+	reads   atomic.Int64
 }
+
+func (f *fakeUsage) Scrape(node string) sample.Scrape { return f.scrapes[node] }
 
 func (f *fakeUsage) Node(name string, _ time.Time) (sample.NodeUsage, bool) {
 	f.reads.Add(1)
@@ -138,6 +141,10 @@ func newCluster() *cluster {
 					{Name: "db", Usage: sample.Usage{CPU: 2_000_000_000, Memory: 2 << 30}},
 				}},
 			},
+			scrapes: map[string]sample.Scrape{
+				"n1": {Success: testTime.Std(), Duration: 8*time.Millisecond + 400*time.Microsecond},
+				"n2": {Duration: 10 * time.Second, Err: "timeout: check the node"},
+			},
 			why: map[string]string{
 				"new": `container "app" was first seen 3s ago and needs a second sample`,
 				"n2":  "its last answer was received 2m ago",
@@ -148,7 +155,7 @@ func newCluster() *cluster {
 }
 
 func (c *cluster) config() Config {
-	return Config{Nodes: c.nodes, Pods: c.pods, NodeUsage: c.usage, PodUsage: c.usage, Registerer: c.registry}
+	return Config{Nodes: c.nodes, Pods: c.pods, NodeUsage: c.usage, PodUsage: c.usage, Scrapes: c.usage, Registerer: c.registry}
 }
 
 // podStorage returns the storage of pods alone.

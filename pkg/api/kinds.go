@@ -18,7 +18,10 @@ import (
 const swap corev1.ResourceName = "swap"
 
 // nodes is the kind of the cluster-scoped resource nodes.
-type nodes struct{ NodeReader }
+type nodes struct {
+	NodeReader
+	ScrapeReader
+}
 
 func (nodes) resource() schema.GroupResource { return metrics.Resource("nodes") }
 func (nodes) GetSingularName() string        { return "node" }
@@ -37,7 +40,13 @@ func (n nodes) read(o *sample.Object, now time.Time, into *sample.PodUsage) bool
 	return true
 }
 
-func (n nodes) why(o *sample.Object, now time.Time) string { return n.WhyNoNode(o.Name, now) }
+func (n nodes) why(o *sample.Object, now time.Time) string {
+	why := n.WhyNoNode(o.Name, now)
+	if err := n.Scrape(o.Name).Err; why != "" && err != "" {
+		why += "; the last scrape failed: " + err
+	}
+	return why
+}
 
 func (nodes) fill(into *metrics.NodeMetrics, o *sample.Object, u *sample.PodUsage) {
 	into.ObjectMeta, into.Timestamp, into.Window = header(o, u)
@@ -53,7 +62,7 @@ func (nodes) items(list runtime.Object) []metrics.NodeMetrics {
 }
 
 func (nodes) cells(of *metrics.NodeMetrics) cells {
-	c := cells{window: of.Window.Duration}
+	c := cells{known: true, at: of.Timestamp.Time, window: of.Window.Duration}
 	c.add(of.Usage)
 	return c
 }
@@ -92,7 +101,7 @@ func (pods) items(list runtime.Object) []metrics.PodMetrics {
 }
 
 func (pods) cells(of *metrics.PodMetrics) cells {
-	c := cells{window: of.Window.Duration}
+	c := cells{known: true, at: of.Timestamp.Time, window: of.Window.Duration}
 	for i := range of.Containers {
 		c.add(of.Containers[i].Usage)
 	}

@@ -4,7 +4,9 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/metrics/pkg/apis/metrics"
@@ -25,6 +27,9 @@ type lazy struct {
 // shape is what differs between nodes and pods in an encoding.
 type shape interface {
 	kindName() string
+	// moreColumns are those of a Table beside the common ones, and moreCells what an object has in them.
+	moreColumns() []metav1.TableColumnDefinition
+	moreCells(name string, now time.Time) []string
 	// appendJSON and appendProtobuf append what follows the window, as fields of the object.
 	appendJSON(b []byte, u *sample.PodUsage) []byte
 	appendProtobuf(b []byte, u *sample.PodUsage) []byte

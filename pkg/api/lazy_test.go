@@ -104,7 +104,9 @@ func (r random) fill(c *cluster) {
 	none := func() string { return "" }
 	c.nodes.list = r.objects(pick(r, 0, 1, 2, 10), none)
 	clear(c.usage.nodes)
+	clear(c.usage.scrapes)
 	for _, o := range c.nodes.list {
+		c.usage.scrapes[o.Name] = sample.Scrape{Success: r.time().Std(), Duration: r.window(), Err: r.text()}
 		c.usage.nodes[o.Name] = sample.NodeUsage{Time: r.time(), Window: r.window(), Usage: r.usage()}
 	}
 	first := true

@@ -102,7 +102,8 @@ func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListO
 	if err != nil {
 		return nil, err
 	}
-	all, form := s.each(q, time.Now()), formOf(ctx)
+	form := formOf(ctx)
+	all := s.each(q, time.Now(), false)
 	if form.standard {
 		return s.standardList(ctx, all, form.share)
 	}
@@ -111,6 +112,9 @@ func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListO
 		return list
 	}
 	l := &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: form}
+	if form.table != "" && !s.NamespaceScoped() {
+		l.items = s.each(q, time.Now(), true)
+	}
 	if form.protobuf {
 		if err := l.encode(ctx); err != nil { // now, because later there is no way to refuse
 			return nil, err
@@ -138,8 +142,9 @@ func (s *storage[T, P]) standardList(ctx context.Context, all iter.Seq2[*sample.
 }
 
 // each yields, in order, every object that q selects and that has a usage, with that usage, and
-// counts it as served. Both are valid until the next one is asked for.
-func (s *storage[T, P]) each(q *query, now time.Time) iter.Seq2[*sample.Object, *sample.PodUsage] {
+// counts it as served. Both are valid until the next one is asked for. With unknown, those without usage are yielded too, with
+// one that is empty.
+func (s *storage[T, P]) each(q *query, now time.Time, unknown bool) iter.Seq2[*sample.Object, *sample.PodUsage] {
 	return func(yield func(*sample.Object, *sample.PodUsage) bool) {
 		var (
 			o sample.Object
@@ -151,10 +156,17 @@ func (s *storage[T, P]) each(q *query, now time.Time) iter.Seq2[*sample.Object, 
 			if asked++; asked%256 == 0 {
 				now = time.Now()
 			}
-			if !q.selectsName(&o) || !s.read(&o, now, &u) || !q.selectsNode(u.Node) {
+			if !q.selectsName(&o) {
 				continue
 			}
-			s.metrics.served(u.Time, now)
+			switch known := s.read(&o, now, &u); {
+			case known && q.selectsNode(u.Node):
+				s.metrics.served(u.Time, now)
+			case !known && unknown:
+				u = sample.PodUsage{Containers: u.Containers[:0]}
+			default:
+				continue
+			}
 			if !yield(&o, &u) {
 				return
 			}

@@ -117,6 +117,7 @@ func (o *Options) run(ctx context.Context) error {
 		Resolution:   o.Resolution,
 		Timeout:      o.requestTimeout(),
 		NodeSelector: o.NodeSelector,
+		NodeEvents:   o.NodeEvents,
 		Kubelet:      o.kubeletConfig(restConfig),
 	})
 	if err != nil {

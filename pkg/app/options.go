@@ -20,6 +20,7 @@ import (
 type Options struct {
 	Resolution  time.Duration
 	Kubeconfig  string
+	NodeEvents  bool
 	ShowVersion bool
 
 	KubeletInsecureTLS        bool
@@ -55,6 +56,7 @@ const (
 func NewOptions() *Options {
 	o := &Options{
 		Resolution:          defaultResolution,
+		NodeEvents:          true,
 		KubeletPort:         defaultKubeletPort,
 		KubeletAddressTypes: []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"},
 
@@ -89,6 +91,8 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 		"The window that a usage aims at. Every kubelet is asked for samples a little more often, every four fifths of it. At least 1s; below 10s little is gained, as kubelets sample every 10 to 20 seconds.")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig,
 		"The kubeconfig file for the API server; its credentials are also shown to the kubelets. Default: the pod's service account.")
+	fs.BoolVar(&o.NodeEvents, "node-events", o.NodeEvents,
+		"Record an Event on a Node when it cannot be scraped twice in a row, and when it can be again.")
 	fs.BoolVar(&o.ShowVersion, "version", o.ShowVersion, "Print the version and exit.")
 
 	fs = fss.FlagSet("kubelet client")

@@ -15,6 +15,9 @@ import (
 // more containers, several times the usual limit of pods, pays for its own.
 const maxKeptContainers = 2048
 
+// doomed is how many failures in a row are told to Config.OnFailing: one alone is a kubelet that restarts.
+const doomed = 2
+
 // flight is one scrape in flight. Scraper.mu guards element and givenUp.
 type flight struct {
 	fetcher Fetcher
@@ -91,11 +94,18 @@ func (s *Scraper) finish(n *node, f *flight, o outcome) {
 	log := klog.FromContext(s.ctx)
 	switch {
 	case before.Failing() && !after.Failing():
-		log.Info("Scraping a node works again", "node", n.name, "failedFor", o.ended.Sub(before.FailingSince))
+		failedFor := o.ended.Sub(before.FailingSince)
+		log.Info("Scraping a node works again", "node", n.name, "failedFor", failedFor)
+		if before.Failures >= doomed {
+			s.cfg.OnRecovered(n.name, failedFor)
+		}
 	case !before.Failing() && after.Failing():
 		log.Error(after.Err, "Scraping a node begins to fail", "node", n.name, "cause", after.Cause, "remedy", after.Remedy)
 	case after.Failing():
 		log.V(2).Info("Scraping a node fails again", "node", n.name, "cause", after.Cause, "since", after.FailingSince, "err", after.Err)
+	}
+	if after.Failures == doomed {
+		s.cfg.OnFailing(n.name, after)
 	}
 	if o.stack != nil {
 		s.stack.Do(func() { log.Error(after.Err, "The first panic of a scrape", "node", n.name, "stack", string(o.stack)) })

@@ -60,6 +60,10 @@ type Config struct {
 	MaxInFlight int
 	// Sink is where samples go. Required.
 	Sink Sink
+	// OnFailing is told of a node that has failed twice in a row, OnRecovered of one that answers again after that, and for
+	// how long it failed. They are called by the goroutine of the scrape, which waits. Default: nobody is told.
+	OnFailing   func(node string, s NodeStatus)
+	OnRecovered func(node string, after time.Duration)
 	// Registerer exports the metrics. Default: they are counted but not exported.
 	Registerer prometheus.Registerer
 }
@@ -68,6 +72,12 @@ func (c *Config) setDefaults() {
 	c.Period = cmp.Or(c.Period, 15*time.Second)
 	c.Timeout = cmp.Or(c.Timeout, min(10*time.Second, c.Period*9/10))
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
+	if c.OnFailing == nil {
+		c.OnFailing = func(string, NodeStatus) {}
+	}
+	if c.OnRecovered == nil {
+		c.OnRecovered = func(string, time.Duration) {}
+	}
 }
 
 // Scraper scrapes nodes. Make it with New.

@@ -35,6 +35,7 @@ type Config struct {
 	NodeSelector string        // label selector; empty: all nodes
 	Resolution   time.Duration // the window aimed at; a node is scraped every ScrapePeriod of it
 	Timeout      time.Duration // of one scrape
+	NodeEvents   bool          // record Events on nodes whose scraping fails
 }
 
 // shutdownDelay is how long requests are still taken after /readyz began to fail, so that
@@ -83,6 +84,7 @@ type Server struct {
 	store     *store.Store
 	nodes     *nodes
 	owners    *owners
+	events    *events // nil: not wanted
 	readiness *readiness
 }
 
@@ -110,12 +112,19 @@ func New(c Config) (*Server, error) {
 	s := &Server{kubelets: kubelets, store: store.New(store.Config{Resolution: c.Resolution})}
 	s.owners = newOwners(client, s.store)
 	to := newSink(s.store, s.owners, registry)
-	s.scraper = scrape.New(scrape.Config{
+	scraping := scrape.Config{
 		Period:     ScrapePeriod(c.Resolution),
 		Timeout:    c.Timeout,
 		Sink:       to,
 		Registerer: registry,
-	})
+	}
+	if c.NodeEvents {
+		if s.events, err = newEvents(config); err != nil {
+			return nil, err
+		}
+		scraping.OnFailing, scraping.OnRecovered = s.events.failing, s.events.recovered
+	}
+	s.scraper = scrape.New(scraping)
 	s.nodes = newNodes(kubelets, s.scraper, to)
 	s.inventory = inventory.New(inventory.Config{
 		Client:       client,
@@ -137,6 +146,7 @@ func New(c Config) (*Server, error) {
 	err = api.Install(s.generic, api.Config{
 		NodeUsage:  s.store,
 		PodUsage:   s.store,
+		Scrapes:    scrapes{s.scraper},
 		Nodes:      s.inventory.Nodes(),
 		Pods:       s.inventory.Pods(),
 		Registerer: registry,
@@ -161,6 +171,9 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.scraper.Run(work) })
 	group.Go(func() error { return s.owners.run(work) })
 	group.Go(func() error { return s.readiness.run(work) })
+	if s.events != nil {
+		group.Go(func() error { return s.events.run(work) })
+	}
 
 	serve, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -202,13 +202,13 @@ func (k client) topPods(ns string) {
 }
 
 func (k client) get(ns string, nodes int) {
-	if rows := k.table("NAME CPU MEMORY WINDOW", "get", "nodes.metrics.k8s.io"); len(rows) != nodes {
+	if rows := k.table("NAME CPU MEMORY WINDOW AGE", "get", "nodes.metrics.k8s.io"); len(rows) != nodes {
 		k.t.Errorf("get nodes.metrics.k8s.io: %q", rows)
 	}
 	for _, resource := range []string{"pods.metrics.k8s.io", "pods.v1.metrics.k8s.io", "pods.v1beta1.metrics.k8s.io"} {
-		k.names(k.table("NAME CPU MEMORY WINDOW", "get", resource, "-n", ns), "busy", "large")
+		k.names(k.table("NAME CPU MEMORY WINDOW AGE", "get", resource, "-n", ns), "busy", "large")
 	}
-	rows := k.table("NAMESPACE NAME CPU MEMORY WINDOW", "get", "pods.metrics.k8s.io", "-A", "--field-selector=metadata.name=busy,metadata.namespace="+ns)
+	rows := k.table("NAMESPACE NAME CPU MEMORY WINDOW AGE", "get", "pods.metrics.k8s.io", "-A", "--field-selector=metadata.name=busy,metadata.namespace="+ns)
 	k.names(rows, ns)
 	if out := k.run("get", "pods.metrics.k8s.io", "-n", ns, "busy", "-o", "jsonpath={.kind} {.metadata.labels.app} {.containers[*].name}"); out != "PodMetrics busy burner idle" {
 		k.t.Errorf("get -o jsonpath: %s", out)
