@@ -129,6 +129,9 @@ func TestTLS(t *testing.T) {
 			if arg != tt.arg || secret != tt.secret {
 				t.Errorf("argument %q and secret %q, want %q and %q", arg, secret, tt.arg, tt.secret)
 			}
+			if strings.HasPrefix(tt.arg, "--serving") && (o.secret == nil || !strings.HasSuffix(tt.arg, "="+o.secret.Name) || len(o.secret.Data) > 0) {
+				t.Errorf("%s, but the Secret is %+v: want that one, empty", tt.arg, o.secret)
+			}
 			checkServingRights(t, o, strings.TrimPrefix(tt.arg, "--serving-certificate-secret="), strings.HasPrefix(tt.arg, "--serving"))
 		})
 	}
@@ -142,8 +145,7 @@ func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
 	if managed {
 		want = []rbacv1.PolicyRule{
 			{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"}},
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret}, Verbs: []string{"get", "update", "patch"}},
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create"}},
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret}, Verbs: []string{"get", "update"}},
 		}
 	}
 	for _, rules := range [][]rbacv1.PolicyRule{o.clusterRules, o.rules} {
@@ -158,14 +160,44 @@ func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
 	}
 }
 
-// TestUpgradeKeepsCA checks that no release says anything of the CA that the server fills in, not even that there is
-// none: neither Helm 3, which patches what differs between two manifests, nor Helm 4, which applies what is in one,
+// TestUpgradeKeepsCA checks that no release says anything of the CA and the Secret's data that the server fills in, not even
+// that there are none: neither Helm 3, which patches what differs between two manifests, nor Helm 4, which applies what is in one,
 // touches it then.
 func TestUpgradeKeepsCA(t *testing.T) {
-	for _, name := range []string{"default", "tls-self-managed", "service", "api-service-annotations"} {
-		for _, document := range documents(t, rendered(t, name)) {
-			if bytes.Contains(document, []byte("kind: APIService")) && regexp.MustCompile(`(?m)^\s*(caBundle|insecureSkipTLSVerify):`).Match(document) {
-				t.Errorf("%s: an APIService of a certificate that the server manages says how it is verified:\n%s", name, document)
+	filledIn := regexp.MustCompile(`(?m)^ *(caBundle|data|stringData):`)
+	managed := 0
+	for _, name := range valuesFiles(t) {
+		manifest := rendered(t, name)
+		if !strings.Contains(manifest, "--serving-certificate-secret=") {
+			continue
+		}
+		managed++
+		for _, document := range documents(t, manifest) {
+			kind := regexp.MustCompile(`(?m)^kind: (APIService|Secret)$`)
+			if found := filledIn.Find(document); kind.Match(document) && found != nil {
+				t.Errorf("%s: %s is said of an object in which the server fills it in:\n%s", name, found, document)
+			}
+		}
+	}
+	if managed == 0 {
+		t.Error("no values file has the server manage its certificate: this proves nothing")
+	}
+}
+
+// TestUpgradeFromUnverified checks that an upgrade leaves verification off where it is: the pods that are there make their
+// certificates for themselves. It never turns it off.
+func TestUpgradeFromUnverified(t *testing.T) {
+	for _, off := range []bool{true, false} {
+		manifest, _, err := render(load(t), nil, release, namespace, newCluster(&apiregistrationv1.APIService{
+			ObjectMeta: metav1.ObjectMeta{Name: "v1beta1.metrics.k8s.io"},
+			Spec:       apiregistrationv1.APIServiceSpec{InsecureSkipTLSVerify: off},
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range decode(t, manifest).apiServices {
+			if want := off && a.Name == "v1beta1.metrics.k8s.io"; a.Spec.InsecureSkipTLSVerify != want {
+				t.Errorf("v1beta1 is unverified: %t, then %s: %t, want %t", off, a.Name, a.Spec.InsecureSkipTLSVerify, want)
 			}
 		}
 	}
@@ -296,6 +328,7 @@ func TestNames(t *testing.T) {
 		"Role kube-system/metrics-server-serving",
 		"RoleBinding kube-system/metrics-server-auth-reader",
 		"RoleBinding kube-system/metrics-server-serving",
+		"Secret kube-system/metrics-server-serving",
 		"Service kube-system/metrics-server",
 		"ServiceAccount kube-system/metrics-server",
 	}
@@ -532,12 +565,15 @@ func secret(t *testing.T, name string) runtime.Object {
 type cluster struct{ client dynamic.Interface }
 
 func newCluster(there ...runtime.Object) cluster {
-	return cluster{fake.NewSimpleDynamicClient(clientgoscheme.Scheme, there...)}
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(apiregistrationv1.AddToScheme(scheme))
+	return cluster{fake.NewSimpleDynamicClient(scheme, there...)}
 }
 
 func (c cluster) GetClientFor(apiVersion, kind string) (client dynamic.NamespaceableResourceInterface, namespaced bool, err error) {
 	gv, err := schema.ParseGroupVersion(apiVersion)
-	return c.client.Resource(gv.WithResource(strings.ToLower(kind) + "s")), true, err
+	return c.client.Resource(gv.WithResource(strings.ToLower(kind) + "s")), kind != "APIService", err
 }
 
 // objects is one installation.

@@ -125,7 +125,7 @@ func render(c *chart.Chart, values map[string]any, name, namespace string, clust
 	if err != nil {
 		return "", "", err
 	}
-	files := map[string]string{}
+	var files map[string]string
 	if cluster == nil {
 		files, err = engine.Render(c, v)
 	} else {
