@@ -186,6 +186,7 @@ verify-repository: ## Check import direction, package docs, dependencies and the
 .PHONY: verify-manifests
 verify-manifests: ## Check that deploy/ renders, and what it renders to.
 	cd hack/manifests && go test -count=1 .
+	cd hack/helm && go test -count=1 .
 
 # Of packages and not of symbols, which govulncheck would do by itself: that is stricter, for a vulnerability counts
 # even if what it is in is never called, and takes seconds instead of minutes.
@@ -235,6 +236,11 @@ sbom: ## Write what the server in the image is made of, as CycloneDX.
 .PHONY: manifests
 manifests: ## Render deploy/ into one-file manifests in dist/.
 	cd hack/manifests && go run . -o $(CURDIR)/$(DIST) -image $(IMAGE)
+
+.PHONY: chart
+chart: ## Package the Helm chart into dist/, with IMAGE and the version in it.
+	version=$$(hack/ldflags.sh | grep -o 'gitVersion=[^ ]*'); \
+	cd hack/helm && go run . package -o $(CURDIR)/$(DIST) -image $(IMAGE) -app-version "$${version#*=}"
 
 ##@ Measure
 

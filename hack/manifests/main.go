@@ -24,6 +24,7 @@ const deploy = "../../deploy"
 var releases = map[string]string{
 	"components.yaml":                      "kustomize/base",
 	"components-insecure-kubelet-tls.yaml": "kustomize/overlays/insecure-kubelet-tls",
+	"high-availability.yaml":               "kustomize/overlays/high-availability",
 }
 
 // baseImage is the name that deploy/kustomize/base gives to the server's image.

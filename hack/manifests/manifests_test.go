@@ -14,9 +14,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,7 +40,7 @@ func TestDeploy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := decode(t, manifest)
 			checkReferences(t, o)
-			checkDeployment(t, o)
+			checkDeployment(t, o, strings.HasSuffix(name, "/host-network"))
 			checkRules(t, o)
 
 			if got := o.deployment.Spec.Template.Spec.Containers[0].Image; got != testImage {
@@ -86,13 +88,9 @@ func TestBase(t *testing.T) {
 
 // TestNetworkPolicy checks that the policy lets through what the server needs, and nothing else. Nothing here enforces it.
 func TestNetworkPolicy(t *testing.T) {
-	all := renderAll(t)
-	o := decode(t, all["kustomize/components/network-policy"])
+	o := decode(t, renderAll(t)["kustomize/components/network-policy"])
 	if o.policy == nil {
 		t.Fatal("the component has no NetworkPolicy")
-	}
-	if diff := cmp.Diff(decode(t, all["kustomize/base"]).deployment, o.deployment); diff != "" {
-		t.Errorf("the component changes the Deployment (-want +got):\n%s", diff)
 	}
 	if o.policy.Namespace != o.deployment.Namespace {
 		t.Errorf("the policy is of namespace %q, the pods are of %q", o.policy.Namespace, o.deployment.Namespace)
@@ -139,13 +137,108 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 }
 
-func TestInsecureKubeletTLS(t *testing.T) {
+// TestChanges checks that each component changes of the base's Deployment what it is for, and nothing else.
+func TestChanges(t *testing.T) {
 	all := renderAll(t)
-	base := decode(t, all["kustomize/base"])
-	overlay := decode(t, all["kustomize/overlays/insecure-kubelet-tls"])
-	base.deployment.Spec.Template.Spec.Containers[0].Args = append(base.deployment.Spec.Template.Spec.Containers[0].Args, "--kubelet-insecure-tls")
-	if diff := cmp.Diff(base.deployment, overlay.deployment); diff != "" {
-		t.Errorf("the overlay changes more than one flag (-want +got):\n%s", diff)
+	for name, change := range map[string]func(spec *appsv1.DeploymentSpec, pod *corev1.PodSpec, server *corev1.Container){
+		"insecure-kubelet-tls": func(_ *appsv1.DeploymentSpec, _ *corev1.PodSpec, server *corev1.Container) {
+			server.Args = append(server.Args, "--kubelet-insecure-tls")
+		},
+		"verified-kubelets": func(_ *appsv1.DeploymentSpec, pod *corev1.PodSpec, server *corev1.Container) {
+			server.Args = append(server.Args, "--kubelet-certificate-authority=/etc/kubelet-ca/ca.crt")
+			server.VolumeMounts = append(server.VolumeMounts, corev1.VolumeMount{Name: "kubelet-ca", MountPath: "/etc/kubelet-ca", ReadOnly: true})
+			pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "kubelet-ca", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "metrics-server-kubelet-ca"},
+			}}})
+		},
+		"host-network": func(_ *appsv1.DeploymentSpec, pod *corev1.PodSpec, server *corev1.Container) {
+			pod.HostNetwork, pod.DNSPolicy = true, corev1.DNSDefault
+			server.Args[slices.Index(server.Args, "--secure-port=10250")] = "--secure-port=4443"
+			server.Ports[0].ContainerPort = 4443
+		},
+		"high-availability": func(spec *appsv1.DeploymentSpec, pod *corev1.PodSpec, _ *corev1.Container) {
+			two, none, one := int32(2), intstr.FromInt32(0), intstr.FromInt32(1)
+			spec.Replicas = &two
+			// On a cluster of two nodes no pod could be added: one has to go first.
+			spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: &none, MaxUnavailable: &one}
+			pod.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+				RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname, LabelSelector: spec.Selector}},
+			}}
+		},
+		"network-policy":  func(*appsv1.DeploymentSpec, *corev1.PodSpec, *corev1.Container) {},
+		"service-monitor": func(*appsv1.DeploymentSpec, *corev1.PodSpec, *corev1.Container) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := decode(t, all["kustomize/base"]).deployment
+			change(&want.Spec, &want.Spec.Template.Spec, &want.Spec.Template.Spec.Containers[0])
+			if diff := cmp.Diff(want, decode(t, all["kustomize/components/"+name]).deployment); diff != "" {
+				t.Errorf("Deployment (-want +got):\n%s", diff)
+			}
+			if overlay := all["kustomize/overlays/"+name]; overlay != nil && !bytes.Equal(overlay, all["kustomize/components/"+name]) {
+				t.Error("the overlay is not the component upon the base")
+			}
+		})
+	}
+}
+
+// TestCombined checks that components work together: each change is there, whichever others are.
+func TestCombined(t *testing.T) {
+	all := renderAll(t)
+	names := []string{"insecure-kubelet-tls", "verified-kubelets", "host-network", "high-availability", "network-policy", "service-monitor"}
+	for range names {
+		names = append(names[1:], names[0])
+		manifest, err := render(withComponents(t, names...), testImage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := decode(t, manifest)
+		checkReferences(t, o)
+		if o.policy == nil || o.monitor == nil || o.budget == nil {
+			t.Errorf("%q: an object is missing", names)
+		}
+		args := slices.Sorted(slices.Values(o.deployment.Spec.Template.Spec.Containers[0].Args))
+		want := slices.Sorted(slices.Values(append(decode(t, all["kustomize/components/host-network"]).deployment.Spec.Template.Spec.Containers[0].Args,
+			"--kubelet-insecure-tls", "--kubelet-certificate-authority=/etc/kubelet-ca/ca.crt")))
+		if diff := cmp.Diff(want, args); diff != "" {
+			t.Errorf("%q: args (-want +got):\n%s", names, diff)
+		}
+		if pod := o.deployment.Spec.Template.Spec; len(pod.Volumes) != 2 || !pod.HostNetwork || pod.Affinity == nil || *o.deployment.Spec.Replicas != 2 {
+			t.Errorf("%q: a change of the pod is missing: %+v", names, o.deployment.Spec)
+		}
+	}
+}
+
+// TestHighAvailability checks that what may be drained is what a roll-out may take: one of two.
+func TestHighAvailability(t *testing.T) {
+	o := decode(t, renderAll(t)["kustomize/overlays/high-availability"])
+	if o.budget == nil {
+		t.Fatal("no PodDisruptionBudget")
+	}
+	one := intstr.FromInt32(1)
+	want := policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: o.deployment.Spec.Selector}
+	if diff := cmp.Diff(want, o.budget.Spec); diff != "" || o.budget.Namespace != o.deployment.Namespace {
+		t.Errorf("budget in namespace %q (-want +got):\n%s", o.budget.Namespace, diff)
+	}
+}
+
+func TestServiceMonitor(t *testing.T) {
+	o := decode(t, renderAll(t)["kustomize/components/service-monitor"])
+	if o.monitor == nil {
+		t.Fatal("no ServiceMonitor")
+	}
+	if o.monitor.Namespace != o.service.Namespace || o.service.Labels[o.monitor.Spec.JobLabel] == "" {
+		t.Errorf("namespace %q and job label %q of the monitor, want those of the Service", o.monitor.Namespace, o.monitor.Spec.JobLabel)
+	}
+	for key, value := range o.monitor.Spec.Selector.MatchLabels {
+		if o.service.Labels[key] != value {
+			t.Errorf("selects %s=%s, which the Service does not have", key, value)
+		}
+	}
+	if len(o.monitor.Spec.Selector.MatchLabels) == 0 || len(o.monitor.Spec.Endpoints) != 1 {
+		t.Fatalf("%+v, want one endpoint of services that are selected", o.monitor.Spec)
+	}
+	if e := o.monitor.Spec.Endpoints[0]; e.Port != o.service.Spec.Ports[0].Name || e.Path != "/metrics" || e.Scheme == nil || !strings.EqualFold(e.Scheme.String(), "https") {
+		t.Errorf("endpoint %+v, want HTTPS /metrics at the Service's port", e)
 	}
 }
 
@@ -201,6 +294,8 @@ type objects struct {
 	deployment  *appsv1.Deployment
 	service     *corev1.Service
 	policy      *networkingv1.NetworkPolicy
+	budget      *policyv1.PodDisruptionBudget
+	monitor     *monitoringv1.ServiceMonitor
 	apiServices map[string]*apiregistrationv1.APIService
 	rules       map[string][]rbacv1.PolicyRule // by the ClusterRole's name
 	bindings    []binding
@@ -293,8 +388,9 @@ func checkReferences(t *testing.T, o objects) {
 	}
 }
 
-// checkDeployment checks the pod's security: it passes the restricted Pod Security Standard.
-func checkDeployment(t *testing.T, o objects) {
+// checkDeployment checks the pod's security: it passes the restricted Pod Security Standard, but for the host's network
+// where that is what the kustomization is for.
+func checkDeployment(t *testing.T, o objects, hostNetwork bool) {
 	t.Helper()
 	yes, no, uid := true, false, int64(1000)
 	pod := o.deployment.Spec.Template.Spec
@@ -311,15 +407,15 @@ func checkDeployment(t *testing.T, o objects) {
 	if p := pod.SecurityContext; p == nil || p.SeccompProfile == nil || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("pod security context %+v, want the runtime's default seccomp profile", p)
 	}
-	if pod.HostNetwork || pod.HostPID || pod.HostIPC || slices.ContainsFunc(pod.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
+	if pod.HostNetwork != hostNetwork || pod.HostPID || pod.HostIPC || slices.ContainsFunc(pod.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
 		t.Error("the pod is on the host's network, in its namespaces, or at its ports")
 	}
 	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
 		t.Errorf("%d containers and %d init containers, want the server alone", len(pod.Containers), len(pod.InitContainers))
 	}
 	for _, v := range pod.Volumes {
-		if v.EmptyDir == nil {
-			t.Errorf("volume %s is no emptyDir", v.Name)
+		if v.EmptyDir == nil && v.ConfigMap == nil {
+			t.Errorf("volume %s is neither an emptyDir nor a config map", v.Name)
 		}
 	}
 	if pod.PriorityClassName != "system-cluster-critical" {
@@ -332,8 +428,12 @@ func checkDeployment(t *testing.T, o objects) {
 	if requests.Cpu().String() != "100m" || requests.Memory().String() != "200Mi" {
 		t.Errorf("requests %v, want 100m and 200Mi", requests)
 	}
-	if r := o.deployment.Spec.Strategy.RollingUpdate; r == nil || r.MaxUnavailable.String() != "0" {
-		t.Errorf("rolling update %+v: want none unavailable, or a roll-out leaves a gap", r)
+	replicas := int32(1)
+	if r := o.deployment.Spec.Replicas; r != nil {
+		replicas = *r
+	}
+	if r := o.deployment.Spec.Strategy.RollingUpdate; r == nil || r.MaxUnavailable.IntVal >= replicas || r.MaxUnavailable.StrVal != "" {
+		t.Errorf("rolling update %+v of %d replicas: want one to stay, or a roll-out leaves a gap", r, replicas)
 	}
 }
 
@@ -365,7 +465,7 @@ func renderAll(t *testing.T) map[string][]byte {
 		}
 		dir := filepath.Dir(path)
 		if strings.Contains(filepath.ToSlash(dir), "/components/") {
-			dir = withComponent(t, dir)
+			dir = withComponents(t, filepath.Base(dir))
 		}
 		manifest, err := render(dir, testImage)
 		if err != nil {
@@ -386,12 +486,12 @@ func renderAll(t *testing.T) map[string][]byte {
 	return all
 }
 
-// withComponent returns a kustomization of the base and a component, as a user would write it.
-func withComponent(t *testing.T, component string) string {
+// withComponents returns a kustomization of the base and components, as a user would write it.
+func withComponents(t *testing.T, components ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	from := func(path string) string {
-		abs, err := filepath.Abs(path)
+		abs, err := filepath.Abs(filepath.Join(deploy, "kustomize", path))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -401,7 +501,10 @@ func withComponent(t *testing.T, component string) string {
 		}
 		return filepath.ToSlash(rel)
 	}
-	kustomization := "resources: [" + from(filepath.Join(deploy, "kustomize/base")) + "]\ncomponents: [" + from(component) + "]\n"
+	kustomization := "resources:\n- " + from("base") + "\ncomponents:\n"
+	for _, c := range components {
+		kustomization += "- " + from(filepath.Join("components", c)) + "\n"
+	}
 	if err := os.WriteFile(filepath.Join(dir, konfig.DefaultKustomizationFileName()), []byte(kustomization), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -415,6 +518,7 @@ func decode(t *testing.T, manifest []byte) objects {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(apiregistrationv1.AddToScheme(scheme))
+	utilruntime.Must(monitoringv1.AddToScheme(scheme))
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 
 	o := objects{
@@ -451,6 +555,10 @@ func decode(t *testing.T, manifest []byte) objects {
 			o.service = object
 		case *networkingv1.NetworkPolicy:
 			o.policy = object
+		case *policyv1.PodDisruptionBudget:
+			o.budget = object
+		case *monitoringv1.ServiceMonitor:
+			o.monitor = object
 		case *apiregistrationv1.APIService:
 			o.apiServices[object.Name] = object
 		case *rbacv1.ClusterRole:

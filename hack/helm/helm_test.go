@@ -1,0 +1,693 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/google/go-cmp/cmp"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/fake"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+)
+
+var update = flag.Bool("update", false, "write testdata/golden anew")
+
+// The release of the tests. It has another name and namespace than deploy/kustomize's installation, beside which
+// test/integration applies testdata/golden.
+const (
+	release   = "test"
+	namespace = "metrics"
+	fullname  = release + "-metrics-server"
+)
+
+// TestGolden compares what the chart renders to for each file in testdata/values with the file of the same name in
+// testdata/golden.
+func TestGolden(t *testing.T) {
+	names := valuesFiles(t)
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			manifest := rendered(t, name)
+			golden := filepath.Join("testdata", "golden", name+".yaml")
+			if *update {
+				if err := os.WriteFile(golden, []byte(manifest), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatalf("%v: run go test . -update", err)
+			}
+			if diff := cmp.Diff(string(want), manifest); diff != "" {
+				t.Errorf("if it should be so, run go test . -update (-want +got):\n%s", diff)
+			}
+			checkReferences(t, decode(t, manifest))
+		})
+	}
+	golden, err := filepath.Glob("testdata/golden/*.yaml")
+	if err != nil || len(golden) != len(names) {
+		t.Errorf("%d golden files for %d values files (%v): delete what is left over", len(golden), len(names), err)
+	}
+}
+
+// TestTLS checks what is the heart of a values file: by which certificate the API server knows the server.
+func TestTLS(t *testing.T) {
+	ca, err := os.ReadFile("testdata/ca.crt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mounted = "--tls-cert-file=/etc/metrics-server/tls/tls.crt"
+	for _, tt := range []struct {
+		values   string
+		insecure bool
+		caBundle []byte
+		arg      string // "" is neither a Secret of the server's nor a mounted one
+		secret   string
+	}{
+		{"default", false, nil, "--serving-certificate-secret=" + fullname + "-serving", ""},
+		{"tls-self-managed", false, nil, "--serving-certificate-secret=serving", ""},
+		{"incumbent", true, nil, "", ""},
+		{"api-service-insecure", true, nil, "", ""},
+		{"api-service-ca-bundle", false, ca, "", ""},
+		{"rbac-existing", true, nil, "", ""},
+		{"tls-helm", false, ca, mounted, fullname},
+		{"tls-cert-manager", false, nil, mounted, fullname},
+		{"tls-cert-manager-issuer", true, nil, mounted, fullname},
+		{"tls-existing-secret", false, ca, mounted, "existing"},
+		{"tls-existing-secret-ca-bundle", false, ca, mounted, "existing"},
+	} {
+		t.Run(tt.values, func(t *testing.T) {
+			o := decode(t, rendered(t, tt.values))
+			if len(o.apiServices) != 2 {
+				t.Fatalf("%d APIServices, want 2", len(o.apiServices))
+			}
+			for _, a := range o.apiServices {
+				if a.Spec.InsecureSkipTLSVerify != tt.insecure || !bytes.Equal(a.Spec.CABundle, tt.caBundle) {
+					t.Errorf("%s: insecureSkipTLSVerify %t, caBundle %q; want %t, %q", a.Name, a.Spec.InsecureSkipTLSVerify, a.Spec.CABundle, tt.insecure, tt.caBundle)
+				}
+				if got, want := a.Annotations["cert-manager.io/inject-ca-from"] != "", tt.values == "tls-cert-manager"; got != want {
+					t.Errorf("%s: cert-manager injects its CA: %t, want %t", a.Name, got, want)
+				}
+			}
+			arg, secret := "", ""
+			pod := o.deployment.Spec.Template.Spec
+			for _, a := range pod.Containers[0].Args {
+				if strings.HasPrefix(a, "--serving-certificate-secret=") || a == mounted {
+					arg = a
+				}
+			}
+			for _, v := range pod.Volumes {
+				if v.Name == "tls" {
+					secret = v.Secret.SecretName
+				}
+			}
+			if arg != tt.arg || secret != tt.secret {
+				t.Errorf("argument %q and secret %q, want %q and %q", arg, secret, tt.arg, tt.secret)
+			}
+			if strings.HasPrefix(tt.arg, "--serving") && (o.secret == nil || !strings.HasSuffix(tt.arg, "="+o.secret.Name) || len(o.secret.Data) > 0) {
+				t.Errorf("%s, but the Secret is %+v: want that one, empty", tt.arg, o.secret)
+			}
+			checkServingRights(t, o, strings.TrimPrefix(tt.arg, "--serving-certificate-secret="), strings.HasPrefix(tt.arg, "--serving"))
+		})
+	}
+}
+
+// checkServingRights checks that the rights on Secrets and APIServices are there if the server manages its certificate,
+// and not otherwise.
+func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
+	t.Helper()
+	var want, got []rbacv1.PolicyRule
+	if managed {
+		want = []rbacv1.PolicyRule{
+			{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"}},
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret}, Verbs: []string{"get", "update"}},
+		}
+	}
+	for _, rules := range [][]rbacv1.PolicyRule{o.clusterRules, o.rules} {
+		for _, rule := range rules {
+			if slices.Contains(rule.Resources, "secrets") || slices.Contains(rule.Resources, "apiservices") {
+				got = append(got, rule)
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rights (-want +got):\n%s", diff)
+	}
+}
+
+// TestUpgradeKeepsCA checks that no release says anything of the CA and the Secret's data that the server fills in, not even
+// that there are none: neither Helm 3, which patches what differs between two manifests, nor Helm 4, which applies what is in one,
+// touches it then.
+func TestUpgradeKeepsCA(t *testing.T) {
+	filledIn := regexp.MustCompile(`(?m)^ *(caBundle|data|stringData):`)
+	managed := 0
+	for _, name := range valuesFiles(t) {
+		manifest := rendered(t, name)
+		if !strings.Contains(manifest, "--serving-certificate-secret=") {
+			continue
+		}
+		managed++
+		for _, document := range documents(t, manifest) {
+			kind := regexp.MustCompile(`(?m)^kind: (APIService|Secret)$`)
+			if found := filledIn.Find(document); kind.Match(document) && found != nil {
+				t.Errorf("%s: %s is said of an object in which the server fills it in:\n%s", name, found, document)
+			}
+		}
+	}
+	if managed == 0 {
+		t.Error("no values file has the server manage its certificate: this proves nothing")
+	}
+}
+
+// TestUpgradeFromUnverified checks that an upgrade leaves verification off where it is: the pods that are there make their
+// certificates for themselves. It never turns it off.
+func TestUpgradeFromUnverified(t *testing.T) {
+	for _, off := range []bool{true, false} {
+		manifest, _, err := render(load(t), nil, release, namespace, newCluster(&apiregistrationv1.APIService{
+			ObjectMeta: metav1.ObjectMeta{Name: "v1beta1.metrics.k8s.io"},
+			Spec:       apiregistrationv1.APIServiceSpec{InsecureSkipTLSVerify: off},
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range decode(t, manifest).apiServices {
+			if want := off && a.Name == "v1beta1.metrics.k8s.io"; a.Spec.InsecureSkipTLSVerify != want {
+				t.Errorf("v1beta1 is unverified: %t, then %s: %t, want %t", off, a.Name, a.Spec.InsecureSkipTLSVerify, want)
+			}
+		}
+	}
+}
+
+// TestMadeCertificate checks the certificate that Helm makes if there is no release yet.
+func TestMadeCertificate(t *testing.T) {
+	for name, values := range map[string]map[string]any{
+		"no release yet": {"tls": map[string]any{"type": "helm", "helm": map[string]any{"certDurationDays": 30}}},
+		"asked for":      {"tls": map[string]any{"type": "helm", "helm": map[string]any{"certDurationDays": 30, "lookup": false}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var there []runtime.Object
+			if name == "asked for" {
+				there = append(there, secret(t, fullname))
+			}
+			manifest, _, err := render(load(t), values, release, namespace, newCluster(there...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := decode(t, manifest)
+			pair, err := tls.X509KeyPair(o.secret.Data["tls.crt"], o.secret.Data["tls.key"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert, err := x509.ParseCertificate(pair.Certificate[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range o.apiServices {
+				roots := x509.NewCertPool()
+				roots.AppendCertsFromPEM(a.Spec.CABundle)
+				if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: a.Spec.Service.Name + "." + a.Spec.Service.Namespace + ".svc"}); err != nil {
+					t.Errorf("%s: as the API server verifies it: %v", a.Name, err)
+				}
+			}
+			if days := cert.NotAfter.Sub(cert.NotBefore).Hours() / 24; days != 30 {
+				t.Errorf("valid for %v days, want 30", days)
+			}
+		})
+	}
+}
+
+// TestErrors checks what is refused, and that it is said how to go on.
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		values string
+		want   []string
+	}{
+		{`hostNetwork: {enabled: true}`, []string{"hostNetwork.enabled is true and containerPort is 10250", "set containerPort to a free one"}},
+		{`hostNetwork: {enabled: true}` + "\n" + `containerPort: "10250"`, []string{"set containerPort to a free one"}},
+		{`apiService: {insecureSkipTLSVerify: true, caBundle: "-----BEGIN CERTIFICATE-----"}`, []string{"leave out one of them"}},
+		{`{tls: {type: self-managed}, apiService: {insecureSkipTLSVerify: true}}`, []string{"leave out apiService.insecureSkipTLSVerify"}},
+		{`{tls: {type: self-managed}, apiService: {caBundle: "-----BEGIN CERTIFICATE-----"}}`, []string{"leave out", "apiService.caBundle"}},
+		{`{tls: {type: self-managed}, args: [--tls-cert-file=/a]}`, []string{"args have --tls-cert-file"}},
+		{`tls: {type: existingSecret}`, []string{"set tls.existingSecret.name"}},
+		{`tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true}}}`, []string{"set tls.certManager.existingIssuer.name"}},
+		{`podDisruptionBudget: {enabled: true, minAvailable: 1, maxUnavailable: 1}`, []string{"minAvailable and maxUnavailable: set one of them"}},
+		// By the schema.
+		{`tls: {type: selfmanaged}`, []string{"at '/tls/type'", "'self-managed'", "'existingSecret'"}},
+		{`tls: {selfManaged: {name: a}}`, []string{"at '/tls/selfManaged'", "additional properties 'name' not allowed"}},
+		{`containerPort: 70000`, []string{"at '/containerPort'", "65,535"}},
+		{`containerPort: https`, []string{"at '/containerPort'"}},
+		{`replicas: two`, []string{"at '/replicas'"}},
+		{`args: --kubelet-insecure-tls`, []string{"at '/args'", "got string, want null or array"}},
+		{`args: [1]`, []string{"at '/args/0'", "got number, want string"}},
+		{`apiService: {insecureSkipTLSVerify: "yes"}`, []string{"at '/apiService/insecureSkipTLSVerify'", "got string, want null or boolean"}},
+		{`apiService: {caBundle: LS0tLS1CRUdJTg==}`, []string{"at '/apiService/caBundle'", "BEGIN CERTIFICATE"}},
+		{`podAnnotations: {example.com/scrape: true}`, []string{"at '/podAnnotations/example.com~1scrape'", "got boolean, want string"}},
+		{`serviceMonitor: {interval: 30 seconds}`, []string{"at '/serviceMonitor/interval'"}},
+		{`image: {pullPolicy: Sometimes}`, []string{"at '/image/pullPolicy'", "'IfNotPresent'"}},
+		{`networkPolicy: {egressPorts: []}`, []string{"at '/networkPolicy/egressPorts'", "minItems"}},
+	} {
+		t.Run(tt.values, func(t *testing.T) {
+			values, err := loader.LoadValues(strings.NewReader(tt.values))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, err = render(load(t), values, release, namespace, nil)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the error does not say %q: %v", want, err)
+				}
+			}
+		})
+	}
+}
+
+// TestReusedValues is `helm upgrade --reuse-values` of a release of the incumbent's chart: what the chart in its version
+// does not know is not there, defaults of ours included.
+func TestReusedValues(t *testing.T) {
+	for _, without := range [][]string{nil, {"tls"}, {"tls", "dnsConfig", "revisionHistoryLimit", "tmpVolume"}} {
+		c := load(t)
+		c.Values = values(t, "incumbent")
+		for _, key := range without {
+			delete(c.Values, key)
+		}
+		manifest, _, err := render(c, nil, release, namespace, newCluster())
+		if err != nil {
+			t.Fatalf("without %q: %v", without, err)
+		}
+		for _, a := range decode(t, manifest).apiServices {
+			if !a.Spec.InsecureSkipTLSVerify {
+				t.Errorf("without %q: %s is verified, but the server's certificate is still one that it makes for itself", without, a.Name)
+			}
+		}
+	}
+}
+
+// TestNames checks that a release of the usual name has the names of the incumbent's chart: an upgrade replaces its objects.
+func TestNames(t *testing.T) {
+	manifest, _, err := render(load(t), nil, "metrics-server", "kube-system", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := decode(t, manifest)
+	want := []string{
+		"APIService v1.metrics.k8s.io",
+		"APIService v1beta1.metrics.k8s.io",
+		"ClusterRole system:metrics-server",
+		"ClusterRole system:metrics-server-aggregated-reader",
+		"ClusterRoleBinding metrics-server:system:auth-delegator",
+		"ClusterRoleBinding system:metrics-server",
+		"Deployment kube-system/metrics-server",
+		"Role kube-system/metrics-server-serving",
+		"RoleBinding kube-system/metrics-server-auth-reader",
+		"RoleBinding kube-system/metrics-server-serving",
+		"Secret kube-system/metrics-server-serving",
+		"Service kube-system/metrics-server",
+		"ServiceAccount kube-system/metrics-server",
+	}
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(o.names))); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	selector := map[string]string{"app.kubernetes.io/name": "metrics-server", "app.kubernetes.io/instance": "metrics-server"}
+	if diff := cmp.Diff(selector, o.deployment.Spec.Selector.MatchLabels); diff != "" {
+		t.Errorf("selector, which cannot be changed (-want +got):\n%s", diff)
+	}
+}
+
+// TestValues checks that every value is in the schema and in README.md, and is set in testdata/values to something else
+// than its default.
+func TestValues(t *testing.T) {
+	c := load(t)
+	defaults := leaves("", c.Values)
+	readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := bytes.Cut(readme, []byte("\n## Values\n"))
+	var documented []string
+	for _, row := range regexp.MustCompile("(?m)^\\| ((?:`[^`]+`,? ?)+) \\|").FindAllSubmatch(table, -1) {
+		for _, key := range regexp.MustCompile("`([^`]+)`").FindAllSubmatch(row[1], -1) {
+			documented = append(documented, string(key[1]))
+		}
+	}
+	// No golden file can have a certificate that is made: TestMadeCertificate sets these two.
+	set := map[string][]any{"tls.helm.certDurationDays": {30}, "tls.helm.lookup": {false}}
+	for _, name := range valuesFiles(t) {
+		for path, value := range leaves("", values(t, name)) {
+			set[path] = append(set[path], value)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(defaults)) {
+		if !inSchema(t, c.Schema, path) {
+			t.Errorf("%s is not in values.schema.json", path)
+		}
+		if !slices.ContainsFunc(documented, func(key string) bool {
+			return key == path || strings.HasPrefix(path, key+".")
+		}) {
+			t.Errorf("%s is not in README.md", path)
+		}
+		isDefault := func(v any) bool { return cmp.Equal(v, defaults[path]) }
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(set)), func(p string) bool {
+			return (p == path || strings.HasPrefix(p, path+".")) && slices.ContainsFunc(set[p], func(v any) bool { return !isDefault(v) })
+		}) {
+			t.Errorf("%s: no file in testdata/values sets it to something else than its default", path)
+		}
+	}
+	for path := range leaves("", values(t, "incumbent")) {
+		if _, ok := defaults[path]; !ok {
+			t.Errorf("%s of the incumbent's chart is not in values.yaml", path)
+		}
+	}
+	for _, key := range documented {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(defaults)), func(p string) bool { return p == key || strings.HasPrefix(p, key+".") }) {
+			t.Errorf("README.md has %s, which is not in values.yaml", key)
+		}
+	}
+}
+
+// leaves returns what is not a map, or an empty one, by its path.
+func leaves(prefix string, values map[string]any) map[string]any {
+	all := map[string]any{}
+	for key, value := range values {
+		if m, ok := value.(map[string]any); ok && len(m) > 0 {
+			maps.Copy(all, leaves(prefix+key+".", m))
+		} else {
+			all[prefix+key] = value
+		}
+	}
+	return all
+}
+
+// inSchema says whether a path has a schema of its own, or is inside of one that takes any object.
+func inSchema(t *testing.T, text []byte, path string) bool {
+	t.Helper()
+	var s map[string]any
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	for key := range strings.SplitSeq(path, ".") {
+		properties, ok := s["properties"].(map[string]any)
+		if !ok {
+			return s["$ref"] == "#/definitions/object" || s["type"] == "object"
+		}
+		if s, ok = properties[key].(map[string]any); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func TestNotes(t *testing.T) {
+	for name, want := range map[string]string{
+		"default":              "is installed as test-metrics-server in namespace metrics",
+		"api-service-existing": "apiService.create is false",
+		"rbac-existing":        "rbac.pspEnabled has no effect",
+		"incumbent":            "image.repository is that of kubernetes-sigs/metrics-server",
+	} {
+		_, notes, err := render(load(t), values(t, name), release, namespace, newCluster())
+		if err != nil || !strings.Contains(notes, want) {
+			t.Errorf("%s: the notes do not say %q (%v):\n%s", name, want, err, notes)
+		}
+	}
+	_, notes, err := render(load(t), map[string]any{"serviceMonitor": map[string]any{"enabled": true}}, release, namespace, nil)
+	if err != nil || !strings.Contains(notes, "serviceMonitor.enabled needs metrics.enabled") {
+		t.Errorf("the notes do not say that there is no ServiceMonitor (%v):\n%s", err, notes)
+	}
+}
+
+func TestLint(t *testing.T) {
+	for _, name := range valuesFiles(t) {
+		var out bytes.Buffer
+		if err := run([]string{"lint", filepath.Join("testdata", "values", name+".yaml")}, &out); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out.String())
+		}
+	}
+}
+
+func TestTemplate(t *testing.T) {
+	var out bytes.Buffer
+	err := run([]string{"template", "-name", "a", "-namespace", "b", "testdata/values/args.yaml", "testdata/values/name-override.yaml"}, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := decode(t, out.String())
+	if o.deployment.Name != "a-usage" || o.deployment.Namespace != "b" || !slices.Contains(o.deployment.Spec.Template.Spec.Containers[0].Args, "--kubelet-insecure-tls") {
+		t.Errorf("Deployment %s/%s with %q, want b/a-usage with the values of both files", o.deployment.Namespace, o.deployment.Name, o.deployment.Spec.Template.Spec.Containers[0].Args)
+	}
+	for _, args := range [][]string{nil, {"install"}, {"template", "testdata/nothing.yaml"}, {"lint", "testdata/ca.crt"}, {"package"}, {"package", "-o", "x", "y"}} {
+		if err := run(args, io.Discard); err == nil {
+			t.Errorf("%q: no error", args)
+		}
+	}
+}
+
+// TestPackage checks that a package has the image and the version in it, and that the same chart gives the same bytes.
+func TestPackage(t *testing.T) {
+	var archives [][]byte
+	for range 2 {
+		var out bytes.Buffer
+		args := []string{"package", "-o", filepath.Join(t.TempDir(), "new"), "-image", "registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3"}
+		if err := run(args, &out); err != nil {
+			t.Fatal(err)
+		}
+		file := strings.TrimSpace(out.String())
+		c, err := loader.LoadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Metadata.AppVersion != "v1.2.3" || len(c.Schema) == 0 || filepath.Base(file) != "metrics-server-"+c.Metadata.Version+".tgz" {
+			t.Errorf("%s has appVersion %s and a schema of %d bytes", file, c.Metadata.AppVersion, len(c.Schema))
+		}
+		manifest, _, err := render(c, nil, release, namespace, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := decode(t, manifest).deployment.Spec.Template.Spec.Containers[0].Image, "registry.example:5000/team/metrics-server:v1.2.3"; got != want {
+			t.Errorf("image %s, want %s", got, want)
+		}
+		archive, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		archives = append(archives, archive)
+	}
+	if !bytes.Equal(archives[0], archives[1]) {
+		t.Error("two packages of one chart differ")
+	}
+	for _, image := range []string{"", "name", "registry.example:5000/name", "name:"} {
+		if _, err := pack(t.TempDir(), image, "v1.2.3"); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
+			t.Errorf("image %q: error %v, want one that says NAME:TAG", image, err)
+		}
+	}
+}
+
+func load(t *testing.T) *chart.Chart {
+	t.Helper()
+	c, err := loader.LoadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func values(t *testing.T, name string) map[string]any {
+	t.Helper()
+	v, err := readValues(filepath.Join("testdata", "values", name+".yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func valuesFiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("testdata/values/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no values files: %v", err)
+	}
+	for i, f := range files {
+		files[i] = strings.TrimSuffix(filepath.Base(f), ".yaml")
+	}
+	return files
+}
+
+// rendered is the manifest of a values file in a cluster that has the Secrets that some of them name.
+func rendered(t *testing.T, name string) string {
+	t.Helper()
+	manifest, _, err := render(load(t), values(t, name), release, namespace, newCluster(secret(t, fullname), secret(t, "existing")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manifest
+}
+
+// secret has testdata's certificate and what stands for its key.
+func secret(t *testing.T, name string) runtime.Object {
+	t.Helper()
+	ca, err := os.ReadFile("testdata/ca.crt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
+		Data:       map[string][]byte{"tls.crt": ca, "tls.key": []byte("a key")},
+	}
+}
+
+// cluster is what the templates can look up.
+type cluster struct{ client dynamic.Interface }
+
+func newCluster(there ...runtime.Object) cluster {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(apiregistrationv1.AddToScheme(scheme))
+	return cluster{fake.NewSimpleDynamicClient(scheme, there...)}
+}
+
+func (c cluster) GetClientFor(apiVersion, kind string) (client dynamic.NamespaceableResourceInterface, namespaced bool, err error) {
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	return c.client.Resource(gv.WithResource(strings.ToLower(kind) + "s")), kind != "APIService", err
+}
+
+// objects is one installation.
+type objects struct {
+	names        []string // "KIND NAME" or "KIND NAMESPACE/NAME"
+	deployment   *appsv1.Deployment
+	service      *corev1.Service
+	secret       *corev1.Secret
+	apiServices  []*apiregistrationv1.APIService
+	clusterRules []rbacv1.PolicyRule
+	rules        []rbacv1.PolicyRule
+	roles        []rbacv1.RoleRef
+	subjects     []rbacv1.Subject
+}
+
+func documents(t *testing.T, manifest string) [][]byte {
+	t.Helper()
+	var all [][]byte
+	for reader := yaml.NewDocumentDecoder(io.NopCloser(strings.NewReader(manifest))); ; {
+		document := make([]byte, len(manifest))
+		n, err := reader.Read(document)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, document[:n])
+	}
+}
+
+// decode reads a manifest as strictly as the API server does with --validate=strict: unknown fields and
+// fields given twice are errors.
+func decode(t *testing.T, manifest string) objects {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiregistrationv1.AddToScheme, monitoringv1.AddToScheme, certmanagerv1.AddToScheme} {
+		utilruntime.Must(add(scheme))
+	}
+	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+	var o objects
+	for _, document := range documents(t, manifest) {
+		object, kind, err := decoder.Decode(document, nil, nil)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, document)
+		}
+		m, ok := object.(metav1.Object)
+		if !ok {
+			t.Fatalf("%s has no metadata", kind)
+		}
+		o.names = append(o.names, kind.Kind+" "+strings.TrimPrefix(m.GetNamespace()+"/"+m.GetName(), "/"))
+		if m.GetLabels()["app.kubernetes.io/managed-by"] != "Helm" {
+			t.Errorf("%s %s does not have the chart's labels", kind.Kind, m.GetName())
+		}
+		switch object := object.(type) {
+		case *appsv1.Deployment:
+			o.deployment = object
+		case *corev1.Service:
+			o.service = object
+		case *corev1.Secret:
+			o.secret = object
+		case *apiregistrationv1.APIService:
+			o.apiServices = append(o.apiServices, object)
+		case *rbacv1.ClusterRole:
+			o.clusterRules = append(o.clusterRules, object.Rules...)
+		case *rbacv1.Role:
+			o.rules = append(o.rules, object.Rules...)
+		case *rbacv1.ClusterRoleBinding:
+			o.roles, o.subjects = append(o.roles, object.RoleRef), append(o.subjects, object.Subjects...)
+		case *rbacv1.RoleBinding:
+			o.roles, o.subjects = append(o.roles, object.RoleRef), append(o.subjects, object.Subjects...)
+		}
+	}
+	if o.deployment == nil || o.service == nil {
+		t.Fatal("no Deployment, or no Service")
+	}
+	return o
+}
+
+// checkReferences checks that every name in one object that means another one is right.
+func checkReferences(t *testing.T, o objects) {
+	t.Helper()
+	pod := o.deployment.Spec.Template
+	for name, selector := range map[string]map[string]string{"Service": o.service.Spec.Selector, "Deployment": o.deployment.Spec.Selector.MatchLabels} {
+		if len(selector) == 0 {
+			t.Errorf("the %s selects every pod", name)
+		}
+		for key, value := range selector {
+			if pod.Labels[key] != value {
+				t.Errorf("the %s selects %s=%s, which the pod does not have", name, key, value)
+			}
+		}
+	}
+	for _, a := range o.apiServices {
+		if a.Name != a.Spec.Version+"."+a.Spec.Group || a.Spec.Service.Name != o.service.Name || a.Spec.Service.Namespace != o.service.Namespace || *a.Spec.Service.Port != o.service.Spec.Ports[0].Port {
+			t.Errorf("APIService %s is of %s/%s by service %+v", a.Name, a.Spec.Group, a.Spec.Version, a.Spec.Service)
+		}
+	}
+	for _, s := range o.subjects {
+		if s.Name != pod.Spec.ServiceAccountName || s.Namespace != o.deployment.Namespace {
+			t.Errorf("%+v is bound, want the pod's service account %s", s, pod.Spec.ServiceAccountName)
+		}
+	}
+	for _, r := range o.roles {
+		if r.Name != "system:auth-delegator" && r.Name != "extension-apiserver-authentication-reader" &&
+			!slices.ContainsFunc(o.names, func(n string) bool { return n == r.Kind+" "+r.Name || n == r.Kind+" "+namespace+"/"+r.Name }) {
+			t.Errorf("%s %s is bound and not there", r.Kind, r.Name)
+		}
+	}
+	for _, c := range pod.Spec.Containers {
+		for _, m := range c.VolumeMounts {
+			if !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }) {
+				t.Errorf("volume %s is mounted and not there", m.Name)
+			}
+		}
+	}
+}
