@@ -40,7 +40,7 @@ type Flags struct {
 	NodeSelector    string
 	Resolution      time.Duration
 	Timeout         time.Duration // of one kubelet
-	Port            int           // that it listens on
+	Port            int           // that it listens on; 0: unknown
 	RequestHeaderCA bool          // it has the front proxy's authority from a file
 }
 
@@ -109,23 +109,28 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 
 // readFlags makes the flags those of the server in pod, where they can be understood.
 func (e *examination) readFlags(pod *corev1.Pod) {
-	flags, err := e.config.Flags(commandLine(pod))
+	flags, err := e.flagsOf(pod)
 	if err != nil {
 		e.report.add(Line{
 			Check: checkPods, Status: Warning, Message: "the arguments of pod " + pod.Namespace + "/" + pod.Name + " cannot be understood, so nodes are asked as this command's own flags say",
 			Cause: err.Error(), Remedy: "correct the arguments, or give this command the --kubelet-* flags of the server",
 		})
-		return
 	}
 	e.flags = flags
 }
 
-// flagsOf are those of the server in pod: during a roll-out there are two kinds.
-func (e *examination) flagsOf(pod *corev1.Pod) Flags {
-	if flags, err := e.config.Flags(commandLine(pod)); err == nil {
-		return flags
+// flagsOf are those of the server in pod, which during a roll-out need not be those of another one. With an error they are as far as
+// they are known otherwise.
+func (e *examination) flagsOf(pod *corev1.Pod) (Flags, error) {
+	args := commandLine(pod)
+	flags, err := e.config.Flags(args)
+	if err != nil {
+		flags = e.flags
 	}
-	return e.flags
+	if err != nil || len(args) == 0 {
+		flags.Port = 0 // the image may have its own
+	}
+	return flags, err
 }
 
 func (e *examination) clocks() {

@@ -493,6 +493,20 @@ func deployment(replicas int32, failure string) appsv1.Deployment {
 	return d
 }
 
+// Where nothing says on which port the server listens, nothing is said against the Service's.
+func TestPortOfTheImage(t *testing.T) {
+	c := newCluster(t)
+	c.flags.Port = 443
+	c.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Args = nil })
+	if r := c.run(); len(find(r, Line{Check: checkService, Status: OK})) != 1 {
+		t.Error(text(t, r))
+	}
+	c.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Args = []string{"--cert-dir=/tmp"} })
+	if r := c.run(); len(find(r, Line{Check: checkService, Status: Problem, Message: "listens on 443"})) != 1 {
+		t.Error(text(t, r))
+	}
+}
+
 // In a pod the server's account may not read metrics, but may ask whether there are any: the way is known to be free.
 func TestNoRightToMetrics(t *testing.T) {
 	c := newCluster(t)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Status is what a check came to.
@@ -118,7 +119,7 @@ func (r *Report) WriteText(w io.Writer) error {
 // oneLine is s without what would end a line or confuse a terminal: much of it is said by others.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r

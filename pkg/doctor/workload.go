@@ -49,16 +49,17 @@ func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod 
 		e.readFlags(server)
 	}
 	if service != nil {
-		slices, err := e.api.DiscoveryV1().EndpointSlices(ref.Namespace).List(ctx,
+		endpoints, err := e.api.DiscoveryV1().EndpointSlices(ref.Namespace).List(ctx,
 			metav1.ListOptions{LabelSelector: labels.Set{discoveryv1.LabelServiceName: ref.Name}.String()})
 		if err != nil {
 			e.report.add(unanswered(checkService, fmt.Sprintf("which endpoints Service %s has", ref), err, "list endpointslices in "+ref.Namespace))
-			slices = nil
+			endpoints = nil
 		}
-		e.report.add(judgeService(ref, service, slices, server, e.flags.Port)...)
+		e.report.add(judgeService(ref, service, endpoints, server, e.flags.Port)...)
 	}
 	for i := range pods {
-		e.report.add(judgePod(&pods[i], e.probeEvents(ctx, &pods[i]), e.flagsOf(&pods[i]).Port))
+		flags, _ := e.flagsOf(&pods[i]) // readFlags has said what is wrong with them
+		e.report.add(judgePod(&pods[i], e.probeEvents(ctx, &pods[i]), flags.Port))
 	}
 	return server
 }
@@ -70,14 +71,14 @@ func (e *examination) pods(ctx context.Context, namespace string, service *corev
 		try = []string{labels.SelectorFromSet(service.Spec.Selector).String()}
 	}
 	for _, selector := range try {
-		list, err := e.api.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector, Limit: page})
+		list, err := e.api.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{
+			LabelSelector: selector, FieldSelector: "status.phase!=Failed,status.phase!=Succeeded", Limit: page, // evicted ones can be many
+		})
 		if err != nil {
 			e.report.add(unanswered(checkPods, "the server's pods", err, "list pods in "+namespace))
 			return nil
 		}
-		pods := slices.DeleteFunc(list.Items, func(p corev1.Pod) bool {
-			return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded || p.DeletionTimestamp != nil
-		})
+		pods := slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 		if len(pods) > 0 {
 			slices.SortFunc(pods, func(a, b corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
 			return pods
@@ -126,7 +127,7 @@ func judgeNoPods(what string, deployments []appsv1.Deployment, selectors []strin
 	return l
 }
 
-// judgeService is given nil for the slices that could not be read, and for a server that is not known.
+// judgeService is given nil for the endpoints that could not be read, and for a server that is not known.
 func judgeService(ref serviceRef, service *corev1.Service, endpoints *discoveryv1.EndpointSliceList, server *corev1.Pod, securePort int) []Line {
 	var lines []Line
 	problem := func(message, cause, remedy string) {
@@ -187,8 +188,8 @@ func targetPort(p corev1.ServicePort, pod *corev1.Pod) int {
 }
 
 // countEndpoints counts the addresses that have a port of that name, by whether they are ready.
-func countEndpoints(slicesOf []discoveryv1.EndpointSlice, port string) (ready, waiting int) {
-	for _, s := range slicesOf {
+func countEndpoints(all []discoveryv1.EndpointSlice, port string) (ready, waiting int) {
+	for _, s := range all {
 		named := func(p discoveryv1.EndpointPort) bool {
 			return p.Name == nil && port == "" || p.Name != nil && *p.Name == port
 		}
