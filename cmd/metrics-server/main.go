@@ -4,11 +4,9 @@ package main
 import (
 	"os"
 
-	"k8s.io/component-base/cli"
-
 	"metrics-server/pkg/app"
 )
 
 func main() {
-	os.Exit(cli.Run(app.NewCommand()))
+	os.Exit(app.Run())
 }

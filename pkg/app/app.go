@@ -16,6 +16,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/cli"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/cli/globalflag"
 	"k8s.io/component-base/logs"
@@ -37,8 +38,18 @@ const example = `  # In a pod, with its service account, as deploy/ has it
   # From a terminal, against the cluster of a kubeconfig, on a local port
   metrics-server --kubeconfig=$HOME/.kube/config --secure-port=4430 --cert-dir=/tmp/metrics-server`
 
+// Run is the command as this process was called. It returns the exit code.
+func Run() int {
+	var code int
+	failed := cli.Run(newCommand(&code))
+	return max(failed, code)
+}
+
 // NewCommand returns the metrics-server command.
-func NewCommand() *cobra.Command {
+func NewCommand() *cobra.Command { return newCommand(new(int)) }
+
+// newCommand is NewCommand that writes an exit code which an error alone does not tell to code.
+func newCommand(code *int) *cobra.Command {
 	o := NewOptions()
 	cmd := &cobra.Command{
 		Use:     "metrics-server",
@@ -69,6 +80,8 @@ func NewCommand() *cobra.Command {
 	}
 	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
 	cliflag.SetUsageAndHelpFunc(cmd, groups, cols)
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(newDoctorCommand(code))
 	return cmd
 }
 

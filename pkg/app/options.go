@@ -95,7 +95,23 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 		"Record an Event on a Node when it cannot be scraped twice in a row, and when it can be again.")
 	fs.BoolVar(&o.ShowVersion, "version", o.ShowVersion, "Print the version and exit.")
 
-	fs = fss.FlagSet("kubelet client")
+	o.kubeletFlags(&fss)
+
+	fs = fss.FlagSet("apiserver secure serving")
+	o.SecureServing.AddFlags(fs)
+	fs.Lookup("tls-cipher-suites").Usage = "Comma-separated list of cipher suites for TLS 1.2; those of TLS 1.3 cannot be chosen. " +
+		"The default are all that have both forward secrecy and authenticated encryption."
+	o.Authentication.AddFlags(fss.FlagSet("apiserver authentication"))
+	o.Authorization.AddFlags(fss.FlagSet("apiserver authorization"))
+	o.Audit.AddFlags(fss.FlagSet("apiserver audit log"))
+	o.Features.AddFlags(fss.FlagSet("features"))
+	logsapi.AddFlags(o.Logging, fss.FlagSet("logging"))
+	return fss
+}
+
+// kubeletFlags adds the flags that say which kubelets are asked and how: the doctor has them too.
+func (o *Options) kubeletFlags(fss *cliflag.NamedFlagSets) {
+	fs := fss.FlagSet("kubelet client")
 	fs.BoolVar(&o.KubeletInsecureTLS, "kubelet-insecure-tls", o.KubeletInsecureTLS,
 		"Do not verify the kubelets' serving certificates. Whoever can answer in a kubelet's place can then feed the autoscalers any number and read the token that is sent; prefer --kubelet-certificate-authority.")
 	fs.BoolVar(&o.KubeletUseNodeStatusPort, "kubelet-use-node-status-port", o.KubeletUseNodeStatusPort,
@@ -119,17 +135,6 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 		"Serve only the nodes that match this label selector, and the pods on them.")
 	fs.BoolVar(&o.KubeletPlainHTTP, "deprecated-kubelet-completely-insecure", o.KubeletPlainHTTP,
 		"DEPRECATED: speak plain HTTP to the kubelets, without encryption and without credentials.")
-
-	fs = fss.FlagSet("apiserver secure serving")
-	o.SecureServing.AddFlags(fs)
-	fs.Lookup("tls-cipher-suites").Usage = "Comma-separated list of cipher suites for TLS 1.2; those of TLS 1.3 cannot be chosen. " +
-		"The default are all that have both forward secrecy and authenticated encryption."
-	o.Authentication.AddFlags(fss.FlagSet("apiserver authentication"))
-	o.Authorization.AddFlags(fss.FlagSet("apiserver authorization"))
-	o.Audit.AddFlags(fss.FlagSet("apiserver audit log"))
-	o.Features.AddFlags(fss.FlagSet("features"))
-	logsapi.AddFlags(o.Logging, fss.FlagSet("logging"))
-	return fss
 }
 
 // Validate returns everything that is wrong with o, each with the remedy. It has no side effects

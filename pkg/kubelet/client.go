@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"mime"
@@ -43,6 +44,23 @@ type Client struct {
 
 // SetEndpoint changes where the kubelet is. A Fetch under way goes on where it is.
 func (c *Client) SetEndpoint(e Endpoint) { c.target.Store(c.shared.target(&e)) }
+
+// Addresses are where Fetch looks for the kubelet, as host:port, in order of preference.
+func (c *Client) Addresses() []string { return slices.Clone(c.target.Load().addrs) }
+
+// Peer is the address and the serving certificate of the kubelet with which a connection is open: "" and nil if none is,
+// and nil for plain HTTP.
+func (c *Client) Peer() (addr string, cert *x509.Certificate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		return "", nil
+	}
+	if secured, ok := c.conn.rw.(*tls.Conn); ok {
+		cert = secured.ConnectionState().PeerCertificates[0]
+	}
+	return c.conn.addr, cert
+}
 
 // Close closes the connection; a Fetch under way or later fails.
 func (c *Client) Close() {

@@ -3,9 +3,11 @@ package kubelet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -225,6 +227,39 @@ func TestSetEndpoint(t *testing.T) {
 	mustFetch(t, c)
 	if len(g.seen()) != 1 || len(f.seen()) != 2 {
 		t.Errorf("a new address: %d and %d requests at the old and the new one, want 2 and 1", len(f.seen()), len(g.seen()))
+	}
+}
+
+// What is said of a kubelet is that of the connection, whichever protocol it speaks.
+func TestPeer(t *testing.T) {
+	http2 := secure()
+	http2.HTTP2 = true
+	for _, server := range []kubelettest.ServerConfig{secure(), http2, {}} {
+		f := newFake(t, server)
+		with := config()
+		if server.Certificate == nil {
+			with.PlainHTTP, with.CAData = true, nil
+		}
+		e := f.endpoint()
+		e.Addresses = append([]Address{{"Hostname", "localhost.invalid"}}, e.Addresses...)
+		with.AddressTypes = []string{"Hostname", "InternalIP"}
+		c := newClient(t, with, e)
+
+		if addr, cert := c.Peer(); addr != "" || cert != nil {
+			t.Errorf("before a connection: %q, %v", addr, cert)
+		}
+		if got, want := c.Addresses(), []string{fmt.Sprintf("localhost.invalid:%d", f.Port()), f.addr()}; !slices.Equal(got, want) {
+			t.Errorf("addresses %q, want %q", got, want)
+		}
+		mustFetch(t, c)
+		addr, cert := c.Peer()
+		if addr != f.addr() || (cert == nil) != (server.Certificate == nil) || cert != nil && !cert.Equal(server.Certificate.Leaf) {
+			t.Errorf("HTTP/2 %t: %q, %v", server.HTTP2, addr, cert)
+		}
+		c.Close()
+		if addr, _ := c.Peer(); addr != "" {
+			t.Errorf("after Close: %q", addr)
+		}
 	}
 }
 

@@ -27,8 +27,12 @@ var rooms = map[string]room{
 		why: "main is about 20 lines: what it did itself, no test could reach",
 	},
 	"pkg/app": {
-		imports: []string{"server"}, k8s: true,
-		why: "the command turns flags into server.Config; how a part is made is for server to know",
+		imports: []string{"doctor", "server"}, k8s: true,
+		why: "the command turns flags into server.Config and doctor.Config; how a part is made is for those to know",
+	},
+	"pkg/doctor": {
+		imports: []string{"exposition", "kubelet", "sample"}, k8s: true,
+		why: "it looks from outside: built on the server's own state, it could not tell what is wrong with that, and would not run without",
 	},
 	"pkg/server": {
 		imports: []string{"api", "inventory", "kubelet", "sample", "scrape", "store"}, k8s: true,

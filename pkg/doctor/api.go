@@ -1,0 +1,239 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+)
+
+const (
+	// requestTimeout is how long the API server may take for one answer.
+	requestTimeout = 30 * time.Second
+	// page is how many objects are asked for at once: in a pod, the memory is the server's.
+	page = 500
+)
+
+// api is how the API server is asked.
+type api struct {
+	kubernetes.Interface
+	metadata metadata.Interface
+	raw      rest.Interface
+	clock    clock
+}
+
+func newAPI(config *rest.Config) (*api, error) {
+	a := &api{}
+	config = rest.CopyConfig(config)
+	config.QPS = -1 // one request at a time, but for the nodes, whose number is limited
+	config.Timeout = requestTimeout
+	config.WarningHandler = rest.NoWarnings{} // of deprecations, which are not the asker's
+	config.Wrap(a.clock.wrap)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	a.Interface, a.raw = client, client.Discovery().RESTClient()
+	if a.metadata, err = metadata.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	return a, nil
+}
+
+// versionPath is what every client may ask, and what only the API server itself answers.
+const versionPath = "/version"
+
+func (a *api) version(ctx context.Context) (version.Info, error) {
+	var v version.Info
+	return v, a.get(ctx, versionPath, &v)
+}
+
+// get reads the JSON at path.
+func (a *api) get(ctx context.Context, path string, into any) error {
+	result := a.raw.Get().MaxRetries(0).AbsPath(path).Do(ctx)
+	if err := result.Error(); err != nil { // says more than that of Raw
+		return err
+	}
+	b, err := result.Raw()
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("answer at %s: %w", path, err)
+	}
+	return nil
+}
+
+// nodeMetrics reads what a node's kubelet has at a path, through the API server.
+func (a *api) nodeMetrics(ctx context.Context, node, at string) ([]byte, error) {
+	u, err := url.ParseRequestURI(at)
+	if err != nil || !strings.HasPrefix(at, "/") {
+		return nil, fmt.Errorf("%q is not a path", at)
+	}
+	// It is what an annotation says, and must not lead out of the node: no ".." is left after Clean.
+	r := a.raw.Get().MaxRetries(0).AbsPath("/api/v1/nodes", node, "proxy", path.Clean(u.Path)).SetHeader("Accept", "text/plain;version=0.0.4, */*;q=0.1")
+	for name, values := range u.Query() {
+		for _, v := range values {
+			r.Param(name, v)
+		}
+	}
+	body, err := r.Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(io.LimitReader(body, maxAnswer+1))
+	if err == nil && len(b) > maxAnswer {
+		err = fmt.Errorf("answer is too large: it has more than %d bytes, which is the limit", maxAnswer)
+	}
+	return b, err
+}
+
+// maxAnswer is how many bytes a kubelet's answer may have, as for the server.
+const maxAnswer = 16 << 20
+
+// usage is what is of interest in a NodeMetrics or PodMetrics.
+type usage struct {
+	Metadata  struct{ Namespace, Name string }
+	Timestamp metav1.Time
+}
+
+// usages calls each with the items of the list of metrics at path, without holding them: there may be 150,000.
+func (a *api) usages(ctx context.Context, path string, each func(usage)) error {
+	body, err := a.raw.Get().MaxRetries(0).AbsPath(path).Stream(ctx)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := decodeItems(body, each); err != nil {
+		return fmt.Errorf("answer at %s: %w", path, err)
+	}
+	return nil
+}
+
+// decodeItems decodes the items of a list in JSON one after the other.
+func decodeItems[T any](r io.Reader, each func(T)) error {
+	d := json.NewDecoder(r)
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return errors.Join(errors.New("not a list"), err)
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		if key != "items" {
+			var skipped json.RawMessage
+			if err := d.Decode(&skipped); err != nil {
+				return err
+			}
+			continue
+		}
+		if t, err := d.Token(); err != nil || t != json.Delim('[') {
+			if err == nil && t == nil { // null
+				continue
+			}
+			return errors.Join(errors.New("items are not a list"), err)
+		}
+		for d.More() {
+			var item T
+			if err := d.Decode(&item); err != nil {
+				return err
+			}
+			each(item)
+		}
+		if _, err := d.Token(); err != nil {
+			return err
+		}
+	}
+	_, err := d.Token()
+	return err
+}
+
+// pages calls list for one page after the other until it returns no more to continue with.
+func pages(list func(metav1.ListOptions) (next string, err error)) error {
+	o := metav1.ListOptions{Limit: page}
+	for {
+		next, err := list(o)
+		if err != nil || next == "" {
+			return err
+		}
+		o.Continue = next
+	}
+}
+
+// clock tells the API server's time.
+type clock struct {
+	mu     sync.Mutex
+	known  bool
+	offset time.Duration // of the API server's clock from ours
+}
+
+// wrap learns the time from answers that can only be the API server's own.
+func (c *clock) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		asked := time.Now()
+		resp, err := next.RoundTrip(r)
+		if err != nil || !strings.HasSuffix(r.URL.Path, versionPath) {
+			return resp, err
+		}
+		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+			answered := time.Now()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			// The header has whole seconds.
+			c.known, c.offset = true, date.Add(500*time.Millisecond).Sub(asked.Add(answered.Sub(asked)/2))
+		}
+		return resp, nil
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// now is the API server's time, or our own if that is not known.
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.offset)
+}
+
+// skew is how far the API server's clock is ahead of ours, if that is known.
+func (c *clock) skew() (ahead time.Duration, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.offset, c.known
+}
+
+// unanswered is the line for a question that the API server did not answer. right is what the asker must be allowed to do.
+func unanswered(check, what string, err error, right string) Line {
+	l := Line{Check: check, Status: Unknown, Message: what + " cannot be checked", Cause: err.Error()}
+	switch {
+	case apierrors.IsForbidden(err):
+		l.Cause = "the right to " + right + " is missing"
+		l.Remedy = "run doctor with credentials that may " + right
+	case apierrors.IsUnauthorized(err):
+		l.Remedy = "the API server does not accept the credentials: give others with --kubeconfig"
+	case errors.Is(err, context.DeadlineExceeded):
+		l.Cause = "the API server did not answer in time"
+		l.Remedy = "try again, with a longer --timeout"
+	default:
+		l.Remedy = "try again, and see the API server's log"
+	}
+	return l
+}
