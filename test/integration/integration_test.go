@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -464,13 +465,67 @@ func TestPodsClaimedByTwoNodes(t *testing.T) {
 	})
 }
 
+// What fails is told on the Node, once with a count, and so is its end.
+func TestNodeEvents(t *testing.T) {
+	f := newFleet(t, 2, 1)
+	s := startServer(t, f)
+	s.ready(t)
+	failTwice(t, f.nodes[0])
+	if events := nodeEvents(t, f.nodes[1].name); len(events) != 0 {
+		t.Errorf("events of a node that does not fail: %v", events)
+	}
+	out := kubectl(t, "describe", "node", f.nodes[0].name)
+	for _, want := range []string{"MetricsScrapeFailing", "MetricsScrapeRecovered", "cannot scrape resource metrics", "500"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("kubectl describe node does not show %q:\n%s", want, out)
+		}
+	}
+}
+
+// failTwice has a node fail, recover, fail and recover until its events say so.
+func failTwice(t *testing.T, n *fakeNode) {
+	t.Helper()
+	for round := range int32(2) {
+		n.kubelet.SetFault(kubelettest.Status(http.StatusInternalServerError, "out of order"))
+		for _, reason := range []string{"MetricsScrapeFailing", "MetricsScrapeRecovered"} {
+			eventually(t, "the event "+reason, func() error {
+				events := nodeEvents(t, n.name)
+				if e := events[reason]; e.Count < round+1 && reason == "MetricsScrapeFailing" || e.Reason == "" {
+					return fmt.Errorf("round %d: %v", round, events)
+				}
+				return nil
+			})
+			n.kubelet.SetFault(nil)
+		}
+	}
+}
+
+// nodeEvents returns the newest event about a node for each reason.
+func nodeEvents(t *testing.T, node string) map[string]corev1.Event {
+	t.Helper()
+	list, err := cluster.client.CoreV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{
+		FieldSelector: "involvedObject.kind=Node,source=metrics-server,involvedObject.name=" + node,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := map[string]corev1.Event{}
+	for _, e := range list.Items {
+		if e.LastTimestamp.After(newest[e.Reason].LastTimestamp.Time) {
+			newest[e.Reason] = e
+		}
+	}
+	return newest
+}
+
 // Of the API server the server asks what deploy/ gives it the right to, all of that, and nothing else. The rights are
 // read from the API server, to which deploy/ is applied; hack/manifests has them one by one.
 func TestRights(t *testing.T) {
-	f, _, _ := claimedTwice(t)
+	f, honest, _ := claimedTwice(t)
 	s := startServer(t, f)
 	s.ready(t)
 	s.list(t, reader(t), podsPath) // asks who the reader is, and what it may read
+	failTwice(t, honest)
 
 	want := map[string]bool{}
 	give := func(rules []rbacv1.PolicyRule) {
@@ -490,11 +545,13 @@ func TestRights(t *testing.T) {
 		}
 		give(role.Rules)
 	}
-	role, err := rbac.Roles("kube-system").Get(t.Context(), "extension-apiserver-authentication-reader", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range [][2]string{{"kube-system", "extension-apiserver-authentication-reader"}, {"default", "metrics-server-events"}} {
+		role, err := rbac.Roles(name[0]).Get(t.Context(), name[1], metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		give(role.Rules)
 	}
-	give(role.Rules)
 	delete(want, "get nodes/metrics") // is asked of kubelets
 	for _, streamed := range []string{"list nodes", "list pods", "list configmaps"} {
 		delete(want, streamed) // is asked of older API servers, whose watches do not begin with what is there

@@ -117,6 +117,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost && strings.HasSuffix(path, "/subjectaccessreviews"):
 		s.reviewAccess(w, r)
 		return
+	case r.Method == http.MethodPost && strings.HasSuffix(path, "/events"):
+		s.fail(w, r, http.StatusForbidden, metav1.StatusReasonForbidden, "no events are kept here")
+		return
 	}
 	q, ok := s.parse(parts)
 	if !ok || r.Method != http.MethodGet {
