@@ -31,7 +31,7 @@ var rooms = map[string]room{
 		why: "the command turns flags into server.Config; how a part is made is for server to know",
 	},
 	"pkg/server": {
-		imports: []string{"api", "inventory", "kubelet", "sample", "scrape", "store"}, k8s: true,
+		imports: []string{"api", "inventory", "kubelet", "sample", "scrape", "servingcert", "store"}, k8s: true,
 		why: "the only package that wires others: each of those can then be read, tested and replaced alone",
 	},
 	"pkg/api": {
@@ -49,6 +49,10 @@ var rooms = map[string]room{
 	"pkg/scrape": {
 		imports: []string{"sample"}, k8s: true,
 		why: "it decides when and how many at once; what a fetch does, and where samples go, are its Fetcher and Sink",
+	},
+	"pkg/servingcert": {
+		k8s: true,
+		why: "certificates know nothing of what is served with them: it could keep those of any aggregated server",
 	},
 	"pkg/kubelet": {
 		imports: []string{"exposition", "sample"}, k8s: true,
