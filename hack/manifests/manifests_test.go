@@ -62,6 +62,7 @@ func TestBase(t *testing.T) {
 		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
 		"--kubelet-use-node-status-port",
 		"--metric-resolution=15s",
+		"--serving-certificate-secret=metrics-server-serving",
 	}
 	if diff := cmp.Diff(wantArgs, o.deployment.Spec.Template.Spec.Containers[0].Args); diff != "" {
 		t.Errorf("args (-want +got):\n%s", diff)
@@ -70,6 +71,16 @@ func TestBase(t *testing.T) {
 		if o.labels["ClusterRole system:aggregated-metrics-reader"]["rbac.authorization.k8s.io/aggregate-to-"+role] != "true" {
 			t.Errorf("system:aggregated-metrics-reader is not aggregated to %s", role)
 		}
+	}
+
+	// Applied again, an object changes only where it says something: what the server writes must not be said here.
+	for name, a := range o.apiServices {
+		if a.Spec.InsecureSkipTLSVerify || a.Spec.CABundle != nil {
+			t.Errorf("APIService %s: insecureSkipTLSVerify %v and caBundle %q, want neither: the server writes the caBundle", name, a.Spec.InsecureSkipTLSVerify, a.Spec.CABundle)
+		}
+	}
+	if s := o.secret; s == nil || s.Name != "metrics-server-serving" || s.Namespace != o.deployment.Namespace || s.Data != nil || s.StringData != nil || s.Immutable != nil {
+		t.Errorf("secret %+v, want metrics-server-serving beside the server, without data", s)
 	}
 
 	v1, v1beta1 := o.apiServices["v1.metrics.k8s.io"].Spec, o.apiServices["v1beta1.metrics.k8s.io"].Spec
@@ -200,9 +211,10 @@ func TestRun(t *testing.T) {
 type objects struct {
 	deployment  *appsv1.Deployment
 	service     *corev1.Service
+	secret      *corev1.Secret // nil in older shapes
 	policy      *networkingv1.NetworkPolicy
 	apiServices map[string]*apiregistrationv1.APIService
-	rules       map[string][]rbacv1.PolicyRule // by the ClusterRole's name
+	rules       map[string][]rbacv1.PolicyRule // by the name of the ClusterRole or the Role
 	bindings    []binding
 	labels      map[string]map[string]string // by "KIND NAME"
 }
@@ -237,6 +249,9 @@ func checkReferences(t *testing.T, o objects) {
 		"ClusterRole system:auth-delegator",
 		"ClusterRole system:metrics-server",
 		"kube-system Role extension-apiserver-authentication-reader",
+	}
+	if o.secret != nil {
+		wantRoles = append(wantRoles, "kube-system Role "+o.secret.Name)
 	}
 	if diff := cmp.Diff(wantRoles, roles); diff != "" {
 		t.Errorf("bound roles (-want +got):\n%s", diff)
@@ -348,10 +363,14 @@ func checkRules(t *testing.T, o objects) {
 			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
 			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
 			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"}},
+		},
+		"metrics-server-serving": {
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"metrics-server-serving"}, Verbs: []string{"get", "update"}},
 		},
 	}
 	if diff := cmp.Diff(wantRules, o.rules); diff != "" {
-		t.Errorf("cluster roles (-want +got):\n%s", diff)
+		t.Errorf("roles (-want +got):\n%s", diff)
 	}
 }
 
@@ -449,12 +468,19 @@ func decode(t *testing.T, manifest []byte) objects {
 			o.deployment = object
 		case *corev1.Service:
 			o.service = object
+		case *corev1.Secret:
+			o.secret = object
 		case *networkingv1.NetworkPolicy:
 			o.policy = object
 		case *apiregistrationv1.APIService:
 			o.apiServices[object.Name] = object
 		case *rbacv1.ClusterRole:
 			o.rules[object.Name] = object.Rules
+		case *rbacv1.Role:
+			o.rules[object.Name] = object.Rules
+			if object.Namespace != "kube-system" {
+				t.Errorf("Role %s is of namespace %q, want the server's", object.Name, object.Namespace)
+			}
 		case *rbacv1.ClusterRoleBinding:
 			o.bindings = append(o.bindings, binding{object.Name, "", object.RoleRef, object.Subjects})
 		case *rbacv1.RoleBinding:
