@@ -467,8 +467,10 @@ func TestPodsClaimedByTwoNodes(t *testing.T) {
 // Of the API server the server asks what deploy/ gives it the right to, all of that, and nothing else. The rights are
 // read from the API server, to which deploy/ is applied; hack/manifests has them one by one.
 func TestRights(t *testing.T) {
+	aggregator.Lock()
+	t.Cleanup(aggregator.Unlock)
 	f, _, _ := claimedTwice(t)
-	s := startServer(t, f)
+	s := startKeeping(t, f)
 	s.ready(t)
 	s.list(t, reader(t), podsPath) // asks who the reader is, and what it may read
 
@@ -490,11 +492,13 @@ func TestRights(t *testing.T) {
 		}
 		give(role.Rules)
 	}
-	role, err := rbac.Roles("kube-system").Get(t.Context(), "extension-apiserver-authentication-reader", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"extension-apiserver-authentication-reader", servingSecret} {
+		role, err := rbac.Roles("kube-system").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		give(role.Rules)
 	}
-	give(role.Rules)
 	delete(want, "get nodes/metrics") // is asked of kubelets
 	for _, streamed := range []string{"list nodes", "list pods", "list configmaps"} {
 		delete(want, streamed) // is asked of older API servers, whose watches do not begin with what is there
