@@ -192,7 +192,7 @@ func (o *Options) servingSecret() (types.NamespacedName, error) {
 	if o.ServingSecret == "" {
 		return types.NamespacedName{}, nil
 	}
-	ns, err := namespace()
+	ns, err := namespace(namespaceFile)
 	return types.NamespacedName{Namespace: ns, Name: o.ServingSecret}, err
 }
 

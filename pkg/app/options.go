@@ -205,7 +205,7 @@ func (o *Options) Validate() error {
 		if problems := validation.IsDNS1123Subdomain(o.ServingSecret); len(problems) > 0 {
 			bad("%s: %q is not the name of a Secret: %s", secret, o.ServingSecret, strings.Join(problems, "; "))
 		}
-		if _, err := namespace(); err != nil {
+		if _, err := namespace(namespaceFile); err != nil {
 			bad("%s: %w", secret, err)
 		}
 	}
@@ -230,12 +230,12 @@ func (o *Options) Validate() error {
 // namespaceFile is where a pod finds the namespace of its service account, which is its own.
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
-// namespace is the one that this server runs in.
-func namespace() (string, error) {
+// namespace is the one that this server runs in: that in the environment, or else in file.
+func namespace(file string) (string, error) {
 	if ns := os.Getenv("POD_NAMESPACE"); ns != "" {
 		return ns, nil
 	}
-	b, err := os.ReadFile(namespaceFile)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return "", fmt.Errorf("the server's own namespace is unknown: %w: set POD_NAMESPACE in the environment, or run in a pod with a service account", err)
 	}
