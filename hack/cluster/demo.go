@@ -241,7 +241,8 @@ func (c *cluster) restartServer(ctx context.Context, r record, program, port str
 		"--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config,
 		"--bind-address=127.0.0.1", "--secure-port="+port, "--cert-dir="+c.path("tmp"),
 		"--kubelet-use-node-status-port", "--kubelet-preferred-address-types=InternalIP",
-		"--kubelet-certificate-authority="+c.path("pki", "ca.crt"))
+		"--kubelet-certificate-authority="+c.path("pki", "ca.crt"), "--serving-certificate-secret=metrics-server-serving")
+	p.Env = append(p.Env, "POD_NAMESPACE=kube-system")
 	p.Args[0] = c.path("tmp", "metrics-server")
 	return c.startProcesses(p)
 }

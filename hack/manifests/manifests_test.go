@@ -64,6 +64,7 @@ func TestBase(t *testing.T) {
 		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
 		"--kubelet-use-node-status-port",
 		"--metric-resolution=15s",
+		"--serving-certificate-secret=metrics-server-serving",
 	}
 	if diff := cmp.Diff(wantArgs, o.deployment.Spec.Template.Spec.Containers[0].Args); diff != "" {
 		t.Errorf("args (-want +got):\n%s", diff)
@@ -72,6 +73,16 @@ func TestBase(t *testing.T) {
 		if o.labels["ClusterRole system:aggregated-metrics-reader"]["rbac.authorization.k8s.io/aggregate-to-"+role] != "true" {
 			t.Errorf("system:aggregated-metrics-reader is not aggregated to %s", role)
 		}
+	}
+
+	// Applied again, an object changes only where it says something: what the server writes must not be said here.
+	for name, a := range o.apiServices {
+		if a.Spec.InsecureSkipTLSVerify || a.Spec.CABundle != nil {
+			t.Errorf("APIService %s: insecureSkipTLSVerify %v and caBundle %q, want neither: the server writes the caBundle", name, a.Spec.InsecureSkipTLSVerify, a.Spec.CABundle)
+		}
+	}
+	if s := o.secret; s == nil || s.Name != "metrics-server-serving" || s.Namespace != o.deployment.Namespace || s.Data != nil || s.StringData != nil || s.Immutable != nil {
+		t.Errorf("secret %+v, want metrics-server-serving beside the server, without data", s)
 	}
 
 	v1, v1beta1 := o.apiServices["v1.metrics.k8s.io"].Spec, o.apiServices["v1beta1.metrics.k8s.io"].Spec
@@ -293,6 +304,7 @@ func TestRun(t *testing.T) {
 type objects struct {
 	deployment  *appsv1.Deployment
 	service     *corev1.Service
+	secret      *corev1.Secret // nil in older shapes
 	policy      *networkingv1.NetworkPolicy
 	budget      *policyv1.PodDisruptionBudget
 	monitor     *monitoringv1.ServiceMonitor
@@ -335,6 +347,9 @@ func checkReferences(t *testing.T, o objects) {
 	}
 	if o.rules["default/metrics-server-events"] != nil { // which checkRules wants; manifests of older shape have none
 		wantRoles = slices.Insert(wantRoles, 2, "default Role metrics-server-events")
+	}
+	if o.secret != nil {
+		wantRoles = append(wantRoles, "kube-system Role "+o.secret.Name)
 	}
 	if diff := cmp.Diff(wantRoles, roles); diff != "" {
 		t.Errorf("bound roles (-want +got):\n%s", diff)
@@ -451,6 +466,10 @@ func checkRules(t *testing.T, o objects) {
 			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
 			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
 			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"}},
+		},
+		"kube-system/metrics-server-serving": {
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"metrics-server-serving"}, Verbs: []string{"get", "update"}},
 		},
 		"default/metrics-server-events": {
 			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
@@ -559,6 +578,8 @@ func decode(t *testing.T, manifest []byte) objects {
 			o.deployment = object
 		case *corev1.Service:
 			o.service = object
+		case *corev1.Secret:
+			o.secret = object
 		case *networkingv1.NetworkPolicy:
 			o.policy = object
 		case *policyv1.PodDisruptionBudget:

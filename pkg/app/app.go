@@ -13,6 +13,7 @@ import (
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/types"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -124,14 +125,19 @@ func (o *Options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	secret, err := o.servingSecret()
+	if err != nil {
+		return err
+	}
 	s, err := server.New(server.Config{
-		Generic:      generic,
-		Rest:         restConfig,
-		Resolution:   o.Resolution,
-		Timeout:      o.requestTimeout(),
-		NodeSelector: o.NodeSelector,
-		NodeEvents:   o.NodeEvents,
-		Kubelet:      o.kubeletConfig(restConfig),
+		Generic:       generic,
+		Rest:          restConfig,
+		Resolution:    o.Resolution,
+		Timeout:       o.requestTimeout(),
+		NodeSelector:  o.NodeSelector,
+		NodeEvents:    o.NodeEvents,
+		Kubelet:       o.kubeletConfig(restConfig),
+		ServingSecret: secret,
 	})
 	if err != nil {
 		return err
@@ -193,6 +199,15 @@ func (o *Options) genericConfig() (*genericapiserver.Config, error) {
 	c.EnableContentionProfiling = o.Features.EnableContentionProfiling
 	c.DebugSocketPath = o.Features.DebugSocketPath
 	return c, nil
+}
+
+// servingSecret is the Secret with the serving certificate, if there is to be one.
+func (o *Options) servingSecret() (types.NamespacedName, error) {
+	if o.ServingSecret == "" {
+		return types.NamespacedName{}, nil
+	}
+	ns, err := namespace(namespaceFile)
+	return types.NamespacedName{Namespace: ns, Name: o.ServingSecret}, err
 }
 
 func (o *Options) servingError(err error) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/logs"
@@ -35,6 +36,7 @@ type Options struct {
 	KubeletRequestTimeout     time.Duration // 0: see requestTimeout
 	KubeletRequestCompression bool
 	NodeSelector              string
+	ServingSecret             string // in the server's own namespace; see namespace
 
 	SecureServing  *genericoptions.SecureServingOptionsWithLoopback
 	Authentication *genericoptions.DelegatingAuthenticationOptions
@@ -99,6 +101,10 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 
 	fs = fss.FlagSet("apiserver secure serving")
 	o.SecureServing.AddFlags(fs)
+	fs.StringVar(&o.ServingSecret, "serving-certificate-secret", o.ServingSecret,
+		"The Secret, in the server's own namespace, with the serving certificate. The server makes the certificate and the CA that signs it, renews both, "+
+			"and writes the CA into the caBundle of the APIServices of metrics.k8s.io, so that the API server verifies whom it asks. Until the Secret can be read, a self-signed certificate is served. "+
+			"The namespace is that of the pod's service account, or POD_NAMESPACE in the environment.")
 	fs.Lookup("tls-cipher-suites").Usage = "Comma-separated list of cipher suites for TLS 1.2; those of TLS 1.3 cannot be chosen. " +
 		"The default are all that have both forward secrecy and authenticated encryption."
 	o.Authentication.AddFlags(fss.FlagSet("apiserver authentication"))
@@ -201,6 +207,17 @@ func (o *Options) Validate() error {
 	readable("--kubelet-client-key", o.KubeletClientKey)
 	readable("--kubeconfig", o.Kubeconfig)
 
+	if o.ServingSecret != "" {
+		const secret = "--serving-certificate-secret"
+		exclusive(secret, true, "--tls-cert-file", o.SecureServing.ServerCert.CertKey.CertFile != "")
+		exclusive(secret, true, "--tls-private-key-file", o.SecureServing.ServerCert.CertKey.KeyFile != "")
+		if problems := validation.IsDNS1123Subdomain(o.ServingSecret); len(problems) > 0 {
+			bad("%s: %q is not the name of a Secret: %s", secret, o.ServingSecret, strings.Join(problems, "; "))
+		}
+		if _, err := namespace(namespaceFile); err != nil {
+			bad("%s: %w", secret, err)
+		}
+	}
 	if _, err := cliflag.TLSVersion(o.SecureServing.MinTLSVersion); err != nil {
 		bad("--tls-min-version: %w: give VersionTLS12 or VersionTLS13", err)
 	}
@@ -217,6 +234,21 @@ func (o *Options) Validate() error {
 		bad("--logging-format and the flags beside it: %w", err)
 	}
 	return errors.Join(errs...)
+}
+
+// namespaceFile is where a pod finds the namespace of its service account, which is its own.
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// namespace is the one that this server runs in: that in the environment, or else in file.
+func namespace(file string) (string, error) {
+	if ns := os.Getenv("POD_NAMESPACE"); ns != "" {
+		return ns, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("the server's own namespace is unknown: %w: set POD_NAMESPACE in the environment, or run in a pod with a service account", err)
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 // requestTimeout is how long one kubelet may take to answer.

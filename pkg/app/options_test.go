@@ -70,6 +70,7 @@ func TestFlagsOfTheIncumbent(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "kube-system")
 	dir := t.TempDir()
 	for _, tc := range []struct {
 		args []string
@@ -88,6 +89,9 @@ func TestValidate(t *testing.T) {
 		{[]string{"--kubelet-certificate-authority=" + dir}, []string{"--kubelet-certificate-authority: \"" + dir + "\" is a directory"}},
 		{[]string{"--kubelet-insecure-tls", "--kubelet-certificate-authority-text=x"}, []string{"--kubelet-certificate-authority-text and --kubelet-insecure-tls exclude"}},
 		{[]string{"--kubelet-insecure-tls", "--deprecated-kubelet-completely-insecure"}, []string{"--deprecated-kubelet-completely-insecure and --kubelet-insecure-tls exclude"}},
+		{[]string{"--serving-certificate-secret=a", "--tls-cert-file=/nowhere/cert"}, []string{"--serving-certificate-secret and --tls-cert-file exclude"}},
+		{[]string{"--serving-certificate-secret=a", "--tls-private-key-file=/nowhere/key"}, []string{"--serving-certificate-secret and --tls-private-key-file exclude"}},
+		{[]string{"--serving-certificate-secret=A/b"}, []string{`--serving-certificate-secret: "A/b" is not the name of a Secret`}},
 		{[]string{"--kubeconfig=/nowhere"}, []string{"--kubeconfig: stat /nowhere"}},
 		{[]string{"--logging-format=xml"}, []string{`--logging-format and the flags beside it: format: Invalid value: "xml"`}},
 		{ // everything at once
@@ -112,6 +116,31 @@ func TestValidate(t *testing.T) {
 				t.Errorf("%q: %d lines with %q in\n%v", tc.args, n, want, err)
 			}
 		}
+	}
+}
+
+func TestServingSecret(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "monitoring")
+	o := parse(t, "--serving-certificate-secret=a")
+	if err := o.Validate(); err != nil {
+		t.Error(err)
+	}
+	if got, err := o.servingSecret(); err != nil || got.String() != "monitoring/a" {
+		t.Errorf("%v (%v), want monitoring/a", got, err)
+	}
+	t.Setenv("POD_NAMESPACE", "")
+	file := filepath.Join(t.TempDir(), "namespace")
+	if _, err := namespace(file); err == nil || !strings.Contains(err.Error(), "set POD_NAMESPACE") {
+		t.Errorf("nowhere: error %v, want one that says what to set", err)
+	}
+	if err := os.WriteFile(file, []byte("kube-system\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := namespace(file); err != nil || got != "kube-system" {
+		t.Errorf("in a pod: %q (%v)", got, err)
+	}
+	if got, err := parse(t).servingSecret(); err != nil || got.Name != "" {
+		t.Errorf("without the flag: %v (%v)", got, err)
 	}
 }
 

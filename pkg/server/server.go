@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/util/compatibility"
@@ -21,6 +22,7 @@ import (
 	"metrics-server/pkg/inventory"
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/scrape"
+	"metrics-server/pkg/servingcert"
 	"metrics-server/pkg/store"
 )
 
@@ -36,7 +38,12 @@ type Config struct {
 	Resolution   time.Duration // the window aimed at; a node is scraped every ScrapePeriod of it
 	Timeout      time.Duration // of one scrape
 	NodeEvents   bool          // record Events on nodes whose scraping fails
+	// ServingSecret has the serving certificate, and is kept by this server. Without a name, Generic's certificate is all there is.
+	ServingSecret types.NamespacedName
 }
+
+// apiServices are the registrations of metrics.k8s.io, which have the aggregator ask this server.
+var apiServices = []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}
 
 // shutdownDelay is how long requests are still taken after /readyz began to fail, so that
 // endpoints and the aggregator have stopped sending them by the end.
@@ -86,6 +93,8 @@ type Server struct {
 	owners    *owners
 	events    *events // nil: not wanted
 	readiness *readiness
+
+	certificate *servingcert.Keeper // nil: it is not kept here
 }
 
 // New wires a Server. It opens no connection.
@@ -137,6 +146,17 @@ func New(c Config) (*Server, error) {
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
 
 	if serving := c.Generic.SecureServing; serving != nil {
+		if c.ServingSecret.Name != "" {
+			s.certificate = servingcert.New(servingcert.Config{
+				Client:      client,
+				Namespace:   c.ServingSecret.Namespace,
+				Secret:      c.ServingSecret.Name,
+				APIServices: apiServices,
+				Fallback:    serving.Cert,
+				Registerer:  registry,
+			})
+			serving.Cert = s.certificate
+		}
 		serving.Listener = newConnections(serving.Listener, maxConnections)
 	}
 	s.generic, err = c.Generic.Complete(nil).New("metrics-server", genericapiserver.NewEmptyDelegate())
@@ -173,6 +193,9 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.readiness.run(work) })
 	if s.events != nil {
 		group.Go(func() error { return s.events.run(work) })
+	}
+	if s.certificate != nil {
+		group.Go(func() error { return s.certificate.Run(work) })
 	}
 
 	serve, cancel := context.WithCancel(ctx)

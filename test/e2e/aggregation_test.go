@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -44,14 +46,7 @@ func TestAggregation(t *testing.T) {
 	t.Run("no-service", func(t *testing.T) {
 		breakAPIServices(t, `{"spec":{"service":{"name":"nobody"}}}`, "ServiceNotFound: ", "is not present")
 	})
-	t.Run("certificate", func(t *testing.T) {
-		config, err := cluster.client.CoreV1().ConfigMaps(serverNamespace).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		bundle := base64.StdEncoding.EncodeToString([]byte(config.Data["ca.crt"]))
-		breakAPIServices(t, `{"spec":{"insecureSkipTLSVerify":false,"caBundle":"`+bundle+`"}}`, "FailedDiscoveryCheck: ", "tls: failed to verify certificate: x509: ")
-	})
+	t.Run("certificate", foreignBundle)
 	t.Run("removed", removedAPIServices)
 }
 
@@ -109,6 +104,41 @@ func noEndpoints(t *testing.T) {
 	})
 }
 
+// foreignBundle has the API server believe another authority. The server would mend that within a minute, so it must not until users
+// have seen it.
+func foreignBundle(t *testing.T) {
+	config, err := cluster.client.CoreV1().ConfigMaps(serverNamespace).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := cluster.client.RbacV1().ClusterRoles()
+	role, err := roles.Get(t.Context(), "system:metrics-server", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := slices.IndexFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "apiservices") })
+	if right < 0 {
+		t.Fatal("the server has no right to mend the APIServices")
+	}
+	without := role.DeepCopy()
+	without.Rules = slices.Delete(without.Rules, right, right+1)
+	if without, err = roles.Update(t.Context(), without, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		role.ResourceVersion = without.ResourceVersion
+		if _, err := roles.Update(context.Background(), role, metav1.UpdateOptions{}); err != nil {
+			t.Error(err)
+		}
+		mended(t)
+	})
+	bundle := base64.StdEncoding.EncodeToString([]byte(config.Data["ca.crt"]))
+	for _, version := range []string{"v1", "v1beta1"} {
+		mustKubectl(t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge", "-p", `{"spec":{"caBundle":"`+bundle+`"}}`)
+	}
+	unavailable(t, "FailedDiscoveryCheck: ", "tls: failed to verify certificate: x509: ")
+}
+
 // noRoute has the Service lead to an address that is nobody's.
 func noRoute(t *testing.T) {
 	ctx, core := context.Background(), cluster.client.CoreV1()
@@ -163,7 +193,7 @@ func breakAPIServices(t *testing.T, patch string, says ...string) {
 	t.Cleanup(func() {
 		for _, version := range []string{"v1", "v1beta1"} {
 			mustKubectl(t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge",
-				"-p", `{"spec":{"insecureSkipTLSVerify":true,"caBundle":null,"service":{"name":"`+serverName+`","port":443}}}`)
+				"-p", `{"spec":{"service":{"name":"`+serverName+`","port":443}}}`)
 		}
 		mended(t)
 	})

@@ -521,8 +521,10 @@ func nodeEvents(t *testing.T, node string) map[string]corev1.Event {
 // Of the API server the server asks what deploy/ gives it the right to, all of that, and nothing else. The rights are
 // read from the API server, to which deploy/ is applied; hack/manifests has them one by one.
 func TestRights(t *testing.T) {
+	aggregator.Lock()
+	t.Cleanup(aggregator.Unlock)
 	f, honest, _ := claimedTwice(t)
-	s := startServer(t, f)
+	s := startKeeping(t, f)
 	s.ready(t)
 	s.list(t, reader(t), podsPath) // asks who the reader is, and what it may read
 	failTwice(t, honest)
@@ -545,7 +547,9 @@ func TestRights(t *testing.T) {
 		}
 		give(role.Rules)
 	}
-	for _, name := range [][2]string{{"kube-system", "extension-apiserver-authentication-reader"}, {"default", "metrics-server-events"}} {
+	for _, name := range [][2]string{
+		{"kube-system", "extension-apiserver-authentication-reader"}, {"kube-system", servingSecret}, {"default", "metrics-server-events"},
+	} {
 		role, err := rbac.Roles(name[0]).Get(t.Context(), name[1], metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)

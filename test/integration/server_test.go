@@ -239,17 +239,31 @@ func (s *metricsServer) aggregate(t *testing.T, authority []byte) {
 	t.Helper()
 	aggregator.Lock()
 	t.Cleanup(aggregator.Unlock)
-	// The Service of deploy/ selects pods, of which there are none here: one that leads to this process takes its place.
-	kubectl(t, "delete", "service", "-n", "kube-system", "metrics-server")
-	kubectl(t, "create", "service", "externalname", "-n", "kube-system", "metrics-server", "--external-name=localhost")
 	trust := `"insecureSkipTLSVerify":true,"caBundle":null`
 	if authority != nil {
 		trust = `"insecureSkipTLSVerify":false,"caBundle":"` + base64.StdEncoding.EncodeToString(authority) + `"`
 	}
+	patchAPIServices(t, trust)
+	s.lead(t)
+}
+
+// patchAPIServices changes fields of the specifications of both API services. Who does must hold aggregator.
+func patchAPIServices(t *testing.T, fields string) {
+	t.Helper()
 	for _, version := range []string{"v1", "v1beta1"} {
-		api := version + ".metrics.k8s.io"
-		kubectl(t, "patch", "apiservice", api, "--type=merge", "-p", `{"spec":{"service":{"port":`+s.port+`},`+trust+`}}`)
-		kubectl(t, "wait", "--for=condition=Available", "apiservice/"+api, "--timeout=2m")
+		kubectl(t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge", "-p", `{"spec":{`+fields+`}}`)
+	}
+}
+
+// lead has the API services lead to s, and waits until they are available.
+func (s *metricsServer) lead(t *testing.T) {
+	t.Helper()
+	// The Service of deploy/ selects pods, of which there are none here: one that leads to this process takes its place.
+	kubectl(t, "delete", "service", "-n", "kube-system", "metrics-server")
+	kubectl(t, "create", "service", "externalname", "-n", "kube-system", "metrics-server", "--external-name=localhost")
+	patchAPIServices(t, `"service":{"port":`+s.port+`}`)
+	for _, version := range []string{"v1", "v1beta1"} {
+		kubectl(t, "wait", "--for=condition=Available", "apiservice/"+version+".metrics.k8s.io", "--timeout=2m")
 	}
 }
 

@@ -35,7 +35,7 @@ var rooms = map[string]room{
 		why: "it looks from outside: built on the server's own state, it could not tell what is wrong with that, and would not run without",
 	},
 	"pkg/server": {
-		imports: []string{"api", "inventory", "kubelet", "sample", "scrape", "store"}, k8s: true,
+		imports: []string{"api", "inventory", "kubelet", "sample", "scrape", "servingcert", "store"}, k8s: true,
 		why: "the only package that wires others: each of those can then be read, tested and replaced alone",
 	},
 	"pkg/api": {
@@ -53,6 +53,10 @@ var rooms = map[string]room{
 	"pkg/scrape": {
 		imports: []string{"sample"}, k8s: true,
 		why: "it decides when and how many at once; what a fetch does, and where samples go, are its Fetcher and Sink",
+	},
+	"pkg/servingcert": {
+		k8s: true,
+		why: "certificates know nothing of what is served with them: it could keep those of any aggregated server",
 	},
 	"pkg/kubelet": {
 		imports: []string{"exposition", "sample"}, k8s: true,
