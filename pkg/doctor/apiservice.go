@@ -220,7 +220,7 @@ var unavailable = []struct {
 	{
 		says:   []string{"x509:", "tls: "},
 		cause:  "the APIService has a caBundle (or none, and no insecureSkipTLSVerify), and the server's certificate is not signed by it or does not name the Service",
-		remedy: "give the server a certificate for NAME.NAMESPACE.svc by that authority (--tls-cert-file, --tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
+		remedy: "with --serving-certificate-secret the server mends that within a minute, or its log says what hinders it; without: give it a certificate for NAME.NAMESPACE.svc by that authority (--tls-cert-file, --tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
 	},
 	{
 		says:   []string{"deadline exceeded", "i/o timeout", "Client.Timeout", "no route to host", "network is unreachable", "TLS handshake timeout", "connection reset", "EOF", ": 502", ": 504"},

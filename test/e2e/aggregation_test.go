@@ -238,6 +238,9 @@ func unavailable(t *testing.T, says ...string) {
 		return nil
 	})
 	documented(t, append(says, classic, "Metrics API not available")...)
+	if err := doctor(t).finds("apiservice", append(says, "v1.metrics.k8s.io is not available")...); err != nil {
+		t.Error(err)
+	}
 }
 
 // documented wants docs/troubleshooting.md to have these words of an error.

@@ -17,6 +17,20 @@ import (
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
 )
 
+// told wants users to see that a node cannot be scraped, in the table of nodes, on the Node, and by the doctor.
+func told(t *testing.T, node string) error {
+	t.Helper()
+	table := mustKubectl(t, "get", "nodes.metrics.k8s.io", node, "-o", "wide")
+	if !strings.Contains(table, "connection refused") || !strings.Contains(table, "ERROR") {
+		return errors.New(table)
+	}
+	out := mustKubectl(t, "describe", "node", node)
+	if events := out[max(0, strings.Index(out, "Events:")):]; !strings.Contains(events, "MetricsScrapeFailing") || !strings.Contains(events, "connection refused") {
+		return errors.New(events)
+	}
+	return doctor(t).finds("nodes", node)
+}
+
 // How long a usage is served after the last answer of its kubelet: rule 6 of docs/semantics.md.
 const expiry = time.Minute
 
@@ -102,7 +116,15 @@ func TestNodes(t *testing.T) {
 	t.Run("kubelet-ends", func(t *testing.T) {
 		changeNode(t, "stop", name)
 		always(t, "failed scrapes hide nothing", expiry/2, func() error { return errors.Join(there(), fresh()) })
+		eventually(t, "it is said that the node cannot be scraped, and why", func() error { return told(t, name) })
 		changeNode(t, "start", name)
+		eventually(t, "it is said that it can again", func() error {
+			out := mustKubectl(t, "describe", "node", name)
+			if !strings.Contains(out, "MetricsScrapeRecovered") {
+				return errors.New(out[max(0, strings.Index(out, "Events:")):])
+			}
+			return nil
+		})
 		always(t, "nor does the restart of the kubelet", expiry/2, there)
 		eventually(t, "there is a new sample", func() error {
 			m, err := nodeUsage(name)

@@ -1,0 +1,101 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// diagnosis is what of the doctor's report is looked at here.
+type diagnosis struct {
+	code   int
+	Status string
+	Checks []struct{ Check, Status, Message, Cause, Remedy string }
+}
+
+// doctor runs `metrics-server doctor` as an administrator at a terminal does.
+func doctor(t *testing.T) diagnosis {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	binary := cmp.Or(os.Getenv("E2E_BINARY"), "../../bin/metrics-server")
+	cmd := exec.CommandContext(ctx, binary, "doctor", "-o", "json")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if _, exit := errors.AsType[*exec.ExitError](err); err != nil && !exit {
+		t.Fatal(err)
+	}
+	d := diagnosis{code: cmd.ProcessState.ExitCode()}
+	if err := json.Unmarshal(out, &d); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return d
+}
+
+// finds says whether the doctor found a problem of a check that says all of says, and gave it a cause and a remedy.
+func (d diagnosis) finds(check string, says ...string) error {
+	for _, c := range d.Checks {
+		if c.Check != check || c.Status != "problem" || c.Cause == "" || c.Remedy == "" {
+			continue
+		}
+		missing := false
+		for _, want := range says {
+			missing = missing || !strings.Contains(c.Message+"\n"+c.Cause+"\n"+c.Remedy, strings.TrimSpace(want))
+		}
+		if !missing {
+			if d.code != 1 {
+				return fmt.Errorf("exit code %d, want 1", d.code)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("the doctor found no problem of %s that says %q: %+v", check, says, d)
+}
+
+// TestDoctor looks at a cluster in which all is well, from a terminal and from the server's pod, and at one in which the
+// server's rights are missing. TestAggregation and TestNodesThatFail have it look at what they break.
+func TestDoctor(t *testing.T) {
+	eventually(t, "all is well, says the doctor at a terminal", func() error {
+		if d := doctor(t); d.code != 0 || d.Status == "problem" {
+			return fmt.Errorf("%+v", d)
+		}
+		return nil
+	})
+	out := mustKubectl(t, "exec", "-n", serverNamespace, "deploy/"+serverName, "--", "/metrics-server", "doctor")
+	t.Log("\n" + out)
+	for _, want := range []string{"ok       nodes", "0 problems"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the doctor in the pod does not say %q:\n%s", want, out)
+		}
+	}
+
+	bindings := cluster.client.RbacV1().ClusterRoleBindings()
+	for name, says := range map[string][]string{
+		"system:metrics-server":                {"may not", "nodes/metrics"},
+		"metrics-server:system:auth-delegator": {"may not", "subjectaccessreviews"},
+	} {
+		before, err := bindings.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := bindings.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		before.ResourceVersion, before.UID = "", ""
+		eventually(t, "the doctor misses "+name, func() error { return doctor(t).finds("access", says...) })
+		if _, err := bindings.Create(context.Background(), before, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mended(t)
+}
