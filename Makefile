@@ -54,7 +54,7 @@ TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 # the linter is also run inside the other modules.
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 # Written by `make generate`.
-GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md)
+GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md deploy/prometheus/alerts.yaml)
 # The stamp is our own (hack/ldflags.sh), so that a tarball without git metadata builds as well.
 BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
 
@@ -131,6 +131,8 @@ fmt: ## Format the Go code of every module.
 generate: ## Write the generated files anew.
 	go generate ./...
 	go test ./pkg/app -run '^TestFlagsDoc$$' -update
+	go test ./pkg/server -run '^TestMetricsDoc$$' -update
+	cd hack/observability && go test -run '^TestPlainRules$$' -update .
 
 .PHONY: clean
 clean: ## Remove what the other targets made in this tree (caches are left).
