@@ -4,7 +4,7 @@
 // `docker load` (from version 25 on) take. Without -binary it packs the server, built for each platform
 // with the flags of `make build`. The same commit gives the same bytes, whenever and wherever it is
 // packed, and the Dockerfile at the root gives an image of the same contents.
-// With -sbom it also says what each server is made of.
+// With -sbom it also says what each server is made of, and with -binaries it leaves each server itself, the one in the image.
 //
 //	go run . -o metrics-server.tar -tag localhost/metrics-server:dev -platform linux/amd64,linux/arm64
 //	go run . -o burner.tar -tag localhost/burner:1 -binary /path/to/burner
@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -39,17 +40,18 @@ func run(ctx context.Context, args []string) error {
 	out := flags.String("o", "", "write the archive to this `file`")
 	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with -o)")
 	sbom := flags.String("sbom", "", "write what each server is made of, as CycloneDX, into this `directory`")
+	binaries := flags.String("binaries", "", "write each server itself into this `directory`, as metrics-server-OS-ARCHITECTURE")
 	platforms := flags.String("platform", "linux/"+runtime.GOARCH, "`platforms`, separated by commas")
 	binary := flags.String("binary", "", "pack this static binary instead of the server: `[NAME=]PATH`, NAME if not the file's own")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	switch {
-	case flags.NArg() > 0, *out == "" && *sbom == "":
+	case flags.NArg() > 0, *out == "" && *sbom == "" && *binaries == "":
 		flags.Usage()
-		return errors.New("-o or -sbom is required, and there are no arguments but flags")
-	case *sbom != "" && *binary != "":
-		return errors.New("-sbom is of the server and of no other -binary")
+		return errors.New("-o, -sbom or -binaries is required, and there are no arguments but flags")
+	case *sbom+*binaries != "" && *binary != "":
+		return errors.New("-sbom and -binaries are of the server and of no other -binary")
 	}
 	var ref name.Tag
 	if *out != "" {
@@ -79,6 +81,11 @@ func run(ctx context.Context, args []string) error {
 		}
 		if *sbom != "" {
 			if err := writeBOM(*sbom, p, platform); err != nil {
+				return err
+			}
+		}
+		if *binaries != "" {
+			if err := os.WriteFile(filepath.Join(*binaries, p.fileName(platform)), p.content, 0o755); err != nil {
 				return err
 			}
 		}
