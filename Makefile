@@ -240,7 +240,7 @@ sbom: ## Write what the server in the image is made of, as CycloneDX.
 	cd hack/image && go run . -platform $(PLATFORMS) -sbom $(DISTDIR)
 
 .PHONY: release-files
-release-files: manifests ## Make all files of a release: image, binaries, SBOMs, manifests, alerts, dashboard, checksums of all in dist/.
+release-files: manifests $(if $(wildcard hack/helm/go.mod),chart) ## Make all files of a release: image, binaries, SBOMs, manifests, alerts, dashboard, checksums of all in dist/.
 	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR) -binaries $(DISTDIR)
 	for f in deploy/prometheus/alerts.yaml deploy/kustomize/components/alerts/prometheusrule.yaml; do \
 	  sed 's|runbook_url: |&$(if $(DOCS),$(DOCS)/)|' $$f >$(DIST)/$${f##*/}; \
