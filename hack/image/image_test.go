@@ -321,10 +321,10 @@ func TestRelease(t *testing.T) {
 	dist := t.TempDir()
 	platform := "linux-" + runtime.GOARCH
 	const docs = "https://docs.example/v1.2.3"
-	make := exec.CommandContext(t.Context(), "make", "-C", "../..", "release-files", "DIST="+dist, "IMAGE=registry.example/metrics-server:v1.2.3",
+	release := exec.CommandContext(t.Context(), "make", "-C", "../..", "release-files", "DIST="+dist, "IMAGE=registry.example/metrics-server:v1.2.3",
 		"PLATFORMS=linux/"+runtime.GOARCH, "DOCS="+docs, "TOOLCHAIN=local") // and not the release's Go, with which all is compiled anew
-	make.Env = append(os.Environ(), "MAKEFLAGS=", "VERSION=v1.2.3", "BUILD_DATE=2026-01-02T03:04:05Z")
-	if out, err := make.CombinedOutput(); err != nil {
+	release.Env = append(os.Environ(), "MAKEFLAGS=", "VERSION=v1.2.3", "BUILD_DATE=2026-01-02T03:04:05Z")
+	if out, err := release.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	entries, err := os.ReadDir(dist)

@@ -238,4 +238,3 @@ func read(t *testing.T, file string) string {
 	}
 	return string(b)
 }
-

@@ -72,7 +72,8 @@ func TestMetricsDoc(t *testing.T) {
 		if len(d.labels) > 0 {
 			labels = "`" + strings.Join(d.labels, "`, `") + "`"
 		}
-		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s | %s |\n", d.name, strings.ToLower(f.GetType().String()), labels, stability, f.GetHelp()))
+		cells := []string{"`" + d.name + "`", strings.ToLower(f.GetType().String()), labels, stability, f.GetHelp()}
+		rows = append(rows, "| "+strings.Join(cells, " | ")+" |\n")
 	}
 	if len(known) > 0 {
 		t.Errorf("dashboards of the incumbent's users read %v, which are gone", known)

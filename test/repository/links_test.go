@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	codeBlock  = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	codeBlock  = regexp.MustCompile("(?s)\n *```.*?\n *```")
 	codeSpan   = regexp.MustCompile("`[^`\n]+`")
 	mdLink     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	mdHeading  = regexp.MustCompile(`(?m)^#{1,6} +(.+?)\s*$`)
