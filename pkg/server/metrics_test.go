@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -175,25 +176,37 @@ func descriptions(r *prometheus.Registry) iter.Seq[description] {
 }
 
 func TestPodsCollector(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(podsCollector{
-		all: func(namespace string) iter.Seq[sample.Object] {
-			if namespace != "" {
-				t.Errorf("pods of namespace %q only", namespace)
-			}
-			return slices.Values([]sample.Object{{Namespace: "a", Name: "new"}, {Namespace: "a", Name: "old"}, {Namespace: "b", Name: "old"}})
-		},
-		usage: func(namespace, pod string, now time.Time, _ *sample.PodUsage) bool {
-			return !now.IsZero() && namespace == "a" && pod == "old"
-		},
-	})
-	const want = `
-# HELP metrics_server_pods Number of running pods, by whether a usage of theirs is served or missing.
+	synctest.Test(t, func(t *testing.T) {
+		pods := []sample.Object{{Namespace: "a", Name: "new"}, {Namespace: "a", Name: "old"}, {Namespace: "b", Name: "old"}}
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(&podsCollector{
+			all: func(namespace string) iter.Seq[sample.Object] {
+				if namespace != "" {
+					t.Errorf("pods of namespace %q only", namespace)
+				}
+				return slices.Values(pods)
+			},
+			usage: func(namespace, pod string, now time.Time, _ *sample.PodUsage) bool {
+				return now.Equal(time.Now()) && namespace == "a" && pod == "old"
+			},
+		})
+		check := func(missing int) {
+			t.Helper()
+			want := fmt.Sprintf(`
+# HELP metrics_server_pods Number of running pods, by whether a usage of theirs is served or missing; counted every 30 seconds at most.
 # TYPE metrics_server_pods gauge
-metrics_server_pods{usage="missing"} 2
+metrics_server_pods{usage="missing"} %d
 metrics_server_pods{usage="served"} 1
-`
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
-		t.Error(err)
-	}
+`, missing)
+			if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
+				t.Error(err)
+			}
+		}
+		check(2)
+		pods = pods[:2]
+		time.Sleep(podsPeriod - 1)
+		check(2)
+		time.Sleep(1)
+		check(1)
+	})
 }

@@ -144,7 +144,7 @@ func New(c Config) (*Server, error) {
 		OnNodeGone:   s.nodes.remove,
 		OnPodGone:    s.store.RemovePod,
 	})
-	registry.MustRegister(podsCollector{s.inventory.Pods().All, s.store.Pod})
+	registry.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
 
 	if serving := c.Generic.SecureServing; serving != nil {
