@@ -239,15 +239,6 @@ sbom: ## Write what the server in the image is made of, as CycloneDX.
 	mkdir -p $(DIST)
 	cd hack/image && go run . -platform $(PLATFORMS) -sbom $(DISTDIR)
 
-.PHONY: release-files
-release-files: manifests $(if $(wildcard hack/helm/go.mod),chart) ## Make all files of a release: image, binaries, SBOMs, manifests, alerts, dashboard, checksums of all in dist/.
-	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR) -binaries $(DISTDIR)
-	for f in deploy/prometheus/alerts.yaml deploy/kustomize/components/alerts/prometheusrule.yaml; do \
-	  sed 's|runbook_url: |&$(if $(DOCS),$(DOCS)/)|' $$f >$(DIST)/$${f##*/}; \
-	done
-	cp deploy/grafana/dashboard.json $(DIST)
-	cd $(DIST) && rm -f SHA256SUMS && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
-
 .PHONY: manifests
 manifests: ## Render deploy/ into one-file manifests in dist/.
 	cd hack/manifests && go run . -o $(DISTDIR) -image $(IMAGE)
@@ -255,7 +246,20 @@ manifests: ## Render deploy/ into one-file manifests in dist/.
 .PHONY: chart
 chart: ## Package the Helm chart into dist/, with IMAGE and the version in it.
 	version=$$(hack/ldflags.sh | grep -o 'gitVersion=[^ ]*'); \
-	cd hack/helm && go run . package -o $(CURDIR)/$(DIST) -image $(IMAGE) -app-version "$${version#*=}"
+	cd hack/helm && go run . package -o $(DISTDIR) -image $(IMAGE) -app-version "$${version#*=}"
+
+.PHONY: release-files
+release-files: manifests chart ## Make all files of a release: image, binaries, SBOMs, manifests, chart, alerts, dashboard, checksums.
+	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR) -binaries $(DISTDIR)
+	for f in deploy/prometheus/alerts.yaml deploy/kustomize/components/alerts/prometheusrule.yaml; do \
+	  sed 's|runbook_url: |&$(if $(DOCS),$(DOCS)/)|' $$f >$(DIST)/$${f##*/}; \
+	done
+	cp deploy/grafana/dashboard.json $(DIST)
+	cd $(DIST) && rm -f SHA256SUMS && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
+
+.PHONY: push
+push: ## Push the image that `make release-files` made, as IMAGE; prints its name by digest.
+	@cd hack/image && go run . -push $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE)
 
 ##@ Measure
 

@@ -346,6 +346,9 @@ func TestRelease(t *testing.T) {
 			t.Errorf("there is no %s", name)
 		}
 	}
+	if charts, err := filepath.Glob(filepath.Join(dist, "metrics-server-*.tgz")); err != nil || len(charts) != 1 {
+		t.Errorf("charts %v (%v), want one", charts, err)
+	}
 	if !strings.Contains(contents["components.yaml"], "image: registry.example/metrics-server:v1.2.3\n") {
 		t.Error("components.yaml does not have the image of the release")
 	}
@@ -427,12 +430,15 @@ func TestOtherBuilds(t *testing.T) {
 
 func TestRunErrors(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
-		{"", "-o, -sbom or -binaries is required"},
+		{"", "-o, -sbom, -binaries or -push is required"},
 		{"-o x -tag localhost/a:1 extra", "no arguments but flags"},
 		{"-o x", "-tag"},
 		{"-o x -tag localhost/a:1 -sbom . -binary y", "-sbom and -binaries are of the server"},
 		{"-o x -tag localhost/a:1 -binaries . -binary y", "-sbom and -binaries are of the server"},
 		{"-o x -tag metrics-server", "-tag"},
+		{"-push x", "-tag"},
+		{"-push x -tag localhost/a:1 -o y", "-push is of an archive that is there"},
+		{"-push does-not-exist -tag localhost/a:1", "does-not-exist"},
 		{"-o x -tag localhost/a:1 -platform amd64", "want OS/ARCHITECTURE"},
 		{"-o x -tag localhost/a:1 -platform linux/amd64,linux/arm64 -binary y", "one platform"},
 		{"-o x -tag localhost/a:1 -binary does-not-exist", "does-not-exist"},

@@ -28,7 +28,7 @@ func installMetrics(m *mux.PathRecorderMux, own prometheus.Gatherer) {
 // podsCollector tells of how many of the pods that run a usage can be served. To count 150,000 takes as long as to read them
 // for a list, 0.2 s or so, so that is not done anew for everybody who asks.
 type podsCollector struct {
-	all   func(namespace string) iter.Seq[sample.Object]
+	all   func(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object]
 	usage func(namespace, pod string, now time.Time, into *sample.PodUsage) bool
 
 	mu              sync.Mutex
@@ -59,7 +59,7 @@ func (c *podsCollector) count(now time.Time) (served, missing int) {
 		return c.served, c.missing
 	}
 	var into sample.PodUsage
-	for p := range c.all("") {
+	for p := range c.all("", nil) {
 		if c.usage(p.Namespace, p.Name, now, &into) {
 			served++
 		} else {

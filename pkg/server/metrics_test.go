@@ -180,9 +180,9 @@ func TestPodsCollector(t *testing.T) {
 		pods := []sample.Object{{Namespace: "a", Name: "new"}, {Namespace: "a", Name: "old"}, {Namespace: "b", Name: "old"}}
 		registry := prometheus.NewRegistry()
 		registry.MustRegister(&podsCollector{
-			all: func(namespace string) iter.Seq[sample.Object] {
-				if namespace != "" {
-					t.Errorf("pods of namespace %q only", namespace)
+			all: func(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object] {
+				if namespace != "" || selects != nil {
+					t.Errorf("only some pods are counted")
 				}
 				return slices.Values(pods)
 			},
