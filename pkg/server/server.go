@@ -94,8 +94,8 @@ type Server struct {
 	events    *events // nil: not wanted
 	readiness *readiness
 
-	certificate *servingcert.Keeper // nil: it is not kept here
-	metrics   *prometheus.Registry // our own
+	certificate *servingcert.Keeper  // nil: it is not kept here
+	metrics     *prometheus.Registry // our own
 }
 
 // New wires a Server. It opens no connection.
