@@ -13,6 +13,8 @@ SHELL := bash
 IMAGE ?= localhost/metrics-server:dev
 # The platforms of `make image`, separated by commas.
 PLATFORMS ?= linux/$(shell go env GOARCH)
+# What `make release-files` puts before the runbooks in the alerts, the place of README.md.
+DOCS ?=
 # How long `make fuzz` gives to each fuzz target.
 FUZZTIME ?= 30s
 # The Go benchmarks that `make bench-go` and `make bench-compare` run, a regular expression.
@@ -44,6 +46,8 @@ VULNDB ?= pinned
 
 BIN := bin/metrics-server
 DIST := dist
+# Recipes that run elsewhere need it whole.
+DISTDIR = $(abspath $(DIST))
 # Each hack/ tool is a module of its own, so that the product's go.mod stays small.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
 # These have no code of their own, and go vet takes that for an error.
@@ -54,7 +58,7 @@ TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 # the linter is also run inside the other modules.
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 # Written by `make generate`.
-GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md)
+GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md deploy/prometheus/alerts.yaml)
 # The stamp is our own (hack/ldflags.sh), so that a tarball without git metadata builds as well.
 BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
 
@@ -131,6 +135,8 @@ fmt: ## Format the Go code of every module.
 generate: ## Write the generated files anew.
 	go generate ./...
 	go test ./pkg/app -run '^TestFlagsDoc$$' -update
+	go test ./pkg/server -run '^TestMetricsDoc$$' -update
+	cd hack/observability && go test -run '^TestPlainRules$$' -update .
 
 .PHONY: clean
 clean: ## Remove what the other targets made in this tree (caches are left).
@@ -221,26 +227,39 @@ cluster-down: ## End the cluster and remove all it left.
 ##@ Release
 
 # One release of Go for what is released: with another one, the same commit gives other bytes.
-image sbom: export GOTOOLCHAIN = $(TOOLCHAIN)
+image sbom release-files: export GOTOOLCHAIN = $(TOOLCHAIN)
 
 .PHONY: image
 image: ## Build the image without Docker, as an archive that `ctr images import` takes, and its SBOM.
 	mkdir -p $(DIST)
-	cd hack/image && go run . -o $(CURDIR)/$(DIST)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(CURDIR)/$(DIST)
+	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR)
 
 .PHONY: sbom
 sbom: ## Write what the server in the image is made of, as CycloneDX.
 	mkdir -p $(DIST)
-	cd hack/image && go run . -platform $(PLATFORMS) -sbom $(CURDIR)/$(DIST)
+	cd hack/image && go run . -platform $(PLATFORMS) -sbom $(DISTDIR)
 
 .PHONY: manifests
 manifests: ## Render deploy/ into one-file manifests in dist/.
-	cd hack/manifests && go run . -o $(CURDIR)/$(DIST) -image $(IMAGE)
+	cd hack/manifests && go run . -o $(DISTDIR) -image $(IMAGE)
 
 .PHONY: chart
 chart: ## Package the Helm chart into dist/, with IMAGE and the version in it.
 	version=$$(hack/ldflags.sh | grep -o 'gitVersion=[^ ]*'); \
-	cd hack/helm && go run . package -o $(CURDIR)/$(DIST) -image $(IMAGE) -app-version "$${version#*=}"
+	cd hack/helm && go run . package -o $(DISTDIR) -image $(IMAGE) -app-version "$${version#*=}"
+
+.PHONY: release-files
+release-files: manifests chart ## Make all files of a release: image, binaries, SBOMs, manifests, chart, alerts, dashboard, checksums.
+	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR) -binaries $(DISTDIR)
+	for f in deploy/prometheus/alerts.yaml deploy/kustomize/components/alerts/prometheusrule.yaml; do \
+	  sed 's|runbook_url: |&$(if $(DOCS),$(DOCS)/)|' $$f >$(DIST)/$${f##*/}; \
+	done
+	cp deploy/grafana/dashboard.json $(DIST)
+	cd $(DIST) && rm -f SHA256SUMS && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
+
+.PHONY: push
+push: ## Push the image that `make release-files` made, as IMAGE; prints its name by digest.
+	@cd hack/image && go run . -push $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE)
 
 ##@ Measure
 

@@ -316,6 +316,68 @@ func copyOfSources(t *testing.T) string {
 	return dir
 }
 
+// TestRelease has make write the files of a release for this platform, and checks what is beside what TestServer does.
+func TestRelease(t *testing.T) {
+	dist := t.TempDir()
+	platform := "linux-" + runtime.GOARCH
+	const docs = "https://docs.example/v1.2.3"
+	release := exec.CommandContext(t.Context(), "make", "-C", "../..", "release-files", "DIST="+dist, "IMAGE=registry.example/metrics-server:v1.2.3",
+		"PLATFORMS=linux/"+runtime.GOARCH, "DOCS="+docs, "TOOLCHAIN=local") // and not the release's Go, with which all is compiled anew
+	release.Env = append(os.Environ(), "MAKEFLAGS=", "VERSION=v1.2.3", "BUILD_DATE=2026-01-02T03:04:05Z")
+	if out, err := release.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	entries, err := os.ReadDir(dist)
+	if err != nil {
+		t.Fatal(err)
+	}
+	contents := map[string]string{}
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dist, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		contents[e.Name()] = string(content)
+	}
+	for _, name := range []string{
+		"metrics-server-" + platform, "metrics-server-" + platform + ".cdx.json", "metrics-server-image.tar", "components.yaml", "alerts.yaml", "prometheusrule.yaml", "dashboard.json",
+	} {
+		if contents[name] == "" {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	if charts, err := filepath.Glob(filepath.Join(dist, "metrics-server-*.tgz")); err != nil || len(charts) != 1 {
+		t.Errorf("charts %v (%v), want one", charts, err)
+	}
+	if !strings.Contains(contents["components.yaml"], "image: registry.example/metrics-server:v1.2.3\n") {
+		t.Error("components.yaml does not have the image of the release")
+	}
+	for _, name := range []string{"alerts.yaml", "prometheusrule.yaml"} {
+		if n := strings.Count(contents[name], "runbook_url: "); n == 0 || n != strings.Count(contents[name], "runbook_url: "+docs+"/") {
+			t.Errorf("%s has runbooks elsewhere than at %s", name, docs)
+		}
+	}
+	version, err := exec.CommandContext(t.Context(), filepath.Join(dist, "metrics-server-"+platform), "--version").CombinedOutput()
+	if err != nil || !strings.Contains(string(version), "v1.2.3") {
+		t.Errorf("the binary says %q (%v), want v1.2.3", version, err)
+	}
+
+	sums := map[string]string{}
+	for line := range strings.Lines(contents["SHA256SUMS"]) {
+		sum, name, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		sums[name] = sum
+	}
+	want := map[string]string{}
+	for name, content := range contents {
+		if name != "SHA256SUMS" {
+			want[name] = fmt.Sprintf("%x", sha256.Sum256([]byte(content)))
+		}
+	}
+	if diff := cmp.Diff(want, sums); diff != "" {
+		t.Errorf("SHA256SUMS (-want +got):\n%s", diff)
+	}
+}
+
 // TestOtherBuilds checks that the Dockerfile makes the image that is made here, and `make build` the same binary.
 func TestOtherBuilds(t *testing.T) {
 	read := func(path string) string {
@@ -368,11 +430,15 @@ func TestOtherBuilds(t *testing.T) {
 
 func TestRunErrors(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
-		{"", "-o or -sbom is required"},
+		{"", "-o, -sbom, -binaries or -push is required"},
 		{"-o x -tag localhost/a:1 extra", "no arguments but flags"},
 		{"-o x", "-tag"},
-		{"-o x -tag localhost/a:1 -sbom . -binary y", "-sbom is of the server"},
+		{"-o x -tag localhost/a:1 -sbom . -binary y", "-sbom and -binaries are of the server"},
+		{"-o x -tag localhost/a:1 -binaries . -binary y", "-sbom and -binaries are of the server"},
 		{"-o x -tag metrics-server", "-tag"},
+		{"-push x", "-tag"},
+		{"-push x -tag localhost/a:1 -o y", "-push is of an archive that is there"},
+		{"-push does-not-exist -tag localhost/a:1", "does-not-exist"},
 		{"-o x -tag localhost/a:1 -platform amd64", "want OS/ARCHITECTURE"},
 		{"-o x -tag localhost/a:1 -platform linux/amd64,linux/arm64 -binary y", "one platform"},
 		{"-o x -tag localhost/a:1 -binary does-not-exist", "does-not-exist"},

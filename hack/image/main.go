@@ -4,9 +4,11 @@
 // `docker load` (from version 25 on) take. Without -binary it packs the server, built for each platform
 // with the flags of `make build`. The same commit gives the same bytes, whenever and wherever it is
 // packed, and the Dockerfile at the root gives an image of the same contents.
-// With -sbom it also says what each server is made of.
+// With -push it gives such an archive to a registry, and prints the image's name and digest.
+// With -sbom it also says what each server is made of, and with -binaries it leaves each server itself, the one in the image.
 //
 //	go run . -o metrics-server.tar -tag localhost/metrics-server:dev -platform linux/amd64,linux/arm64
+//	go run . -push metrics-server.tar -tag REGISTRY/metrics-server:v1.2.3
 //	go run . -o burner.tar -tag localhost/burner:1 -binary /path/to/burner
 package main
 
@@ -17,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -37,26 +40,38 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	out := flags.String("o", "", "write the archive to this `file`")
-	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with -o)")
+	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with -o and -push)")
 	sbom := flags.String("sbom", "", "write what each server is made of, as CycloneDX, into this `directory`")
+	binaries := flags.String("binaries", "", "write each server itself into this `directory`, as metrics-server-OS-ARCHITECTURE")
+	archive := flags.String("push", "", "build nothing, but push this `archive` to the registry of -tag")
 	platforms := flags.String("platform", "linux/"+runtime.GOARCH, "`platforms`, separated by commas")
 	binary := flags.String("binary", "", "pack this static binary instead of the server: `[NAME=]PATH`, NAME if not the file's own")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	switch {
-	case flags.NArg() > 0, *out == "" && *sbom == "":
+	case flags.NArg() > 0, *out+*sbom+*binaries+*archive == "":
 		flags.Usage()
-		return errors.New("-o or -sbom is required, and there are no arguments but flags")
-	case *sbom != "" && *binary != "":
-		return errors.New("-sbom is of the server and of no other -binary")
+		return errors.New("-o, -sbom, -binaries or -push is required, and there are no arguments but flags")
+	case *archive != "" && *out+*sbom+*binaries+*binary != "":
+		return errors.New("-push is of an archive that is there: it goes with -tag alone")
+	case *sbom+*binaries != "" && *binary != "":
+		return errors.New("-sbom and -binaries are of the server and of no other -binary")
 	}
 	var ref name.Tag
-	if *out != "" {
+	if *out+*archive != "" {
 		var err error
 		if ref, err = name.NewTag(*tag, name.StrictValidation); err != nil {
 			return fmt.Errorf("-tag: %w", err)
 		}
+	}
+	if *archive != "" {
+		digest, err := push(ctx, *archive, ref)
+		if err != nil {
+			return err
+		}
+		fmt.Println(digest)
+		return nil
 	}
 	targets, err := parsePlatforms(*platforms)
 	if err != nil {
@@ -79,6 +94,11 @@ func run(ctx context.Context, args []string) error {
 		}
 		if *sbom != "" {
 			if err := writeBOM(*sbom, p, platform); err != nil {
+				return err
+			}
+		}
+		if *binaries != "" {
+			if err := os.WriteFile(filepath.Join(*binaries, p.fileName(platform)), p.content, 0o755); err != nil {
 				return err
 			}
 		}

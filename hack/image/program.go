@@ -22,6 +22,11 @@ type program struct {
 	labels  map[string]string
 }
 
+// fileName is what a file of the program for one platform is called: NAME-OS-ARCHITECTURE.
+func (p program) fileName(platform v1.Platform) string {
+	return p.name + "-" + strings.ReplaceAll(platform.String(), "/", "-")
+}
+
 // readProgram takes [NAME=]PATH. The image has no creation time: it depends on the file's bytes alone.
 func readProgram(arg string) (program, error) {
 	name, path, ok := strings.Cut(arg, "=")

@@ -119,7 +119,7 @@ func uuid(sum [sha256.Size]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
-// writeBOM writes what p is made of into dir, as NAME-OS-ARCHITECTURE.cdx.json.
+// writeBOM writes what p is made of into dir.
 func writeBOM(dir string, p program, platform v1.Platform) error {
 	b, err := newBOM(p)
 	if err != nil {
@@ -129,6 +129,5 @@ func writeBOM(dir string, p program, platform v1.Platform) error {
 	if err != nil {
 		return err
 	}
-	name := p.name + "-" + strings.ReplaceAll(platform.String(), "/", "-") + ".cdx.json"
-	return os.WriteFile(filepath.Join(dir, name), append(content, '\n'), 0o644)
+	return os.WriteFile(filepath.Join(dir, p.fileName(platform)+".cdx.json"), append(content, '\n'), 0o644)
 }

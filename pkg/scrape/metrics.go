@@ -42,6 +42,13 @@ func newMetrics(r prometheus.Registerer, s *Scraper) *metrics {
 				"Time when the last request to a node's kubelet ended, in seconds since 1970.", []string{"node"}, nil),
 			duration: prometheus.NewDesc("metrics_server_kubelet_request_duration_seconds",
 				"Duration of requests to a node's kubelet.", []string{"node"}, nil),
+		}, &statusCollector{
+			scraper: s,
+			nodes: prometheus.NewDesc("metrics_server_nodes",
+				"Number of nodes, by how their last scrape went: waiting for the first one, failing, complete, or incomplete if something that it lists has no usage yet.",
+				[]string{"state"}, nil),
+			failing: prometheus.NewDesc("metrics_server_failing_nodes",
+				"Number of nodes whose last scrape failed, by cause.", []string{"cause"}, nil),
 		})
 	}
 	return m
@@ -105,6 +112,33 @@ func (c *nodeCollector) histograms() []*histogram {
 		}
 	}
 	return all
+}
+
+// statusCollector tells how many nodes are in which state.
+type statusCollector struct {
+	scraper        *Scraper
+	nodes, failing *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c *statusCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.nodes
+	out <- c.failing
+}
+
+// Collect implements prometheus.Collector.
+func (c *statusCollector) Collect(out chan<- prometheus.Metric) {
+	st := c.scraper.Status()
+	gauge := func(d *prometheus.Desc, n int, label string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), label)
+	}
+	gauge(c.nodes, st.Waiting, "waiting")
+	gauge(c.nodes, st.Settled, "complete")
+	gauge(c.nodes, st.Answered-st.Settled, "incomplete")
+	gauge(c.nodes, st.Failing, "failing")
+	for _, cause := range st.Causes {
+		gauge(c.failing, cause.Nodes, cause.Cause)
+	}
 }
 
 // histogram is a copy of one node's durations, as a prometheus.Metric.

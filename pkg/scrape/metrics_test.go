@@ -64,10 +64,22 @@ metrics_server_kubelet_scrape_failures_total{cause="connection refused"} 1
 `
 		totals := []string{"metrics_server_kubelet_request_total", "metrics_server_kubelet_scrape_failures_total"}
 		f(fmt.Sprintf(counters, 1), totals...)
+		f(`
+# HELP metrics_server_failing_nodes Number of nodes whose last scrape failed, by cause.
+# TYPE metrics_server_failing_nodes gauge
+metrics_server_failing_nodes{cause="connection refused"} 1
+# HELP metrics_server_nodes Number of nodes, by how their last scrape went: waiting for the first one, failing, complete, or incomplete if something that it lists has no usage yet.
+# TYPE metrics_server_nodes gauge
+metrics_server_nodes{state="complete"} 1
+metrics_server_nodes{state="failing"} 1
+metrics_server_nodes{state="incomplete"} 0
+metrics_server_nodes{state="waiting"} 1
+`, "metrics_server_nodes", "metrics_server_failing_nodes")
 		s.Remove("node-b")
 		s.Remove("node-c")
 		wait(time.Second)
 		f(perNode, both...)
+		f("", "metrics_server_failing_nodes")
 		f(fmt.Sprintf(counters, 1), totals...) // a scrape that Remove ended is no failure
 		f(`
 # HELP metrics_server_manager_tick_duration_seconds Time from the moment a scrape is due until its samples are stored: waiting for a turn, request and storing.

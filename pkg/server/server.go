@@ -94,7 +94,8 @@ type Server struct {
 	events    *events // nil: not wanted
 	readiness *readiness
 
-	certificate *servingcert.Keeper // nil: it is not kept here
+	certificate *servingcert.Keeper  // nil: it is not kept here
+	metrics     *prometheus.Registry // our own
 }
 
 // New wires a Server. It opens no connection.
@@ -118,7 +119,7 @@ func New(c Config) (*Server, error) {
 	}
 
 	registry := prometheus.NewRegistry()
-	s := &Server{kubelets: kubelets, store: store.New(store.Config{Resolution: c.Resolution})}
+	s := &Server{kubelets: kubelets, store: store.New(store.Config{Resolution: c.Resolution}), metrics: registry}
 	s.owners = newOwners(client, s.store)
 	to := newSink(s.store, s.owners, registry)
 	scraping := scrape.Config{
@@ -143,6 +144,7 @@ func New(c Config) (*Server, error) {
 		OnNodeGone:   s.nodes.remove,
 		OnPodGone:    s.store.RemovePod,
 	})
+	registry.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
 
 	if serving := c.Generic.SecureServing; serving != nil {

@@ -1,0 +1,175 @@
+package repository
+
+import (
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+var (
+	codeBlock  = regexp.MustCompile("(?s)\n *```.*?\n *```")
+	codeSpan   = regexp.MustCompile("`[^`\n]+`")
+	mdLink     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	mdHeading  = regexp.MustCompile(`(?m)^#{1,6} +(.+?)\s*$`)
+	notInSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	runbookURL = regexp.MustCompile(`(?m)^ *runbook_url: (\S+)$`)
+)
+
+// TestLinks wants every link of every document to lead somewhere in this repository, heading and all, unless it leads out of
+// it. So must the runbooks that alerts name.
+func TestLinks(t *testing.T) {
+	links, runbooks := 0, 0
+	for _, file := range documents(t, ".md") {
+		for _, m := range mdLink.FindAllStringSubmatch(prose(t, file), -1) {
+			if u, err := url.Parse(m[1]); err != nil || u.Scheme == "" {
+				links++
+				checkLink(t, file, m[1])
+			}
+		}
+	}
+	for _, file := range documents(t, ".yaml") {
+		for _, m := range runbookURL.FindAllStringSubmatch(read(t, file), -1) {
+			runbooks++
+			checkLink(t, "README.md", m[1])
+		}
+	}
+	if links < 30 || runbooks < 10 {
+		t.Errorf("%d links and %d runbooks were found, and there are more", links, runbooks)
+	}
+}
+
+// checkLink checks a link of a file, both seen from the root.
+func checkLink(t *testing.T, file, link string) {
+	t.Helper()
+	target, anchor, hasAnchor := strings.Cut(link, "#")
+	if target == "" {
+		target = file
+	} else {
+		target = path.Join(path.Dir(file), target)
+	}
+	if strings.HasPrefix(target, "../") {
+		t.Errorf("%s links to %s, outside of the repository", file, link)
+		return
+	}
+	if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+		t.Errorf("%s links to %s, which is not there", file, link)
+		return
+	}
+	if hasAnchor && !slices.Contains(anchors(read(t, target)), anchor) {
+		t.Errorf("%s links to %s: %s has no such heading", file, link, target)
+	}
+}
+
+// anchors are the names by which a document's headings can be linked to, as GitHub makes them.
+func anchors(text string) []string {
+	var all []string
+	seen := map[string]int{}
+	for _, m := range mdHeading.FindAllStringSubmatch(codeBlock.ReplaceAllString(text, ""), -1) {
+		slug := strings.ReplaceAll(notInSlug.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")
+		n := seen[slug]
+		seen[slug]++
+		if n > 0 {
+			slug += "-" + strconv.Itoa(n)
+		}
+		all = append(all, slug)
+	}
+	return all
+}
+
+func TestAnchors(t *testing.T) {
+	got := anchors("# A `b`: c, d\n\n```\n# no heading\n```\n## \"It isn't\" - e_f\n### A b c d\n")
+	if want := []string{"a-b-c-d", "it-isnt---e_f", "a-b-c-d-1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+var (
+	makePhony   = regexp.MustCompile(`(?m)^\.PHONY: (\S+)$`)
+	makeCommand = regexp.MustCompile(`(?m)(?:^|[&({:;] )\s*make((?: +[\w=-]+)+)`)
+)
+
+// TestMakeTargets wants every `make X` that the documents, the scripts and the workflows name to be a target.
+func TestMakeTargets(t *testing.T) {
+	targets := map[string]bool{}
+	for _, m := range makePhony.FindAllStringSubmatch(read(t, "Makefile"), -1) {
+		targets[m[1]] = true
+	}
+	code := map[string]string{".ci/run": read(t, ".ci/run")}
+	for _, file := range slices.Concat(documents(t, ".yml"), documents(t, ".sh")) {
+		code[file] = read(t, file)
+	}
+	for _, file := range documents(t, ".md") {
+		text := read(t, file)
+		for _, c := range slices.Concat(codeBlock.FindAllString(text, -1), codeSpan.FindAllString(text, -1)) {
+			code[file] += strings.Trim(c, "`") + "\n"
+		}
+	}
+	named := 0
+	for file, text := range code {
+		for _, m := range makeCommand.FindAllStringSubmatch(text, -1) {
+			for word := range strings.FieldsSeq(m[1]) {
+				if strings.HasPrefix(word, "-") {
+					continue
+				}
+				if strings.Contains(word, "=") || strings.ToUpper(word) == word {
+					break // settings come last
+				}
+				named++
+				if !targets[word] {
+					t.Errorf("%s says make %s, and the Makefile has no such target", file, word)
+				}
+			}
+		}
+	}
+	if named < 30 {
+		t.Errorf("%d commands were found, and there are more", named)
+	}
+}
+
+// documents are the files of the repository with an extension, seen from the root.
+func documents(t *testing.T, extension string) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains([]string{".git", "bin", "dist", "testdata", "node_modules"}, entry.Name()) {
+			return fs.SkipDir
+		}
+		if !entry.IsDir() && filepath.Ext(file) == extension {
+			rel, err := filepath.Rel(root, file)
+			if err != nil {
+				return err
+			}
+			files = append(files, filepath.ToSlash(rel))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// prose is a document without its code.
+func prose(t *testing.T, file string) string {
+	t.Helper()
+	return codeSpan.ReplaceAllString(codeBlock.ReplaceAllString(read(t, file), ""), "")
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
