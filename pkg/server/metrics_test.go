@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"iter"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -18,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
+	"k8s.io/apimachinery/pkg/types"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/sample"
@@ -101,7 +104,16 @@ func newServer(t *testing.T) *Server {
 	generic := NewGenericConfig("v1.2.3")
 	generic.ExternalAddress = "127.0.0.1:443"
 	generic.LoopbackClientConfig = &rest.Config{}
-	s, err := New(Config{Generic: generic, Rest: &rest.Config{Host: "127.0.0.1:1"}, Kubelet: KubeletConfig{Rest: &rest.Config{}}, Resolution: time.Minute, Timeout: time.Second})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	generic.SecureServing = &genericapiserver.SecureServingInfo{Listener: listener}
+	s, err := New(Config{
+		Generic: generic, Rest: &rest.Config{Host: "127.0.0.1:1"}, Kubelet: KubeletConfig{Rest: &rest.Config{}},
+		Resolution: time.Minute, Timeout: time.Second, ServingSecret: types.NamespacedName{Namespace: "kube-system", Name: "serving"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
