@@ -37,7 +37,13 @@ const example = `  # In a pod, with its service account, as deploy/ has it
   metrics-server --secure-port=10250 --kubelet-use-node-status-port
 
   # From a terminal, against the cluster of a kubeconfig, on a local port
-  metrics-server --kubeconfig=$HOME/.kube/config --secure-port=4430 --cert-dir=/tmp/metrics-server`
+  metrics-server --kubeconfig=$HOME/.kube/config --secure-port=4430 --cert-dir=/tmp/metrics-server
+
+  # Find out why there are no metrics
+  metrics-server doctor
+
+  # Complete flags in this shell
+  source <(metrics-server completion bash)`
 
 // Run is the command as this process was called. It returns the exit code.
 func Run() int {
@@ -46,6 +52,9 @@ func Run() int {
 	return max(failed, code)
 }
 
+// withExamples is the head of --help. What prints flags by their groups leaves out a command's examples.
+func withExamples(long, example string) string { return long + "\n\nExamples:\n\n" + example }
+
 // NewCommand returns the metrics-server command.
 func NewCommand() *cobra.Command { return newCommand(new(int)) }
 
@@ -53,11 +62,10 @@ func NewCommand() *cobra.Command { return newCommand(new(int)) }
 func newCommand(code *int) *cobra.Command {
 	o := NewOptions()
 	cmd := &cobra.Command{
-		Use:     "metrics-server",
-		Short:   "Serve the resource metrics API of a Kubernetes cluster",
-		Long:    long,
-		Example: example,
-		Args:    cobra.NoArgs,
+		Use:   "metrics-server",
+		Short: "Serve the resource metrics API of a Kubernetes cluster",
+		Long:  withExamples(long, example),
+		Args:  cobra.NoArgs,
 		// An error of the flags or of the run is no reason to print all flags.
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -81,7 +89,6 @@ func newCommand(code *int) *cobra.Command {
 	}
 	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
 	cliflag.SetUsageAndHelpFunc(cmd, groups, cols)
-	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddCommand(newDoctorCommand(code))
 	return cmd
 }

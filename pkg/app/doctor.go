@@ -68,8 +68,7 @@ func newDoctorCommand(code *int) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:          "doctor",
 		Short:        "Find out why there are no resource metrics",
-		Long:         doctorLong,
-		Example:      doctorExample,
+		Long:         withExamples(doctorLong, doctorExample),
 		Args:         func(cmd *cobra.Command, args []string) error { return wrong(cobra.NoArgs(cmd, args)) },
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {

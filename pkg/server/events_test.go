@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -46,8 +47,7 @@ func (s *eventServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		what = strings.Join([]string{what, e.Type, e.Reason, e.InvolvedObject.Kind, e.InvolvedObject.Name, string(e.InvolvedObject.UID), e.Source.Component, e.Message}, "|")
 		e.Name = "first"
 	} else {
-		what = r.Method // its path has a name made of the time
-		what += " count " + string(rune('0'+e.Count))
+		what = fmt.Sprint(r.Method, " count ", e.Count) // its path has a name made of the time
 	}
 	s.said = append(s.said, what)
 	_ = json.NewEncoder(w).Encode(&e)
