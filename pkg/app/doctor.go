@@ -134,6 +134,7 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	if err != nil {
 		return nil, err
 	}
+	config.UserAgent = "metrics-server-doctor/" + buildVersion() // in the API server's audit log it is not the server
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	return doctor.Run(ctx, doctor.Config{
@@ -184,11 +185,8 @@ func podNamespace(inPod bool) string {
 	if !inPod {
 		return ""
 	}
-	b, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
+	ns, _ := namespace(namespaceFile) // if it is unknown, "" says so
+	return ns
 }
 
 // kubeletFlagNames are those of kubeletFlags.

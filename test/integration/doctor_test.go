@@ -77,7 +77,7 @@ func TestDoctor(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(r, code, 0, map[string]doctor.Status{
-		"apiservice": doctor.Unknown, "service": doctor.Unknown, "pods": doctor.OK, "aggregation": doctor.OK,
+		"apiservice": doctor.OK, "service": doctor.Unknown, "pods": doctor.OK, "aggregation": doctor.OK,
 		"access": doctor.OK, "nodes": doctor.OK, "served": doctor.Unknown, "autoscalers": doctor.Unknown, "versions": doctor.OK,
 	})
 	for _, n := range r.Nodes {
