@@ -433,7 +433,7 @@ func (e *examination) way(answered, all int) Line {
 		}
 		how = fmt.Sprintf("directly, at addresses of type %s and %s", strings.Join(k.AddressTypes, ", "), port)
 	}
-	l := Line{Check: checkNodes, Status: OK, Message: fmt.Sprintf("%d of %s, asked %s", answered, plural(all, "kubelet")+" give samples", how)}
+	l := Line{Check: checkNodes, Status: OK, Message: fmt.Sprintf("%d of %d kubelets give samples, asked %s", answered, all, how)}
 	if answered < all {
 		l.Status = Warning
 		l.Cause, l.Remedy = "see the lines of nodes below", "see the lines of nodes below"

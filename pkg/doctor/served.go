@@ -76,7 +76,7 @@ func judgeServedNodes(want []string, served []usage, stale time.Duration, now ti
 	}
 	served = slices.SortedFunc(slices.Values(served), func(a, b usage) int { return b.Timestamp.Compare(a.Timestamp.Time) })
 	without := slices.DeleteFunc(slices.Clone(want), func(n string) bool { return have[n] })
-	l := Line{Check: checkServed, Status: OK, Message: fmt.Sprintf("%d of %s have metrics", len(want)-len(without), plural(len(want), "node"))}
+	l := Line{Check: checkServed, Status: OK, Message: fmt.Sprintf("%d of %d nodes have metrics", len(want)-len(without), len(want))}
 	var oldest usage
 	var age time.Duration
 	if n := len(served); n > 0 {
@@ -99,7 +99,7 @@ func judgeServedNodes(want []string, served []usage, stale time.Duration, now ti
 }
 
 func judgeServedPods(running, young int, without []string) Line {
-	l := Line{Check: checkServed, Status: OK, Message: fmt.Sprintf("%d of %s that run have metrics", running-young-len(without), plural(running, "pod"))}
+	l := Line{Check: checkServed, Status: OK, Message: fmt.Sprintf("%d of %d pods that run have metrics", running-young-len(without), running)}
 	if young > 0 {
 		l.Message += fmt.Sprintf(" (%d too young)", young)
 	}
