@@ -67,7 +67,7 @@ func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod 
 // pods returns the server's pods that have not ended, the newest first.
 func (e *examination) pods(ctx context.Context, namespace string, service *corev1.Service) []corev1.Pod {
 	try := selectors
-	if service != nil && len(service.Spec.Selector) > 0 {
+	if service != nil && service.Spec.Type != corev1.ServiceTypeExternalName && len(service.Spec.Selector) > 0 {
 		try = []string{labels.SelectorFromSet(service.Spec.Selector).String()}
 	}
 	for _, selector := range try {

@@ -97,6 +97,7 @@ func (s *metricsServer) presentsTo(ctx context.Context, api string) (*x509.Certi
 // TestServingCertificate has the API server verify the server by what that has published itself, on an installation that is new. Then
 // the certificate changes, and a new authority is published, while clients ask through the aggregator and past it: none fails.
 func TestServingCertificate(t *testing.T) {
+	t.Parallel() // the server looks once a minute
 	aggregator.Lock()
 	t.Cleanup(aggregator.Unlock)
 	f := newFleet(t, 1, 1)
