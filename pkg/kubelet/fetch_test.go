@@ -205,9 +205,11 @@ func TestClose(t *testing.T) {
 				t.Error("a closed client holds a connection")
 			}
 		}
+		s.mu.Lock() // the request's Close may still be at work
 		if len(s.open) != 0 {
 			t.Error("closed clients are still known")
 		}
+		s.mu.Unlock()
 	}
 }
 
