@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"metrics-server/pkg/sample"
 )
@@ -152,5 +153,31 @@ func TestPodsOfOneHash(t *testing.T) {
 		if len(l.places) != 29 || len(l.pasts) != 58 || len(l.usages) != 58 || len(l.order) != 58 {
 			t.Errorf("%d pods, %d and %d containers, %d of them listed, are left of 30 with 2", len(l.places), len(l.pasts), len(l.usages), len(l.order))
 		}
+	}
+}
+
+// If more containers vanished than may be remembered, those that did so last are.
+func TestTheLatestToVanishAreRemembered(t *testing.T) {
+	const pods = 1500 // with two containers
+	l := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
+	latest := 0
+	for i := range l.pasts {
+		c := l.series(i)
+		c.start, c.received = 1, time.Second
+		if i%2 == 1 {
+			c.received, latest = 2*time.Second, latest+1
+		}
+	}
+	next := l.align(nil, 3*time.Second, time.Hour)
+	if len(next.pasts) != minRemembered {
+		t.Errorf("%d containers are remembered, want %d", len(next.pasts), minRemembered)
+	}
+	for i := range next.usages {
+		if next.usages[i].received == 2*time.Second {
+			latest--
+		}
+	}
+	if latest != 0 {
+		t.Errorf("%d that vanished last are forgotten", latest)
 	}
 }
