@@ -39,10 +39,10 @@ type ScrapeReader interface {
 
 // PodReader knows the usage of pods.
 type PodReader interface {
-	// Pod writes the usage of a pod, its containers sorted by name, over into, whose memory it
-	// reuses, and reports whether there is one.
-	Pod(namespace, name string, now time.Time, into *sample.PodUsage) bool
-	// WhyNoPod says in plain words why Pod reports none.
+	// Pods writes the usages of pods, their containers sorted by name, over into, which is as long, and whose memory it
+	// reuses. One that has no usage has no containers then.
+	Pods(pods []sample.Object, now time.Time, into []sample.PodUsage)
+	// WhyNoPod says in plain words why Pods gives none.
 	WhyNoPod(namespace, name string, now time.Time) string
 }
 

@@ -82,16 +82,13 @@ func (f *fakeUsage) Node(name string, _ time.Time) (sample.NodeUsage, bool) {
 
 func (f *fakeUsage) WhyNoNode(name string, _ time.Time) string { return f.why[name] }
 
-func (f *fakeUsage) Pod(namespace, name string, _ time.Time, into *sample.PodUsage) bool {
-	f.reads.Add(1)
-	u, ok := f.pods[podKey{namespace, name}]
-	if !ok {
-		return false
+func (f *fakeUsage) Pods(pods []sample.Object, _ time.Time, into []sample.PodUsage) {
+	f.reads.Add(int64(len(pods)))
+	for i := range pods {
+		u := f.pods[podKey{pods[i].Namespace, pods[i].Name}] // without containers if there is none
+		u.Containers = append(into[i].Containers[:0], u.Containers...)
+		into[i] = u
 	}
-	containers := append(into.Containers[:0], u.Containers...)
-	*into = u
-	into.Containers = containers
-	return true
 }
 
 func (f *fakeUsage) WhyNoPod(_, name string, _ time.Time) string { return f.why[name] }

@@ -70,6 +70,9 @@ type jsonEncoder struct {
 	shape
 	labels  sample.Labels // those of the last object
 	encoded []byte        // what became of them
+	time    time.Time     // the last one, which every object has twice
+	text    [32]byte
+	asText  []byte // what became of it, in text
 }
 
 // appendFields appends the fields of an object but for its kind and version.
@@ -77,7 +80,7 @@ func (e *jsonEncoder) appendFields(b []byte, o *sample.Object, u *sample.PodUsag
 	at := u.Time.Std()
 	b = e.appendMetadata(b, o, at)
 	b = append(b, `,"timestamp":`...)
-	b = appendTime(b, at)
+	b = append(b, e.encodeTime(at)...)
 	b = append(b, `,"window":"`...)
 	b = appendWindow(b, u.Window)
 	b = append(b, '"', ',')
@@ -99,7 +102,7 @@ func (e *jsonEncoder) appendMetadata(b []byte, o *sample.Object, created time.Ti
 	}
 	if !created.IsZero() {
 		b = append(b, `"creationTimestamp":`...)
-		b = appendTime(b, created)
+		b = append(b, e.encodeTime(created)...)
 		b = append(b, ',')
 	}
 	if len(o.Labels) > 0 {
@@ -128,6 +131,21 @@ func (e *jsonEncoder) encodeLabels(labels sample.Labels) []byte {
 		b = appendString(b, labels[i].Value)
 	}
 	e.labels, e.encoded = labels, b
+	return b
+}
+
+// encodeTime returns the encoding of t, as that of metav1.Time, which is valid until the next call.
+func (e *jsonEncoder) encodeTime(t time.Time) []byte {
+	if len(e.asText) > 0 && t.Equal(e.time) {
+		return e.asText
+	}
+	b := append(e.text[:0], "null"...)
+	if !t.IsZero() {
+		b = append(b[:0], '"')
+		b = t.AppendFormat(b, time.RFC3339)
+		b = append(b, '"')
+	}
+	e.time, e.asText = t, b
 	return b
 }
 
@@ -170,16 +188,6 @@ func appendTypeMeta(b []byte, kind, apiVersion string) []byte {
 	b = append(b, `","apiVersion":"`...)
 	b = append(b, apiVersion...)
 	return append(b, '"', ',')
-}
-
-// appendTime appends t as metav1.Time does.
-func appendTime(b []byte, t time.Time) []byte {
-	if t.IsZero() {
-		return append(b, "null"...)
-	}
-	b = append(b, '"')
-	b = t.AppendFormat(b, time.RFC3339)
-	return append(b, '"')
 }
 
 // appendWindow appends a window as time.Duration prints it, which takes no escapes: a window has no microseconds.

@@ -28,16 +28,15 @@ func (nodes) GetSingularName() string        { return "node" }
 func (nodes) kindName() string               { return "NodeMetrics" }
 func (nodes) NamespaceScoped() bool          { return false }
 
-func (n nodes) read(o *sample.Object, now time.Time, into *sample.PodUsage) bool {
-	u, ok := n.Node(o.Name, now)
-	if !ok {
-		return false
+func (n nodes) read(of []sample.Object, now time.Time, into []sample.PodUsage) {
+	for i := range of {
+		containers := into[i].Containers[:0]
+		u, ok := n.Node(of[i].Name, now)
+		if ok {
+			containers = append(containers, sample.ContainerUsage{Usage: u.Usage})
+		}
+		into[i] = sample.PodUsage{Node: of[i].Name, Time: u.Time, Window: u.Window, Containers: containers}
 	}
-	*into = sample.PodUsage{
-		Node: o.Name, Time: u.Time, Window: u.Window,
-		Containers: append(into.Containers[:0], sample.ContainerUsage{Usage: u.Usage}),
-	}
-	return true
 }
 
 func (n nodes) why(o *sample.Object, now time.Time) string {
@@ -75,9 +74,7 @@ func (pods) GetSingularName() string        { return "pod" }
 func (pods) kindName() string               { return "PodMetrics" }
 func (pods) NamespaceScoped() bool          { return true }
 
-func (p pods) read(o *sample.Object, now time.Time, into *sample.PodUsage) bool {
-	return p.Pod(o.Namespace, o.Name, now, into)
-}
+func (p pods) read(of []sample.Object, now time.Time, into []sample.PodUsage) { p.Pods(of, now, into) }
 
 func (p pods) why(o *sample.Object, now time.Time) string {
 	return p.WhyNoPod(o.Namespace, o.Name, now)

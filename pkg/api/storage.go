@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -41,8 +42,9 @@ type kind[T any] interface {
 	rest.Scoper
 	shape
 
-	// read reads the usage of o over into, whose memory it reuses, and reports whether there is one.
-	read(o *sample.Object, now time.Time, into *sample.PodUsage) bool
+	// read reads the usages of objects over into, which is as long, and whose memory it reuses. One that has no usage has no
+	// containers then.
+	read(of []sample.Object, now time.Time, into []sample.PodUsage)
 	// why says why read reports none.
 	why(o *sample.Object, now time.Time) string
 	// fill builds the API's object in an empty one. It keeps nothing of o and u that is not immutable.
@@ -77,8 +79,10 @@ func (s *storage[T, P]) Get(ctx context.Context, name string, _ *metav1.GetOptio
 	if !ok {
 		return nil, apierrors.NewNotFound(s.resource(), name)
 	}
-	var u sample.PodUsage
-	if !s.read(&o, now, &u) {
+	var usages [1]sample.PodUsage
+	s.read([]sample.Object{o}, now, usages[:])
+	u := usages[0]
+	if len(u.Containers) == 0 {
 		err := apierrors.NewNotFound(s.resource(), name)
 		why := cmp.Or(s.why(&o, now), "it came while this answer was written, so ask again")
 		err.ErrStatus.Message = fmt.Sprintf("%s %q has no usage: %s", s.resource(), name, why)
@@ -103,7 +107,7 @@ func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListO
 		return nil, err
 	}
 	form := formOf(ctx)
-	all := s.each(q, time.Now(), false)
+	all := s.each(q, false)
 	if form.standard {
 		return s.standardList(ctx, all, form.share)
 	}
@@ -113,7 +117,7 @@ func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListO
 	}
 	l := &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: form}
 	if form.table != "" && !s.NamespaceScoped() {
-		l.items = s.each(q, time.Now(), true)
+		l.items = s.each(q, true)
 	}
 	if form.protobuf {
 		if err := l.encode(ctx); err != nil { // now, because later there is no way to refuse
@@ -141,35 +145,56 @@ func (s *storage[T, P]) standardList(ctx context.Context, all iter.Seq2[*sample.
 	return s.list(items), nil
 }
 
+// batch is objects whose usages are read together.
+type batch struct {
+	objects [32]sample.Object
+	usages  [32]sample.PodUsage
+}
+
+var batches = sync.Pool{New: func() any { return &batch{} }}
+
 // each yields, in order, every object that q selects and that has a usage, with that usage, and
 // counts it as served. Both are valid until the next one is asked for. With unknown, those without usage are yielded too, with
 // one that is empty.
-func (s *storage[T, P]) each(q *query, now time.Time, unknown bool) iter.Seq2[*sample.Object, *sample.PodUsage] {
+func (s *storage[T, P]) each(q *query, unknown bool) iter.Seq2[*sample.Object, *sample.PodUsage] {
 	return func(yield func(*sample.Object, *sample.PodUsage) bool) {
-		var (
-			o sample.Object
-			u sample.PodUsage
-		)
-		asked := 0
-		for o = range q.candidates(s.objects, s.NamespaceScoped()) {
-			// A slow client can take a minute to read the list.
-			if asked++; asked%256 == 0 {
-				now = time.Now()
+		b := batches.Get().(*batch)
+		defer func() {
+			clear(b.objects[:])
+			batches.Put(b)
+		}()
+		// yieldAll yields the first n of b. Time is read for each batch: a slow client can take a minute to read the list.
+		yieldAll := func(n int) bool {
+			now := time.Now()
+			s.read(b.objects[:n], now, b.usages[:n])
+			for i := range n {
+				o, u := &b.objects[i], &b.usages[i]
+				switch known := len(u.Containers) > 0; {
+				case known && q.selectsNode(u.Node):
+					s.metrics.served(u.Time, now)
+				case !known && unknown:
+				default:
+					continue
+				}
+				if !yield(o, u) {
+					return false
+				}
 			}
+			return true
+		}
+		n := 0
+		for o := range q.candidates(s.objects, s.NamespaceScoped()) {
 			if !q.selectsName(&o) {
 				continue
 			}
-			switch known := s.read(&o, now, &u); {
-			case known && q.selectsNode(u.Node):
-				s.metrics.served(u.Time, now)
-			case !known && unknown:
-				u = sample.PodUsage{Containers: u.Containers[:0]}
-			default:
-				continue
-			}
-			if !yield(&o, &u) {
-				return
+			b.objects[n] = o
+			if n++; n == len(b.objects) {
+				if !yieldAll(n) {
+					return
+				}
+				n = 0
 			}
 		}
+		yieldAll(n)
 	}
 }

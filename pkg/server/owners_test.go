@@ -147,6 +147,8 @@ func TestOwnersAskUntilAnswered(t *testing.T) {
 		})
 		o := newOwners(client, store.New(store.Config{}))
 		ctx, stop := context.WithCancel(t.Context())
+		o.ask("ns", "p")
+		o.ask("ns", "q")
 		done := make(chan error)
 		go func() { done <- o.run(ctx) }()
 		check := func(after time.Duration, want map[string]int) {
@@ -159,8 +161,6 @@ func TestOwnersAskUntilAnswered(t *testing.T) {
 				t.Errorf("questions: %s", diff)
 			}
 		}
-		o.ask("ns", "p")
-		o.ask("ns", "q")
 		check(time.Second, map[string]int{"p": 1, "q": 1})
 		check(10*time.Second, map[string]int{"p": 3, "q": 1})
 		mu.Lock()

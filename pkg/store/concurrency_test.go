@@ -15,6 +15,10 @@ func TestEverythingAtOnce(t *testing.T) {
 	s := New(Config{})
 	var work, readers sync.WaitGroup
 	stop := make(chan struct{})
+	var all []sample.Object // that two nodes have
+	for i := range 2 * pods {
+		all = append(all, sample.Object{Namespace: "load", Name: fmt.Sprintf("node-%d-%d", i%2, i/2)})
+	}
 	for i := range nodes {
 		name := fmt.Sprintf("node-%d", i)
 		work.Go(func() {
@@ -39,6 +43,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	for range 2 {
 		readers.Go(func() {
 			var u sample.PodUsage
+			usages := make([]sample.PodUsage, 2*pods)
 			for i := 0; ; i++ {
 				select {
 				case <-stop:
@@ -52,6 +57,12 @@ func TestEverythingAtOnce(t *testing.T) {
 					t.Errorf("partial pod: %+v", u)
 				}
 				s.Pod("load", "common-0", now, &u)
+				s.Pods(all, now, usages)
+				for i, u := range usages {
+					if len(u.Containers)%2 != 0 {
+						t.Errorf("%s is partial: %+v", all[i].Name, u)
+					}
+				}
 				s.WhyNoPod("load", "common-1", now)
 				s.Points()
 			}
@@ -66,10 +77,8 @@ func TestEverythingAtOnce(t *testing.T) {
 	if n, c := s.Points(); n != 0 || c != 0 {
 		t.Errorf("points left: %d, %d", n, c)
 	}
-	for i := range s.index.shards {
-		if sh := &s.index.shards[i]; len(sh.pods)+len(sh.contests) > 0 {
-			t.Errorf("claims left: %v %v", sh.pods, sh.contests)
-		}
+	if claims := s.index.len(); claims+len(s.index.contests) > 0 {
+		t.Errorf("left: %d claims, %d contests", claims, len(s.index.contests))
 	}
 }
 

@@ -242,9 +242,7 @@ func TestConflictsAreForgotten(t *testing.T) {
 	f.RemoveNode("y")
 	f.both(45, -100, -50)
 	f.RemovePod("ns", "p")
-	for i := range f.index.shards {
-		if sh := &f.index.shards[i]; len(sh.pods)+len(sh.contests) > 0 {
-			t.Errorf("left: %v, %v", sh.pods, sh.contests)
-		}
+	if claims := f.index.len(); claims+len(f.index.contests) > 0 {
+		t.Errorf("left: %d claims, %d contests", claims, len(f.index.contests))
 	}
 }

@@ -6,20 +6,18 @@ import (
 	"time"
 )
 
-const numShards = 64
+// numTables is into how many tables the pods are divided: to make one of them larger takes less than a millisecond.
+const numTables = 64
 
 // index says which nodes claim a pod, that is, list it in their last answer. A scrape touches it
-// only when a pod appears or leaves. Its locks are leaves: no other lock is taken under them.
+// only when a pod appears, moves or leaves, and a reader for some microseconds. Its lock is a leaf: no other lock is taken under it.
 type index struct {
 	expiry time.Duration
-	shards [numShards]shard
-}
 
-type shard struct {
 	mu sync.RWMutex
-	// A node that claims the pod of that hash; the only one if there is no contest. With names for keys, the map would be three times as large,
-	// and each look-up would wait for the names in it. That two of a million pods have one hash is as likely as 1 in 40 million.
-	pods     map[uint64]*node
+	// Where the pod of a hash is, in a node that claims it; the only one if there is no contest. With names for keys, a look-up would
+	// wait for the names. That two of a million pods have one hash is as likely as 1 in 40 million.
+	pods     [numTables]table
 	contests map[podKey]*contest
 }
 
@@ -28,109 +26,116 @@ type shard struct {
 // as a node claims the pod: a pod never moves, and whoever claimed it wrongly must not get it by
 // waiting.
 type contest struct {
-	nodes []*node   // who claims the pod now; replaced, never changed in place
-	owner string    // whose it is according to the API server, "" if unknown
-	pick  *node     // who was chosen last
-	until *node     // who is believed until the API server was asked; nil once it was
-	calm  time.Time // since when no two claim it; zero if they do
+	claims []place   // of the nodes that claim the pod now; replaced, never changed in place
+	owner  string    // whose it is according to the API server, "" if unknown
+	pick   *node     // who was chosen last
+	until  *node     // who is believed until the API server was asked; nil once it was
+	calm   time.Time // since when no two claim it; zero if they do
 }
 
 func (x *index) init(expiry time.Duration) {
 	x.expiry = expiry
-	for i := range x.shards {
-		x.shards[i].pods = map[uint64]*node{}
-		x.shards[i].contests = map[podKey]*contest{}
-	}
+	x.contests = map[podKey]*contest{}
 }
 
-func (x *index) shard(hash uint64) *shard {
-	return &x.shards[hash%numShards]
-}
+func (x *index) table(hash uint64) *table { return &x.pods[hash%numTables] }
 
-// claim notes that n now lists the pod, and reports whether others do so too: the API server has to
-// be asked, also if n claimed the pod before, for it may have moved back.
-func (x *index) claim(k podKey, n *node, received time.Time) (conflict bool) {
+// claim notes that a node now lists the pod, at p, and reports whether others do so too: the API server has to
+// be asked, also if the node claimed the pod before, for it may have moved back.
+func (x *index) claim(k podKey, p place, received time.Time) (conflict bool) {
 	hash := k.hash()
-	sh := x.shard(hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if sh.pods[hash] == nil {
-		sh.pods[hash] = n
+	t := x.table(hash)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t.get(hash).layout == nil {
+		t.set(hash, p)
 		return false
 	}
-	nodes, c := sh.without(k, hash, n)
+	others, c := x.without(k, hash, p.node)
 	if c == nil || c.owner == "" && !c.calm.IsZero() && received.Sub(c.calm) > x.expiry {
 		c = &contest{}
-		sh.contests[k] = c
+		x.contests[k] = c
 	}
 	// A node that has long not answered counts too: its pods are not for others to speak for.
-	c.nodes = append(nodes, n)
-	if len(nodes) > 0 {
+	c.claims = append(others, p)
+	if len(others) > 0 {
 		c.calm = time.Time{}
 		if c.until = c.pick; c.until == nil {
-			c.until = nodes[0]
+			c.until = others[0].node
 		}
 	} else if c.calm.IsZero() {
 		c.calm = received
 	}
-	return len(nodes) > 0
+	return len(others) > 0
+}
+
+// move notes that the pod is at p now, in the node that claims it.
+func (x *index) move(k podKey, p place) {
+	hash := k.hash()
+	t := x.table(hash)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if q := t.get(hash); q.layout != nil && q.node == p.node {
+		t.set(hash, p)
+	}
+	if others, c := x.without(k, hash, p.node); c != nil {
+		c.claims = append(others, p)
+	}
 }
 
 // unclaim notes that n no longer lists the pod; a zero received says that n or the pod left the
 // cluster.
 func (x *index) unclaim(k podKey, n *node, received time.Time) {
 	hash := k.hash()
-	sh := x.shard(hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	nodes, c := sh.without(k, hash, n)
-	if len(nodes) == 0 {
-		delete(sh.pods, hash)
-		delete(sh.contests, k)
+	t := x.table(hash)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	others, c := x.without(k, hash, n)
+	if len(others) == 0 {
+		t.delete(hash)
+		delete(x.contests, k)
 		return
 	}
-	sh.pods[hash] = nodes[0]
+	t.set(hash, others[0])
 	if c == nil {
 		return
 	}
-	c.nodes = nodes
-	if len(nodes) > 1 {
+	c.claims = others
+	if len(others) > 1 {
 		return
 	}
 	if received.IsZero() && c.owner == "" {
-		delete(sh.contests, k)
+		delete(x.contests, k)
 	} else if c.calm.IsZero() {
 		c.calm = received
 	}
 }
 
-// claimants returns the nodes that claim the pod.
-func (x *index) claimants(k podKey) []*node {
+// claims returns those of all nodes that claim the pod.
+func (x *index) claims(k podKey) []place {
 	hash := k.hash()
-	sh := x.shard(hash)
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	nodes, _ := sh.without(k, hash, nil)
-	return nodes
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	all, _ := x.without(k, hash, nil)
+	return all
 }
 
-// without returns who claims the pod except for gone, and the contest if any.
-func (sh *shard) without(k podKey, hash uint64, gone *node) ([]*node, *contest) {
-	if c := sh.contests[k]; c != nil {
-		return slices.DeleteFunc(slices.Clone(c.nodes), func(o *node) bool { return o == gone }), c
+// without returns the claims of the pod except for that of gone, and the contest if any.
+func (x *index) without(k podKey, hash uint64, gone *node) ([]place, *contest) {
+	if c := x.contests[k]; c != nil {
+		return slices.DeleteFunc(slices.Clone(c.claims), func(p place) bool { return p.node == gone }), c
 	}
-	if n := sh.pods[hash]; n != nil && n != gone {
-		return []*node{n}, nil
+	if p := x.table(hash).get(hash); p.layout != nil && p.node != gone {
+		return []place{p}, nil
 	}
 	return nil, nil
 }
 
 // setOwner notes what the API server said, if it has, or that it was asked in vain.
 func (x *index) setOwner(k podKey, owner string, said bool) {
-	sh := x.shard(k.hash())
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	c := sh.contests[k]
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	c := x.contests[k]
 	if c == nil {
 		return
 	}
@@ -141,65 +146,94 @@ func (x *index) setOwner(k podKey, owner string, said bool) {
 
 // owner returns what the API server said, "" if it was not asked or could not say.
 func (x *index) owner(k podKey) string {
-	sh := x.shard(k.hash())
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	if c := sh.contests[k]; c != nil {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if c := x.contests[k]; c != nil {
 		return c.owner
 	}
 	return ""
 }
 
-// node returns the node whose word about the pod of that hash counts, nil if no node lists it or none that may.
-func (x *index) node(k podKey, hash uint64, now time.Time) *node {
-	sh := x.shard(hash)
-	sh.mu.RLock()
-	n, c := sh.pods[hash], sh.contests[k]
-	if c == nil || len(c.nodes) < 2 && c.owner == "" {
-		sh.mu.RUnlock()
-		return n
+// place returns where the pod is, in the node whose word about it counts: nowhere if no node lists it or none that may.
+func (x *index) place(k podKey, now time.Time) place {
+	hash := k.hash()
+	x.mu.RLock()
+	p, c := x.table(hash).get(hash), x.contests[k]
+	if c == nil || len(c.claims) < 2 && c.owner == "" {
+		x.mu.RUnlock()
+		return p
 	}
-	nodes, owner, pick, until := c.nodes, c.owner, c.pick, c.until
-	sh.mu.RUnlock()
+	claims, owner, pick, until := c.claims, c.owner, c.pick, c.until
+	x.mu.RUnlock()
 
 	if owner != "" {
-		if i := slices.IndexFunc(nodes, func(n *node) bool { return n.name == owner }); i >= 0 {
-			return nodes[i]
+		if i := slices.IndexFunc(claims, func(p place) bool { return p.node.name == owner }); i >= 0 {
+			return claims[i]
 		}
-		return nil
+		return place{}
 	}
-	best := choose(k, nodes, pick, until, now)
-	if best != pick && until == nil {
-		sh.mu.Lock()
+	best := choose(k, claims, pick, until, now)
+	if best.node != pick && until == nil {
+		x.mu.Lock()
 		if c.pick == pick {
-			c.pick = best
+			c.pick = best.node
 		}
-		sh.mu.Unlock()
+		x.mu.Unlock()
 	}
 	return best
+}
+
+// together is how many pods are looked up at once. The waits for memory overlap.
+const together = 16
+
+// places fills into with what place returns for each key. There are together at most.
+func (x *index) places(keys []podKey, now time.Time, into []place) {
+	var hashes [together]uint64
+	for i, k := range keys {
+		hashes[i] = k.hash()
+	}
+	if !x.uncontested(keys, hashes[:len(keys)], into) {
+		for i, k := range keys {
+			into[i] = x.place(k, now)
+		}
+	}
+}
+
+// uncontested is places if there is no contest about any of the pods, and says so.
+func (x *index) uncontested(keys []podKey, hashes []uint64, into []place) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, hash := range hashes {
+		x.table(hash).fetch(hash)
+	}
+	for i, hash := range hashes {
+		into[i] = x.table(hash).get(hash)
+	}
+	return len(x.contests) == 0 || !slices.ContainsFunc(keys, func(k podKey) bool { return x.contests[k] != nil })
 }
 
 // choose applies what rule 7 says of the time before the API server's word. With equal starts the
 // last choice stays: two nodes that take turns in having the newer sample must not take turns in
 // being served.
-func choose(k podKey, nodes []*node, pick, until *node, now time.Time) *node {
-	var best *node
+func choose(k podKey, claims []place, pick, until *node, now time.Time) place {
+	var best, believed place
 	var of claim
-	stays := false
-	for _, n := range nodes {
-		if n.silent(now) {
+	for _, p := range claims {
+		if p.node.silent(now) {
 			continue
 		}
-		stays = stays || n == until
-		if c := n.claim(k, now); best == nil || c.beats(of, n, best, pick) {
-			best, of = n, c
+		if p.node == until {
+			believed = p
+		}
+		if c := p.claim(k, now); best.layout == nil || c.beats(of, p.node, best.node, pick) {
+			best, of = p, c
 		}
 	}
 	switch {
-	case stays:
-		return until
-	case best == nil:
-		return nodes[0] // all are silent: any can say so
+	case believed.layout != nil:
+		return believed
+	case best.layout == nil:
+		return claims[0] // all are silent: any can say so
 	}
 	return best
 }

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 	"unique"
@@ -43,25 +44,24 @@ func capped(b *sample.Batch) (*sample.Batch, int) {
 // layout is what one kubelet lists. The next answer finds each container without looking for it, and those of a pod lie
 // together, for that is how they are read: a list of all pods waits for little else than memory. Containers are kept by value:
 // with hundreds of thousands of them, pointers between them would cost as much as the samples.
+//
+// Which containers there are, and where, never changes: another list makes another layout. All else is guarded by the node's lock.
 type layout struct {
+	node *node
 	// The containers, sorted by namespace, pod and name: those of the last answer and some that vanished.
 	pasts  []past
 	usages []usage
 	order  []int32 // where the containers of the last answer are, in its order
-	places []place // one for each pod, sorted by hash
 }
 
 // series is the i-th container.
 func (l *layout) series(i int) series { return series{&l.pasts[i], &l.usages[i]} }
 
-// place is where a pod is. Looked for by names, it would take a dozen reads all over the memory.
+// place is where a pod is: its containers are [at:at+n] of the layout. There is room, as MaxContainers bounds them.
 type place struct {
-	hash  uint32 // of its key
-	at, n uint16 // its containers are [at:at+n]: there is room, as MaxContainers bounds them
+	*layout
+	at, n uint16
 }
-
-// run returns where the containers at p begin and end.
-func (p place) run() (from, to int) { return int(p.at), int(p.at) + int(p.n) }
 
 // podKey names a pod.
 type podKey struct{ namespace, name string }
@@ -70,9 +70,9 @@ func keyOf(id *sample.ContainerID) podKey { return podKey{id.Namespace(), id.Pod
 
 var seed = maphash.MakeSeed()
 
-// hash is that of the pod's names. It also tells pods apart whose names and namespaces are each other's.
+// hash is that of the pod's names, never 0. It also tells pods apart whose names and namespaces are each other's.
 func (k podKey) hash() uint64 {
-	return maphash.String(seed, k.name) + bits.RotateLeft64(maphash.String(seed, k.namespace), 32)
+	return cmp.Or(maphash.String(seed, k.name)+bits.RotateLeft64(maphash.String(seed, k.namespace), 32), 1)
 }
 
 func (k podKey) compare(o podKey) int {
@@ -117,7 +117,7 @@ func (l *layout) forgettable(now, expiry time.Duration) bool {
 // align returns a layout for batch with the series of l. The first of duplicates wins.
 // Containers that batch lacks are remembered until expiry, though not many more than are listed, and
 // not without a start time: nothing else would tell one from the next of its name.
-func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layout {
+func (l *layout) align(batch []sample.Container, now, expiry time.Duration) *layout {
 	const placed = -1
 	index := make(map[sample.ContainerID]int, len(l.pasts)) // in l
 	for i := range l.pasts {
@@ -164,104 +164,54 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) layo
 		x, y := all[a].id, all[b].id
 		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container(), y.Container()))
 	})
-	next := layout{pasts: make([]past, len(all)), usages: make([]usage, len(all)), order: make([]int32, listed)}
+	next := &layout{node: l.node, pasts: make([]past, len(all)), usages: make([]usage, len(all)), order: make([]int32, listed)}
 	for at, i := range sorted {
 		next.pasts[at], next.usages[at] = *all[i].past, *all[i].usage
 		if next.usages[at].listed = int(i) < listed; next.usages[at].listed {
 			next.order[i] = int32(at)
 		}
 	}
-	next.place()
 	return next
-}
-
-// place works out places anew.
-func (l *layout) place() {
-	l.places = nil
-	var last podKey
-	for at := range l.pasts {
-		if k := l.key(at); at == 0 || k != last {
-			l.places = append(l.places, place{hash: uint32(k.hash()), at: uint16(at)})
-			last = k
-		}
-		l.places[len(l.places)-1].n++
-	}
-	l.places = slices.Clip(l.places)
-	slices.SortFunc(l.places, func(a, b place) int { return cmp.Compare(a.hash, b.hash) })
 }
 
 // key is that of the pod of the i-th container.
 func (l *layout) key(i int) podKey { return keyOf(l.pasts[i].id) }
 
-// remove forgets a pod's containers. It does not sort again: a node that floods may claim every pod that
-// leaves the cluster.
+// remove forgets what is known of a pod's containers. The next answer that has another list makes a layout without them.
 func (l *layout) remove(k podKey) {
-	at, found := l.at(k, k.hash())
-	if !found || l.key(int(l.places[at].at)) != k {
-		return
+	from, to := l.find(k)
+	l.order = slices.DeleteFunc(l.order, func(i int32) bool { return from <= int(i) && int(i) < to })
+	for i := from; i < to; i++ {
+		l.pasts[i], l.usages[i].reading = past{id: l.pasts[i].id}, reading{}
 	}
-	from, to := l.places[at].run()
-	l.places = slices.Delete(l.places, at, at+1)
-	for i := range l.places {
-		if int(l.places[i].at) >= to {
-			l.places[i].at -= uint16(to - from)
-		}
-	}
-	kept := l.order[:0]
-	for _, i := range l.order {
-		switch {
-		case int(i) < from:
-			kept = append(kept, i)
-		case int(i) >= to:
-			kept = append(kept, i-int32(to-from))
-		}
-	}
-	l.order = kept
-	l.pasts, l.usages = slices.Delete(l.pasts, from, to), slices.Delete(l.usages, from, to)
 }
 
-// find returns where a pod's containers begin and end, sorted by name. hash is k's.
-func (l *layout) find(k podKey, hash uint64) (from, to int) {
-	at, found := l.at(k, hash)
-	if !found {
-		return 0, 0
+// find returns where a pod's containers begin and end, sorted by name.
+func (l *layout) find(k podKey) (from, to int) {
+	from = sort.Search(len(l.pasts), func(i int) bool { return l.key(i).compare(k) >= 0 })
+	for to = from; to < len(l.pasts) && l.key(to) == k; to++ {
 	}
-	return l.places[at].run()
+	return from, to
 }
 
-// at returns which of places a pod has. Whoever asks has just learned from the index that this node lists the pod, so
-// names, which would have to be fetched from far away, are only compared where hashes do not tell the node's pods apart.
-func (l *layout) at(k podKey, hash uint64) (at int, found bool) {
-	h := uint32(hash)
-	// Hashes are spread evenly, so the place is near here, which saves most of the steps of a binary search.
-	at = int(uint64(h) * uint64(len(l.places)) >> 32)
-	for at > 0 && l.places[at-1].hash >= h {
-		at--
-	}
-	for at < len(l.places) && l.places[at].hash < h {
-		at++
-	}
-	if next := at + 1; next < len(l.places) && l.places[at].hash == h && l.places[next].hash == h {
-		for ; at < len(l.places) && l.places[at].hash == h; at++ {
-			if l.key(int(l.places[at].at)) == k {
-				return at, true
-			}
-		}
-		return 0, false
-	}
-	return at, at < len(l.places) && l.places[at].hash == h
+// listedPod is a pod of the last answer.
+type listedPod struct {
+	podKey
+	place
 }
 
 // pods returns the pods that are listed, sorted.
-func (l *layout) pods() []podKey {
-	var keys []podKey
-	for i := range l.usages {
-		if !l.usages[i].listed {
-			continue
+func (l *layout) pods() []listedPod {
+	var pods []listedPod
+	for from := 0; from < len(l.pasts); {
+		k, to, listed := l.key(from), from, false
+		for ; to < len(l.pasts) && l.key(to) == k; to++ {
+			listed = listed || l.usages[to].listed
 		}
-		if k := l.key(i); len(keys) == 0 || keys[len(keys)-1] != k {
-			keys = append(keys, k)
+		if listed {
+			pods = append(pods, listedPod{k, place{l, uint16(from), uint16(to - from)}})
 		}
+		from = to
 	}
-	return keys
+	return pods
 }

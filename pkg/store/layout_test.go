@@ -1,12 +1,14 @@
 package store
 
 import (
-	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"metrics-server/pkg/sample"
 )
@@ -123,7 +125,12 @@ func TestReadsAllocateNothing(t *testing.T) {
 	s.Record("n", b, at(15))
 	var u sample.PodUsage
 	s.Pod("load", "n-7", at(15), &u)
+	pods, usages := []sample.Object{{Namespace: "load", Name: "n-7"}, {Namespace: "load", Name: "n-8"}}, make([]sample.PodUsage, 2)
+	s.Pods(pods, at(15), usages)
 	if n := testing.AllocsPerRun(100, func() {
+		if s.Pods(pods, at(15), usages); len(usages[1].Containers) != 2 {
+			t.Fatal("not served")
+		}
 		if _, ok := s.Node("n", at(15)); !ok || !s.Pod("load", "n-7", at(15), &u) {
 			t.Fatal("not served")
 		}
@@ -132,26 +139,80 @@ func TestReadsAllocateNothing(t *testing.T) {
 	}
 }
 
-// Pods whose hashes are equal are told apart by name.
-func TestPodsOfOneHash(t *testing.T) {
+// Pods are found where the index says they are and, once the node's list has changed, where they are now; a pod that was removed is
+// found nowhere.
+func TestPodsOfAnOlderLayout(t *testing.T) {
+	s := New(Config{})
+	b := listing("n", 30)
+	record := func(at15 int, b *sample.Batch) {
+		advance(b, 15)
+		s.Record("n", b, at(float64(15*at15)))
+	}
+	record(1, b)
+	record(2, b)
+	var keys []podKey
+	var places []place
 	for i := range 30 {
-		l := (&layout{}).align(listing("n", 30).Containers, 0, 0)
 		k := podKey{"load", fmt.Sprintf("n-%d", i)}
-		for j := range l.places {
-			if j%3 != 0 || l.key(int(l.places[j].at)) == k {
-				l.places[j].hash = uint32(k.hash())
+		keys, places = append(keys, k), append(places, s.index.place(k, at(30)))
+	}
+	b.Containers = b.Containers[7:] // a pod of one container then
+	record(3, b)
+	s.RemovePod("load", "n-13")
+	for i, k := range keys {
+		want := 2
+		switch {
+		case i < 7:
+			want = 1
+		case i == 13:
+			want = 0
+		}
+		for _, p := range []place{places[i], s.index.place(k, at(45))} {
+			var u sample.PodUsage
+			if p.layout == nil {
+				if want != 0 {
+					t.Errorf("%v is not in the index", k)
+				}
+				continue
+			}
+			if ok := p.pod(k, at(45), &u); ok != (want > 0) || len(u.Containers) != want {
+				t.Errorf("%v: %v with %d containers, want %d", k, ok, len(u.Containers), want)
+			}
+			if want > 0 && u.Time != ms(45) {
+				t.Errorf("%v: of %v, want %v", k, u.Time, ms(45))
 			}
 		}
-		slices.SortFunc(l.places, func(a, b place) int { return cmp.Compare(a.hash, b.hash) })
-		if from, to := l.find(k, k.hash()); to-from != 2 || l.key(from) != k || l.key(from+1) != k {
-			t.Errorf("%v is found at [%d:%d]", k, from, to)
+	}
+}
+
+// Pods says what Pod says, of any number of pods.
+func TestPods(t *testing.T) {
+	s := New(Config{})
+	var objects []sample.Object
+	for n := range 7 {
+		name := fmt.Sprintf("node-%d", n)
+		b := listing(name, 9)
+		for i := range 1 + n%3 { // of every third node there is no usage yet
+			advance(b, 15)
+			s.Record(name, b, at(float64(15*i)))
 		}
-		l.remove(k)
-		if from, to := l.find(k, k.hash()); from != to {
-			t.Errorf("%v is found at [%d:%d] after it was removed", k, from, to)
+		for i := range 10 { // of which the last does not exist
+			objects = append(objects, sample.Object{Namespace: "load", Name: fmt.Sprintf("%s-%d", name, i)})
 		}
-		if len(l.places) != 29 || len(l.pasts) != 58 || len(l.usages) != 58 || len(l.order) != 58 {
-			t.Errorf("%d pods, %d and %d containers, %d of them listed, are left of 30 with 2", len(l.places), len(l.pasts), len(l.usages), len(l.order))
+	}
+	rand.Shuffle(len(objects), func(i, j int) { objects[i], objects[j] = objects[j], objects[i] })
+	for n := range len(objects) + 1 {
+		into := make([]sample.PodUsage, n)
+		for i := range into { // of a call before
+			into[i] = sample.PodUsage{Node: "before", Containers: make([]sample.ContainerUsage, 1)}
+		}
+		s.Pods(objects[:n], at(30), into)
+		for i, o := range objects[:n] {
+			var want sample.PodUsage
+			s.Pod(o.Namespace, o.Name, at(30), &want)
+			if d := cmp.Diff(want, into[i], cmpopts.EquateEmpty()); d != "" && (len(want.Containers) > 0 || len(into[i].Containers) > 0) {
+				t.Fatalf("%d of %d, %s (-Pod +Pods):\n%s", i, n, o.Name, d)
+			}
 		}
 	}
 }

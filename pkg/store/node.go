@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"metrics-server/pkg/sample"
 )
@@ -15,14 +16,20 @@ type node struct {
 	born   time.Time    // when its first answer was received; immutable
 	last   atomic.Int64 // since(time of the last answer)
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	*layout
 	removed bool // RemoveNode was called: nothing may be recorded here any more
 	own     struct {
 		past
 		usage
 	}
-	layout
 	points int // samples in containers
+}
+
+func newNode(name string, l *limits, born time.Time) *node {
+	n := &node{name: name, limits: l, born: born}
+	n.layout = &layout{node: n}
+	return n
 }
 
 // self is the series of the node itself.
@@ -58,7 +65,7 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 	var r Report
 	if !n.aligned(b.Containers) || n.forgettable(now, n.limits.expiry) {
 		next := n.align(b.Containers, now, n.limits.expiry)
-		r.Conflicts = n.announce(next.pods(), x, received)
+		r.Conflicts = n.announce(next, x, received)
 		n.layout = next
 	}
 	own := b.Node.Given.Has(sample.CPU | sample.Memory)
@@ -112,22 +119,22 @@ func (n *node) settled(now time.Duration) bool {
 	return !lacking || young
 }
 
-// announce tells the index which pods appear and leave when the listed pods become next, sorted.
-// It returns the conflicts that begin.
-func (n *node) announce(next []podKey, x *index, received time.Time) (conflicts []PodClaim) {
-	old := n.pods()
-	for len(old) > 0 || len(next) > 0 {
+// announce tells the index which pods appear, leave and move when n's layout becomes next. It returns the conflicts that begin.
+func (n *node) announce(next *layout, x *index, received time.Time) (conflicts []PodClaim) {
+	old, now := n.pods(), next.pods()
+	for len(old) > 0 || len(now) > 0 {
 		switch {
-		case len(next) == 0 || len(old) > 0 && old[0].compare(next[0]) < 0:
-			x.unclaim(old[0], n, received)
+		case len(now) == 0 || len(old) > 0 && old[0].compare(now[0].podKey) < 0:
+			x.unclaim(old[0].podKey, n, received)
 			old = old[1:]
-		case len(old) == 0 || old[0].compare(next[0]) > 0:
-			if k := next[0]; x.claim(k, n, received) {
+		case len(old) == 0 || old[0].compare(now[0].podKey) > 0:
+			if k := now[0].podKey; x.claim(k, now[0].place, received) {
 				conflicts = append(conflicts, PodClaim{Namespace: k.namespace, Pod: k.name})
 			}
-			next = next[1:]
+			now = now[1:]
 		default:
-			old, next = old[1:], next[1:]
+			x.move(now[0].podKey, now[0].place)
+			old, now = old[1:], now[1:]
 		}
 	}
 	return conflicts
@@ -135,10 +142,10 @@ func (n *node) announce(next []podKey, x *index, received time.Time) (conflicts 
 
 // forget drops the node's samples and claims. The caller holds n.mu.
 func (n *node) forget(x *index, received time.Time) {
-	for _, k := range n.pods() {
-		x.unclaim(k, n, received)
+	for _, p := range n.pods() {
+		x.unclaim(p.podKey, n, received)
 	}
-	n.own.past, n.own.usage, n.layout, n.points = past{}, usage{}, layout{}, 0
+	n.own.past, n.own.usage, n.layout, n.points = past{}, usage{}, &layout{node: n}, 0
 }
 
 // removePod drops what n has said of a pod. The caller holds n.mu.
@@ -148,13 +155,14 @@ func (n *node) removePod(k podKey, x *index) {
 	x.unclaim(k, n, time.Time{})
 }
 
-// pod fills into with the usage of a pod, whose hash is given, and reports whether it can be served.
-func (n *node) pod(k podKey, hash uint64, now time.Time, into *sample.PodUsage) bool {
+// pod fills into with the usage of the pod k at p and reports whether it can be served.
+func (p place) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
+	n := p.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	*into = sample.PodUsage{Node: n.name, Containers: into.Containers[:0]}
 	at := n.since(now)
-	for i, to := n.find(k, hash); i < to; i++ {
+	for i, to := p.run(k); i < to; i++ {
 		c := &n.usages[i]
 		if !c.counts() {
 			continue
@@ -171,23 +179,41 @@ func (n *node) pod(k podKey, hash uint64, now time.Time, into *sample.PodUsage) 
 	return len(into.Containers) > 0
 }
 
+// fetch has the processor fetch what pod will read, and does not wait for it. It reads only what never changes.
+//
+//go:noinline
+func (p place) fetch() (string, unique.Handle[string]) {
+	if p.layout == nil || int(p.at) >= len(p.usages) {
+		return "", unique.Handle[string]{}
+	}
+	return p.node.name, p.usages[p.at].name
+}
+
+// run returns where the containers of the pod k at p begin and end in the node's layout. The caller holds the node's lock.
+func (p place) run(k podKey) (from, to int) {
+	if p.layout != p.node.layout { // it is another one since p was looked up
+		return p.node.find(k)
+	}
+	return int(p.at), int(p.at) + int(p.n)
+}
+
 // claim is what decides between nodes that claim one pod.
 type claim struct {
 	start sample.Time // the newest start of its containers, 0 if unknown
 	at    sample.Time // of the usage that would be served, 0 if there is none
 }
 
-// claim returns what n knows of a pod that others claim too.
-func (n *node) claim(k podKey, now time.Time) claim {
+// claim returns what the node of p knows of the pod k, which others claim too.
+func (p place) claim(k podKey, now time.Time) claim {
 	var c claim
 	var u sample.PodUsage
-	hash := k.hash()
-	if n.pod(k, hash, now, &u) {
+	if p.pod(k, now, &u) {
 		c.at = u.Time
 	}
+	n := p.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for i, to := n.find(k, hash); i < to; i++ {
+	for i, to := p.run(k); i < to; i++ {
 		if n.usages[i].counts() {
 			c.start = max(c.start, n.pasts[i].start)
 		}

@@ -82,8 +82,14 @@ type past struct {
 	first time.Duration // when the newest sample was received first
 }
 
-// usage is what readers look at: 64 bytes, of which the last 8 may be in another cache line than the rest.
+// usage is what readers look at: 64 bytes.
 type usage struct {
+	name unique.Handle[string] // of the container, immutable; there are few names, so they are in the caches
+	reading
+}
+
+// reading is a usage but for what never changes.
+type reading struct {
 	n       uint8 // how many samples there are
 	hasSwap bool
 	noZero  bool // start is not the counter's zero: the counter went down, or the clock is another one since
@@ -91,8 +97,7 @@ type usage struct {
 	listed  bool // of a container: the last answer has it
 	state   state
 
-	name     unique.Handle[string] // of the container: there are few names, so they are in the caches
-	received time.Duration         // when the newest sample was received last
+	received time.Duration // when the newest sample was received last
 
 	// The usage; none if window is 0. It may be older than the newest sample.
 	at, window         sample.Time
@@ -126,7 +131,7 @@ func (s series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 // restart begins an epoch without samples.
 func (s series) restart() {
 	*s.past = past{id: s.id}
-	*s.usage = usage{name: s.name, listed: s.listed, state: s.state}
+	s.reading = reading{listed: s.listed, state: s.state}
 }
 
 // add makes b the newest sample and works out its usage, or keeps the last one of the epoch.

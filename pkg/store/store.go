@@ -98,7 +98,7 @@ func (s *Store) lock(name string, received time.Time) *node {
 		if n == nil {
 			s.mu.Lock()
 			if n = s.nodes[name]; n == nil {
-				n = &node{name: name, limits: &s.limits, born: received}
+				n = newNode(name, &s.limits, received)
 				s.nodes[name] = n
 			}
 			s.mu.Unlock()
@@ -137,8 +137,8 @@ func (s *Store) RemoveNode(name string) {
 // remembers of it is told from a successor by the start time (see layout.align).
 func (s *Store) RemovePod(namespace, name string) {
 	k := podKey{namespace, name}
-	for _, n := range s.index.claimants(k) {
-		s.removePod(n, k)
+	for _, p := range s.index.claims(k) {
+		s.removePod(p.node, k)
 	}
 }
 
@@ -168,9 +168,34 @@ func (s *Store) Node(name string, now time.Time) (sample.NodeUsage, bool) {
 // is one to be served. It reuses the memory of into.Containers.
 func (s *Store) Pod(namespace, name string, now time.Time, into *sample.PodUsage) bool {
 	k := podKey{namespace, name}
-	hash := k.hash()
-	n := s.index.node(k, hash, now)
-	return n != nil && n.pod(k, hash, now, into)
+	p := s.index.place(k, now)
+	return p.layout != nil && p.pod(k, now, into)
+}
+
+// Pods fills into, which is as long as pods, with the usages of pods as Pod does. One that has none to be served has no containers
+// afterwards. It takes half the time of as many calls of Pod: each waits for memory again and again, as pods that follow one
+// another by name are anywhere by node, and here the waits overlap.
+func (s *Store) Pods(pods []sample.Object, now time.Time, into []sample.PodUsage) {
+	var (
+		keys   [together]podKey
+		places [together]place
+	)
+	for len(pods) > 0 {
+		n := min(len(pods), together)
+		for i := range n {
+			keys[i] = podKey{pods[i].Namespace, pods[i].Name}
+		}
+		s.index.places(keys[:n], now, places[:n])
+		for _, p := range places[:n] {
+			p.fetch()
+		}
+		for i, p := range places[:n] {
+			if p.layout == nil || !p.pod(keys[i], now, &into[i]) {
+				into[i] = sample.PodUsage{Containers: into[i].Containers[:0]}
+			}
+		}
+		pods, into = pods[n:], into[n:]
+	}
 }
 
 // SetOwner says on which node the API server sees a pod that was reported in Report.Conflicts, ""

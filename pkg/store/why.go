@@ -27,21 +27,21 @@ func (s *Store) WhyNoNode(name string, now time.Time) string {
 // WhyNoPod says in plain words why Pod returns false, "" if it returns true.
 func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	k := podKey{namespace, name}
-	hash := k.hash()
-	n := s.index.node(k, hash, now)
-	if n == nil {
+	p := s.index.place(k, now)
+	if p.layout == nil {
 		if owner := s.index.owner(k); owner != "" {
 			return fmt.Sprintf("it runs on node %q, whose kubelet does not list it, and those that do are not believed", owner)
 		}
 		return "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out"
 	}
+	n := p.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.silent(now) {
 		return fmt.Sprintf("the last answer of node %q was received %s ago", n.name, n.ago(now, time.Duration(n.last.Load())))
 	}
 	counted := false
-	for i, to := n.find(k, hash); i < to; i++ {
+	for i, to := p.run(k); i < to; i++ {
 		c := n.series(i)
 		if !c.counts() {
 			continue
