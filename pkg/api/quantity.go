@@ -1,6 +1,9 @@
 package api
 
-import "strconv"
+import (
+	"math/bits"
+	"strconv"
+)
 
 // The suffixes of quantities. Each stands for a thousand, or 1024, times the one before.
 var (
@@ -13,27 +16,30 @@ const unit = 3
 
 // appendCPU appends nanocores as the canonical form of the quantity in resourceList.
 func appendCPU(b []byte, nanocores uint64) []byte {
-	return appendScaled(b, signed(nanocores), 1000, decimals[:])
+	return appendDecimal(b, signed(nanocores), decimals[:])
 }
 
 // appendBytes appends an amount of memory as the canonical form of the quantity in resourceList.
 func appendBytes(b []byte, bytes uint64) []byte {
-	if bytes < 1024 { // so little is printed in decimal, and 1000 as 1k
-		return appendScaled(b, int64(bytes), 1000, decimals[unit:])
+	v := signed(bytes)
+	if v < 1024 { // so little is printed in decimal, and 1000 as 1k
+		return appendDecimal(b, v, decimals[unit:])
 	}
-	return appendScaled(b, signed(bytes), 1024, binaries[:])
+	i := bits.TrailingZeros64(uint64(v)) / 10
+	b = strconv.AppendInt(b, v>>(10*i), 10)
+	return append(b, binaries[i]...)
 }
 
-// appendScaled appends v with the greatest suffix that leaves it whole.
-func appendScaled(b []byte, v, base int64, suffixes []string) []byte {
-	if v == 0 {
-		return append(b, '0')
-	}
+// appendDecimal appends v with the greatest suffix that leaves it whole.
+func appendDecimal(b []byte, v int64, suffixes []string) []byte {
 	i := 0
-	for v%base == 0 {
-		v /= base
+	for v != 0 && v%1000 == 0 {
+		v /= 1000
 		i++
 	}
 	b = strconv.AppendInt(b, v, 10)
+	if v == 0 {
+		return b
+	}
 	return append(b, suffixes[i]...)
 }
