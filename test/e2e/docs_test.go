@@ -24,8 +24,8 @@ import (
 	"metrics-server/test/docs"
 )
 
-// says is what the documents' commands print, beside something. Where a document shows a table itself, its heading is wanted as well.
-var says = []struct{ command, says string }{
+// prints is what the documents' commands print, beside something. Where a document shows a table itself, its heading is wanted as well.
+var prints = []struct{ command, says string }{
 	{"kubectl get apiservice", "v1beta1.metrics.k8s.io"},
 	{"custom-columns", "all checks passed"},
 	{"kubectl top nodes", "CPU(cores)"},
@@ -36,7 +36,8 @@ var says = []struct{ command, says string }{
 	{"kubectl get --raw /apis", `"kind":"PodMetrics"`},
 	{"proxy/metrics/resource", "container_cpu_usage_seconds_total"},
 	{"kubectl get namespace", "NamespaceDeletionDiscoveryFailure=False ResourcesDiscovered"},
-	{"/metrics", "metrics_server_"},
+	{":4430/metrics", "metrics_server_"},
+	{":8443/metrics", "metrics_server_"},
 	{"kubeletEndpoint.Port", "10250"},
 	{"service metrics-server", "targetPort: https"},
 	{"kubectl -n kube-system get pods", "1/1"},
@@ -162,21 +163,21 @@ func newReader(t *testing.T) *reader {
 			t.Fatal(err)
 		}
 	}
-	kubeconfig, err := filepath.Abs(os.Getenv("KUBECONFIG"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.state = filepath.Dir(kubeconfig)
-	r.env = append(os.Environ(), "MAKEFLAGS=", "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+cluster.cache, "PPROF_TMPDIR="+cluster.cache,
-		"HELM_CACHE_HOME="+cluster.cache, "HELM_CONFIG_HOME="+cluster.cache, "HELM_DATA_HOME="+cluster.cache,
-		"PATH="+filepath.Join(r.dir, "bin")+":"+os.Getenv("PATH"))
-
 	server, err := cluster.client.AppsV1().Deployments(serverNamespace).Get(t.Context(), serverName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	container := server.Spec.Template.Spec.Containers[0]
 	r.insecure = slices.Contains(container.Args, "--kubelet-insecure-tls")
+	kubeconfig, err := filepath.Abs(os.Getenv("KUBECONFIG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.state = filepath.Dir(kubeconfig)
+	r.env = append(os.Environ(), "MAKEFLAGS=", "IMAGE="+container.Image, "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+cluster.cache, "PPROF_TMPDIR="+cluster.cache,
+		"HELM_CACHE_HOME="+cluster.cache, "HELM_CONFIG_HOME="+cluster.cache, "HELM_DATA_HOME="+cluster.cache,
+		"PATH="+filepath.Join(r.dir, "bin")+":"+os.Getenv("PATH"))
+
 	nodes, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -277,7 +278,7 @@ var (
 // read runs a command of the documents.
 func (r *reader) read(t *testing.T, c docs.Command) {
 	t.Log(c.Text)
-	if cluster.node[0] == "none" && ofOwnCluster.MatchString(c.Text) {
+	if os.Getenv("E2E_NODE") == "none" && ofOwnCluster.MatchString(c.Text) {
 		t.Log("E2E_NODE=none: it is of a cluster of hack/cluster, which this is none of")
 		return
 	}
@@ -289,6 +290,10 @@ func (r *reader) read(t *testing.T, c docs.Command) {
 		r.start(t, c, ready)
 		return
 	}
+	addAgain := func() {}
+	if strings.HasPrefix(c.Text, "kubectl delete apiservice") {
+		addAgain = rememberAPIServices(t)
+	}
 	out, err := r.run(r.typed(c))
 	if err != nil {
 		t.Fatal(err)
@@ -296,7 +301,7 @@ func (r *reader) read(t *testing.T, c docs.Command) {
 	if out == "" && !strings.HasPrefix(c.Text, "export ") {
 		t.Error("it prints nothing")
 	}
-	for _, s := range says {
+	for _, s := range prints {
 		if strings.Contains(c.Text, s.command) && !strings.Contains(out, s.says) {
 			t.Errorf("it does not say %q, but\n%s", s.says, out)
 		}
@@ -308,11 +313,9 @@ func (r *reader) read(t *testing.T, c docs.Command) {
 	}
 
 	// What would be in the way of others is undone, and what others need is waited for.
+	addAgain()
 	switch {
-	case order(c) == byHelm, order(c) == byManifest:
-		mended(t)
-	case strings.HasPrefix(c.Text, "kubectl delete apiservice"):
-		r.must(t, "kubectl apply -f dist/components.yaml")
+	case order(c) == byHelm, order(c) == byManifest, strings.HasPrefix(c.Text, "kubectl delete apiservice"):
 		mended(t)
 	case strings.HasPrefix(c.Text, "kubectl apply -f deploy/"):
 		r.must(t, strings.Replace(c.Text, " apply ", " delete ", 1))
