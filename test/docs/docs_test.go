@@ -58,7 +58,7 @@ func TestElsewhere(t *testing.T) {
 func TestHere(t *testing.T) {
 	for _, c := range commands(t) {
 		if r, _ := c.Rule(); r.Way == Here {
-			if out, err := run(t, c, c.Text); err != nil || out == "" && r.Words != "cd" {
+			if out, err := run(t, c, c.Text); err != nil || out == "" && r.Words != "cd" && r.Words != "go tool actionlint" {
 				t.Errorf("%v\n%v\n%s", c, err, out)
 			}
 		}
@@ -81,7 +81,7 @@ func TestParsed(t *testing.T) {
 				continue
 			}
 		}
-		if out, err := run(t, c, text+" -h"); err != nil || !strings.Contains(out, "-") {
+		if out, err := run(t, c, text+" -h"); err != nil || out == "" {
 			t.Errorf("%v\n%s -h: %v\n%s", c, text, err, out)
 		}
 	}

@@ -64,6 +64,7 @@ type reader struct {
 	dir          string // stands for the repository's root, with bin and dist of its own
 	env          []string
 	placeholders *strings.Replacer
+	namespace    string // of a pod, busy
 	state        string // of hack/cluster's cluster
 	insecure     bool   // kubelets have certificates of their own
 	file         string // the document that is read
@@ -83,7 +84,7 @@ func TestDocs(t *testing.T) {
 	done := map[string]bool{}
 	all = slices.DeleteFunc(all, func(c docs.Command) bool {
 		rule, _ := c.Rule()
-		once := c.Text
+		once := c.Text + c.Shows
 		if ready(c) != "" || strings.HasPrefix(c.Text, "curl") {
 			once += c.File // what lasts ends with its document
 		}
@@ -184,8 +185,8 @@ func newReader(t *testing.T) *reader {
 	}
 	node := nodes.Items[0].Name
 	ns := namespace(t)
+	r.namespace = ns
 	createPod(t, ns, podOf("busy", workload("burner", "-cpu=60")))
-	waitServed(t, ns, "busy", "burner")
 
 	version := filepath.Base(filepath.Dir(cluster.kubectls[0])) // where hack/cluster built it
 	pairs := []string{
@@ -219,7 +220,7 @@ func newReader(t *testing.T) *reader {
 	}
 	t.Cleanup(func() {
 		mustKubectl(t, "delete", "-f", file)
-		mustKubectl(t, "delete", "namespace", "monitoring")
+		mustKubectl(t, "delete", "namespace", "monitoring", "--wait=false")
 		mustKubectl(t, "delete", "clusterrole,clusterrolebinding", "metrics-reader")
 	})
 	mustKubectl(t, "apply", "-f", file)
@@ -309,13 +310,16 @@ func (r *reader) read(t *testing.T, c docs.Command) {
 	shown, _, _ := strings.Cut(c.Shows, "\n")
 	first, _, _ := strings.Cut(out, "\n")
 	if heading.MatchString(shown) && !slices.Equal(strings.Fields(shown), strings.Fields(first)) {
-		t.Errorf("%s has the heading\n%s\nand not\n%s", c.File, first, shown)
+		t.Errorf("it prints the heading\n%s\nand not, as the document shows,\n%s", first, shown)
 	}
 
 	// What would be in the way of others is undone, and what others need is waited for.
 	addAgain()
 	switch {
-	case order(c) == byHelm, order(c) == byManifest, strings.HasPrefix(c.Text, "kubectl delete apiservice"):
+	case order(c) == byManifest:
+		mended(t)
+		waitServed(t, r.namespace, "busy", "burner")
+	case order(c) == byHelm, strings.HasPrefix(c.Text, "kubectl delete apiservice"):
 		mended(t)
 	case strings.HasPrefix(c.Text, "kubectl apply -f deploy/"):
 		r.must(t, strings.Replace(c.Text, " apply ", " delete ", 1))
@@ -348,7 +352,7 @@ func (r *reader) command(ctx context.Context, text string) *exec.Cmd {
 }
 
 func (r *reader) run(text string) (string, error) {
-	ctx, stop := context.WithTimeout(context.Background(), patience)
+	ctx, stop := context.WithTimeout(context.Background(), 5*patience) // the first time it may have to be compiled
 	defer stop()
 	out, err := r.command(ctx, text).CombinedOutput()
 	if err != nil {
