@@ -5,6 +5,7 @@ import "strings"
 // Way is how it is seen that a command does what its reader expects.
 type Way int
 
+// The ways, from the one that shows most to the one that shows nothing.
 const (
 	OnCluster Way = iota + 1 // test/e2e runs it on a real cluster
 	Here                     // this package's tests run it in the tree, where it only reads
