@@ -125,6 +125,9 @@ func run(ctx context.Context, command string, args []string) error {
 		return c.status()
 	case "supervise": // started by up, not by people
 		return supervise()
+	case "help", "-h", "--help":
+		fmt.Print(help)
+		return nil
 	default:
 		fmt.Fprint(os.Stderr, help)
 		return fmt.Errorf("unknown command %q", command)

@@ -51,6 +51,9 @@ const nodeHelp = `usage: go run . node ACTION
 func (c *cluster) node(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	if len(args) == 0 || !slices.Contains(nodeActions, args[0]) {
 		fmt.Fprint(os.Stderr, nodeHelp)
+		if slices.Contains(args, "-h") {
+			return flag.ErrHelp
+		}
 		return errors.New("node: the action comes first")
 	}
 	action := args[0]

@@ -62,6 +62,7 @@ trap 'exit 130' INT TERM HUP
 
 kind=${E2E_KIND:-$tmp/kind}
 CGO_ENABLED=0 go build -trimpath -o "$tmp/metrics-server" ./cmd/metrics-server
+(cd hack/helm && CGO_ENABLED=0 go build -trimpath -o "$tmp/helm" helm.sh/helm/v4/cmd/helm)
 [[ -n ${E2E_KIND:-} ]] || (cd hack/kind && CGO_ENABLED=0 go build -o "$kind" sigs.k8s.io/kind)
 clusters=$("$kind" get clusters)
 if [[ $'\n'$clusters$'\n' == *$'\n'"$name"$'\n'* ]]; then
@@ -118,5 +119,5 @@ END
 
 # Only hack/cluster stops and starts nodes.
 echo "== tests"
-E2E_IMAGE=$workload E2E_KUBECTL=$kubectls E2E_NODE=none E2E_VPA=$vpa E2E_BINARY=$tmp/metrics-server \
+E2E_IMAGE=$workload E2E_KUBECTL=$kubectls E2E_NODE=none E2E_VPA=$vpa E2E_BINARY=$tmp/metrics-server E2E_HELM=$tmp/helm \
   go test -count=1 -tags e2e -parallel 32 -timeout 45m "$@" ./test/e2e

@@ -259,36 +259,16 @@ func documented(t *testing.T, words ...string) {
 
 // removedAPIServices removes the APIServices while the server runs, and registers it again.
 func removedAPIServices(t *testing.T) {
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	services := client.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
 	before := strings.Join(serverPods(t), " ")
-	var removed []*unstructured.Unstructured
+	addAgain := rememberAPIServices(t)
 	t.Cleanup(func() {
-		for _, s := range removed {
-			if _, err := services.Create(context.Background(), s, metav1.CreateOptions{}); err != nil {
-				t.Error(err)
-			}
-		}
+		addAgain()
 		mended(t)
 		if after := strings.Join(serverPods(t), " "); after != before {
 			t.Errorf("the server did not survive it: %s, then %s", before, after)
 		}
 	})
-	for _, version := range []string{"v1", "v1beta1"} {
-		s, err := services.Get(t.Context(), version+".metrics.k8s.io", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := services.Delete(t.Context(), s.GetName(), metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		s.SetResourceVersion("")
-		s.SetUID("")
-		removed = append(removed, s)
-	}
+	mustKubectl(t, "delete", "apiservice", "v1.metrics.k8s.io", "v1beta1.metrics.k8s.io")
 	eventually(t, "kubectl top says that there is no such API", func() error {
 		out, err := kubectl("top", "nodes")
 		if err == nil || !strings.Contains(out, "Metrics API not available") {
@@ -296,4 +276,32 @@ func removedAPIServices(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// rememberAPIServices returns what adds the APIServices again, as they are now: the server would fill their caBundle in within a
+// minute only.
+func rememberAPIServices(t *testing.T) (addAgain func()) {
+	t.Helper()
+	client, err := dynamic.NewForConfig(cluster.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	services := client.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
+	var all []*unstructured.Unstructured
+	for _, version := range []string{"v1", "v1beta1"} {
+		s, err := services.Get(t.Context(), version+".metrics.k8s.io", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetResourceVersion("")
+		s.SetUID("")
+		all = append(all, s)
+	}
+	return func() {
+		for _, s := range all {
+			if _, err := services.Create(context.Background(), s, metav1.CreateOptions{}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }

@@ -59,11 +59,12 @@ cd "$root/hack/cluster" && action=\$1 && shift && exec "$tmp/cluster" node "\$ac
 END
 chmod +x "$tmp/node"
 
-# The doctor at a terminal; the server is that of the image.
+# What the documents' commands run, beside kubectl. The server is that of the image.
+(cd hack/helm && CGO_ENABLED=0 go build -trimpath -o "$tmp/helm" helm.sh/helm/v4/cmd/helm)
 CGO_ENABLED=0 go build -trimpath -o "$tmp/metrics-server" ./cmd/metrics-server
 
 export KUBECONFIG=$state/kubeconfig
 # The demonstration's own workloads have had their day.
 "$kubectl" delete namespace demo --ignore-not-found
-E2E_IMAGE=$image E2E_KUBECTL=$kubectls E2E_NODE=$tmp/node E2E_VPA=$vpa E2E_BINARY=$tmp/metrics-server \
+E2E_IMAGE=$image E2E_KUBECTL=$kubectls E2E_NODE=$tmp/node E2E_VPA=$vpa E2E_BINARY=$tmp/metrics-server E2E_HELM=$tmp/helm \
   go test -count=1 -tags e2e -parallel 32 -timeout 30m "$@" ./test/e2e

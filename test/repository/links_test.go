@@ -1,7 +1,6 @@
 package repository
 
 import (
-	"io/fs"
 	"net/url"
 	"os"
 	"path"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"metrics-server/test/docs"
 )
 
 var (
@@ -90,69 +91,10 @@ func TestAnchors(t *testing.T) {
 	}
 }
 
-var (
-	makePhony   = regexp.MustCompile(`(?m)^\.PHONY: (\S+)$`)
-	makeCommand = regexp.MustCompile(`(?m)(?:^|[&({:;] )\s*make((?: +[\w=-]+)+)`)
-)
-
-// TestMakeTargets wants every `make X` that the documents, the scripts and the workflows name to be a target.
-func TestMakeTargets(t *testing.T) {
-	targets := map[string]bool{}
-	for _, m := range makePhony.FindAllStringSubmatch(read(t, "Makefile"), -1) {
-		targets[m[1]] = true
-	}
-	code := map[string]string{".ci/run": read(t, ".ci/run")}
-	for _, file := range slices.Concat(documents(t, ".yml"), documents(t, ".sh")) {
-		code[file] = read(t, file)
-	}
-	for _, file := range documents(t, ".md") {
-		text := read(t, file)
-		for _, c := range slices.Concat(codeBlock.FindAllString(text, -1), codeSpan.FindAllString(text, -1)) {
-			code[file] += strings.Trim(c, "`") + "\n"
-		}
-	}
-	named := 0
-	for file, text := range code {
-		for _, m := range makeCommand.FindAllStringSubmatch(text, -1) {
-			for word := range strings.FieldsSeq(m[1]) {
-				if strings.HasPrefix(word, "-") {
-					continue
-				}
-				if strings.Contains(word, "=") || strings.ToUpper(word) == word {
-					break // settings come last
-				}
-				named++
-				if !targets[word] {
-					t.Errorf("%s says make %s, and the Makefile has no such target", file, word)
-				}
-			}
-		}
-	}
-	if named < 30 {
-		t.Errorf("%d commands were found, and there are more", named)
-	}
-}
-
 // documents are the files of the repository with an extension, seen from the root.
 func documents(t *testing.T, extension string) []string {
 	t.Helper()
-	var files []string
-	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && slices.Contains([]string{".git", "bin", "dist", "testdata", "node_modules"}, entry.Name()) {
-			return fs.SkipDir
-		}
-		if !entry.IsDir() && filepath.Ext(file) == extension {
-			rel, err := filepath.Rel(root, file)
-			if err != nil {
-				return err
-			}
-			files = append(files, filepath.ToSlash(rel))
-		}
-		return nil
-	})
+	files, err := docs.Files(root, extension)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,241 @@
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// root is the repository's root, from where this package's tests run.
+const root = "../.."
+
+func commands(t *testing.T) []Command {
+	t.Helper()
+	all, err := Commands(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 120 {
+		t.Errorf("%d commands were found, and there are more", len(all))
+	}
+	return all
+}
+
+// TestRules wants every command to have a rule, and every rule a command.
+func TestRules(t *testing.T) {
+	used := map[string]bool{}
+	for _, c := range commands(t) {
+		r, ok := c.Rule()
+		if !ok {
+			t.Errorf("%v\nno test runs this: give it a rule in ways.go", c)
+		}
+		used[r.Words] = true
+	}
+	for _, r := range Rules {
+		if !used[r.Words] {
+			t.Errorf("ways.go has a rule for %q, which is in no document", r.Words)
+		}
+		if (r.Way == NotRun) != (r.Why != "") || (r.Way == Elsewhere) != (r.File != "" && r.Has != "") {
+			t.Errorf("the rule for %q is not complete", r.Words)
+		}
+	}
+}
+
+func TestElsewhere(t *testing.T) {
+	for _, r := range Rules {
+		if r.Way == Elsewhere && !strings.Contains(read(t, r.File), r.Has) {
+			t.Errorf("%q is run by %s, says ways.go, which does not have %q any more", r.Words, r.File, r.Has)
+		}
+	}
+}
+
+func TestHere(t *testing.T) {
+	for _, c := range commands(t) {
+		if r, _ := c.Rule(); r.Way == Here {
+			if out, err := run(t, c, c.Text); err != nil || out == "" && r.Words != "cd" && r.Words != "go tool actionlint" {
+				t.Errorf("%v\n%v\n%s", c, err, out)
+			}
+		}
+	}
+}
+
+// TestParsed runs what a command of make comes to, too.
+func TestParsed(t *testing.T) {
+	program := regexp.MustCompile(`(?m)^.*\bgo run \. .*$`)
+	for _, c := range commands(t) {
+		r, _ := c.Rule()
+		if r.Way != Parsed {
+			continue
+		}
+		text := c.Text
+		if strings.HasPrefix(r.Words, "make ") {
+			recipe, err := run(t, c, strings.Replace(text, "make ", "make -n ", 1))
+			if text = program.FindString(recipe); err != nil || text == "" {
+				t.Errorf("%v\n%v\n%s", c, err, recipe)
+				continue
+			}
+		}
+		if out, err := run(t, c, text+" -h"); err != nil || out == "" {
+			t.Errorf("%v\n%s -h: %v\n%s", c, text, err, out)
+		}
+	}
+}
+
+var (
+	makeWords  = regexp.MustCompile(`\bmake((?: +(?:[A-Z][A-Z0-9_]*=(?:'[^']*'|"[^"]*"|[^\s'"]*)|[\w-]+))+)`)
+	setting    = regexp.MustCompile(`\b([A-Z][A-Z0-9_]*)=(?:'[^']*'|"[^"]*"|\S*)`)
+	makeRule   = regexp.MustCompile(`^([a-z0-9-]+):(?: ([^=#]*))?(?:##.*)?$`)
+	makeItself = regexp.MustCompile(`\$\(MAKE\) (?:-\S+ )*([\w-]+)`)
+)
+
+// targetsOf are the targets of every `make X` in a text, without what is set.
+func targetsOf(text string) []string {
+	var all []string
+	for _, m := range makeWords.FindAllStringSubmatch(text, -1) {
+		for word := range strings.FieldsSeq(setting.ReplaceAllString(m[1], "")) {
+			if !strings.HasPrefix(word, "-") {
+				all = append(all, word)
+			}
+		}
+	}
+	return all
+}
+
+// makefile returns the targets and what else each of them makes.
+func makefile(t *testing.T) map[string][]string {
+	t.Helper()
+	targets := map[string][]string{}
+	current := ""
+	for line := range strings.Lines(read(t, "Makefile")) {
+		if m := makeRule.FindStringSubmatch(strings.TrimSuffix(line, "\n")); m != nil {
+			current = m[1]
+			targets[current] = strings.Fields(m[2])
+		}
+		for _, m := range makeItself.FindAllStringSubmatch(line, -1) {
+			targets[current] = append(targets[current], m[1])
+		}
+	}
+	return targets
+}
+
+// TestMake wants every target that documents, scripts and workflows name, and what the documents set, to be there, and what
+// the documents want made to be made by CI, unless there is another rule for it.
+func TestMake(t *testing.T) {
+	targets := makefile(t)
+	files := []string{".ci/run"}
+	for _, extension := range []string{".yml", ".sh"} {
+		more, err := Files(root, extension)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, more...)
+	}
+	inCI := map[string]bool{}
+	var made func(target string)
+	made = func(target string) {
+		if !inCI[target] {
+			inCI[target] = true
+			for _, also := range targets[target] {
+				made(also)
+			}
+		}
+	}
+	settings := read(t, "Makefile")
+	for _, file := range files {
+		var code strings.Builder // without comments, whose prose has made many a thing
+		for line := range strings.Lines(read(t, file)) {
+			code.WriteString(uncommented(strings.TrimSpace(line)) + "\n")
+		}
+		settings += code.String()
+		for _, target := range targetsOf(strings.ReplaceAll(code.String(), "run_tests ", "make ")) {
+			if _, ok := targets[target]; !ok {
+				t.Errorf("%s says make %s, and the Makefile has no such target", file, target)
+			}
+			if file == ".ci/run" || strings.HasPrefix(file, ".github/") {
+				made(target)
+			}
+		}
+	}
+	named := 0
+	for _, c := range commands(t) {
+		r, _ := c.Rule()
+		for _, target := range targetsOf(c.Text) {
+			named++
+			if _, ok := targets[target]; !ok {
+				t.Errorf("%v\nthe Makefile has no target %s", c, target)
+			} else if r.Way == InCI && !inCI[target] {
+				t.Errorf("%v\nneither .ci/run nor a workflow makes %s: if another test does, give it a rule in ways.go", c, target)
+			}
+		}
+		if len(targetsOf(c.Text)) > 0 {
+			for _, m := range setting.FindAllStringSubmatch(c.Text, -1) {
+				if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(settings) {
+					t.Errorf("%v\nnothing asks for %s", c, m[1])
+				}
+			}
+		}
+	}
+	if named < 60 {
+		t.Errorf("%d targets are named, and there are more", named)
+	}
+}
+
+// directories are those in which a document says that its commands are typed.
+var directories = map[string]string{"docs/cluster.md": "hack/cluster", "docs/demo.md": "hack/cluster", "hack/fleet/README.md": "hack/fleet", "test/e2e/README.md": "hack/cluster"}
+
+// run runs a command of the documents, or what was made of it, where its reader is to be.
+func run(t *testing.T, c Command, text string) (string, error) {
+	t.Helper()
+	if strings.HasPrefix(text, "go run ") && len(c.Shell) == 0 {
+		text = "cd " + directories[c.File] + " && " + text
+	}
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.Join(append(slices.Clone(c.Shell), text), "\n"))
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "MAKEFLAGS=")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestParse(t *testing.T) {
+	const fence = "```"
+	got, err := parse("a.md", "A `b c`, `make x`\n| `kubectl top` | `cd d && kubectl get pods` | `go` | `kubectl -n a\nlogs b` |\n"+
+		fence+"sh\n# no\nexport A=1\nmake 'a # b' \\\n  c   # d\n\ncurl e#f\n"+fence+"\n"+
+		fence+"console\n$ kubectl get x\nNAME\nx\n$ kubectl get y\n"+fence+"\n"+fence+"yaml\nmake: no\n"+fence+"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := []string{"export A=1"}
+	want := []Command{
+		{File: "a.md", Line: 1, Text: "make x"},
+		{File: "a.md", Line: 2, Text: "cd d && kubectl get pods"},
+		{File: "a.md", Line: 2, Text: "kubectl -n a logs b"},
+		{File: "a.md", Line: 6, Text: "export A=1"},
+		{File: "a.md", Line: 7, Text: "make 'a # b' c", Shell: shell},
+		{File: "a.md", Line: 10, Text: "curl e#f", Shell: shell},
+		{File: "a.md", Line: 13, Text: "kubectl get x", Shows: "NAME\nx\n"},
+		{File: "a.md", Line: 16, Text: "kubectl get y"},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	for _, bad := range []string{fence + "\nmake x\n" + fence, fence + "sh\nmake x\n", fence + "console\nNAME\n" + fence} {
+		if got, err := parse("a.md", bad); err == nil {
+			t.Errorf("%q is taken for %v", bad, got)
+		}
+	}
+}
