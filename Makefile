@@ -51,7 +51,7 @@ DISTDIR = $(abspath $(DIST))
 # Each hack/ tool is a module of its own, so that the product's go.mod stays small.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
 # These have no code of their own, and go vet takes that for an error.
-CODE_MODULES := $(filter-out hack/tools hack/vpa hack/vulncheck,$(MODULES))
+CODE_MODULES := $(filter-out hack/incumbent hack/tools hack/vpa hack/vulncheck,$(MODULES))
 # The release of Go that releases are built with, whichever is installed: it is fetched if need be.
 TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 # Tools are pinned in hack/tools/go.mod and kept in Go's build cache. The path is absolute because
@@ -102,7 +102,7 @@ test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, fo
 	cd hack/fleet && go test -count=1 -tags faults $(TESTFLAGS) ./faults
 
 .PHONY: e2e
-e2e: e2e-main e2e-other ## Run the end-to-end tests on real clusters of their own; test/e2e/README.md says more.
+e2e: e2e-main e2e-other e2e-install ## Run the end-to-end tests on real clusters of their own; test/e2e/README.md says more.
 
 .PHONY: e2e-main
 e2e-main: ## All of them on two nodes: kubelets whose certificates are verified, aggregation to endpoints.
@@ -112,6 +112,10 @@ e2e-main: ## All of them on two nodes: kubelets whose certificates are verified,
 e2e-other: ## Some on a cluster of the other choices: self-signed kubelets, HTTP/2, aggregation to the service.
 	E2E_CLUSTERFLAGS='-kubelet-certs self-signed -kubelet-http2 -aggregator-routing=false' \
 	  test/e2e/run.sh -run '^(TestKubectl|TestDiscovery|TestAccess|TestAggregation|TestTruth|TestLifecycle)$$' $(TESTFLAGS)
+
+.PHONY: e2e-install
+e2e-install: ## Install what a release has on an empty cluster, also in the place of the incumbent, and remove it.
+	test/install/run.sh $(TESTFLAGS)
 
 .PHONY: e2e-kind
 e2e-kind: ## Run the end-to-end tests on a cluster of kind's, which needs Docker; docs/kind.md says more.

@@ -120,6 +120,15 @@ var alertCases = map[string][]struct {
 		{requests("0+900x60", "0+1x60", "0+500x60"), nil},
 		{requests("0x60", "0x60", "0x60"), nil},
 	},
+	"MetricsServerCertificateExpires": {
+		{
+			"metrics_server_serving_certificate_expiry_time_seconds{job=\"metrics-server\",instance=\"a\"} 5097600x60\n" + // 59 days
+				"metrics_server_serving_certificate_expiry_time_seconds{job=\"metrics-server\",instance=\"b\"} 7776000x60",
+			[]string{"The serving certificate of metrics-server at a ends in 58d 23h 0m 0s."},
+		},
+		{`metrics_server_serving_certificate_expiry_time_seconds{job="metrics-server",instance="a"} 5270400x60`, nil}, // 61 days
+		{`metrics_server_serving_certificate_expiry_time_seconds{job="metrics-server",instance="a"} 0x60`, nil},       // it keeps none
+	},
 	"MetricsServerMemoryNearLimit": {
 		{memory(`kube-system`, "970x60", "1000x60"), []string{"kube-system/metrics-server-1 uses 97% of its memory limit."}},
 		{memory(`kube-system`, "900x60", "1000x60"), nil},

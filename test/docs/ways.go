@@ -55,8 +55,8 @@ var Rules = []Rule{
 
 	{Words: "make", Way: InCI},
 	{Words: "make demo", Way: Elsewhere, File: "test/e2e/run.sh", Has: "cluster demo -state"},
-	{Words: "make demo-down", Way: Elsewhere, File: "test/e2e/run.sh", Has: "cluster down -state"},
-	{Words: "make cluster-down", Way: Elsewhere, File: "test/e2e/run.sh", Has: "cluster down -state"},
+	{Words: "make demo-down", Way: Elsewhere, File: "test/e2e/cluster.sh", Has: "cluster down -state"},
+	{Words: "make cluster-down", Way: Elsewhere, File: "test/e2e/cluster.sh", Has: "cluster down -state"},
 	{Words: "make fmt", Way: Elsewhere, File: "Makefile", Has: "golangci-lint fmt --diff"},
 	{Words: "make image", Way: Elsewhere, File: "hack/image/image_test.go", Has: `"release-files"`},
 	{Words: "make sbom", Way: Elsewhere, File: "hack/image/image_test.go", Has: `"release-files"`},
