@@ -58,8 +58,11 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 	if ctx.Err() != nil && f.doing == waitingForCPU {
 		e.remedy = "this server has too little CPU: raise the request and the limit of its container"
 	}
-	if e.cause == "401" && f.shared.certified {
+	switch {
+	case e.cause == "401" && f.shared.certified:
 		e.remedy = remedyClientCert
+	case e.cause == "http" && f.shared.tls == nil:
+		e.remedy = "this kubelet most likely speaks TLS only: remove --deprecated-kubelet-completely-insecure"
 	}
 	return e
 }

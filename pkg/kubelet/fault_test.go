@@ -216,7 +216,7 @@ func TestCertificateErrors(t *testing.T) {
 			c.Rest.CertData, c.Rest.KeyData = certPEM, keyPEM
 		}, "x509", "clientCAFile"},
 		{"plain HTTP on the port", kubelettest.ServerConfig{}, nil, "other", "port"},
-		{"TLS on the port", secure(), func(c *Config) { c.CAData, c.PlainHTTP = nil, true }, "http", "TLS"},
+		{"TLS on the port", secure(), func(c *Config) { c.CAData, c.PlainHTTP = nil, true }, "http", "--deprecated-kubelet-completely-insecure"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFake(t, tt.server)
