@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 )
 
 // A cause is the same at each attempt, or the log would have a line for each, and names no address, for anybody may ask /readyz.
@@ -34,6 +37,14 @@ func TestCauseOf(t *testing.T) {
 		{func(int) error {
 			return &url.Error{Op: "Get", URL: "https://10.96.0.1:443/api", Err: context.DeadlineExceeded}
 		}, "timeout"},
+		{func(port int) error {
+			refused := dial(port, os.NewSyscallError("connect", syscall.ECONNREFUSED))
+			return &url.Error{Op: "Get", URL: "https://10.96.0.1:443/api", Err: &net.OpError{Op: "proxyconnect", Net: "tcp", Err: errors.Unwrap(refused)}}
+		}, "proxyconnect: connect: connection refused"},
+		{func(int) error {
+			return &url.Error{Op: "Get", URL: "https://10.96.0.1:443/api", Err: errors.New("Bad Gateway")}
+		}, "Bad Gateway"},
+		{func(int) error { return errNoFrontProxy }, "ConfigMap kube-system/extension-apiserver-authentication has no requestheader-client-ca-file"},
 		{func(int) error { return apierrors.NewForbidden(configMaps, "x", errors.New("no")) }, "Forbidden"},
 		{func(int) error { return apierrors.NewTooManyRequests("no", 1) }, "TooManyRequests"},
 		{func(int) error { return fmt.Errorf("wrapped: %w", apierrors.NewInternalError(errors.New("no"))) }, "InternalError"},
@@ -43,5 +54,39 @@ func TestCauseOf(t *testing.T) {
 				t.Errorf("%v: %q, want %q", tc.err(port), got, tc.want)
 			}
 		}
+	}
+}
+
+func TestRemedyFor(t *testing.T) {
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "x", errors.New("no"))
+	for _, tc := range []struct {
+		err   error
+		proxy string
+		want  string
+	}{
+		{syscall.ECONNREFUSED, "", "can be reached from here"},
+		{syscall.ECONNREFUSED, "10.0.0.9:3128", "through the proxy 10.0.0.9:3128 because HTTPS_PROXY is set"},
+		{forbidden, "", "metrics-server-auth-reader"},
+		{forbidden, "10.0.0.9:3128", "metrics-server-auth-reader"}, // so the proxy lets it through
+		{errNoFrontProxy, "10.0.0.9:3128", "--requestheader-client-ca-file"},
+	} {
+		if got := remedyFor(tc.err, tc.proxy); !strings.Contains(got, tc.want) {
+			t.Errorf("%v by %q: %q does not say %q", tc.err, tc.proxy, got, tc.want)
+		}
+	}
+}
+
+func TestProxyTo(t *testing.T) {
+	asked := ""
+	c := &rest.Config{Host: "10.96.0.1:443", TLSClientConfig: rest.TLSClientConfig{Insecure: true}, Proxy: func(r *http.Request) (*url.URL, error) {
+		asked = r.URL.String()
+		return url.Parse("http://me:pw@proxy:3128")
+	}}
+	if got := proxyTo(c); got != "proxy:3128" || asked != "https://10.96.0.1:443" {
+		t.Errorf("%q for %q", got, asked)
+	}
+	c.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	if got := proxyTo(c); got != "" {
+		t.Errorf("%q, want none", got)
 	}
 }

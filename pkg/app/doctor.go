@@ -137,7 +137,7 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	config.UserAgent = "metrics-server-doctor/" + buildVersion() // in the API server's audit log it is not the server
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	return doctor.Run(ctx, doctor.Config{
+	report, err := doctor.Run(ctx, doctor.Config{
 		Rest:      config,
 		Version:   buildVersion(),
 		Direct:    d.kubelets == kubeletsDirect || d.kubelets == kubeletsAuto && inPod,
@@ -158,6 +158,10 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 			}, nil
 		},
 	})
+	if proxy := proxyTo(config); err != nil && proxy != "" {
+		err = fmt.Errorf("%w; %s", err, remedyProxy(proxy))
+	}
+	return report, err
 }
 
 // clientConfig is how the API server is reached, and whether by a pod's service account.

@@ -226,6 +226,15 @@ func TestKnownIssues(t *testing.T) {
 			broken: waiting("ContainerCreating", "", nil),
 			want:   Line{Check: checkPods, Status: Warning, Message: "ContainerCreating", Cause: "being started", Remedy: "try again"},
 		},
+		"not ready, with a proxy": {
+			broken: func(c *fakeCluster) {
+				c.pod(func(p *corev1.Pod) {
+					p.Status.Conditions = nil
+					p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "https_proxy", Value: "http://10.1.1.1:3128"}}
+				})
+			},
+			want: Line{Check: checkPods, Status: Problem, Message: "has https_proxy in its environment", Cause: "a proxy leads neither", Remedy: "NO_PROXY"},
+		},
 		"not ready": {
 			broken: func(c *fakeCluster) { c.pod(func(p *corev1.Pod) { p.Status.Conditions = nil }) },
 			want:   Line{Check: checkPods, Status: Problem, Message: "not ready", Cause: "kubelets do not answer", Remedy: "kubectl -n kube-system logs metrics-server-1"},
@@ -364,6 +373,14 @@ func TestKnownIssues(t *testing.T) {
 		"proxy: certificate": {
 			nodes: []string{"n2"}, broken: proxyFails(503, metav1.StatusReasonServiceUnavailable, "error trying to reach service: tls: failed to verify certificate: x509: certificate signed by unknown authority"),
 			want: Line{Check: checkNodes, Status: Problem, Message: "certificate is not accepted", Cause: "x509", Remedy: "--kubelet-certificate-authority"},
+		},
+		"proxy: certificate for other names": {
+			nodes: []string{"n2"}, broken: proxyFails(503, metav1.StatusReasonServiceUnavailable, "error trying to reach service: tls: failed to verify certificate: x509: certificate is valid for 10.0.0.9, not 10.0.0.2"),
+			want: Line{Check: checkNodes, Status: Problem, Message: "certificate is not accepted", Cause: "not 10.0.0.2", Remedy: "serverTLSBootstrap"},
+		},
+		"proxy: certificate without addresses": {
+			nodes: []string{"n2"}, broken: proxyFails(503, metav1.StatusReasonServiceUnavailable, "error trying to reach service: tls: failed to verify certificate: x509: cannot validate certificate for 10.0.0.2 because it doesn't contain any IP SANs"),
+			want: Line{Check: checkNodes, Status: Problem, Message: "certificate is not accepted", Cause: "IP SANs", Remedy: "serverTLSBootstrap"},
 		},
 		"proxy: 401": {
 			nodes: []string{"n2"}, broken: proxyFails(401, metav1.StatusReasonUnauthorized, "Unauthorized"),

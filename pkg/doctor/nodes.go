@@ -209,6 +209,7 @@ var summaries = map[string]string{
 	"timeout":            "the kubelet does not answer in time",
 	"connection refused": "nothing listens at the kubelet's address and port",
 	"no route":           "there is no route to the kubelet",
+	"proxy":              "the proxy that is set for this container does not lead to the kubelet",
 	"dns":                "the node's name cannot be looked up",
 	"no address":         "the node has no address of the types that are wanted",
 	"no samples":         "the kubelet's answer has no sample that can be used",
@@ -250,6 +251,8 @@ func (e *examination) explain(ctx context.Context, v *visit, err error) finding 
 
 // proxied are the failures of a request that the API server should pass on to a kubelet, by what the message has.
 var proxied = []struct{ says, word, remedy string }{
+	{"certificate is valid for", "x509", remedyNames},
+	{"doesn't contain any IP SANs", "x509", remedyNames},
 	{"x509:", "x509", "the API server does not accept the kubelet's certificate either: renew it, or correct the API server's --kubelet-certificate-authority"},
 	{"connection refused", "connection refused", "see that the kubelet runs, and at which port: the API server does not get through to it either"},
 	{"no such host", "dns", "the API server cannot look the name up either: see its --kubelet-preferred-address-types, which should prefer InternalIP"},
@@ -259,6 +262,8 @@ var proxied = []struct{ says, word, remedy string }{
 	{"deadline exceeded", "timeout", "the API server gets no answer from the kubelet either: see that the node is up and that no firewall is between (port 10250)"},
 	{"Timeout exceeded", "timeout", "the API server gets no answer from the kubelet either: see that the node is up and that no firewall is between (port 10250)"},
 }
+
+const remedyNames = "the kubelet's serving certificate does not name the address at which the API server asks either: set serverTLSBootstrap in the kubelet's configuration for a certificate with the node's addresses, and approve its request (kubectl get csr)"
 
 func explainProxied(err error) (word, remedy string) {
 	for _, p := range proxied {

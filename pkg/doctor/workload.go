@@ -288,6 +288,10 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 	if clash {
 		return line(Problem, fmt.Sprintf("is on the host network with --secure-port=%d", securePort), "the node's kubelet listens on that port", remedyPortClash)
 	}
+	if name := proxyVariable(serverContainer(pod)); name != "" && !ready(pod) {
+		return line(Problem, "runs and is not ready, and has "+name+" in its environment", "a proxy leads neither to the API server nor to kubelets, or to one of them only",
+			"add the address of the API server ($KUBERNETES_SERVICE_HOST) and those of the nodes to NO_PROXY, one by one or as ranges such as 10.0.0.0/8, or remove "+name+"; if that is not it, its log says what is: kubectl -n %s logs %s")
+	}
 	if !ready(pod) {
 		return line(Problem, "runs and is not ready", "it cannot serve yet: it started a moment ago, its kubelets do not answer, or the API server does not",
 			"its log says which, and what to do: kubectl -n %s logs %s; see the checks of nodes below")
@@ -335,6 +339,18 @@ func serverContainer(pod *corev1.Pod) *corev1.Container {
 		return strings.Contains(c.Name, "metrics-server")
 	})
 	return &pod.Spec.Containers[max(i, 0)]
+}
+
+// proxyVariable is the variable of a container's environment that names a proxy for what the server asks, "" if it has none. What
+// is not said in the pod itself is not known.
+func proxyVariable(c *corev1.Container) string {
+	i := slices.IndexFunc(c.Env, func(v corev1.EnvVar) bool {
+		return strings.EqualFold(v.Name, "HTTPS_PROXY") && (v.Value != "" || v.ValueFrom != nil)
+	})
+	if i < 0 {
+		return ""
+	}
+	return c.Env[i].Name
 }
 
 // commandLine is what the pod's server was started with, as far as the pod says it.

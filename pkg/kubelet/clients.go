@@ -103,15 +103,16 @@ func (c *Config) validate() error {
 
 // Clients makes a Client for each node.
 type Clients struct {
-	scheme  string
-	port    int
-	config  Config
-	tls     *trust // nil for plain HTTP
-	dialer  dialer
-	auth    http.RoundTripper // adds the credentials and ends in wire
-	h2      *http.Transport   // only ever wraps connections that negotiated HTTP/2
-	parsers chan *exposition.Parser
-	large   chan struct{} // holds one for each answer that is larger than a kubelet's
+	scheme    string
+	port      int
+	config    Config
+	tls       *trust // nil for plain HTTP
+	dialer    dialer
+	auth      http.RoundTripper // adds the credentials and ends in wire
+	certified bool              // they are a client certificate
+	h2        *http.Transport   // only ever wraps connections that negotiated HTTP/2
+	parsers   chan *exposition.Parser
+	large     chan struct{} // holds one for each answer that is larger than a kubelet's
 
 	mu   sync.Mutex
 	open map[*Client]struct{}
@@ -142,6 +143,7 @@ func New(c Config) (*Clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("credentials for kubelets: %w", err)
 	}
+	s.certified = creds.HasCertAuth() || creds.HasCertCallback()
 	s.dialer.dial = (&net.Dialer{KeepAlive: keepAlive}).DialContext
 	if creds.DialHolder != nil {
 		s.dialer.dial = creds.DialHolder.Dial

@@ -56,7 +56,7 @@ func (d *dialer) one(ctx context.Context, scheme, addr string, remaining int) (n
 	}
 	conn, err := d.through(ctx, via, addr)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s through the proxy %s: %w", addr, via.Host, err)
+		return nil, &proxyError{via: via.Host, addr: addr, err: err}
 	}
 	return conn, nil
 }
@@ -129,6 +129,18 @@ func connect(ctx context.Context, conn net.Conn, via *url.URL, addr string) erro
 func interruptible(ctx context.Context, conn net.Conn) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 }
+
+// proxyError is the failure of a proxy, or of the way to it: it says nothing of the kubelet.
+type proxyError struct {
+	via, addr string
+	err       error
+}
+
+func (e *proxyError) Error() string {
+	return fmt.Sprintf("dial %s through the proxy %s: %v", e.addr, e.via, e.err)
+}
+
+func (e *proxyError) Unwrap() error { return e.err }
 
 // dialErrors are the failures of all addresses of a node, in the order in which they were tried.
 type dialErrors []error

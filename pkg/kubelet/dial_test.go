@@ -239,16 +239,56 @@ func TestProxy(t *testing.T) {
 	c := config()
 	c.Rest.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://127.0.0.1") }
 	c.Rest.Dial = (&dials{answer: func(_ context.Context, addr string) (net.Conn, error) { return nil, refused(addr) }}).dial
-	if e := failure(t, within(t), newClient(t, c, f.endpoint()), "connection refused"); !strings.Contains(e.Error(), "127.0.0.1:80") {
-		t.Errorf("error %q does not name the proxy with its port", e)
+	e := failure(t, within(t), newClient(t, c, f.endpoint()), "proxy")
+	if !strings.Contains(e.Error(), "127.0.0.1:80") || !errors.Is(e, syscall.ECONNREFUSED) {
+		t.Errorf("error %q does not name the proxy with its port, or what is amiss with it", e)
+	}
+	if !strings.Contains(e.Remedy(), "NO_PROXY") {
+		t.Errorf("remedy %q", e.Remedy())
 	}
 
 	c = config()
 	proxy.refuse = true
 	c.Rest.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://" + proxy.addr) }
-	e := failure(t, within(t), newClient(t, c, f.endpoint()), "other")
+	e = failure(t, within(t), newClient(t, c, f.endpoint()), "proxy")
 	if !strings.Contains(e.Error(), "through the proxy "+proxy.addr) || !strings.Contains(e.Error(), "403") {
 		t.Errorf("error %q does not say that the proxy refused", e)
+	}
+}
+
+// A proxy, or a DNS server, that takes all of the time there is: the kubelet is not to be blamed for it.
+func TestSilentProxyOrDNS(t *testing.T) {
+	for _, tt := range []struct {
+		cause, remedy, says string
+		address             Address
+		proxy               func(*http.Request) (*url.URL, error)
+		err                 error // when the time is up
+	}{
+		{
+			cause: "proxy", remedy: "NO_PROXY", says: "dial 10.0.0.1:10250 through the proxy p:3128", address: Address{"InternalIP", "10.0.0.1"},
+			proxy: func(*http.Request) (*url.URL, error) { return url.Parse("http://me:pw@p:3128") }, err: context.DeadlineExceeded,
+		},
+		{
+			cause: "dns", remedy: "InternalIP", says: "lookup node1: i/o timeout", address: Address{"Hostname", "node1"},
+			err: &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "i/o timeout", Name: "node1", IsTimeout: true}},
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &dials{answer: func(ctx context.Context, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, tt.err
+			}}
+			c := newClient(t, Config{Rest: &rest.Config{Dial: d.dial, Proxy: tt.proxy}}, Endpoint{Node: "n1", Addresses: []Address{tt.address}})
+			ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
+			defer cancel()
+			e := failure(t, ctx, c, tt.cause)
+			if text := e.Error(); !strings.Contains(text, "timed out while connecting: ") || !strings.Contains(text, tt.says) || strings.Contains(text, "pw") {
+				t.Error(text)
+			}
+			if !strings.Contains(e.Remedy(), tt.remedy) {
+				t.Errorf("remedy %q does not speak of %q", e.Remedy(), tt.remedy)
+			}
+		})
 	}
 }
 

@@ -35,7 +35,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Cause is the kind of failure in a word or two: x509, 401, 403, 404, 429, 5xx, redirect, http (any
-// other status), timeout, connection refused, no route, dns, no address, reset, body too large,
+// other status), timeout, connection refused, no route, proxy, dns, no address, reset, body too large,
 // no samples, kubelet error, content type, other.
 func (e *Error) Cause() string { return e.cause }
 
@@ -49,9 +49,8 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 		e.URL = f.url(f.shared.scheme, f.addr).String()
 	}
 	if ctx.Err() != nil {
-		// By whatever error it showed, except that the addresses that failed before say more than the last one.
-		if dials, ok := errors.AsType[dialErrors](err); !ok || len(dials) == 1 {
-			err = context.DeadlineExceeded
+		if !tellsMore(err) {
+			err = context.DeadlineExceeded // by whatever error it showed
 		}
 		e.Err = fmt.Errorf("timed out while %s: %w", f.doing, err)
 	}
@@ -59,7 +58,23 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 	if ctx.Err() != nil && f.doing == waitingForCPU {
 		e.remedy = "this server has too little CPU: raise the request and the limit of its container"
 	}
+	switch {
+	case e.cause == "401" && f.shared.certified:
+		e.remedy = remedyClientCert
+	case e.cause == "http" && f.shared.tls == nil:
+		e.remedy = "this kubelet most likely speaks TLS only: remove --deprecated-kubelet-completely-insecure"
+	}
 	return e
+}
+
+// tellsMore says whether err tells more than that the time is up: of addresses that failed before, of a proxy, or of names.
+func tellsMore(err error) bool {
+	if dials, ok := errors.AsType[dialErrors](err); ok && len(dials) > 1 {
+		return true
+	}
+	_, proxied := errors.AsType[*proxyError](err)
+	_, named := errors.AsType[*net.DNSError](err)
+	return proxied || named
 }
 
 type statusError struct {
@@ -177,9 +192,13 @@ func explain(err error) (cause, remedy string) {
 		tooBig  *tooLargeError
 		dns     *net.DNSError
 		timeout net.Error
+		proxied *proxyError
 	)
 	if errors.As(err, &dials) {
 		err = dials.telling()
+	}
+	if errors.As(err, &proxied) {
+		return "proxy", "kubelets are asked through this proxy because HTTPS_PROXY is set in this container's environment (or proxy-url in its kubeconfig): add the nodes' addresses to NO_PROXY, one by one or as ranges such as 10.0.0.0/8, or remove HTTPS_PROXY"
 	}
 	if cause, remedy := explainTLS(err); cause != "" {
 		return cause, remedy
@@ -244,6 +263,8 @@ func explainStatus(code int) (cause, remedy string) {
 	return "http", "check that a kubelet listens on this port, and that it speaks TLS if we do"
 }
 
+const remedyClientCert = "the kubelet does not accept our client certificate: it must be valid and signed by the authority in the kubelet's authentication.x509.clientCAFile"
+
 // explainTLS explains err if it has to do with TLS.
 func explainTLS(err error) (cause, remedy string) {
 	var (
@@ -265,7 +286,7 @@ func explainTLS(err error) (cause, remedy string) {
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		return "other", "plain HTTP is spoken on this port: check the kubelet's port"
 	case strings.Contains(err.Error(), "remote error: tls: ") && strings.Contains(err.Error(), "certificate"):
-		return "x509", "the kubelet does not accept our client certificate: it must be valid and signed by the authority in the kubelet's authentication.x509.clientCAFile"
+		return "x509", remedyClientCert
 	}
 	return "", ""
 }

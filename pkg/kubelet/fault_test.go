@@ -93,6 +93,19 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// What can be done about a 401 depends on what the kubelet was shown.
+func TestRemedyOfUnauthorized(t *testing.T) {
+	f := newFake(t, secure())
+	f.SetFault(kubelettest.Status(http.StatusUnauthorized, "Unauthorized"))
+	withCert := config()
+	withCert.Rest.CertData, withCert.Rest.KeyData = cluster.Client("metrics-server")
+	for remedy, c := range map[string]Config{"authentication.webhook.enabled": config(), "clientCAFile": withCert} {
+		if e := failure(t, within(t), newClient(t, c, f.endpoint()), "401"); !strings.Contains(e.Remedy(), remedy) {
+			t.Errorf("remedy %q does not speak of %q", e.Remedy(), remedy)
+		}
+	}
+}
+
 func text(body string) kubelettest.Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ []byte) {
 		w.Header().Set("Content-Type", kubelettest.ContentType)
@@ -203,7 +216,7 @@ func TestCertificateErrors(t *testing.T) {
 			c.Rest.CertData, c.Rest.KeyData = certPEM, keyPEM
 		}, "x509", "clientCAFile"},
 		{"plain HTTP on the port", kubelettest.ServerConfig{}, nil, "other", "port"},
-		{"TLS on the port", secure(), func(c *Config) { c.CAData, c.PlainHTTP = nil, true }, "http", "TLS"},
+		{"TLS on the port", secure(), func(c *Config) { c.CAData, c.PlainHTTP = nil, true }, "http", "--deprecated-kubelet-completely-insecure"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFake(t, tt.server)

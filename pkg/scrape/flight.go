@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -87,7 +88,7 @@ func (s *Scraper) land(n *node) {
 
 // finish notes how the scrape f of n ended, and schedules the next.
 func (s *Scraper) finish(n *node, f *flight, o outcome) {
-	before, after, ok := s.settle(n, f, o)
+	before, after, news, ok := s.settle(n, f, o)
 	if !ok {
 		return
 	}
@@ -101,10 +102,12 @@ func (s *Scraper) finish(n *node, f *flight, o outcome) {
 		}
 	case !before.Failing() && after.Failing():
 		log.Error(after.Err, "Scraping a node begins to fail", "node", n.name, "cause", after.Cause, "remedy", after.Remedy)
+	case news:
+		log.Error(after.Err, "Scraping a node fails for another cause", "node", n.name, "cause", after.Cause, "remedy", after.Remedy, "since", after.FailingSince)
 	case after.Failing():
 		log.V(2).Info("Scraping a node fails again", "node", n.name, "cause", after.Cause, "since", after.FailingSince, "err", after.Err)
 	}
-	if after.Failures == doomed {
+	if after.Failures == doomed || news && after.Failures > doomed {
 		s.cfg.OnFailing(n.name, after)
 	}
 	if o.stack != nil {
@@ -112,13 +115,13 @@ func (s *Scraper) finish(n *node, f *flight, o outcome) {
 	}
 }
 
-// settle updates the state of n and its schedule. It returns the state before and after, and false if there
-// is nothing to tell: n was removed, or Run is ending.
-func (s *Scraper) settle(n *node, f *flight, o outcome) (before, after NodeStatus, ok bool) {
+// settle updates the state of n and its schedule. It returns the state before and after, whether n has not failed for this cause
+// since it answered last, and false if there is nothing to tell: n was removed, or Run is ending.
+func (s *Scraper) settle(n *node, f *flight, o outcome) (before, after NodeStatus, news, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nodes[n.name] != n || s.ctx.Err() != nil {
-		return before, after, false
+		return before, after, false, false
 	}
 	s.land(n)
 	n.flight = nil
@@ -133,7 +136,11 @@ func (s *Scraper) settle(n *node, f *flight, o outcome) (before, after NodeStatu
 	n.seen.observe(after.Duration)
 	n.status = after
 
+	if news = after.Failing() && !slices.Contains(n.told, after.Cause); news {
+		n.told = append(n.told, after.Cause)
+	}
 	if o.err == nil {
+		n.told = nil
 		if before.Failing() || before.LastSuccess.IsZero() {
 			n.fresh = o.ended
 		}
@@ -141,5 +148,5 @@ func (s *Scraper) settle(n *node, f *flight, o outcome) (before, after NodeStatu
 		s.typical += (after.Duration - s.typical) / 16
 	}
 	s.schedule(n, s.plan.next(n, f.started, o.ended))
-	return before, after, true
+	return before, after, news, true
 }

@@ -1,6 +1,7 @@
 package scrape
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -43,6 +44,42 @@ func TestNewsOfFailingNodes(t *testing.T) {
 		want := []string{"down fails: node down: connection refused", "down recovered: true"}
 		if d := cmp.Diff(want, news); d != "" {
 			t.Errorf("(-want +got):\n%s", d)
+		}
+	})
+}
+
+// What was told first may be mended, or have been a restart: the next cause is news, but each only once.
+func TestNewsOfOtherCauses(t *testing.T) {
+	bubble("causes", t, func(t *testing.T) {
+		ctx, lines := logged(t, "0")
+		var news []string
+		s := New(Config{Sink: &store{}, OnFailing: func(_ string, s NodeStatus) { news = append(news, s.Cause) }})
+		runScraper(t, ctx, s)
+		tries := 0
+		s.Add("node-a", &kubelet{t: t, fault: func() error {
+			tries++
+			switch {
+			case tries < 5, tries > 20 && tries < 25:
+				return nil
+			case tries%2 == 1 || tries > 20:
+				return refusedError{"node-a"}
+			}
+			return errors.New("boom")
+		}})
+		wait(20 * time.Minute)
+		if d := cmp.Diff([]string{"other", "connection refused"}, news); d != "" {
+			t.Errorf("told (-want +got):\n%s", d)
+		}
+		var got []string
+		for _, e := range lines() {
+			got = append(got, fmt.Sprint(e.Message, ": ", field(e, "cause")))
+		}
+		want := []string{
+			"Scraping a node begins to fail: connection refused", "Scraping a node fails for another cause: other",
+			"Scraping a node works again: <nil>", "Scraping a node begins to fail: connection refused",
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("log (-want +got):\n%s", d)
 		}
 	})
 }

@@ -60,8 +60,8 @@ type Config struct {
 	MaxInFlight int
 	// Sink is where samples go. Required.
 	Sink Sink
-	// OnFailing is told of a node that has failed twice in a row, OnRecovered of one that answers again after that, and for
-	// how long it failed. They are called by the goroutine of the scrape, which waits. Default: nobody is told.
+	// OnFailing is told of a node that has failed twice in a row, and then of each other cause for which it fails; OnRecovered of
+	// one that answers again after that, and for how long it failed. They are called by the goroutine of the scrape, which waits. Default: nobody is told.
 	OnFailing   func(node string, s NodeStatus)
 	OnRecovered func(node string, after time.Duration)
 	// Registerer exports the metrics. Default: they are counted but not exported.
@@ -114,6 +114,7 @@ type node struct {
 	clocked bool      // its kubelet samples on clocks of its own, as of the last answer
 	status  NodeStatus
 	listed  *list.Element // in tally, while it fails
+	told    []string      // causes for which it has failed since it answered last
 	seen    durations
 
 	gate sync.Mutex // held while the Sink is called

@@ -111,14 +111,26 @@ func foreignBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { mended(t) })
+	withoutRight(t, "apiservices")
+	bundle := base64.StdEncoding.EncodeToString([]byte(config.Data["ca.crt"]))
+	for _, version := range []string{"v1", "v1beta1"} {
+		mustKubectl(t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge", "-p", `{"spec":{"caBundle":"`+bundle+`"}}`)
+	}
+	unavailable(t, "FailedDiscoveryCheck: ", "tls: failed to verify certificate: x509: ")
+}
+
+// withoutRight takes the right to a resource from the server until t has ended.
+func withoutRight(t *testing.T, resource string) {
+	t.Helper()
 	roles := cluster.client.RbacV1().ClusterRoles()
 	role, err := roles.Get(t.Context(), "system:metrics-server", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	right := slices.IndexFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "apiservices") })
+	right := slices.IndexFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, resource) })
 	if right < 0 {
-		t.Fatal("the server has no right to mend the APIServices")
+		t.Fatalf("the server has no right to %s", resource)
 	}
 	without := role.DeepCopy()
 	without.Rules = slices.Delete(without.Rules, right, right+1)
@@ -130,13 +142,7 @@ func foreignBundle(t *testing.T) {
 		if _, err := roles.Update(context.Background(), role, metav1.UpdateOptions{}); err != nil {
 			t.Error(err)
 		}
-		mended(t)
 	})
-	bundle := base64.StdEncoding.EncodeToString([]byte(config.Data["ca.crt"]))
-	for _, version := range []string{"v1", "v1beta1"} {
-		mustKubectl(t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge", "-p", `{"spec":{"caBundle":"`+bundle+`"}}`)
-	}
-	unavailable(t, "FailedDiscoveryCheck: ", "tls: failed to verify certificate: x509: ")
 }
 
 // noRoute has the Service lead to an address that is nobody's.

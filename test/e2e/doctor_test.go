@@ -20,16 +20,28 @@ import (
 type diagnosis struct {
 	code   int
 	Status string
-	Checks []struct{ Check, Status, Message, Cause, Remedy string }
+	Checks []check
 }
+
+type check struct{ Check, Status, Message, Cause, Remedy string }
 
 // doctor runs `metrics-server doctor` as an administrator at a terminal does.
 func doctor(t *testing.T) diagnosis {
 	t.Helper()
+	return diagnose(t, cmp.Or(os.Getenv("E2E_BINARY"), "../../bin/metrics-server"))
+}
+
+// doctorIn runs it in a pod of the server.
+func doctorIn(t *testing.T, pod string) diagnosis {
+	t.Helper()
+	return diagnose(t, cluster.kubectls[0], "--cache-dir="+cluster.cache, "exec", "-n", serverNamespace, pod, "--", "/metrics-server")
+}
+
+func diagnose(t *testing.T, server ...string) diagnosis {
+	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
-	binary := cmp.Or(os.Getenv("E2E_BINARY"), "../../bin/metrics-server")
-	cmd := exec.CommandContext(ctx, binary, "doctor", "-o", "json")
+	cmd := exec.CommandContext(ctx, server[0], append(server[1:], "doctor", "-o", "json")...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if _, exit := errors.AsType[*exec.ExitError](err); err != nil && !exit {

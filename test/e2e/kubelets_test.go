@@ -6,78 +6,341 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// TestKubeletsOutOfReach rolls the server out with flags by which it reaches no kubelet, in ways that people meet. The pod that cannot
+const (
+	authenticationConfig = "extension-apiserver-authentication"
+	frontProxyKey        = "requestheader-client-ca-file"
+
+	nodePort  = "--kubelet-use-node-status-port"
+	byAddress = "--kubelet-preferred-address-types=InternalIP"
+
+	// nobody is a proxy that is not there.
+	nobody = "http://127.0.0.1:9"
+)
+
+// TestKubeletsOutOfReach rolls the server out so that it reaches no kubelet, in ways that people meet. The pod that cannot
 // serve is never ready, so that the one before goes on, and it says why, in its log and by the doctor in it.
 func TestKubeletsOutOfReach(t *testing.T) {
-	foreign, err := cluster.client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), "extension-apiserver-authentication", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	installed := template(t)
+	config := getConfigMap(t, authenticationConfig)
+	inCluster := strings.Join(serviceAddresses(t), ",")
+	var pod string
+	var last []string
 	for _, tc := range []struct {
 		name string
-		args []string // in the place of all about kubelets
-		says []string // the cause and the remedy
+		args []string          // in the place of all about kubelets
+		env  map[string]string // beside that of the installation
+		says []string          // the cause and the remedy
 	}{
 		{
-			"unknown-authority",
-			[]string{"--kubelet-use-node-status-port", "--kubelet-certificate-authority-text=" + foreign.Data["requestheader-client-ca-file"]},
-			[]string{"x509: certificate signed by unknown authority", "serverTLSBootstrap"},
+			name: "unknown-authority", args: []string{nodePort, byAddress, "--kubelet-certificate-authority-text=" + config.Data[frontProxyKey]},
+			says: []string{"x509: certificate signed by unknown authority", "serverTLSBootstrap"},
 		},
-		{"wrong-port", []string{"--kubelet-port=9", "--kubelet-insecure-tls"}, []string{"connection refused", "--kubelet-port"}},
-		{"plain-http", []string{"--kubelet-use-node-status-port", "--deprecated-kubelet-completely-insecure"}, []string{"400", "--deprecated-kubelet-completely-insecure"}},
+		{name: "wrong-port", args: []string{"--kubelet-port=9", byAddress, "--kubelet-insecure-tls"}, says: []string{"connection refused", "--kubelet-port"}},
+		{
+			name: "plain-http", args: []string{nodePort, byAddress, "--deprecated-kubelet-completely-insecure"},
+			says: []string{"400", "--deprecated-kubelet-completely-insecure"},
+		},
+		{
+			name: "names", args: []string{nodePort, "--kubelet-preferred-address-types=Hostname"},
+			says: []string{"lookup ", "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname"},
+		},
+		{
+			name: "proxy", args: []string{nodePort, byAddress}, env: map[string]string{"HTTPS_PROXY": nobody, "NO_PROXY": inCluster},
+			says: []string{"through the proxy 127.0.0.1:9", "connection refused", "NO_PROXY"},
+		},
 	} {
-		t.Run(tc.name, func(t *testing.T) { outOfReach(t, tc.args, tc.says) })
+		t.Run(tc.name, func(t *testing.T) {
+			says := append(slices.Clone(tc.says), "begins to fail")
+			pod, last = changedServer(t, installed, tc.name, tc.args, tc.env, says), tc.says
+			d := doctorIn(t, pod)
+			if err := d.finds("nodes", tc.says...); err != nil {
+				t.Error(err)
+			}
+			if err := nodesServed(t.Context()); err != nil {
+				t.Errorf("the pod before does not go on: %v", err)
+			}
+		})
+	}
+	if t.Failed() || pod == "" {
+		return
+	}
+	eventually(t, "the last of the pods says why it is not ready", func() error {
+		return logHas(pod, append(slices.Clone(last), "not ready")...)
+	})
+}
+
+// TestNothingToStartWith rolls the server out so that it does not even learn from the API server how requests are authenticated. It
+// waits, and says for what.
+func TestNothingToStartWith(t *testing.T) {
+	installed := template(t)
+	for _, tc := range []struct {
+		name   string
+		env    map[string]string
+		set    func(t *testing.T)
+		says   []string // the cause and the remedy
+		ready  string   // what /readyz says, to anybody
+		doctor func(t *testing.T, pod string) error
+	}{
+		{
+			name: "proxy", env: map[string]string{"HTTPS_PROXY": nobody}, set: func(*testing.T) {},
+			says:  []string{"proxyconnect", "connection refused", "through the proxy 127.0.0.1:9", "NO_PROXY"},
+			ready: "proxyconnect: connect: connection refused",
+			doctor: func(t *testing.T, pod string) error {
+				if err := doctor(t).finds("pods", pod, "HTTPS_PROXY", "NO_PROXY"); err != nil {
+					return err
+				}
+				out, err := kubectl("exec", "-n", serverNamespace, pod, "--", "/metrics-server", "doctor")
+				if err == nil {
+					return fmt.Errorf("the doctor in the pod finds nothing wrong: %s", out)
+				}
+				return has(out, "through the proxy 127.0.0.1:9", "NO_PROXY")
+			},
+		},
+		{
+			name: "no-front-proxy", set: withoutFrontProxy,
+			says:  []string{authenticationConfig + " has no " + frontProxyKey, "--requestheader-client-ca-file", "--proxy-client-cert-file"},
+			ready: authenticationConfig + " has no " + frontProxyKey,
+			doctor: func(t *testing.T, pod string) error {
+				says := []string{"has no " + frontProxyKey, "--requestheader-client-ca-file", "--proxy-client-cert-file"}
+				if err := doctor(t).finds("aggregation", says...); err != nil {
+					return err
+				}
+				return doctorIn(t, pod).finds("aggregation", says...)
+			},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.set(t)
+			pod := changedServer(t, installed, tc.name, nil, tc.env, append(slices.Clone(tc.says), "does not say how requests are authenticated"))
+			code, body, err := rawGet(cluster.config, fmt.Sprintf("/api/v1/namespaces/%s/pods/https:%s:%d/proxy/readyz", serverNamespace, pod, server(installed).Ports[0].ContainerPort), nil)
+			if err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, tc.ready) {
+				t.Errorf("/readyz does not say %q: %d %s (%v)", tc.ready, code, body, err)
+			}
+			if err := tc.doctor(t, pod); err != nil {
+				t.Error(err)
+			}
+			documented(t, "does not say how requests are authenticated", tc.says[0])
+			if err := nodesServed(t.Context()); err != nil {
+				t.Errorf("the pod before does not go on: %v", err)
+			}
+		})
 	}
 }
 
-func outOfReach(t *testing.T, args, says []string) {
-	deployments := cluster.client.AppsV1().Deployments(serverNamespace)
-	d, err := deployments.Get(t.Context(), serverName, metav1.GetOptions{})
+// TestProxyWithExceptions does what is said to do about a proxy and about names: the server serves, and the doctor warns of the names
+// that cost a look-up each time.
+func TestProxyWithExceptions(t *testing.T) {
+	installed := template(t)
+	nodes, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := d.Spec.Template.Spec.Containers[0].Args
-	t.Cleanup(func() {
-		patchServer(t, argsPatch(t, before))
-		mended(t)
-	})
-	kept := slices.DeleteFunc(slices.Clone(before), func(a string) bool {
-		return strings.HasPrefix(a, "--kubelet-") && !strings.HasPrefix(a, "--kubelet-preferred-address-types")
-	})
-	patch := argsPatch(t, slices.Concat(kept, args))
-	if _, err := deployments.Patch(t.Context(), serverName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+	direct := serviceAddresses(t)
+	for _, n := range nodes.Items {
+		for _, a := range n.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				direct = append(direct, a.Address)
+			}
+		}
+	}
+	args := []string{nodePort, "--kubelet-preferred-address-types=Hostname,InternalIP"}
+	env := map[string]string{"HTTPS_PROXY": nobody, "NO_PROXY": strings.Join(append(direct, names(nodes)...), ",")}
+	pod := changedServer(t, installed, "exceptions", args, env, nil)
+	mended(t)
+	d := doctorIn(t, pod)
+	if d.code != 0 || !slices.ContainsFunc(d.Checks, func(c check) bool {
+		return c.Status == "warning" && has(c.Message+c.Remedy, "not at the preferred address", "--kubelet-preferred-address-types") == nil
+	}) {
+		t.Errorf("the doctor does not warn of names that nobody knows: %+v", d)
+	}
+}
+
+func names(nodes *corev1.NodeList) (all []string) {
+	for _, n := range nodes.Items {
+		all = append(all, n.Name)
+	}
+	return all
+}
+
+// serviceAddresses are those at which pods find the API server.
+func serviceAddresses(t *testing.T) []string {
+	t.Helper()
+	s, err := cluster.client.CoreV1().Services("default").Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	var pod string
-	eventually(t, "the new pod says why it is not ready", func() error {
-		if pod = unreadyServerPod(t); pod == "" {
-			return fmt.Errorf("there is none")
+	return s.Spec.ClusterIPs
+}
+
+func getConfigMap(t *testing.T, name string) *corev1.ConfigMap {
+	t.Helper()
+	m, err := cluster.client.CoreV1().ConfigMaps(serverNamespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// withoutFrontProxy makes the ConfigMap what it is when API servers run without the flags of aggregation. One that has them would put
+// the key back at once, so a policy forbids it.
+func withoutFrontProxy(t *testing.T) {
+	ctx, core := context.Background(), cluster.client.CoreV1().ConfigMaps(serverNamespace)
+	policies, bindings := cluster.client.AdmissionregistrationV1().ValidatingAdmissionPolicies(), cluster.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	before := getConfigMap(t, authenticationConfig)
+	const name = "metrics-server-e2e.no-front-proxy"
+	_, err := policies.Create(ctx, &admissionregistrationv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionregistrationv1.MatchResources{
+				ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{
+					ResourceNames: []string{authenticationConfig},
+					RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+						Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+						Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+					},
+				}},
+			},
+			Validations: []admissionregistrationv1.Validation{{Expression: "!('" + frontProxyKey + "' in object.data)"}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := policies.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
 		}
-		log, err := kubectl("logs", "-n", serverNamespace, pod)
+		eventually(t, "the key is back", func() error {
+			patch, err := json.Marshal(map[string]any{"data": before.Data})
+			if err == nil {
+				_, err = core.Patch(ctx, authenticationConfig, types.MergePatchType, patch, metav1.PatchOptions{})
+			}
+			return err
+		})
+	})
+	_, err = bindings.Create(ctx, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: name, ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := bindings.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	without := maps.Clone(before.Data)
+	delete(without, frontProxyKey)
+	eventually(t, "the API server publishes no front proxy", func() error {
+		m := getConfigMap(t, authenticationConfig)
+		m.Data = without
+		if _, err := core.Update(ctx, m, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+		time.Sleep(time.Second) // the policy takes a moment to hold
+		if m = getConfigMap(t, authenticationConfig); m.Data[frontProxyKey] != "" {
+			return fmt.Errorf("the key is back")
+		}
+		return nil
+	})
+}
+
+// template is the pod template of the server's Deployment, which t puts back when it has ended.
+func template(t *testing.T) *corev1.PodTemplateSpec {
+	t.Helper()
+	d, err := cluster.client.AppsV1().Deployments(serverNamespace).Get(t.Context(), serverName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := kubectl("logs", "-n", serverNamespace, "-l", serverLabel, "--prefix", "--tail=20")
+			t.Log(out)
+		}
+		setTemplate(t, &d.Spec.Template)
+		mended(t)
+	})
+	return &d.Spec.Template
+}
+
+// server is the container of the template that is the server.
+func server(p *corev1.PodTemplateSpec) *corev1.Container {
+	return &p.Spec.Containers[slices.IndexFunc(p.Spec.Containers, func(c corev1.Container) bool { return c.Name == serverName })]
+}
+
+func setTemplate(t *testing.T, p *corev1.PodTemplateSpec) {
+	t.Helper()
+	patch, err := json.Marshal([]any{map[string]any{"op": "replace", "path": "/spec/template", "value": p}})
+	if err == nil {
+		_, err = cluster.client.AppsV1().Deployments(serverNamespace).Patch(context.Background(), serverName, types.JSONPatchType, patch, metav1.PatchOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// changedServer rolls out the template with other arguments about kubelets, unless there are none, and with more variables. It returns
+// the name of the new pod as soon as its log says all of says.
+func changedServer(t *testing.T, template *corev1.PodTemplateSpec, way string, args []string, env map[string]string, says []string) (pod string) {
+	t.Helper()
+	const mark = "metrics-server-e2e/way" // tells the pod from others that go
+	p := template.DeepCopy()
+	p.Annotations = maps.Clone(p.Annotations)
+	if p.Annotations == nil {
+		p.Annotations = map[string]string{}
+	}
+	p.Annotations[mark] = way
+	// Here and there DNS knows nodes.
+	p.Spec.DNSPolicy, p.Spec.DNSConfig = corev1.DNSNone, &corev1.PodDNSConfig{Nameservers: []string{"127.0.0.1"}}
+	c := server(p)
+	if args != nil {
+		kept := slices.DeleteFunc(slices.Clone(c.Args), func(a string) bool { return strings.HasPrefix(a, "--kubelet-") })
+		c.Args = slices.Concat(kept, args)
+	}
+	for name, value := range env {
+		c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: value})
+	}
+	setTemplate(t, p)
+	eventually(t, "the new pod runs and says what is to be said", func() error {
+		pods, err := cluster.client.CoreV1().Pods(serverNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: serverLabel})
 		if err != nil {
 			return err
 		}
-		return has(log, append(slices.Clone(says), "not ready")...)
+		i := slices.IndexFunc(pods.Items, func(p corev1.Pod) bool {
+			return p.Annotations[mark] == way && p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil
+		})
+		if i < 0 {
+			return fmt.Errorf("there is none")
+		}
+		pod = pods.Items[i].Name
+		return logHas(pod, says...)
 	})
-	out, err := kubectl("exec", "-n", serverNamespace, pod, "--", "/metrics-server", "doctor")
-	if err == nil {
-		t.Error("the doctor in the pod finds nothing wrong")
+	return pod
+}
+
+// logHas says what of words the log of one of the server's pods does not have.
+func logHas(pod string, words ...string) error {
+	log, err := kubectl("logs", "-n", serverNamespace, pod)
+	if err != nil {
+		return err
 	}
-	if err := has(out, append(slices.Clone(says), "problem  nodes")...); err != nil {
-		t.Errorf("the doctor: %v", err)
-	}
-	if err := nodesServed(t.Context()); err != nil {
-		t.Errorf("the pod before does not go on: %v", err)
-	}
+	return has(log, words...)
 }
 
 // has says which of words a text does not have.
@@ -88,32 +351,4 @@ func has(text string, words ...string) error {
 		}
 	}
 	return nil
-}
-
-func argsPatch(t *testing.T, args []string) string {
-	t.Helper()
-	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{
-		"containers": []any{map[string]any{"name": serverName, "args": args}},
-	}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(patch)
-}
-
-// unreadyServerPod is the server's pod that is running and not ready, "" if there is none.
-func unreadyServerPod(t *testing.T) string {
-	t.Helper()
-	pods, err := cluster.client.CoreV1().Pods(serverNamespace).List(context.Background(), metav1.ListOptions{LabelSelector: serverLabel})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range pods.Items {
-		if p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-			return c.Type == corev1.PodReady && c.Status == corev1.ConditionFalse
-		}) {
-			return p.Name
-		}
-	}
-	return ""
 }

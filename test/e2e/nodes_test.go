@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,18 +18,40 @@ import (
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
 )
 
-// told wants users to see that a node cannot be scraped, in the table of nodes, on the Node, and by the doctor.
-func told(t *testing.T, node string) error {
+// told wants users to see that a node cannot be scraped and what can be done, in the table of nodes, on the Node, and in the log.
+func told(t *testing.T, node string, says ...string) error {
 	t.Helper()
-	table := mustKubectl(t, "get", "nodes.metrics.k8s.io", node, "-o", "wide")
-	if !strings.Contains(table, "connection refused") || !strings.Contains(table, "ERROR") {
-		return errors.New(table)
+	row := "" // of the list, which has one also for a node without a usage
+	for line := range strings.Lines(mustKubectl(t, "get", "nodes.metrics.k8s.io", "-o", "wide")) {
+		if strings.HasPrefix(line, node+" ") {
+			row = line
+		}
 	}
 	out := mustKubectl(t, "describe", "node", node)
-	if events := out[max(0, strings.Index(out, "Events:")):]; !strings.Contains(events, "MetricsScrapeFailing") || !strings.Contains(events, "connection refused") {
-		return errors.New(events)
+	events := out[max(0, strings.Index(out, "Events:")):]
+	log, err := kubectl("logs", "-n", serverNamespace, "deploy/"+serverName)
+	if err != nil {
+		return err
 	}
-	return doctor(t).finds("nodes", node)
+	errs := []error{has(row, says...), has(events, append(says, "MetricsScrapeFailing")...)}
+	if lines := strings.Split(log, "\n"); !slices.ContainsFunc(lines, func(l string) bool { return has(l, append(says, "Scraping a node", node)...) == nil }) {
+		errs = append(errs, fmt.Errorf("no line of the log says %q of %s", says, node))
+	}
+	return errors.Join(errs...)
+}
+
+// noneFails wants no node to have an error in the table of nodes.
+func noneFails(t *testing.T) {
+	t.Helper()
+	eventually(t, "no node fails", func() error {
+		table := mustKubectl(t, "get", "nodes.metrics.k8s.io", "-o", "wide", "--no-headers")
+		for line := range strings.Lines(table) {
+			if !strings.HasSuffix(strings.TrimSpace(line), "<none>") {
+				return errors.New(table)
+			}
+		}
+		return nil
+	})
 }
 
 // How long a usage is served after the last answer of its kubelet: rule 6 of docs/semantics.md.
@@ -36,10 +59,7 @@ const expiry = time.Minute
 
 // TestNodes adds a node, has its kubelet hang and end, ends the node, and deletes it.
 func TestNodes(t *testing.T) {
-	switch {
-	case len(cluster.node) == 0:
-		t.Fatal("E2E_NODE is not set: give the command that changes nodes, or say E2E_NODE=none if there is none")
-	case cluster.node[0] == "none":
+	if !changesNodes(t) {
 		t.Log("E2E_NODE=none: nothing is tested here")
 		return
 	}
@@ -48,15 +68,13 @@ func TestNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := strings.TrimSpace(changeNode(t, "add"))
-	name = name[strings.LastIndexByte(name, '\n')+1:]
+	name := addNode(t)
 	deleted := false
 	t.Cleanup(func() {
 		if !deleted {
 			changeNode(t, "delete", name)
 		}
 	})
-	mustKubectl(t, "cordon", name) // only for what is put there on purpose
 	eventually(t, "the new node is served", func() error { _, err := nodeUsage(name); return err })
 	pod := podOf("there", workload("c", "-cpu=30"))
 	pod.Spec.NodeName = name
@@ -116,7 +134,9 @@ func TestNodes(t *testing.T) {
 	t.Run("kubelet-ends", func(t *testing.T) {
 		changeNode(t, "stop", name)
 		always(t, "failed scrapes hide nothing", expiry/2, func() error { return errors.Join(there(), fresh()) })
-		eventually(t, "it is said that the node cannot be scraped, and why", func() error { return told(t, name) })
+		eventually(t, "it is said that the node cannot be scraped, and why", func() error {
+			return errors.Join(told(t, name, "connection refused", "check that the kubelet runs"), doctor(t).finds("nodes", name))
+		})
 		changeNode(t, "start", name)
 		eventually(t, "it is said that it can again", func() error {
 			out := mustKubectl(t, "describe", "node", name)
@@ -162,6 +182,24 @@ func TestNodes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// changesNodes says whether there is a command that changes nodes.
+func changesNodes(t *testing.T) bool {
+	t.Helper()
+	if len(cluster.node) == 0 {
+		t.Fatal("E2E_NODE is not set: give the command that changes nodes, or say E2E_NODE=none if there is none")
+	}
+	return cluster.node[0] != "none"
+}
+
+// addNode adds a node, only for what is put there on purpose, and returns its name.
+func addNode(t *testing.T) string {
+	t.Helper()
+	name := strings.TrimSpace(changeNode(t, "add"))
+	name = name[strings.LastIndexByte(name, '\n')+1:]
+	mustKubectl(t, "cordon", name)
+	return name
 }
 
 // changeNode runs the command of E2E_NODE and returns what it printed.

@@ -1,0 +1,202 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// Where hack/cluster has a node's files, on the node.
+const (
+	kubeletConfig = "/run/cluster/conf/kubelet.yaml"
+	kubeletCert   = "/run/cluster/pki/kubelet.crt"
+	kubeletKey    = "/run/cluster/pki/kubelet.key"
+)
+
+// fault is something that is wrong with one kubelet.
+type fault struct {
+	name string
+	make func(t *testing.T, node string)
+	says []string // the cause and the remedy
+	// outside is what a terminal has to say of it, by way of the API server. Empty: nothing, for that way is not broken.
+	outside []string
+	node    string
+}
+
+// TestKubeletsThatFail breaks one kubelet in each way that is a node's own, all at a time, and then has all of them refuse the server
+// because its right to ask them is gone. Users are told of each, and what to do.
+func TestKubeletsThatFail(t *testing.T) {
+	t.Cleanup(func() {
+		noneFails(t)
+		mended(t)
+	})
+	there, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, last := there.Items[0].Name, there.Items[len(there.Items)-1].Name
+	const path = "metrics.k8s.io/resource-metrics-path"
+	faults := []*fault{{
+		name: "no-such-path", node: first,
+		make:    func(t *testing.T, node string) { mustKubectl(t, "annotate", "node", node, path+"=/metrics/none") },
+		says:    []string{"404", path},
+		outside: []string{"404", path},
+	}}
+	removeAnnotation := func() { mustKubectl(t, "annotate", "node", first, path+"-") }
+	t.Cleanup(removeAnnotation)
+	if changesNodes(t) {
+		faults = append(faults,
+			&fault{name: "firewall", make: firewall, says: []string{"no firewall or network policy drops"}},
+			&fault{name: "no-webhook", make: noWebhook, says: []string{"answer is 401 Unauthorized", "authentication.webhook.enabled"}},
+			&fault{
+				name: "other-names", make: otherNames, says: []string{"x509: ", "does not name the address", "serverTLSBootstrap"},
+				outside: []string{"x509: ", "does not name the address", "serverTLSBootstrap"},
+			},
+		)
+	}
+	for _, f := range faults {
+		if f.node == "" {
+			f.node = addNode(t)
+			t.Cleanup(func() { changeNode(t, "delete", f.node) })
+		}
+	}
+	eventually(t, "all of them are served", func() error { return nodesServed(t.Context()) })
+	for _, f := range faults {
+		f.make(t, f.node)
+	}
+	for _, f := range faults {
+		eventually(t, f.name+" is told", func() error { return told(t, f.node, f.says...) })
+	}
+	in, out := doctorIn(t, serverPods(t)[0]), doctor(t)
+	for _, f := range faults {
+		if err := in.finds("nodes", append(f.says, f.node)...); err != nil {
+			t.Errorf("%s, in the pod: %v", f.name, err)
+		}
+		if f.outside == nil {
+			continue
+		}
+		if err := out.finds("nodes", append(f.outside, f.node)...); err != nil {
+			t.Errorf("%s, at a terminal: %v", f.name, err)
+		}
+	}
+
+	removeAnnotation()
+	t.Run("no-right", func(t *testing.T) {
+		withoutRight(t, "nodes/metrics")
+		// A kubelet remembers for five minutes who may ask it, unless it is told otherwise.
+		says := []string{"answer is 403 Forbidden", "the ClusterRole system:metrics-server needs the verb get on nodes/metrics"}
+		if err := poll(5*time.Minute+patience, func() error { return told(t, last, says...) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(doctorIn(t, serverPods(t)[0]).finds("nodes", append(says, last)...), doctor(t).finds("access", "may not get nodes/metrics")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// firewall lets nothing through from the node to the server.
+func firewall(t *testing.T, node string) {
+	ip := getPod(t, serverNamespace, serverPods(t)[0]).Status.PodIP
+	changeNode(t, "exec", node, "ip", "route", "add", "blackhole", ip+"/32")
+}
+
+// noWebhook has the kubelet know nobody but by a client certificate.
+func noWebhook(t *testing.T, node string) {
+	changeNode(t, "exec", node, "sed", "-i", "s/webhook: {enabled: true, cacheTTL: 10s}/webhook: {enabled: false}/", kubeletConfig)
+	if config := changeNode(t, "exec", node, "cat", kubeletConfig); !strings.Contains(config, "webhook: {enabled: false}") {
+		t.Fatalf("the kubelet's configuration is another one than this test knows:\n%s", config)
+	}
+	restartKubelet(t, node)
+}
+
+// otherNames gives the kubelet a certificate of the cluster's authority that lacks the node's address.
+func otherNames(t *testing.T, node string) {
+	cert, key := servingCertificate(t, node, "node.example")
+	for file, content := range map[string]string{kubeletCert: cert, kubeletKey: key} {
+		changeNode(t, "exec", node, "sh", "-c", `printf %s "$1" >"$2"`, "sh", content, file)
+	}
+	restartKubelet(t, node)
+}
+
+func restartKubelet(t *testing.T, node string) {
+	changeNode(t, "stop", node)
+	changeNode(t, "start", node)
+}
+
+// servingCertificate has the cluster sign a certificate for a kubelet, as kubelets with serverTLSBootstrap do.
+func servingCertificate(t *testing.T, node string, dnsNames ...string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := "system:node:" + node
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: user, Organization: []string{"system:nodes"}}, DNSNames: dnsNames,
+	}, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.CopyConfig(cluster.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:nodes", "system:authenticated"}}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := client.CertificatesV1().CertificateSigningRequests().Create(t.Context(), &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"},
+		Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}),
+			SignerName: certificatesv1.KubeletServingSignerName,
+			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests := cluster.client.CertificatesV1().CertificateSigningRequests()
+	t.Cleanup(func() {
+		if err := requests.Delete(context.Background(), csr.Name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	approved := csr.DeepCopy()
+	approved.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{
+		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Test", Message: "wanted by a test",
+	}}
+	if _, err := requests.UpdateApproval(t.Context(), csr.Name, approved, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the certificate is signed", func() error {
+		signed, err := requests.Get(t.Context(), csr.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if cert = string(signed.Status.Certificate); cert == "" {
+			return fmt.Errorf("it is not: %+v", signed.Status.Conditions)
+		}
+		return nil
+	})
+	return cert, string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
+}
