@@ -75,7 +75,7 @@ func (d diagnosis) finds(check string, says ...string) error {
 }
 
 // TestDoctor looks at a cluster in which all is well, from a terminal and from the server's pod, and at one in which the
-// server's rights are missing. TestAggregation and TestNodesThatFail have it look at what they break.
+// server's rights are missing. The other tests have it look at what they break.
 func TestDoctor(t *testing.T) {
 	eventually(t, "all is well, says the doctor at a terminal", func() error {
 		if d := doctor(t); d.code != 0 || d.Status == "problem" {
