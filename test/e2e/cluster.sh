@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what is set here is used by them
 # What the suites on clusters of hack/cluster share. Their run.sh sources it at the root of the repository, with `suite` set, which is
 # the name of the cluster's directory. It builds hack/cluster, and ends the cluster when the script ends, whatever happens.
 # Settings:
