@@ -65,6 +65,8 @@ var Rules = []Rule{
 	{Words: "go build -o workload", Way: Elsewhere, File: "test/e2e/run.sh", Has: `/workload" ./test/e2e/workload`},
 	{Words: "(cd hack/image && go run . -o", Way: Elsewhere, File: "hack/kind/e2e.sh", Has: `(cd hack/image && go run . -o "$tmp/workload.tar" -tag "$workload" -binary`},
 	{Words: "kind load image-archive", Way: Elsewhere, File: "hack/kind/e2e.sh", Has: `"$kind" load image-archive`},
+	{Words: "kubectl delete -f", Way: Elsewhere, File: "test/install/install_test.go", Has: `mustKubectl(t, "delete", "-f"`},
+	{Words: "helm uninstall", Way: Elsewhere, File: "test/install/install_test.go", Has: `mustHelm(t, "uninstall"`},
 	{Words: "go version -m", Way: Elsewhere, File: "hack/image/image_test.go", Has: `"version", "-m"`},
 	{Words: "sha256sum -c SHA256SUMS", Way: Elsewhere, File: ".github/workflows/release.yml", Has: "cd dist && sha256sum --check"},
 	{Words: "go run . assets", Way: Elsewhere, File: "test/e2e/run.sh", Has: "assets -only kubectl -version"},
