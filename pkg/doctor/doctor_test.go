@@ -309,6 +309,28 @@ func TestKnownIssues(t *testing.T) {
 			},
 			want: Line{Check: checkAccess, Status: Problem, Message: "may not get configmaps", Cause: "front proxy", Remedy: "metrics-server-auth-reader"},
 		},
+		"no right to the serving Secret": {
+			broken: func(c *fakeCluster) { c.denied["update secrets kube-system/metrics-server-serving"] = true },
+			want:   Line{Check: checkAccess, Status: Problem, Message: "may not update secrets kube-system/metrics-server-serving", Cause: "serving certificate", Remedy: "Role kube-system/metrics-server-serving"},
+		},
+		"no right to the APIServices": {
+			broken: func(c *fakeCluster) {
+				c.denied["patch apiservices.apiregistration.k8s.io v1.metrics.k8s.io"] = true
+			},
+			want: Line{Check: checkAccess, Status: Problem, Message: "may not patch apiservices.apiregistration.k8s.io v1.metrics.k8s.io", Cause: "caBundle", Remedy: "ClusterRole system:metrics-server"},
+		},
+		"no right to events": {
+			broken: func(c *fakeCluster) { c.denied["create events in default"] = true },
+			want:   Line{Check: checkAccess, Status: Warning, Message: "may not create events in default", Cause: "cannot be scraped", Remedy: "or give the server --node-events=false"},
+		},
+		"no serving Secret": {
+			broken: func(c *fakeCluster) { delete(c.objects, pathSecret) },
+			want:   Line{Check: checkAccess, Status: Problem, Message: "Secret kube-system/metrics-server-serving does not exist", Cause: "may not create it", Remedy: "apply the manifest"},
+		},
+		"serving Secret may not be read": {
+			broken: func(c *fakeCluster) { c.forbid(pathSecret) },
+			want:   Line{Check: checkAccess, Status: Unknown, Message: "whether Secret kube-system/metrics-server-serving exists", Cause: "get secrets", Remedy: "get secrets in kube-system"},
+		},
 
 		// Kubelets, asked as the server asks them.
 		"unknown authority": {direct: true, nodes: []string{"n2"}, broken: func(c *fakeCluster) {
@@ -560,6 +582,44 @@ func TestNoRights(t *testing.T) {
 	} {
 		if len(find(r, Line{Check: check, Status: Unknown, Cause: "the right to " + right, Remedy: "may " + right})) == 0 {
 			t.Errorf("%s: no line wants %q:\n%s", check, right, text(t, r))
+		}
+	}
+}
+
+// What the server does only with a flag, it needs rights for only then.
+func TestRightsByFlags(t *testing.T) {
+	c := newCluster(t)
+	c.pod(func(p *corev1.Pod) {
+		p.Spec.Containers[0].Args = []string{"--secure-port=10250", "--node-events=false"}
+	})
+	delete(c.objects, pathSecret)
+	for _, right := range []string{
+		"get secrets kube-system/metrics-server-serving", "get apiservices.apiregistration.k8s.io v1.metrics.k8s.io",
+		"create events in default", "patch events in default",
+	} {
+		c.denied[right] = true
+	}
+	if r := c.run(); len(find(r, Line{Check: checkAccess, Status: OK})) != 1 {
+		t.Error(text(t, r))
+	}
+}
+
+func TestFlagValue(t *testing.T) {
+	for _, tc := range []struct {
+		args  []string
+		value string
+		given bool
+	}{
+		{nil, "", false},
+		{[]string{"--flags=a", "flag", "-flag"}, "", false},
+		{[]string{"--flag=a", "--flag=b=c", "--other"}, "b=c", true},
+		{[]string{"--flag", "a"}, "a", true},
+		{[]string{"--flag", "--other"}, "", true},
+		{[]string{"--flag"}, "", true},
+		{[]string{"--flag="}, "", true},
+	} {
+		if value, given := flagValue(tc.args, "flag"); value != tc.value || given != tc.given {
+			t.Errorf("%v: %q, %t", tc.args, value, given)
 		}
 	}
 }
