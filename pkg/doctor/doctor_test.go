@@ -117,7 +117,7 @@ func TestKnownIssues(t *testing.T) {
 		"expired caBundle": {broken: func(c *fakeCluster) {
 			c.objects[pathV1].(*apiService).Spec.InsecureSkipTLSVerify = false
 			c.objects[pathV1].(*apiService).Spec.CABundle = []byte("expired")
-		}, want: Line{Check: checkAPIService, Status: Problem, Message: "caBundle in which no certificate is valid", Cause: "expired", Remedy: "write the authority"}},
+		}, want: Line{Check: checkAPIService, Status: Problem, Message: "caBundle in which no certificate is valid", Cause: "expired", Remedy: remedyTrust + "with another --tls-cert-file: write the authority"}},
 		"missing endpoints": {
 			broken: unavailable("MissingEndpoints", `endpointslices for service/metrics-server in "kube-system" have no addresses with port name "https"`),
 			want:   Line{Check: checkAPIService, Status: Problem, Message: "MissingEndpoints", Cause: "no pod of the server is ready", Remedy: "service and pods"},
@@ -140,7 +140,7 @@ func TestKnownIssues(t *testing.T) {
 		},
 		"discovery: certificate": {
 			broken: unavailable("FailedDiscoveryCheck", "failing or missing response from https://10.88.0.65:443/apis/metrics.k8s.io/v1: tls: failed to verify certificate: x509: certificate is valid for localhost, not metrics-server.kube-system.svc"),
-			want:   Line{Check: checkAPIService, Status: Problem, Cause: "caBundle", Remedy: "insecureSkipTLSVerify: true"},
+			want:   Line{Check: checkAPIService, Status: Problem, Cause: "caBundle", Remedy: remedyTrust + "else: give it a certificate"},
 		},
 		"discovery: identity": {
 			broken: unavailable("FailedDiscoveryCheck", "failing or missing response from https://10.96.0.9:443/apis/metrics.k8s.io/v1beta1: bad status from https://10.96.0.9:443/apis/metrics.k8s.io/v1beta1: 401"),
