@@ -624,6 +624,32 @@ func TestFlagValue(t *testing.T) {
 	}
 }
 
+// The command for the rest names the server as it is installed: a chart's release may have any name and namespace.
+func TestInstructionsForPod(t *testing.T) {
+	c := newCluster(t)
+	c.forbid(pathV1, pathReviews) // whose account it is, is of no interest here
+	c.config.Namespace, c.config.Service = "monitoring", "usage"
+	want := Line{Check: checkNodes, Status: Unknown, Message: "were not checked", Remedy: "kubectl -n monitoring exec service/usage -- /metrics-server doctor"}
+	if r := c.run(); len(find(r, want)) != 1 {
+		t.Error(text(t, r))
+	}
+}
+
+// Neither do the documents name a label that only one way of installing gives the pods.
+func TestDocumentedSelectors(t *testing.T) {
+	for _, file := range []string{"docs/troubleshooting.md", "docs/doctor.md", "deploy/kustomize/components/alerts/prometheusrule.yaml"} {
+		b, err := os.ReadFile("../../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range selectors {
+			if strings.Contains(string(b), "-l "+s) {
+				t.Errorf("%s selects pods by %s", file, s)
+			}
+		}
+	}
+}
+
 func TestCannotRun(t *testing.T) {
 	t.Run("nobody there", func(t *testing.T) {
 		c := newCluster(t)
