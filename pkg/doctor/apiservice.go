@@ -40,6 +40,7 @@ const (
 	remedyInstall = "apply the manifests of metrics-server as a whole (deploy/)"
 	remedyNetwork = "let the control plane reach the server's port on pods (10250 in deploy/): see firewalls, network policies and the CNI. An API server that reaches nodes but no pods needs hostNetwork: true with a free --secure-port; one that does not reach Service addresses needs kube-proxy or --enable-aggregator-routing=true"
 	remedyProxy   = "exempt the cluster's own addresses from the API server's proxy: its NO_PROXY needs the ranges of Services and pods, .svc and .cluster.local"
+	remedyTrust   = "with --serving-certificate-secret the server mends that within a minute, or its log says what hinders it; with tls.type helm of the chart: upgrade once with tls.helm.lookup=false, which makes a new certificate; "
 	causeProxyID  = "the server does not believe the certificate that the API server's aggregator shows it, so it takes every request for an anonymous one"
 	remedyProxyID = "compare --proxy-client-cert-file of the API server with requestheader-client-ca-file in ConfigMap kube-system/extension-apiserver-authentication: that authority must have signed it, and --requestheader-allowed-names must be empty or name it. If the flags are right, or --requestheader-client-ca-file is set, see that all API servers have the same"
 )
@@ -164,7 +165,7 @@ func judgeTrust(s *apiService, now time.Time) (text string, problem *Line) {
 	if !hasValidCertificate(s.Spec.CABundle, now) {
 		problem = &Line{
 			Check: checkAPIService, Status: Problem, Message: name + " has a caBundle in which no certificate is valid now",
-			Cause: "it has expired, or is no PEM", Remedy: "write the authority that signs the server's certificate (--tls-cert-file) into caBundle",
+			Cause: "it has expired, or is no PEM", Remedy: remedyTrust + "with another --tls-cert-file: write the authority that signs that certificate into caBundle",
 		}
 	}
 	return "whose certificate is verified by caBundle", problem
@@ -220,7 +221,7 @@ var unavailable = []struct {
 	{
 		says:   []string{"x509:", "tls: "},
 		cause:  "the APIService has a caBundle (or none, and no insecureSkipTLSVerify), and the server's certificate is not signed by it or does not name the Service",
-		remedy: "with --serving-certificate-secret the server mends that within a minute, or its log says what hinders it; without: give it a certificate for NAME.NAMESPACE.svc by that authority (--tls-cert-file, --tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
+		remedy: remedyTrust + "else: give it a certificate for NAME.NAMESPACE.svc by that authority (--tls-cert-file, --tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
 	},
 	{
 		says:   []string{"deadline exceeded", "i/o timeout", "Client.Timeout", "no route to host", "network is unreachable", "TLS handshake timeout", "connection reset", "EOF", ": 502", ": 504"},

@@ -53,6 +53,7 @@ const (
 	pathDeploys    = "/apis/apps/v1/namespaces/kube-system/deployments"
 	pathEvents     = "/api/v1/namespaces/kube-system/events"
 	pathConfig     = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+	pathSecret     = "/api/v1/namespaces/kube-system/secrets/metrics-server-serving"
 	pathReviews    = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 	pathNodes      = "/api/v1/nodes"
 	pathAllPods    = "/api/v1/pods"
@@ -79,7 +80,7 @@ func serverPod(name string) corev1.Pod {
 		Spec: corev1.PodSpec{
 			NodeName: "n1", ServiceAccountName: "metrics-server",
 			Containers: []corev1.Container{{
-				Name: "metrics-server", Image: "registry.example/metrics-server:v1", Args: []string{"--secure-port=10250"},
+				Name: "metrics-server", Image: "registry.example/metrics-server:v1", Args: []string{"--secure-port=10250", "--serving-certificate-secret=metrics-server-serving"},
 				Ports: []corev1.ContainerPort{{Name: "https", ContainerPort: 10250}},
 			}},
 		},
@@ -122,6 +123,7 @@ func newCluster(t *testing.T) *fakeCluster {
 		pathDeploys:    &appsv1.DeploymentList{},
 		pathEvents:     &corev1.EventList{},
 		pathConfig:     &corev1.ConfigMap{Data: map[string]string{caKey: string(kubelettest.NewCA("front-proxy").PEM())}},
+		pathSecret:     &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"}},
 		pathNodeUsage:  map[string]any{"kind": "NodeMetricsList", "items": []any{usageOf("", "n1"), usageOf("", "n2")}},
 		pathPodUsage:   map[string]any{"items": []any{usageOf("default", "web")}, "kind": "PodMetricsList"},
 		pathDiscovery:  &metav1.APIResourceList{},

@@ -82,12 +82,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	}
 	ref.Port = cmp.Or(ref.Port, 443)
 	e.where = ref
-	account := "metrics-server"
-	pod := e.workload(ctx, ref)
-	if pod != nil {
-		account = cmp.Or(pod.Spec.ServiceAccountName, "default")
-	}
-	e.access(ctx, ref.Namespace, account)
+	e.access(ctx, ref.Namespace, e.workload(ctx, ref))
 
 	// Served metrics are compared with the nodes, so those come first.
 	visits, err := e.listNodes(ctx)

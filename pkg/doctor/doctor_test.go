@@ -117,7 +117,7 @@ func TestKnownIssues(t *testing.T) {
 		"expired caBundle": {broken: func(c *fakeCluster) {
 			c.objects[pathV1].(*apiService).Spec.InsecureSkipTLSVerify = false
 			c.objects[pathV1].(*apiService).Spec.CABundle = []byte("expired")
-		}, want: Line{Check: checkAPIService, Status: Problem, Message: "caBundle in which no certificate is valid", Cause: "expired", Remedy: "write the authority"}},
+		}, want: Line{Check: checkAPIService, Status: Problem, Message: "caBundle in which no certificate is valid", Cause: "expired", Remedy: remedyTrust + "with another --tls-cert-file: write the authority"}},
 		"missing endpoints": {
 			broken: unavailable("MissingEndpoints", `endpointslices for service/metrics-server in "kube-system" have no addresses with port name "https"`),
 			want:   Line{Check: checkAPIService, Status: Problem, Message: "MissingEndpoints", Cause: "no pod of the server is ready", Remedy: "service and pods"},
@@ -140,7 +140,7 @@ func TestKnownIssues(t *testing.T) {
 		},
 		"discovery: certificate": {
 			broken: unavailable("FailedDiscoveryCheck", "failing or missing response from https://10.88.0.65:443/apis/metrics.k8s.io/v1: tls: failed to verify certificate: x509: certificate is valid for localhost, not metrics-server.kube-system.svc"),
-			want:   Line{Check: checkAPIService, Status: Problem, Cause: "caBundle", Remedy: "insecureSkipTLSVerify: true"},
+			want:   Line{Check: checkAPIService, Status: Problem, Cause: "caBundle", Remedy: remedyTrust + "else: give it a certificate"},
 		},
 		"discovery: identity": {
 			broken: unavailable("FailedDiscoveryCheck", "failing or missing response from https://10.96.0.9:443/apis/metrics.k8s.io/v1beta1: bad status from https://10.96.0.9:443/apis/metrics.k8s.io/v1beta1: 401"),
@@ -308,6 +308,28 @@ func TestKnownIssues(t *testing.T) {
 				c.denied["get configmaps kube-system/extension-apiserver-authentication"] = true
 			},
 			want: Line{Check: checkAccess, Status: Problem, Message: "may not get configmaps", Cause: "front proxy", Remedy: "metrics-server-auth-reader"},
+		},
+		"no right to the serving Secret": {
+			broken: func(c *fakeCluster) { c.denied["update secrets kube-system/metrics-server-serving"] = true },
+			want:   Line{Check: checkAccess, Status: Problem, Message: "may not update secrets kube-system/metrics-server-serving", Cause: "serving certificate", Remedy: "Role kube-system/metrics-server-serving"},
+		},
+		"no right to the APIServices": {
+			broken: func(c *fakeCluster) {
+				c.denied["patch apiservices.apiregistration.k8s.io v1.metrics.k8s.io"] = true
+			},
+			want: Line{Check: checkAccess, Status: Problem, Message: "may not patch apiservices.apiregistration.k8s.io v1.metrics.k8s.io", Cause: "caBundle", Remedy: "ClusterRole system:metrics-server"},
+		},
+		"no right to events": {
+			broken: func(c *fakeCluster) { c.denied["create events in default"] = true },
+			want:   Line{Check: checkAccess, Status: Warning, Message: "may not create events in default", Cause: "cannot be scraped", Remedy: "or give the server --node-events=false"},
+		},
+		"no serving Secret": {
+			broken: func(c *fakeCluster) { delete(c.objects, pathSecret) },
+			want:   Line{Check: checkAccess, Status: Problem, Message: "Secret kube-system/metrics-server-serving does not exist", Cause: "may not create it", Remedy: "apply the manifest"},
+		},
+		"serving Secret may not be read": {
+			broken: func(c *fakeCluster) { c.forbid(pathSecret) },
+			want:   Line{Check: checkAccess, Status: Unknown, Message: "whether Secret kube-system/metrics-server-serving exists", Cause: "get secrets", Remedy: "get secrets in kube-system"},
 		},
 
 		// Kubelets, asked as the server asks them.
@@ -560,6 +582,70 @@ func TestNoRights(t *testing.T) {
 	} {
 		if len(find(r, Line{Check: check, Status: Unknown, Cause: "the right to " + right, Remedy: "may " + right})) == 0 {
 			t.Errorf("%s: no line wants %q:\n%s", check, right, text(t, r))
+		}
+	}
+}
+
+// What the server does only with a flag, it needs rights for only then.
+func TestRightsByFlags(t *testing.T) {
+	c := newCluster(t)
+	c.pod(func(p *corev1.Pod) {
+		p.Spec.Containers[0].Args = []string{"--secure-port=10250", "--node-events=false"}
+	})
+	delete(c.objects, pathSecret)
+	for _, right := range []string{
+		"get secrets kube-system/metrics-server-serving", "get apiservices.apiregistration.k8s.io v1.metrics.k8s.io",
+		"create events in default", "patch events in default",
+	} {
+		c.denied[right] = true
+	}
+	if r := c.run(); len(find(r, Line{Check: checkAccess, Status: OK})) != 1 {
+		t.Error(text(t, r))
+	}
+}
+
+func TestFlagValue(t *testing.T) {
+	for _, tc := range []struct {
+		args  []string
+		value string
+		given bool
+	}{
+		{nil, "", false},
+		{[]string{"--flags=a", "flag", "-flag"}, "", false},
+		{[]string{"--flag=a", "--flag=b=c", "--other"}, "b=c", true},
+		{[]string{"--flag", "a"}, "a", true},
+		{[]string{"--flag", "--other"}, "", true},
+		{[]string{"--flag"}, "", true},
+		{[]string{"--flag="}, "", true},
+	} {
+		if value, given := flagValue(tc.args, "flag"); value != tc.value || given != tc.given {
+			t.Errorf("%v: %q, %t", tc.args, value, given)
+		}
+	}
+}
+
+// The command for the rest names the server as it is installed: a chart's release may have any name and namespace.
+func TestInstructionsForPod(t *testing.T) {
+	c := newCluster(t)
+	c.forbid(pathV1, pathReviews) // whose account it is, is of no interest here
+	c.config.Namespace, c.config.Service = "monitoring", "usage"
+	want := Line{Check: checkNodes, Status: Unknown, Message: "were not checked", Remedy: "kubectl -n monitoring exec service/usage -- /metrics-server doctor"}
+	if r := c.run(); len(find(r, want)) != 1 {
+		t.Error(text(t, r))
+	}
+}
+
+// Neither do the documents name a label that only one way of installing gives the pods.
+func TestDocumentedSelectors(t *testing.T) {
+	for _, file := range []string{"docs/troubleshooting.md", "docs/doctor.md", "deploy/kustomize/components/alerts/prometheusrule.yaml"} {
+		b, err := os.ReadFile("../../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range selectors {
+			if strings.Contains(string(b), "-l "+s) {
+				t.Errorf("%s selects pods by %s", file, s)
+			}
 		}
 	}
 }

@@ -404,7 +404,7 @@ func (e *examination) summarize(visits []*visit) []Line {
 		lines = append(lines, Line{
 			Check: checkNodes, Status: Unknown, Message: "TLS, network and rights between the server's pod and the kubelets were not checked",
 			Cause:  "the kubelets were asked through the API server",
-			Remedy: "kubectl -n " + e.where.Namespace + " exec deploy/metrics-server -- /metrics-server doctor",
+			Remedy: fmt.Sprintf("kubectl -n %s exec service/%s -- /metrics-server doctor", e.where.Namespace, e.where.Name),
 		})
 	}
 	for _, s := range order {
