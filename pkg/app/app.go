@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -189,8 +191,9 @@ func clientConfig(kubeconfig string) (*rest.Config, error) {
 // genericConfig makes the configuration of the generic API server. It asks the API server how requests are authenticated.
 func (o *Options) genericConfig() (*genericapiserver.Config, error) {
 	c := server.NewGenericConfig(buildVersion())
+	port := o.SecureServing.BindPort
 	if err := o.SecureServing.ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
-		return nil, o.servingError(err)
+		return nil, o.servingError(port, err)
 	}
 	if err := o.Authentication.ApplyTo(&c.Authentication, c.SecureServing, c.OpenAPIConfig); err != nil {
 		return nil, fmt.Errorf("delegate authentication to the API server: %w: check that it can be reached, and that the RoleBinding metrics-server-auth-reader in kube-system is there", err)
@@ -217,8 +220,18 @@ func (o *Options) servingSecret() (types.NamespacedName, error) {
 	return types.NamespacedName{Namespace: ns, Name: o.ServingSecret}, err
 }
 
-func (o *Options) servingError(err error) error {
-	return fmt.Errorf("serve on --bind-address %s --secure-port %d: %w", o.SecureServing.BindAddress, o.SecureServing.BindPort, err)
+// servingError is err with where it was to be served and what can be done. The port is an argument because ApplyTo makes
+// BindPort 0 when it cannot listen.
+func (o *Options) servingError(port int, err error) error {
+	remedy := ""
+	// ApplyTo does not wrap what it was told. Without "bind", a certificate that may not be read would be taken for a port.
+	switch text := err.Error(); {
+	case strings.Contains(text, "bind: "+syscall.EADDRINUSE.Error()):
+		remedy = ": another program has this port (on the host network, the kubelet has 10250): give another one, such as --secure-port=4443, and make containerPort and the Service's targetPort match"
+	case strings.Contains(text, "bind: "+syscall.EACCES.Error()):
+		remedy = ": a port below 1024, such as the default 443, takes root or the capability NET_BIND_SERVICE: give --secure-port=10250, as deploy/ has it, and make containerPort and the Service's targetPort match"
+	}
+	return fmt.Errorf("serve on --bind-address %s --secure-port %d: %w%s", o.SecureServing.BindAddress, port, err, remedy)
 }
 
 func (o *Options) kubeletConfig(restConfig *rest.Config) server.KubeletConfig {
