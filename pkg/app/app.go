@@ -5,6 +5,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -36,7 +37,9 @@ VerticalPodAutoscaler and dashboards read it. It asks every kubelet for its samp
 more often than the metric resolution and keeps the newest of them in memory.`
 
 const example = `  # In a pod, with its service account, as deploy/ has it
-  metrics-server --secure-port=10250 --kubelet-use-node-status-port
+  metrics-server --cert-dir=/tmp --secure-port=10250 \
+    --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname --kubelet-use-node-status-port \
+    --metric-resolution=15s --serving-certificate-secret=metrics-server-serving
 
   # From a terminal, against the cluster of a kubeconfig, on a local port
   metrics-server --kubeconfig=$HOME/.kube/config --secure-port=4430 --cert-dir=/tmp/metrics-server
@@ -89,10 +92,49 @@ func newCommand(code *int) *cobra.Command {
 	for _, fs := range groups.FlagSets {
 		cmd.Flags().AddFlagSet(fs)
 	}
-	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
-	cliflag.SetUsageAndHelpFunc(cmd, groups, cols)
+	setHelp(cmd, groups)
 	cmd.AddCommand(newDoctorCommand(code))
 	return cmd
+}
+
+// setHelp makes the help and the usage of cmd list its commands, and its flags by their groups.
+func setHelp(cmd *cobra.Command, groups cliflag.NamedFlagSets) {
+	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
+	write := func(w io.Writer) {
+		fmt.Fprintf(w, "Usage:\n  %s\n", cmd.UseLine())
+		printCommands(w, cmd)
+		cliflag.PrintSections(w, groups, cols)
+	}
+	// Commands without help of their own, as cobra's completion is, inherit this one's, and have none of its flags.
+	usage, help := cmd.UsageFunc(), cmd.HelpFunc()
+	cmd.SetUsageFunc(func(c *cobra.Command) error {
+		if c != cmd {
+			return usage(c)
+		}
+		write(c.OutOrStderr())
+		return nil
+	})
+	cmd.SetHelpFunc(func(c *cobra.Command, args []string) {
+		if c != cmd {
+			help(c, args)
+			return
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s\n\n", c.Long)
+		write(c.OutOrStdout())
+	})
+}
+
+// printCommands lists the commands that cmd has, if any.
+func printCommands(w io.Writer, cmd *cobra.Command) {
+	if !cmd.HasAvailableSubCommands() {
+		return
+	}
+	fmt.Fprintf(w, "  %s COMMAND\n\nCommands (each has a --help):\n\n", cmd.CommandPath())
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			fmt.Fprintf(w, "  %-*s %s\n", c.NamePadding(), c.Name(), c.Short)
+		}
+	}
 }
 
 // run serves until ctx ends.
