@@ -173,10 +173,13 @@ func TestKubeletConfigTakesEveryFlag(t *testing.T) {
 	}
 }
 
-// docs/flags.md is what --help prints. To write it anew: go test ./pkg/app -run TestFlagsDoc -update
+// docs/flags.md is what --help prints, the server's and the doctor's. To write it anew: go test ./pkg/app -run TestFlagsDoc -update
 func TestFlagsDoc(t *testing.T) {
 	const file = "../../docs/flags.md"
-	doc := "# Flags\n\nMade from `metrics-server --help`; `make generate` makes it anew.\n\n```text\n" + printed(t, "--help") + "\n```\n"
+	section := func(heading, help string) string { return "\n## " + heading + "\n\n```text\n" + help + "\n```\n" }
+	doc := "# Flags\n\nMade from `metrics-server --help` and `metrics-server doctor --help`; `make generate` makes it anew.\n" +
+		section("The server", printed(t, "--help")) +
+		section("The doctor", printed(t, "doctor", "--help"))
 	if *update {
 		if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
 			t.Fatal(err)
