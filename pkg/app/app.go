@@ -5,10 +5,13 @@ package app
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -34,7 +37,9 @@ VerticalPodAutoscaler and dashboards read it. It asks every kubelet for its samp
 more often than the metric resolution and keeps the newest of them in memory.`
 
 const example = `  # In a pod, with its service account, as deploy/ has it
-  metrics-server --secure-port=10250 --kubelet-use-node-status-port
+  metrics-server --cert-dir=/tmp --secure-port=10250 \
+    --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname --kubelet-use-node-status-port \
+    --metric-resolution=15s --serving-certificate-secret=metrics-server-serving
 
   # From a terminal, against the cluster of a kubeconfig, on a local port
   metrics-server --kubeconfig=$HOME/.kube/config --secure-port=4430 --cert-dir=/tmp/metrics-server
@@ -87,10 +92,49 @@ func newCommand(code *int) *cobra.Command {
 	for _, fs := range groups.FlagSets {
 		cmd.Flags().AddFlagSet(fs)
 	}
-	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
-	cliflag.SetUsageAndHelpFunc(cmd, groups, cols)
+	setHelp(cmd, groups)
 	cmd.AddCommand(newDoctorCommand(code))
 	return cmd
+}
+
+// setHelp makes the help and the usage of cmd list its commands, and its flags by their groups.
+func setHelp(cmd *cobra.Command, groups cliflag.NamedFlagSets) {
+	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
+	write := func(w io.Writer) {
+		fmt.Fprintf(w, "Usage:\n  %s\n", cmd.UseLine())
+		printCommands(w, cmd)
+		cliflag.PrintSections(w, groups, cols)
+	}
+	// Commands without help of their own, as cobra's completion is, inherit this one's, and have none of its flags.
+	usage, help := cmd.UsageFunc(), cmd.HelpFunc()
+	cmd.SetUsageFunc(func(c *cobra.Command) error {
+		if c != cmd {
+			return usage(c)
+		}
+		write(c.OutOrStderr())
+		return nil
+	})
+	cmd.SetHelpFunc(func(c *cobra.Command, args []string) {
+		if c != cmd {
+			help(c, args)
+			return
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s\n\n", c.Long)
+		write(c.OutOrStdout())
+	})
+}
+
+// printCommands lists the commands that cmd has, if any.
+func printCommands(w io.Writer, cmd *cobra.Command) {
+	if !cmd.HasAvailableSubCommands() {
+		return
+	}
+	fmt.Fprintf(w, "  %s COMMAND\n\nCommands (each has a --help):\n\n", cmd.CommandPath())
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			fmt.Fprintf(w, "  %-*s %s\n", c.NamePadding(), c.Name(), c.Short)
+		}
+	}
 }
 
 // run serves until ctx ends.
@@ -189,8 +233,9 @@ func clientConfig(kubeconfig string) (*rest.Config, error) {
 // genericConfig makes the configuration of the generic API server. It asks the API server how requests are authenticated.
 func (o *Options) genericConfig() (*genericapiserver.Config, error) {
 	c := server.NewGenericConfig(buildVersion())
+	port := o.SecureServing.BindPort
 	if err := o.SecureServing.ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
-		return nil, o.servingError(err)
+		return nil, o.servingError(port, err)
 	}
 	if err := o.Authentication.ApplyTo(&c.Authentication, c.SecureServing, c.OpenAPIConfig); err != nil {
 		return nil, fmt.Errorf("delegate authentication to the API server: %w: check that it can be reached, and that the RoleBinding metrics-server-auth-reader in kube-system is there", err)
@@ -217,8 +262,18 @@ func (o *Options) servingSecret() (types.NamespacedName, error) {
 	return types.NamespacedName{Namespace: ns, Name: o.ServingSecret}, err
 }
 
-func (o *Options) servingError(err error) error {
-	return fmt.Errorf("serve on --bind-address %s --secure-port %d: %w", o.SecureServing.BindAddress, o.SecureServing.BindPort, err)
+// servingError is err with where it was to be served and what can be done. The port is an argument because ApplyTo makes
+// BindPort 0 when it cannot listen.
+func (o *Options) servingError(port int, err error) error {
+	remedy := ""
+	// ApplyTo does not wrap what it was told. Without "bind", a certificate that may not be read would be taken for a port.
+	switch text := err.Error(); {
+	case strings.Contains(text, "bind: "+syscall.EADDRINUSE.Error()):
+		remedy = ": another program has this port (on the host network, the kubelet has 10250): give another one, such as --secure-port=4443, and make containerPort and the Service's targetPort match"
+	case strings.Contains(text, "bind: "+syscall.EACCES.Error()):
+		remedy = ": a port below 1024, such as the default 443, takes root or the capability NET_BIND_SERVICE: give --secure-port=10250, as deploy/ has it, and make containerPort and the Service's targetPort match"
+	}
+	return fmt.Errorf("serve on --bind-address %s --secure-port %d: %w%s", o.SecureServing.BindAddress, port, err, remedy)
 }
 
 func (o *Options) kubeletConfig(restConfig *rest.Config) server.KubeletConfig {

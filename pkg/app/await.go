@@ -93,15 +93,16 @@ func (o *Options) awaitAPIServer(ctx context.Context) error {
 // serveMeanwhile serves h where the generic API server will, until stop is called, which leaves the port free.
 func (o *Options) serveMeanwhile(h http.Handler) (stop func(), err error) {
 	var info *genericapiserver.SecureServingInfo
+	port := o.SecureServing.BindPort
 	if err := o.SecureServing.SecureServingOptions.ApplyTo(&info); err != nil {
-		return nil, o.servingError(err)
+		return nil, o.servingError(port, err)
 	}
 	o.SecureServing.Listener = nil // the next one listens anew
 	end := make(chan struct{})
 	done, closed, err := info.Serve(h, time.Second, end)
 	if err != nil {
 		_ = info.Listener.Close()
-		return nil, o.servingError(err)
+		return nil, o.servingError(port, err)
 	}
 	return func() {
 		close(end)

@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
-	"k8s.io/component-base/term"
 
 	"metrics-server/pkg/doctor"
 )
@@ -42,6 +43,12 @@ const (
 	kubeletsAuto   = "auto"
 	kubeletsDirect = doctor.Direct
 	kubeletsProxy  = doctor.Proxy
+)
+
+// What --kubelets and --output can be.
+var (
+	kubeletsValues = []string{kubeletsAuto, kubeletsDirect, kubeletsProxy}
+	outputValues   = []string{"text", "json"}
 )
 
 // doctorOptions are the flags of the doctor, beside those of the server that say how kubelets are asked.
@@ -94,8 +101,10 @@ func newDoctorCommand(code *int) *cobra.Command {
 	for _, fs := range groups.FlagSets {
 		cmd.Flags().AddFlagSet(fs)
 	}
-	cols, _, _ := term.TerminalSize(cmd.OutOrStdout())
-	cliflag.SetUsageAndHelpFunc(cmd, groups, cols)
+	for name, values := range map[string][]string{"kubelets": kubeletsValues, "output": outputValues} {
+		utilruntime.Must(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+	}
+	setHelp(cmd, groups)
 	return cmd
 }
 
@@ -114,10 +123,10 @@ func (d *doctorOptions) flags() (fss cliflag.NamedFlagSets) {
 
 func (d *doctorOptions) validate() error {
 	var errs []error
-	if d.output != "text" && d.output != "json" {
+	if !slices.Contains(outputValues, d.output) {
 		errs = append(errs, fmt.Errorf("--output: %q is unknown: give text or json", d.output))
 	}
-	if d.kubelets != kubeletsAuto && d.kubelets != kubeletsDirect && d.kubelets != kubeletsProxy {
+	if !slices.Contains(kubeletsValues, d.kubelets) {
 		errs = append(errs, fmt.Errorf("--kubelets: %q is unknown: give auto, direct or proxy", d.kubelets))
 	}
 	if d.timeout <= 0 {

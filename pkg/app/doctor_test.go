@@ -138,19 +138,13 @@ func TestKubeletFlagNames(t *testing.T) {
 }
 
 func TestDoctorHelp(t *testing.T) {
-	cmd := NewCommand()
-	var help strings.Builder
-	cmd.SetOut(&help)
-	cmd.SetArgs([]string{"doctor", "--help"})
-	if err := cmd.Execute(); err != nil {
-		t.Fatal(err)
-	}
+	help := printed(t, "doctor", "--help")
 	for _, want := range []string{"metrics-server doctor [flags]", "Exit code: 0", "--kubelets string", "--kubelet-insecure-tls"} {
-		if !strings.Contains(help.String(), want) {
-			t.Errorf("no %q in\n%s", want, help.String())
+		if !strings.Contains(help, want) {
+			t.Errorf("no %q in\n%s", want, help)
 		}
 	}
-	if strings.Contains(help.String(), "--secure-port") {
+	if strings.Contains(help, "--secure-port") {
 		t.Error("the doctor serves nothing")
 	}
 }

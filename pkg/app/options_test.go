@@ -173,17 +173,13 @@ func TestKubeletConfigTakesEveryFlag(t *testing.T) {
 	}
 }
 
-// docs/flags.md is what --help prints. To write it anew: go test ./pkg/app -run TestFlagsDoc -update
+// docs/flags.md is what --help prints, the server's and the doctor's. To write it anew: go test ./pkg/app -run TestFlagsDoc -update
 func TestFlagsDoc(t *testing.T) {
 	const file = "../../docs/flags.md"
-	cmd := NewCommand()
-	var help strings.Builder
-	cmd.SetOut(&help)
-	cmd.SetArgs([]string{"--help"})
-	if err := cmd.Execute(); err != nil {
-		t.Fatal(err)
-	}
-	doc := "# Flags\n\nMade from `metrics-server --help`; `make generate` makes it anew.\n\n```text\n" + strings.TrimSpace(help.String()) + "\n```\n"
+	section := func(heading, help string) string { return "\n## " + heading + "\n\n```text\n" + help + "\n```\n" }
+	doc := "# Flags\n\nMade from `metrics-server --help` and `metrics-server doctor --help`; `make generate` makes it anew.\n" +
+		section("The server", printed(t, "--help")) +
+		section("The doctor", printed(t, "doctor", "--help"))
 	if *update {
 		if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
 			t.Fatal(err)
@@ -199,15 +195,8 @@ func TestFlagsDoc(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	cmd := NewCommand()
-	var out strings.Builder
-	cmd.SetOut(&out)
-	cmd.SetArgs([]string{"--version"})
-	if err := cmd.Execute(); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(out.String(), "v") || strings.Count(out.String(), "\n") != 1 {
-		t.Errorf("--version printed %q, want one line with a version", out.String())
+	if out := printed(t, "--version"); !strings.HasPrefix(out, "v") || strings.Contains(out, "\n") {
+		t.Errorf("--version printed %q, want one line with a version", out)
 	}
 }
 
