@@ -484,8 +484,8 @@ func TestPackage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Metadata.AppVersion != "v1.2.3" || len(c.Schema) == 0 || filepath.Base(file) != "metrics-server-"+c.Metadata.Version+".tgz" {
-			t.Errorf("%s has appVersion %s and a schema of %d bytes", file, c.Metadata.AppVersion, len(c.Schema))
+		if c.Metadata.AppVersion != "v1.2.3" || c.Metadata.Version != "1.2.3" || len(c.Schema) == 0 || filepath.Base(file) != "metrics-server-1.2.3.tgz" {
+			t.Errorf("%s has appVersion %s, version %s and a schema of %d bytes", file, c.Metadata.AppVersion, c.Metadata.Version, len(c.Schema))
 		}
 		manifest, _, err := render(c, nil, release, namespace, nil)
 		if err != nil {
@@ -506,6 +506,30 @@ func TestPackage(t *testing.T) {
 	for _, image := range []string{"", "name", "registry.example:5000/name", "name:"} {
 		if _, err := pack(t.TempDir(), image, "v1.2.3"); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
 			t.Errorf("image %q: error %v, want one that says NAME:TAG", image, err)
+		}
+	}
+}
+
+// TestPackageVersion checks that a release has a chart version of its own, and that no other tree has: the documents name
+// its file.
+func TestPackageVersion(t *testing.T) {
+	own := load(t).Metadata.Version
+	for appVersion, want := range map[string]string{
+		"v1.2.3":                            "1.2.3",
+		"v1.2.3-rc.1":                       "1.2.3-rc.1",
+		"v1.2.3-4-g0123456789ab":            own,
+		"v1.2.3-rc.1-4-g0123456789ab-dirty": own,
+		"v1.2.3-dirty":                      own,
+		"v0.0.0-99-g0123456789ab":           own,
+		"v0.0.0-unknown":                    own,
+		"v1.2":                              own,
+		"dev":                               own,
+	} {
+		file, err := pack(t.TempDir(), "name:tag", appVersion)
+		if err != nil {
+			t.Errorf("%s: %v", appVersion, err)
+		} else if got := filepath.Base(file); got != "metrics-server-"+want+".tgz" {
+			t.Errorf("%s: file %s, want version %s", appVersion, got, want)
 		}
 	}
 }

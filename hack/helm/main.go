@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -153,6 +155,21 @@ const (
 	tagLine        = "  tag: \"\"\n"
 )
 
+var (
+	tag = regexp.MustCompile(`^v([0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?)$`)
+	// What hack/ldflags.sh makes of a commit without a tag of its own, of changes that are not committed, and of no git.
+	untagged = regexp.MustCompile(`^v0\.0\.0-|-[0-9]+-g[0-9a-f]+$|-dirty$`)
+)
+
+// chartVersion is the version of the chart in a release of the server's, or "" if appVersion is no release.
+func chartVersion(appVersion string) string {
+	m := tag.FindStringSubmatch(appVersion)
+	if m == nil || untagged.MatchString(appVersion) {
+		return ""
+	}
+	return m[1]
+}
+
 // pack writes the chart as an archive and returns its name. The same chart gives the same bytes.
 func pack(to, image, appVersion string) (string, error) {
 	// The tag is what follows the last colon, unless that is a registry's port.
@@ -168,6 +185,8 @@ func pack(to, image, appVersion string) (string, error) {
 		return "", err
 	}
 	c.Metadata.AppVersion = appVersion
+	// Each release has a version of its own, so that no push replaces a chart that is published.
+	c.Metadata.Version = cmp.Or(chartVersion(appVersion), c.Metadata.Version)
 	c.ModTime = time.Unix(0, 0)
 	c.SchemaModTime = c.ModTime
 	for _, f := range slices.Concat(c.Raw, c.Templates, c.Files) {
