@@ -98,8 +98,10 @@ func TestTLS(t *testing.T) {
 		{"tls-helm", false, ca, mounted, fullname},
 		{"tls-cert-manager", false, nil, mounted, fullname},
 		{"tls-cert-manager-issuer", true, nil, mounted, fullname},
+		{"tls-cert-manager-issuer-unnamed", true, nil, mounted, fullname},
 		{"tls-existing-secret", false, ca, mounted, "existing"},
 		{"tls-existing-secret-ca-bundle", false, ca, mounted, "existing"},
+		{"tls-existing-secret-unnamed", false, ca, mounted, fullname},
 	} {
 		t.Run(tt.values, func(t *testing.T) {
 			o := decode(t, rendered(t, tt.values))
@@ -253,8 +255,7 @@ func TestErrors(t *testing.T) {
 		{`{tls: {type: self-managed}, apiService: {insecureSkipTLSVerify: true}}`, []string{"leave out apiService.insecureSkipTLSVerify"}},
 		{`{tls: {type: self-managed}, apiService: {caBundle: "-----BEGIN CERTIFICATE-----"}}`, []string{"leave out", "apiService.caBundle"}},
 		{`{tls: {type: self-managed}, args: [--tls-cert-file=/a]}`, []string{"args have --tls-cert-file"}},
-		{`tls: {type: existingSecret}`, []string{"set tls.existingSecret.name"}},
-		{`tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true}}}`, []string{"set tls.certManager.existingIssuer.name"}},
+		{`tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true, name: ""}}}`, []string{"set tls.certManager.existingIssuer.name"}},
 		{`podDisruptionBudget: {enabled: true, minAvailable: 1, maxUnavailable: 1}`, []string{"minAvailable and maxUnavailable: set one of them"}},
 		// By the schema.
 		{`tls: {type: selfmanaged}`, []string{"at '/tls/type'", "'self-managed'", "'existingSecret'"}},

@@ -73,7 +73,7 @@ self-managed
 {{- if has $type (list "helm" "cert-manager") -}}
 {{- include "metrics-server.fullname" . -}}
 {{- else if eq $type "existingSecret" -}}
-{{- required "tls.type is existingSecret: set tls.existingSecret.name to a Secret with tls.crt and tls.key" .Values.tls.existingSecret.name -}}
+{{- .Values.tls.existingSecret.name | default (include "metrics-server.fullname" .) -}}
 {{- end -}}
 {{- end -}}
 
