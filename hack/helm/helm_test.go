@@ -311,6 +311,38 @@ func TestReusedValues(t *testing.T) {
 	}
 }
 
+// TestAlerts checks that the PrometheusRule has every alert of deploy/prometheus, of the release: of the job that the
+// ServiceMonitor makes, in the release's namespace, and with commands that find its pods.
+func TestAlerts(t *testing.T) {
+	source, err := os.ReadFile("../../deploy/prometheus/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, m := range regexp.MustCompile(`(?m)^  - alert: (.+)$`).FindAllSubmatch(source, -1) {
+		want = append(want, string(m[1]))
+	}
+	o := decode(t, rendered(t, "prometheus-rule"))
+	job := `job="` + o.service.Labels[o.monitor.Spec.JobLabel] + `"`
+	jobs := regexp.MustCompile(`\bjob="[^"]*"`)
+	ofAnother := regexp.MustCompile(`kube-system|k8s-app|deployment/metrics-server`)
+	for _, rule := range o.alerts {
+		got = append(got, rule.Alert)
+		text := rule.Expr.String() + rule.Annotations["summary"] + rule.Annotations["description"]
+		if found := ofAnother.FindString(text); found != "" {
+			t.Errorf("%s has %s, of another installation:\n%s", rule.Alert, found, text)
+		}
+		for _, found := range jobs.FindAllString(text, -1) {
+			if found != job {
+				t.Errorf("%s is of %s, want %s, as the ServiceMonitor names it", rule.Alert, found, job)
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
+		t.Errorf("alerts (-want +got):\n%s", diff)
+	}
+}
+
 // TestNames checks that a release of the usual name has the names of the incumbent's chart: an upgrade replaces its objects.
 func TestNames(t *testing.T) {
 	manifest, _, err := render(load(t), nil, "metrics-server", "kube-system", nil)
@@ -443,6 +475,10 @@ func TestNotes(t *testing.T) {
 	if err != nil || !strings.Contains(notes, "serviceMonitor.enabled needs metrics.enabled") {
 		t.Errorf("the notes do not say that there is no ServiceMonitor (%v):\n%s", err, notes)
 	}
+	_, notes, err = render(load(t), map[string]any{"prometheusRule": map[string]any{"enabled": true}}, release, namespace, nil)
+	if err != nil || !strings.Contains(notes, "The alerts are of the job test") {
+		t.Errorf("the notes do not say what job the alerts are of (%v):\n%s", err, notes)
+	}
 }
 
 func TestLint(t *testing.T) {
@@ -476,7 +512,7 @@ func TestPackage(t *testing.T) {
 	var archives [][]byte
 	for range 2 {
 		var out bytes.Buffer
-		args := []string{"package", "-o", filepath.Join(t.TempDir(), "new"), "-image", "registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3"}
+		args := []string{"package", "-o", filepath.Join(t.TempDir(), "new"), "-image", "registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3", "-docs", "https://docs.example/v1.2.3"}
 		if err := run(args, &out); err != nil {
 			t.Fatal(err)
 		}
@@ -488,9 +524,14 @@ func TestPackage(t *testing.T) {
 		if c.Metadata.AppVersion != "v1.2.3" || c.Metadata.Version != "1.2.3" || len(c.Schema) == 0 || filepath.Base(file) != "metrics-server-1.2.3.tgz" {
 			t.Errorf("%s has appVersion %s, version %s and a schema of %d bytes", file, c.Metadata.AppVersion, c.Metadata.Version, len(c.Schema))
 		}
-		manifest, _, err := render(c, nil, release, namespace, nil)
+		manifest, _, err := render(c, values(t, "prometheus-rule"), release, namespace, nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, rule := range decode(t, manifest).alerts {
+			if runbook := rule.Annotations["runbook_url"]; !strings.HasPrefix(runbook, "https://docs.example/v1.2.3/docs/troubleshooting.md#") {
+				t.Errorf("%s: runbook %s, want it below -docs", rule.Alert, runbook)
+			}
 		}
 		if got, want := decode(t, manifest).deployment.Spec.Template.Spec.Containers[0].Image, "registry.example:5000/team/metrics-server:v1.2.3"; got != want {
 			t.Errorf("image %s, want %s", got, want)
@@ -505,7 +546,7 @@ func TestPackage(t *testing.T) {
 		t.Error("two packages of one chart differ")
 	}
 	for _, image := range []string{"", "name", "registry.example:5000/name", "name:"} {
-		if _, err := pack(t.TempDir(), image, "v1.2.3"); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
+		if _, err := pack(t.TempDir(), image, "v1.2.3", ""); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
 			t.Errorf("image %q: error %v, want one that says NAME:TAG", image, err)
 		}
 	}
@@ -526,7 +567,7 @@ func TestPackageVersion(t *testing.T) {
 		"v1.2":                              own,
 		"dev":                               own,
 	} {
-		file, err := pack(t.TempDir(), "name:tag", appVersion)
+		file, err := pack(t.TempDir(), "name:tag", appVersion, "")
 		if err != nil {
 			t.Errorf("%s: %v", appVersion, err)
 		} else if got := filepath.Base(file); got != "metrics-server-"+want+".tgz" {
@@ -614,6 +655,8 @@ type objects struct {
 	rules        []rbacv1.PolicyRule
 	roles        []rbacv1.RoleRef
 	subjects     []rbacv1.Subject
+	monitor      *monitoringv1.ServiceMonitor
+	alerts       []monitoringv1.Rule
 }
 
 func documents(t *testing.T, manifest string) [][]byte {
@@ -662,6 +705,12 @@ func decode(t *testing.T, manifest string) objects {
 			o.service = object
 		case *corev1.Secret:
 			o.secret = object
+		case *monitoringv1.ServiceMonitor:
+			o.monitor = object
+		case *monitoringv1.PrometheusRule:
+			for _, group := range object.Spec.Groups {
+				o.alerts = append(o.alerts, group.Rules...)
+			}
 		case *apiregistrationv1.APIService:
 			o.apiServices = append(o.apiServices, object)
 		case *rbacv1.ClusterRole:

@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"path"
@@ -42,6 +43,8 @@ func main() {
 }
 
 func run(args []string, out io.Writer) error {
+	// Helm's library tells of each symbolic link in files/ whenever it reads the chart.
+	slog.SetLogLoggerLevel(slog.LevelWarn)
 	command := ""
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
@@ -77,13 +80,14 @@ func run(args []string, out io.Writer) error {
 		to := flags.String("o", "", "the `directory` to write to (required)")
 		image := flags.String("image", "localhost/metrics-server:dev", "the server's image, `NAME:TAG`")
 		appVersion := flags.String("app-version", "dev", "the server's `version`")
+		docs := flags.String("docs", "", "the `URL` that the alerts' runbooks are below, or none: they stay paths in the repository")
 		if err := flags.Parse(args); err != nil {
 			return err
 		}
 		if *to == "" || flags.NArg() > 0 {
 			return errors.New("package takes flags only, and -o is required: the directory to write to")
 		}
-		file, err := pack(*to, *image, *appVersion)
+		file, err := pack(*to, *image, *appVersion, *docs)
 		if err == nil {
 			fmt.Fprintln(out, file)
 		}
@@ -171,7 +175,7 @@ func chartVersion(appVersion string) string {
 }
 
 // pack writes the chart as an archive and returns its name. The same chart gives the same bytes.
-func pack(to, image, appVersion string) (string, error) {
+func pack(to, image, appVersion, docs string) (string, error) {
 	// The tag is what follows the last colon, unless that is a registry's port.
 	i := strings.LastIndexByte(image, ':')
 	if i <= strings.LastIndexByte(image, '/') || i == len(image)-1 {
@@ -202,6 +206,11 @@ func pack(to, image, appVersion string) (string, error) {
 				return "", fmt.Errorf("%s does not have the line %q once: packaging would leave the image as it is", f.Name, from)
 			}
 			f.Data = bytes.Replace(f.Data, []byte(from), []byte(to), 1)
+		}
+	}
+	for _, f := range c.Files {
+		if f.Name == "files/alerts.yaml" && docs != "" {
+			f.Data = bytes.ReplaceAll(f.Data, []byte("runbook_url: "), []byte("runbook_url: "+docs+"/"))
 		}
 	}
 	return chartutil.Save(c, to)
