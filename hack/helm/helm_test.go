@@ -481,6 +481,38 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+// TestUnknownValues checks that values that the chart does not know are let through, and named in the notes; and that it
+// knows those of each values file here, all of the incumbent's included.
+func TestUnknownValues(t *testing.T) {
+	const warning = "WARNING: the chart does not know these values"
+	given, err := loader.LoadValues(strings.NewReader(`
+hostnetwork: {enabled: true}
+hostNetwork: {enable: true}
+replicaCount: 2
+tls: {certManager: {existingIssuer: {nmae: company}}}
+global: {imageRegistry: registry.example}
+nodeSelector: {any: key}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, notes, err := render(load(t), given, release, namespace, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(notes, warning)
+	_, got, _ = strings.Cut(got, "\n")
+	want := []string{"hostNetwork.enable", "hostnetwork", "replicaCount", "tls.certManager.existingIssuer.nmae"}
+	if diff := cmp.Diff(want, strings.Fields(got)); diff != "" {
+		t.Errorf("values that are warned of (-want +got):\n%s\nin:\n%s", diff, notes)
+	}
+	for _, name := range valuesFiles(t) {
+		if _, notes, err := render(load(t), values(t, name), release, namespace, newCluster()); err != nil || strings.Contains(notes, warning) {
+			t.Errorf("%s: the notes warn of values that the chart knows (%v):\n%s", name, err, notes)
+		}
+	}
+}
+
 func TestLint(t *testing.T) {
 	for _, name := range valuesFiles(t) {
 		var out bytes.Buffer

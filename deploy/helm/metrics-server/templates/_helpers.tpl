@@ -85,6 +85,21 @@ self-managed
 - {{ $name }}.svc.{{ .Values.tls.clusterDomain }}
 {{- end -}}
 
+{{/*
+The paths of values that the schema does not have, a line each. It is recursive: (dict "values" VALUES "schema" SCHEMA "prefix" PATH).
+"global" is Helm's own.
+*/}}
+{{- define "metrics-server.unknownValues" -}}
+{{- range $key, $value := .values }}
+{{- $schema := index $.schema.properties $key }}
+{{- if not (or $schema (eq (print $.prefix $key) "global")) }}
+{{ print $.prefix $key }}
+{{- else if and (kindIs "map" $value) $schema.properties }}
+{{- include "metrics-server.unknownValues" (dict "values" $value "schema" $schema "prefix" (print $.prefix $key ".")) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Ends with a reason if values contradict each other. */}}
 {{- define "metrics-server.validate" -}}
 {{- if and .Values.hostNetwork.enabled (eq (int .Values.containerPort) 10250) -}}
