@@ -250,7 +250,7 @@ manifests: ## Render deploy/ into one-file manifests in dist/.
 .PHONY: chart
 chart: ## Package the Helm chart into dist/, with IMAGE and the version in it.
 	version=$$(hack/ldflags.sh | grep -o 'gitVersion=[^ ]*'); \
-	cd hack/helm && go run . package -o $(DISTDIR) -image $(IMAGE) -app-version "$${version#*=}"
+	cd hack/helm && go run . package -o $(DISTDIR) -image $(IMAGE) -app-version "$${version#*=}" -docs '$(DOCS)'
 
 .PHONY: release-files
 release-files: manifests chart ## Make all files of a release: image, binaries, SBOMs, manifests, chart, alerts, dashboard, checksums.

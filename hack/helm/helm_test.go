@@ -98,8 +98,10 @@ func TestTLS(t *testing.T) {
 		{"tls-helm", false, ca, mounted, fullname},
 		{"tls-cert-manager", false, nil, mounted, fullname},
 		{"tls-cert-manager-issuer", true, nil, mounted, fullname},
+		{"tls-cert-manager-issuer-unnamed", true, nil, mounted, fullname},
 		{"tls-existing-secret", false, ca, mounted, "existing"},
 		{"tls-existing-secret-ca-bundle", false, ca, mounted, "existing"},
+		{"tls-existing-secret-unnamed", false, ca, mounted, fullname},
 	} {
 		t.Run(tt.values, func(t *testing.T) {
 			o := decode(t, rendered(t, tt.values))
@@ -253,8 +255,7 @@ func TestErrors(t *testing.T) {
 		{`{tls: {type: self-managed}, apiService: {insecureSkipTLSVerify: true}}`, []string{"leave out apiService.insecureSkipTLSVerify"}},
 		{`{tls: {type: self-managed}, apiService: {caBundle: "-----BEGIN CERTIFICATE-----"}}`, []string{"leave out", "apiService.caBundle"}},
 		{`{tls: {type: self-managed}, args: [--tls-cert-file=/a]}`, []string{"args have --tls-cert-file"}},
-		{`tls: {type: existingSecret}`, []string{"set tls.existingSecret.name"}},
-		{`tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true}}}`, []string{"set tls.certManager.existingIssuer.name"}},
+		{`tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true, name: ""}}}`, []string{"set tls.certManager.existingIssuer.name"}},
 		{`podDisruptionBudget: {enabled: true, minAvailable: 1, maxUnavailable: 1}`, []string{"minAvailable and maxUnavailable: set one of them"}},
 		// By the schema.
 		{`tls: {type: selfmanaged}`, []string{"at '/tls/type'", "'self-managed'", "'existingSecret'"}},
@@ -307,6 +308,38 @@ func TestReusedValues(t *testing.T) {
 				t.Errorf("without %q: %s is verified, but the server's certificate is still one that it makes for itself", without, a.Name)
 			}
 		}
+	}
+}
+
+// TestAlerts checks that the PrometheusRule has every alert of deploy/prometheus, of the release: of the job that the
+// ServiceMonitor makes, in the release's namespace, and with commands that find its pods.
+func TestAlerts(t *testing.T) {
+	source, err := os.ReadFile("../../deploy/prometheus/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, m := range regexp.MustCompile(`(?m)^  - alert: (.+)$`).FindAllSubmatch(source, -1) {
+		want = append(want, string(m[1]))
+	}
+	o := decode(t, rendered(t, "prometheus-rule"))
+	job := `job="` + o.service.Labels[o.monitor.Spec.JobLabel] + `"`
+	jobs := regexp.MustCompile(`\bjob="[^"]*"`)
+	ofAnother := regexp.MustCompile(`kube-system|k8s-app|deployment/metrics-server`)
+	for _, rule := range o.alerts {
+		got = append(got, rule.Alert)
+		text := rule.Expr.String() + rule.Annotations["summary"] + rule.Annotations["description"]
+		if found := ofAnother.FindString(text); found != "" {
+			t.Errorf("%s has %s, of another installation:\n%s", rule.Alert, found, text)
+		}
+		for _, found := range jobs.FindAllString(text, -1) {
+			if found != job {
+				t.Errorf("%s is of %s, want %s, as the ServiceMonitor names it", rule.Alert, found, job)
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
+		t.Errorf("alerts (-want +got):\n%s", diff)
 	}
 }
 
@@ -442,6 +475,42 @@ func TestNotes(t *testing.T) {
 	if err != nil || !strings.Contains(notes, "serviceMonitor.enabled needs metrics.enabled") {
 		t.Errorf("the notes do not say that there is no ServiceMonitor (%v):\n%s", err, notes)
 	}
+	_, notes, err = render(load(t), map[string]any{"prometheusRule": map[string]any{"enabled": true}}, release, namespace, nil)
+	if err != nil || !strings.Contains(notes, "The alerts are of the job test") {
+		t.Errorf("the notes do not say what job the alerts are of (%v):\n%s", err, notes)
+	}
+}
+
+// TestUnknownValues checks that values that the chart does not know are let through, and named in the notes; and that it
+// knows those of each values file here, all of the incumbent's included.
+func TestUnknownValues(t *testing.T) {
+	const warning = "WARNING: the chart does not know these values"
+	given, err := loader.LoadValues(strings.NewReader(`
+hostnetwork: {enabled: true}
+hostNetwork: {enable: true}
+replicaCount: 2
+tls: {certManager: {existingIssuer: {nmae: company}}}
+global: {imageRegistry: registry.example}
+nodeSelector: {any: key}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, notes, err := render(load(t), given, release, namespace, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(notes, warning)
+	_, got, _ = strings.Cut(got, "\n")
+	want := []string{"hostNetwork.enable", "hostnetwork", "replicaCount", "tls.certManager.existingIssuer.nmae"}
+	if diff := cmp.Diff(want, strings.Fields(got)); diff != "" {
+		t.Errorf("values that are warned of (-want +got):\n%s\nin:\n%s", diff, notes)
+	}
+	for _, name := range valuesFiles(t) {
+		if _, notes, err := render(load(t), values(t, name), release, namespace, newCluster()); err != nil || strings.Contains(notes, warning) {
+			t.Errorf("%s: the notes warn of values that the chart knows (%v):\n%s", name, err, notes)
+		}
+	}
 }
 
 func TestLint(t *testing.T) {
@@ -475,7 +544,7 @@ func TestPackage(t *testing.T) {
 	var archives [][]byte
 	for range 2 {
 		var out bytes.Buffer
-		args := []string{"package", "-o", filepath.Join(t.TempDir(), "new"), "-image", "registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3"}
+		args := []string{"package", "-o", filepath.Join(t.TempDir(), "new"), "-image", "registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3", "-docs", "https://docs.example/v1.2.3"}
 		if err := run(args, &out); err != nil {
 			t.Fatal(err)
 		}
@@ -484,12 +553,17 @@ func TestPackage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Metadata.AppVersion != "v1.2.3" || len(c.Schema) == 0 || filepath.Base(file) != "metrics-server-"+c.Metadata.Version+".tgz" {
-			t.Errorf("%s has appVersion %s and a schema of %d bytes", file, c.Metadata.AppVersion, len(c.Schema))
+		if c.Metadata.AppVersion != "v1.2.3" || c.Metadata.Version != "1.2.3" || len(c.Schema) == 0 || filepath.Base(file) != "metrics-server-1.2.3.tgz" {
+			t.Errorf("%s has appVersion %s, version %s and a schema of %d bytes", file, c.Metadata.AppVersion, c.Metadata.Version, len(c.Schema))
 		}
-		manifest, _, err := render(c, nil, release, namespace, nil)
+		manifest, _, err := render(c, values(t, "prometheus-rule"), release, namespace, nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, rule := range decode(t, manifest).alerts {
+			if runbook := rule.Annotations["runbook_url"]; !strings.HasPrefix(runbook, "https://docs.example/v1.2.3/docs/troubleshooting.md#") {
+				t.Errorf("%s: runbook %s, want it below -docs", rule.Alert, runbook)
+			}
 		}
 		if got, want := decode(t, manifest).deployment.Spec.Template.Spec.Containers[0].Image, "registry.example:5000/team/metrics-server:v1.2.3"; got != want {
 			t.Errorf("image %s, want %s", got, want)
@@ -504,8 +578,32 @@ func TestPackage(t *testing.T) {
 		t.Error("two packages of one chart differ")
 	}
 	for _, image := range []string{"", "name", "registry.example:5000/name", "name:"} {
-		if _, err := pack(t.TempDir(), image, "v1.2.3"); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
+		if _, err := pack(t.TempDir(), image, "v1.2.3", ""); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
 			t.Errorf("image %q: error %v, want one that says NAME:TAG", image, err)
+		}
+	}
+}
+
+// TestPackageVersion checks that a release has a chart version of its own, and that no other tree has: the documents name
+// its file.
+func TestPackageVersion(t *testing.T) {
+	own := load(t).Metadata.Version
+	for appVersion, want := range map[string]string{
+		"v1.2.3":                            "1.2.3",
+		"v1.2.3-rc.1":                       "1.2.3-rc.1",
+		"v1.2.3-4-g0123456789ab":            own,
+		"v1.2.3-rc.1-4-g0123456789ab-dirty": own,
+		"v1.2.3-dirty":                      own,
+		"v0.0.0-99-g0123456789ab":           own,
+		"v0.0.0-unknown":                    own,
+		"v1.2":                              own,
+		"dev":                               own,
+	} {
+		file, err := pack(t.TempDir(), "name:tag", appVersion, "")
+		if err != nil {
+			t.Errorf("%s: %v", appVersion, err)
+		} else if got := filepath.Base(file); got != "metrics-server-"+want+".tgz" {
+			t.Errorf("%s: file %s, want version %s", appVersion, got, want)
 		}
 	}
 }
@@ -589,6 +687,8 @@ type objects struct {
 	rules        []rbacv1.PolicyRule
 	roles        []rbacv1.RoleRef
 	subjects     []rbacv1.Subject
+	monitor      *monitoringv1.ServiceMonitor
+	alerts       []monitoringv1.Rule
 }
 
 func documents(t *testing.T, manifest string) [][]byte {
@@ -637,6 +737,12 @@ func decode(t *testing.T, manifest string) objects {
 			o.service = object
 		case *corev1.Secret:
 			o.secret = object
+		case *monitoringv1.ServiceMonitor:
+			o.monitor = object
+		case *monitoringv1.PrometheusRule:
+			for _, group := range object.Spec.Groups {
+				o.alerts = append(o.alerts, group.Rules...)
+			}
 		case *apiregistrationv1.APIService:
 			o.apiServices = append(o.apiServices, object)
 		case *rbacv1.ClusterRole:

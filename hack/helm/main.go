@@ -8,13 +8,16 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +43,8 @@ func main() {
 }
 
 func run(args []string, out io.Writer) error {
+	// Helm's library tells of each symbolic link in files/ whenever it reads the chart.
+	slog.SetLogLoggerLevel(slog.LevelWarn)
 	command := ""
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
@@ -75,13 +80,14 @@ func run(args []string, out io.Writer) error {
 		to := flags.String("o", "", "the `directory` to write to (required)")
 		image := flags.String("image", "localhost/metrics-server:dev", "the server's image, `NAME:TAG`")
 		appVersion := flags.String("app-version", "dev", "the server's `version`")
+		docs := flags.String("docs", "", "the `URL` that the alerts' runbooks are below, or none: they stay paths in the repository")
 		if err := flags.Parse(args); err != nil {
 			return err
 		}
 		if *to == "" || flags.NArg() > 0 {
 			return errors.New("package takes flags only, and -o is required: the directory to write to")
 		}
-		file, err := pack(*to, *image, *appVersion)
+		file, err := pack(*to, *image, *appVersion, *docs)
 		if err == nil {
 			fmt.Fprintln(out, file)
 		}
@@ -153,8 +159,23 @@ const (
 	tagLine        = "  tag: \"\"\n"
 )
 
+var (
+	tag = regexp.MustCompile(`^v([0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?)$`)
+	// What hack/ldflags.sh makes of a commit without a tag of its own, of changes that are not committed, and of no git.
+	untagged = regexp.MustCompile(`^v0\.0\.0-|-[0-9]+-g[0-9a-f]+$|-dirty$`)
+)
+
+// chartVersion is the version of the chart in a release of the server's, or "" if appVersion is no release.
+func chartVersion(appVersion string) string {
+	m := tag.FindStringSubmatch(appVersion)
+	if m == nil || untagged.MatchString(appVersion) {
+		return ""
+	}
+	return m[1]
+}
+
 // pack writes the chart as an archive and returns its name. The same chart gives the same bytes.
-func pack(to, image, appVersion string) (string, error) {
+func pack(to, image, appVersion, docs string) (string, error) {
 	// The tag is what follows the last colon, unless that is a registry's port.
 	i := strings.LastIndexByte(image, ':')
 	if i <= strings.LastIndexByte(image, '/') || i == len(image)-1 {
@@ -168,6 +189,8 @@ func pack(to, image, appVersion string) (string, error) {
 		return "", err
 	}
 	c.Metadata.AppVersion = appVersion
+	// Each release has a version of its own, so that no push replaces a chart that is published.
+	c.Metadata.Version = cmp.Or(chartVersion(appVersion), c.Metadata.Version)
 	c.ModTime = time.Unix(0, 0)
 	c.SchemaModTime = c.ModTime
 	for _, f := range slices.Concat(c.Raw, c.Templates, c.Files) {
@@ -183,6 +206,11 @@ func pack(to, image, appVersion string) (string, error) {
 				return "", fmt.Errorf("%s does not have the line %q once: packaging would leave the image as it is", f.Name, from)
 			}
 			f.Data = bytes.Replace(f.Data, []byte(from), []byte(to), 1)
+		}
+	}
+	for _, f := range c.Files {
+		if f.Name == "files/alerts.yaml" && docs != "" {
+			f.Data = bytes.ReplaceAll(f.Data, []byte("runbook_url: "), []byte("runbook_url: "+docs+"/"))
 		}
 	}
 	return chartutil.Save(c, to)

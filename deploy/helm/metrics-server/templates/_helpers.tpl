@@ -73,7 +73,7 @@ self-managed
 {{- if has $type (list "helm" "cert-manager") -}}
 {{- include "metrics-server.fullname" . -}}
 {{- else if eq $type "existingSecret" -}}
-{{- required "tls.type is existingSecret: set tls.existingSecret.name to a Secret with tls.crt and tls.key" .Values.tls.existingSecret.name -}}
+{{- .Values.tls.existingSecret.name | default (include "metrics-server.fullname" .) -}}
 {{- end -}}
 {{- end -}}
 
@@ -83,6 +83,21 @@ self-managed
 - {{ $name }}.svc
 - {{ $name }}
 - {{ $name }}.svc.{{ .Values.tls.clusterDomain }}
+{{- end -}}
+
+{{/*
+The paths of values that the schema does not have, a line each. It is recursive: (dict "values" VALUES "schema" SCHEMA "prefix" PATH).
+"global" is Helm's own.
+*/}}
+{{- define "metrics-server.unknownValues" -}}
+{{- range $key, $value := .values }}
+{{- $schema := index $.schema.properties $key }}
+{{- if not (or $schema (eq (print $.prefix $key) "global")) }}
+{{ print $.prefix $key }}
+{{- else if and (kindIs "map" $value) $schema.properties }}
+{{- include "metrics-server.unknownValues" (dict "values" $value "schema" $schema "prefix" (print $.prefix $key ".")) }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* Ends with a reason if values contradict each other. */}}
