@@ -184,6 +184,8 @@ func newReader(t *testing.T) *reader {
 		t.Fatal(err)
 	}
 	node := nodes.Items[0].Name
+	clusterFlags := fmt.Sprintf("-nodes %d -state %s", len(nodes.Items), r.state)
+	r.env = append(r.env, "CLUSTERFLAGS="+clusterFlags) // or `make cluster` would make another one, and leave it
 	ns := namespace(t)
 	r.namespace = ns
 	createPod(t, ns, podOf("busy", workload("burner", "-cpu=60")))
@@ -198,7 +200,7 @@ func newReader(t *testing.T) *reader {
 		"node NAME", "node " + node,
 		"namespace NAME", "namespace " + doomed(t),
 		"exec NAME COMMAND...", "exec " + node + " hostname",
-		"-nodes 3", fmt.Sprintf("-nodes %d -state %s", len(nodes.Items), r.state),
+		"-nodes 3", clusterFlags,
 		"8443", freePort(t),
 		"4430", freePort(t),
 		"/debug/pprof/profile", "/debug/pprof/profile?seconds=1",
