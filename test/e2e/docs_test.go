@@ -35,7 +35,7 @@ var prints = []struct{ command, says string }{
 	{"readyz?verbose", "readyz check passed"},
 	{"kubectl get --raw /apis", `"kind":"PodMetrics"`},
 	{"proxy/metrics/resource", "container_cpu_usage_seconds_total"},
-	{"kubectl get namespace", "NamespaceDeletionDiscoveryFailure=False ResourcesDiscovered"},
+	{"kubectl get namespace", "NamespaceDeletionDiscoveryFailure="},
 	{":4430/metrics", "metrics_server_"},
 	{":8443/metrics", "metrics_server_"},
 	{"kubeletEndpoint.Port", "10250"},
