@@ -2,7 +2,8 @@
 // them, by the rules of docs/semantics.md. It is pure: it does no I/O, logs nothing and has no
 // clock; the time is an argument everywhere. All methods of Store may be called concurrently.
 // Every node has a lock of its own that a reader holds as long as it takes to copy one usage; a
-// reader never waits for the scrape of a node that it does not ask for.
+// reader never waits for the scrape of a node that it does not ask for, but for the microsecond in which that notes a pod that came or
+// went (see index).
 package store
 
 import (
