@@ -41,6 +41,7 @@ type Report struct {
 		CPUPerScrape     float64 `json:"cpuPerScrapeMicroseconds"`
 		RSS              int64   `json:"rss"`
 		MostRSS          int64   `json:"mostRSS"`
+		Anonymous        int64   `json:"anonymous"` // of RSS
 		Files            int     `json:"files"`
 		Threads          int     `json:"threads"`
 	} `json:"steady"`
@@ -139,7 +140,7 @@ func (r *Report) WriteTable(out io.Writer) error {
 	line("CPU", "%.0f us per scrape, %.0f millicores", r.Steady.CPUPerScrape, r.Steady.MilliCores)
 	line("expfmt", "%.0f us to parse an answer in a loop: a scrape costs %.2f of it", r.Yardstick.CPU, r.Yardstick.Ratio)
 	line("", "%.0f us at the pace of the scrapes: %.2f of it", r.Yardstick.Paced, r.Yardstick.PacedRatio)
-	line("RSS", "%s, at most %s", mebi(r.Steady.RSS), mebi(r.Steady.MostRSS))
+	line("RSS", "%s, at most %s; %s without pages of files", mebi(r.Steady.RSS), mebi(r.Steady.MostRSS), mebi(r.Steady.Anonymous))
 	line("files, threads", "%d, %d", r.Steady.Files, r.Steady.Threads)
 	line("age of what is served", "p50 %.1f s, p90 %.1f s, p99 %.1f s", r.Age.P50, r.Age.P90, r.Age.P99)
 	title("requests")

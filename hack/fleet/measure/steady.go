@@ -40,7 +40,7 @@ func (r *run) steady(ctx context.Context) error {
 		if err != nil {
 			return r.server.Failure(err)
 		}
-		s.RSS = m.RSS
+		s.RSS, s.Anonymous = m.RSS, m.Anonymous
 		s.MostRSS = max(s.MostRSS, m.RSS)
 	}
 	after, err := r.read()

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Memory is that of a process, in bytes.
-type Memory struct{ RSS, Peak int64 }
+// Memory is that of a process, in bytes. Anonymous is the part of RSS that no file has: pages of the program's file are in
+// RSS too, but the kernel can drop them, and a container's working set does not count them until they are used again and again.
+type Memory struct{ RSS, Anonymous, Peak int64 }
 
 // CPU returns the CPU time that a process used so far. It is exact to the microsecond where the kernel lets us
 // read the process's clock, and else to a hundredth of a second, by its stat file.
@@ -80,6 +81,8 @@ func parseStatus(b []byte) (Memory, error) {
 		switch name {
 		case "VmRSS":
 			to = &m.RSS
+		case "RssAnon":
+			to = &m.Anonymous
 		case "VmHWM":
 			to = &m.Peak
 		default:

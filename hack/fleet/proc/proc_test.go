@@ -19,8 +19,8 @@ func TestParseStat(t *testing.T) {
 }
 
 func TestParseStatus(t *testing.T) {
-	const status = "Name:\tx\nVmPeak:\t  999 kB\nVmHWM:\t   300 kB\nVmRSS:\t   200 kB\nThreads:\t8\n"
-	if m, err := parseStatus([]byte(status)); err != nil || m != (Memory{RSS: 200 << 10, Peak: 300 << 10}) {
+	const status = "Name:\tx\nVmPeak:\t  999 kB\nVmHWM:\t   300 kB\nVmRSS:\t   200 kB\nRssAnon:\t   150 kB\nThreads:\t8\n"
+	if m, err := parseStatus([]byte(status)); err != nil || m != (Memory{RSS: 200 << 10, Anonymous: 150 << 10, Peak: 300 << 10}) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for _, bad := range []string{"", "Name:\tzombie\n", "VmRSS:\t x kB\n"} {
@@ -61,7 +61,7 @@ func TestSelf(t *testing.T) {
 		t.Errorf("%v of CPU, %v", after-before, err)
 	}
 	m, err := MemoryOf(pid)
-	if err != nil || m.RSS < 1<<20 || m.Peak < m.RSS {
+	if err != nil || m.RSS < 1<<20 || m.Peak < m.RSS || m.Anonymous < 100<<10 || m.Anonymous >= m.RSS {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for what, count := range map[string]func(int) (int, error){"files": Files, "threads": Threads} {
