@@ -31,7 +31,7 @@ var columns = []metav1.TableColumnDefinition{
 var scrapeColumns = []metav1.TableColumnDefinition{
 	{Name: "Scraped", Type: "string", Priority: 1, Description: "How long ago the node's kubelet last answered."},
 	{Name: "Duration", Type: "string", Priority: 1, Description: "How long the last scrape of the node took."},
-	{Name: "Error", Type: "string", Priority: 1, Description: "Why the last scrape of the node failed, and what can be done."},
+	{Name: "Error", Type: "string", Priority: 1, Description: "Why the last scrape of the node failed, or what its answer lacks, and what can be done."},
 }
 
 // unknown is in the cells of what is not known.

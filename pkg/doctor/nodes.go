@@ -285,46 +285,26 @@ func explainProxied(err error) (word, remedy string) {
 // judge looks at what a kubelet said.
 func (v *visit) judge(b *sample.Batch, now time.Time) {
 	newest := b.Node.Time
-	var cpu, memory int
+	runs := false
 	for i := range b.Containers {
 		c := &b.Containers[i]
 		newest = max(newest, c.Time)
-		if c.Given.Has(sample.CPU) {
-			cpu++
-		}
-		if c.Given.Has(sample.Memory) {
-			memory++
-		}
+		runs = runs || c.Given&(sample.CPU|sample.Memory) != 0
 		if c.Given.Has(sample.CPU | sample.Memory) {
 			v.Containers++
 		}
 	}
 	const runtime = "an old or broken container runtime, or cgroups that this kubelet does not support (v2 needs Kubernetes 1.22 or newer)"
-	const remedyRuntime = "see the kubelet's log for cadvisor and cgroup; update the kubelet and the container runtime, and let both use the same cgroup driver"
-	var missing []string
-	for _, series := range []struct {
-		name   string
-		absent bool
-	}{
-		{"node_cpu_usage_seconds_total", !b.Node.Given.Has(sample.CPU)},
-		{"node_memory_working_set_bytes", !b.Node.Given.Has(sample.Memory)},
-		{"container_cpu_usage_seconds_total", cpu == 0 && memory > 0},
-		{"container_memory_working_set_bytes", memory == 0 && cpu > 0},
-	} {
-		if series.absent {
-			missing = append(missing, series.name)
-		}
-	}
-	if len(missing) > 0 {
+	if lacking := kubelet.Lacking(b); lacking != "" {
 		v.found(finding{
-			status: Problem, summary: "the kubelet's answer lacks " + strings.Join(missing, ", "),
-			cause: runtime, remedy: remedyRuntime,
+			status: Problem, summary: "the kubelet's answer lacks " + lacking,
+			cause: runtime, remedy: kubelet.RemedyRuntime,
 		})
 	}
-	if cpu+memory == 0 {
+	if !runs {
 		v.found(finding{
 			status: Warning, summary: "the kubelet lists no container that runs",
-			cause: "no pod runs there, or the container runtime gives the kubelet no metrics", remedy: "if pods run there (kubectl get pods -A --field-selector spec.nodeName=NODE): " + remedyRuntime,
+			cause: "no pod runs there, or the container runtime gives the kubelet no metrics", remedy: "if pods run there (kubectl get pods -A --field-selector spec.nodeName=NODE): " + kubelet.RemedyRuntime,
 		})
 	}
 	if n := b.Refused.Total(); n > 0 {

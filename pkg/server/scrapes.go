@@ -1,16 +1,30 @@
 package server
 
 import (
+	"cmp"
+
+	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/sample"
 	"metrics-server/pkg/scrape"
 )
 
 // scrapes shows to the API how scraping goes.
-type scrapes struct{ *scrape.Scraper }
+type scrapes struct {
+	*scrape.Scraper
+	sink *sink
+}
 
 func (s scrapes) Scrape(node string) sample.Scrape {
 	st, _ := s.Node(node)
-	return sample.Scrape{Success: st.LastSuccess, Duration: st.Duration, Err: withRemedy(&st)}
+	return sample.Scrape{Success: st.LastSuccess, Duration: st.Duration, Err: cmp.Or(withRemedy(&st), s.lacking(node))}
+}
+
+// lacking says which series a node's answer lacks and what can be done about it, "" if it lacks none.
+func (s scrapes) lacking(node string) string {
+	if series := s.sink.lackedBy(node); series != "" {
+		return "the answer lacks " + series + ": " + kubelet.RemedyRuntime
+	}
+	return ""
 }
 
 // withRemedy is the error of a node with what can be done about it, "" if there is none.

@@ -168,7 +168,7 @@ func New(c Config) (*Server, error) {
 	err = api.Install(s.generic, api.Config{
 		NodeUsage:  s.store,
 		PodUsage:   s.store,
-		Scrapes:    scrapes{s.scraper},
+		Scrapes:    scrapes{s.scraper, to},
 		Nodes:      s.inventory.Nodes(),
 		Pods:       s.inventory.Pods(),
 		Registerer: registry,

@@ -7,24 +7,43 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/klog/v2"
 
+	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/sample"
 	"metrics-server/pkg/store"
 )
 
-// sink takes the answers of kubelets to the store, counts what was refused and logs whose it was, and has
-// conflicts about pods settled. It implements scrape.Sink.
+// sink takes the answers of kubelets to the store, counts what was refused, logs whose it was and whose lack
+// series, and has conflicts about pods settled. It implements scrape.Sink.
 type sink struct {
 	store   *store.Store
 	owners  *owners
 	metrics *sinkMetrics
 
 	mu       sync.Mutex
-	refusing map[string]time.Time // nodes of whose answers something is refused, and when that was last so
+	refusing spells            // of whose answers something is refused
+	lacking  spells            // whose answers lack series
+	lacks    map[string]string // which series the last answer of a node lacked; nothing of one that lacked none
 }
 
-// refusalCalm is how long nothing of a node's answers must be refused before that is news again: one that lies now and then is
-// not to fill the log.
-const refusalCalm = time.Minute
+// spells are the nodes of which something is wrong, and when it last was.
+type spells map[string]time.Time
+
+// calm is how long it must not be wrong before that is news again: one that lies now and then is not to fill the log.
+const calm = time.Minute
+
+// note notes whether it is wrong of a node, and says whether that begins or ends.
+func (s spells) note(node string, wrong bool, at time.Time) (begins, ends bool) {
+	last, was := s[node]
+	switch {
+	case wrong:
+		s[node] = at
+		return !was, false
+	case was && at.Sub(last) > calm:
+		delete(s, node)
+		return false, true
+	}
+	return false, false
+}
 
 type sinkMetrics struct {
 	refused   [sample.NumReasons]prometheus.Counter
@@ -32,7 +51,7 @@ type sinkMetrics struct {
 }
 
 func newSink(s *store.Store, o *owners, r prometheus.Registerer) *sink {
-	return &sink{store: s, owners: o, metrics: newSinkMetrics(s, r), refusing: map[string]time.Time{}}
+	return &sink{store: s, owners: o, metrics: newSinkMetrics(s, r), refusing: spells{}, lacking: spells{}, lacks: map[string]string{}}
 }
 
 func newSinkMetrics(s *store.Store, r prometheus.Registerer) *sinkMetrics {
@@ -60,7 +79,7 @@ func (k *sink) Record(node string, b *sample.Batch, received time.Time) (settled
 	refused[sample.TimestampOld] += report.Old
 	refused[sample.Excess] += report.Excess
 	k.Refused(&refused)
-	k.tell(node, &refused, received)
+	k.tell(node, &refused, kubelet.Lacking(b), received)
 	k.metrics.conflicts.Add(float64(len(report.Conflicts)))
 	for _, c := range report.Conflicts {
 		k.owners.ask(c.Namespace, c.Pod)
@@ -68,31 +87,51 @@ func (k *sink) Record(node string, b *sample.Batch, received time.Time) (settled
 	return report.Settled
 }
 
-// tell logs when samples of a node begin to be refused, and when they are accepted again.
-func (k *sink) tell(node string, r *sample.Refusals, received time.Time) {
-	switch begins, ends := k.note(node, r.Total() > 0, received); {
+// tell logs when samples of a node begin to be refused or its answers to lack series, and when they no longer are or do.
+func (k *sink) tell(node string, r *sample.Refusals, lacks string, received time.Time) {
+	switch begins, ends := k.noteRefused(node, r.Total() > 0, received); {
 	case begins:
 		klog.InfoS("samples of a node begin to be refused: the rest of its answers is served", "node", node, "samples", r.String(),
-			"remedy", "look at what its kubelet says: kubectl get --raw /api/v1/nodes/"+node+"/proxy/metrics/resource")
+			"remedy", "look at what its kubelet says: "+lookAt(node))
 	case ends:
 		klog.InfoS("samples of a node are no longer refused", "node", node)
 	}
+	switch begins, ends := k.noteLacks(node, lacks, received); {
+	case begins:
+		klog.InfoS("answers of a node begin to lack series: what needs them is not served", "node", node, "series", lacks,
+			"remedy", kubelet.RemedyRuntime+"; what it says: "+lookAt(node))
+	case ends:
+		klog.InfoS("answers of a node no longer lack series", "node", node)
+	}
 }
 
-// note notes whether something of an answer was refused, and says whether that begins or ends.
-func (k *sink) note(node string, refused bool, received time.Time) (begins, ends bool) {
+// lookAt is how to see what a node's kubelet says.
+func lookAt(node string) string {
+	return "kubectl get --raw /api/v1/nodes/" + node + "/proxy/metrics/resource"
+}
+
+func (k *sink) noteRefused(node string, refused bool, received time.Time) (begins, ends bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	last, refusing := k.refusing[node]
-	switch {
-	case refused:
-		k.refusing[node] = received
-		return !refusing, false
-	case refusing && received.Sub(last) > refusalCalm:
-		delete(k.refusing, node)
-		return false, true
+	return k.refusing.note(node, refused, received)
+}
+
+func (k *sink) noteLacks(node, series string, received time.Time) (begins, ends bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if series == "" {
+		delete(k.lacks, node)
+	} else {
+		k.lacks[node] = series
 	}
-	return false, false
+	return k.lacking.note(node, series != "", received)
+}
+
+// lackedBy names the series that a node's last answer lacked.
+func (k *sink) lackedBy(node string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lacks[node]
 }
 
 // forget drops what is known of a node that left the cluster, of which no answer will come.
@@ -101,6 +140,8 @@ func (k *sink) forget(node string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.refusing, node)
+	delete(k.lacking, node)
+	delete(k.lacks, node)
 }
 
 // Refused implements scrape.Sink.

@@ -1,12 +1,16 @@
 package server
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"metrics-server/pkg/kubelet"
+	"metrics-server/pkg/sample"
+	"metrics-server/pkg/scrape"
 	"metrics-server/pkg/store"
 )
 
@@ -17,7 +21,7 @@ func TestRefusalsAreNews(t *testing.T) {
 		check := func(after time.Duration, node string, refused, begins, ends bool) {
 			t.Helper()
 			time.Sleep(after)
-			if b, e := k.note(node, refused, time.Now()); b != begins || e != ends {
+			if b, e := k.noteRefused(node, refused, time.Now()); b != begins || e != ends {
 				t.Errorf("begins %t, ends %t; want %t, %t", b, e, begins, ends)
 			}
 		}
@@ -37,6 +41,43 @@ func TestRefusalsAreNews(t *testing.T) {
 		k.forget("b")
 		if len(k.refusing) > 0 {
 			t.Errorf("nodes that left are remembered: %v", k.refusing)
+		}
+	})
+}
+
+// What a node's answers lack is said for as long as they lack it, and is news when that begins, and when it has been over for a while.
+func TestWhatAnswersLack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const cpu, memory = "container_cpu_usage_seconds_total", "container_memory_working_set_bytes"
+		k := newSink(store.New(store.Config{}), nil, prometheus.NewRegistry())
+		answer := func(given sample.Fields) *sample.Batch {
+			return &sample.Batch{Node: sample.Sample{Given: sample.CPU | sample.Memory}, Containers: []sample.Container{{
+				ID: new(sample.NewContainerID("ns", "p", "c")), Sample: sample.Sample{Given: given},
+			}}}
+		}
+		scraper := scrape.New(scrape.Config{Sink: k})
+		check := func(after time.Duration, given sample.Fields, want string) {
+			t.Helper()
+			time.Sleep(after)
+			k.Record("a", answer(given), time.Now())
+			if got := (scrapes{scraper, k}).Scrape("a").Err; want == "" && got != "" || !strings.Contains(got, want) || want != "" && !strings.Contains(got, ": "+kubelet.RemedyRuntime) {
+				t.Errorf("says %q, want %q and the remedy", got, want)
+			}
+		}
+		check(0, sample.CPU|sample.Memory, "")
+		check(0, sample.Memory, "lacks "+cpu)
+		check(30*time.Second, sample.CPU, "lacks "+memory)
+		if begins, _ := k.noteLacks("a", cpu, time.Now()); begins {
+			t.Error("it is news that goes on")
+		}
+		check(30*time.Second, sample.CPU|sample.Memory, "")
+		if _, ends := k.noteLacks("a", "", time.Now().Add(31*time.Second)); !ends {
+			t.Error("it is no news that it is over")
+		}
+		check(0, sample.CPU, "lacks "+memory)
+		k.forget("a")
+		if len(k.lacking)+len(k.lacks) > 0 {
+			t.Errorf("nodes that left are remembered: %v, %v", k.lacking, k.lacks)
 		}
 	})
 }

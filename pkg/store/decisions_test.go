@@ -46,7 +46,7 @@ func TestDecisionCAContainerThatVanishedIsNotServedButRemembered(t *testing.T) {
 	f.say(30, old("a", 30, 3))
 	f.want(30, served{T: 30, Window: 15, Milli: 100, MiB: 10, Names: "a"})
 	f.say(45)
-	f.wantNone(45, unlisted)
+	f.wantNone(45, unlisted+idle(1, "n"))
 	f.say(60, old("a", 60, 6), old("b", 60, 12))
 	f.want(60, served{T: 60, Window: 30, Milli: 300, MiB: 20, Names: "ab"})
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -21,6 +22,11 @@ const (
 
 	unlisted = "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out"
 )
+
+// idle is what is said after unlisted if so many nodes list no container that runs.
+func idle(nodes int, example string) string {
+	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and the container runtime gives the kubelet no metrics of them", nodes, example)
+}
 
 // ctr is a sample of a container of pod "p" in namespace "ns" with CPU in seconds and 10 MiB.
 func ctr(name string, t, cpu float64) sample.Container {

@@ -15,6 +15,7 @@ type node struct {
 	limits *limits
 	born   time.Time    // when its first answer was received; immutable
 	last   atomic.Int64 // since(time of the last answer)
+	idle   atomic.Bool  // that answer had no container with CPU or memory
 
 	mu sync.Mutex
 	*layout
@@ -72,7 +73,7 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 	if own && !n.self().record(&b.Node, now, n.limits) {
 		r.Old++
 	}
-	complete, i := true, 0
+	complete, idle, i := true, true, 0
 	for j := range b.Containers {
 		if i == len(n.order) || n.pasts[n.order[i]].id != b.Containers[j].ID {
 			continue // a duplicate
@@ -82,8 +83,10 @@ func (n *node) record(b *sample.Batch, received time.Time, x *index) Report {
 		if !c.record(&b.Containers[j].Sample, now, n.limits) {
 			r.Old++
 		}
+		idle = idle && c.state == ended
 		complete = complete && (c.state == ended || c.serves(now, n.limits))
 	}
+	n.idle.Store(idle)
 	n.count()
 	r.Settled = (!own || n.own.usable(now, n.limits)) && (complete || n.settled(now))
 	return r

@@ -287,11 +287,17 @@ func TestRule4PodIsServedOnlyWhenEveryOtherContainerHasAUsage(t *testing.T) {
 func TestRule4NoEmptyListOfContainers(t *testing.T) {
 	f := newFixture(t)
 	f.say(0, given(ctr("a", 0, 0), sample.Start))
-	f.wantNone(0, `node "n" lists no running container of it`)
+	f.wantNone(0, `node "n" lists no running container of it: all have ended, or the container runtime gives the kubelet no metrics of them`)
 	f.say(15, ctr("a", 15, 1))
 	f.say(30, ctr("a", 30, 2))
 	f.say(45)
-	f.wantNone(45, unlisted)
+	f.wantNone(45, unlisted+idle(1, "n"))
+	f.sayAs("another", 45, ofPod("ended", given(ctr("a", 45, 0), sample.Start)))
+	f.wantNone(45, unlisted+idle(2, "another"))
+	f.say(60, ofPod("other", ctr("a", 60, 1)))
+	f.wantNone(60, unlisted+idle(1, "another"))
+	f.say(120, ofPod("other", ctr("a", 120, 1)))
+	f.wantNone(120, unlisted) // the other's answer is too old to be believed
 }
 
 func TestRule5ARefusedSampleCostsOnlyItself(t *testing.T) {

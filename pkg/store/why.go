@@ -5,7 +5,10 @@ import (
 	"time"
 )
 
-const noAnswer = "its kubelet has not answered yet"
+const (
+	noAnswer  = "its kubelet has not answered yet"
+	noMetrics = "the container runtime gives the kubelet no metrics of them"
+)
 
 // WhyNoNode says in plain words why Node returns false, "" if it returns true.
 func (s *Store) WhyNoNode(name string, now time.Time) string {
@@ -32,7 +35,7 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 		if owner := s.index.owner(k); owner != "" {
 			return fmt.Sprintf("it runs on node %q, whose kubelet does not list it, and those that do are not believed", owner)
 		}
-		return "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out"
+		return "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out" + s.idle(now)
 	}
 	n := p.node
 	n.mu.Lock()
@@ -59,9 +62,27 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 		}
 	}
 	if !counted {
-		return fmt.Sprintf("node %q lists no running container of it", n.name)
+		return fmt.Sprintf("node %q lists no running container of it: all have ended, or %s", n.name, noMetrics)
 	}
 	return ""
+}
+
+// idle is what may also be the matter with a pod that no kubelet lists: some list none that runs.
+func (s *Store) idle(now time.Time) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	idle, example := 0, ""
+	for name, n := range s.nodes {
+		if n.idle.Load() && !n.silent(now) {
+			if idle++; example == "" || name < example {
+				example = name
+			}
+		}
+	}
+	if idle == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and %s", idle, example, noMetrics)
 }
 
 // whyNot says why a series of n that is called what has no usage, "" if it has one.
