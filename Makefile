@@ -13,6 +13,8 @@ SHELL := bash
 IMAGE ?= localhost/metrics-server:dev
 # The platforms of `make image`, separated by commas.
 PLATFORMS ?= linux/$(shell go env GOARCH)
+# Platforms beside these of which `make release-files` leaves the binary and no image: doctor runs at a terminal.
+BINARIES ?=
 # What `make release-files` puts before the runbooks in the alerts, the place of README.md.
 DOCS ?=
 # How long `make fuzz` gives to each fuzz target.
@@ -255,6 +257,7 @@ chart: ## Package the Helm chart into dist/, with IMAGE and the version in it.
 .PHONY: release-files
 release-files: manifests chart ## Make all files of a release: image, binaries, SBOMs, manifests, chart, alerts, dashboard, checksums.
 	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR) -binaries $(DISTDIR)
+	$(if $(BINARIES),cd hack/image && go run . -platform $(BINARIES) -sbom $(DISTDIR) -binaries $(DISTDIR))
 	for f in deploy/prometheus/alerts.yaml deploy/kustomize/components/alerts/prometheusrule.yaml; do \
 	  sed 's|runbook_url: |&$(if $(DOCS),$(DOCS)/)|' $$f >$(DIST)/$${f##*/}; \
 	done
