@@ -56,22 +56,25 @@ func diagnose(t *testing.T, server ...string) diagnosis {
 
 // finds says whether the doctor found a problem of a check that says all of says, and gave it a cause and a remedy.
 func (d diagnosis) finds(check string, says ...string) error {
+	if err := d.has("problem", check, says); err != nil {
+		return err
+	}
+	if d.code != 1 {
+		return fmt.Errorf("exit code %d, want 1", d.code)
+	}
+	return nil
+}
+
+// warns is finds of a warning.
+func (d diagnosis) warns(check string, says ...string) error { return d.has("warning", check, says) }
+
+func (d diagnosis) has(status, check string, says []string) error {
 	for _, c := range d.Checks {
-		if c.Check != check || c.Status != "problem" || c.Cause == "" || c.Remedy == "" {
-			continue
-		}
-		missing := false
-		for _, want := range says {
-			missing = missing || !strings.Contains(c.Message+"\n"+c.Cause+"\n"+c.Remedy, strings.TrimSpace(want))
-		}
-		if !missing {
-			if d.code != 1 {
-				return fmt.Errorf("exit code %d, want 1", d.code)
-			}
+		if c.Check == check && c.Status == status && c.Cause != "" && c.Remedy != "" && has(c.Message+"\n"+c.Cause+"\n"+c.Remedy, says...) == nil {
 			return nil
 		}
 	}
-	return fmt.Errorf("the doctor found no problem of %s that says %q: %+v", check, says, d)
+	return fmt.Errorf("the doctor found no %s of %s that says %q: %+v", status, check, says, d)
 }
 
 // TestDoctor looks at a cluster in which all is well, from a terminal and from the server's pod, and at one in which the

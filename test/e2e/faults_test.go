@@ -52,14 +52,15 @@ func TestKubeletsThatFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, last := there.Items[0].Name, there.Items[len(there.Items)-1].Name
-	const path = "metrics.k8s.io/resource-metrics-path"
 	faults := []*fault{{
 		name: "no-such-path", node: first,
-		make:    func(t *testing.T, node string) { mustKubectl(t, "annotate", "node", node, path+"=/metrics/none") },
-		says:    []string{"404", path},
-		outside: []string{"404", path},
+		make: func(t *testing.T, node string) {
+			mustKubectl(t, "annotate", "node", node, pathAnnotation+"=/metrics/none")
+		},
+		says:    []string{"404", pathAnnotation},
+		outside: []string{"404", pathAnnotation},
 	}}
-	removeAnnotation := func() { mustKubectl(t, "annotate", "node", first, path+"-") }
+	removeAnnotation := func() { mustKubectl(t, "annotate", "node", first, pathAnnotation+"-") }
 	t.Cleanup(removeAnnotation)
 	if changesNodes(t) {
 		faults = append(faults,

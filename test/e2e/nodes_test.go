@@ -21,12 +21,7 @@ import (
 // told wants users to see that a node cannot be scraped and what can be done, in the table of nodes, on the Node, and in the log.
 func told(t *testing.T, node string, says ...string) error {
 	t.Helper()
-	row := "" // of the list, which has one also for a node without a usage
-	for line := range strings.Lines(mustKubectl(t, "get", "nodes.metrics.k8s.io", "-o", "wide")) {
-		if strings.HasPrefix(line, node+" ") {
-			row = line
-		}
-	}
+	row := nodeRow(t, node)
 	out := mustKubectl(t, "describe", "node", node)
 	events := out[max(0, strings.Index(out, "Events:")):]
 	log, err := kubectl("logs", "-n", serverNamespace, "deploy/"+serverName)
@@ -38,6 +33,17 @@ func told(t *testing.T, node string, says ...string) error {
 		errs = append(errs, fmt.Errorf("no line of the log says %q of %s", says, node))
 	}
 	return errors.Join(errs...)
+}
+
+// nodeRow is a node's row in the table of nodes, which has one also for a node without a usage.
+func nodeRow(t *testing.T, node string) string {
+	t.Helper()
+	for line := range strings.Lines(mustKubectl(t, "get", "nodes.metrics.k8s.io", "-o", "wide")) {
+		if strings.HasPrefix(line, node+" ") {
+			return line
+		}
+	}
+	return ""
 }
 
 // noneFails wants no node to have an error in the table of nodes.
