@@ -34,6 +34,7 @@ func TestAutoscaling(t *testing.T) {
 	t.Run("unready", autoscaleUnready)
 	t.Run("missing", autoscaleMissing)
 	t.Run("deleted", autoscaleDeleted)
+	t.Run("no-request", autoscaleNoRequest)
 }
 
 // The classic: php-apache with 200m requested and 50 % as the target, by autoscaling/v1.
@@ -280,6 +281,27 @@ func autoscaleDeleted(t *testing.T) {
 		}
 		return replicasAre(t, ns, "steady", 1, 1)()
 	})
+}
+
+// A percentage of a request that is not there is nothing to scale by. The autoscaler says so, and the doctor that the server is not to
+// blame.
+func autoscaleNoRequest(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createDeployment(t, ns, "web", workload("web"))
+	createHPA(t, ns, "web", 2, cpuUtilization(50))
+	const says = "missing request for cpu in container "
+	eventually(t, "the autoscaler says that there is no request", func() error {
+		err := hpaCondition(getHPA(t, ns, "web"), corev1.ConditionTrue)
+		if err == nil {
+			return errors.New("it scales")
+		}
+		return has(err.Error(), "FailedGetResourceMetric", says+"web of Pod web-")
+	})
+	documented(t, says)
+	if err := doctor(t).warns("autoscalers", ns+"/web", "a container has no request", "no fault of metrics-server", "set requests"); err != nil {
+		t.Error(err)
+	}
 }
 
 // createWeb makes a Deployment and a Service of a web server, which is asked by load.
