@@ -47,6 +47,7 @@ func TestAggregation(t *testing.T) {
 		breakAPIServices(t, `{"spec":{"service":{"name":"nobody"}}}`, "ServiceNotFound: ", "is not present")
 	})
 	t.Run("certificate", foreignBundle)
+	t.Run("front-proxy", otherFrontProxy)
 	t.Run("removed", removedAPIServices)
 }
 
@@ -118,6 +119,28 @@ func foreignBundle(t *testing.T) {
 		mustKubectl(t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge", "-p", `{"spec":{"caBundle":"`+bundle+`"}}`)
 	}
 	unavailable(t, "FailedDiscoveryCheck: ", "tls: failed to verify certificate: x509: ")
+}
+
+// otherFrontProxy has the server believe front proxies of another authority than the API server's is of, as it is when the API servers'
+// --requestheader-client-ca-file and --proxy-client-cert-file do not belong together.
+func otherFrontProxy(t *testing.T) {
+	p := template(t).DeepCopy()
+	const name, dir = "other-authority", "/etc/other-authority"
+	p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"}},
+	}})
+	c := server(p)
+	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: true})
+	c.Args = append(c.Args, "--requestheader-client-ca-file="+dir+"/ca.crt")
+	pod := rollOut(t, p, name, nil)
+	unavailable(t, "FailedDiscoveryCheck: failing or missing response from https://", ": 401")
+	const log = "Unable to authenticate the request"
+	eventually(t, "its log says whom it does not believe", func() error { return logHas(pod, log, "x509: certificate signed by unknown authority") })
+	documented(t, log)
+	says := []string{": 401", "does not believe the certificate that the API server's aggregator shows it", "--proxy-client-cert-file", "requestheader-client-ca-file"}
+	if err := doctor(t).finds("apiservice", says...); err != nil {
+		t.Error(err)
+	}
 }
 
 // withoutRight takes the right to a resource from the server until t has ended.
