@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 var bothVersions = []string{"v1", "v1beta1"}
@@ -86,34 +88,121 @@ func chart(t *testing.T) string {
 // kustomize, with the image set.
 func TestOverlays(t *testing.T) {
 	leavesNothing(t)
-	root, err := filepath.Abs(filepath.Join("..", "..", "deploy", "kustomize", "overlays"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlays, err := os.ReadDir(root)
+	overlays, err := os.ReadDir(filepath.Join("..", "..", "deploy", "kustomize", "overlays"))
 	if err != nil || len(overlays) == 0 {
 		t.Fatalf("no overlays: %v", err)
 	}
-	name, tag, _ := strings.Cut(cluster.image, ":")
 	for _, o := range overlays {
 		t.Run(o.Name(), func(t *testing.T) {
-			// Kustomize takes no absolute paths, and resolves symbolic links before it looks.
-			dir, err := filepath.EvalSymlinks(t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			overlay, err := filepath.Rel(dir, filepath.Join(root, o.Name()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			kustomization := fmt.Sprintf("resources: [%s]\nimages: [{name: localhost/metrics-server, newName: %s, newTag: %s}]\n", overlay, name, tag)
-			if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			dir := kustomization(t, filepath.Join("overlays", o.Name()))
 			out := mustKubectl(t, "apply", "--dry-run=server", "--validate=strict", "-o", "yaml", "-k", dir)
 			if !strings.Contains(out, "image: "+cluster.image+"\n") {
 				t.Errorf("the image is not %s:\n%s", cluster.image, out)
 			}
 		})
 	}
+}
+
+// TestHostNetwork installs the server on the nodes' network.
+func TestHostNetwork(t *testing.T) {
+	leavesNothing(t)
+	dir := kustomization(t, "base", "host-network")
+	removed := installed(t, dir)
+	within(t, firstNumbers, "all is served", func() error {
+		return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, bothVersions...))
+	})
+	if addresses := mustKubectl(t, "get", "pods", "-n", namespace, "-l", serverPods, "-o", "jsonpath={range .items[*]}{.status.podIP}={.status.hostIP}{end}"); !isPair(addresses) {
+		t.Errorf("the pod does not have its node's address: %s", addresses)
+	}
+	healthy(t)
+	removed()
+}
+
+func isPair(s string) bool {
+	a, b, ok := strings.Cut(s, "=")
+	return ok && a != "" && a == b
+}
+
+// TestVerifiedKubelets installs the server with an authority of the kubelets' certificates that is not theirs, and gives it the right
+// one while it runs.
+func TestVerifiedKubelets(t *testing.T) {
+	leavesNothing(t)
+	const name = "metrics-server-kubelet-ca"
+	authority := func(from, key string) {
+		m, err := cluster.client.CoreV1().ConfigMaps(namespace).Get(t.Context(), from, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "ca.crt")
+		if err := os.WriteFile(file, []byte(m.Data[key]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = kubectl("delete", "configmap", "-n", namespace, name, "--ignore-not-found")
+		mustKubectl(t, "create", "configmap", "-n", namespace, name, "--from-file="+file)
+	}
+	removed := installed(t, kustomization(t, "base", "verified-kubelets"))
+	t.Cleanup(func() { _, _ = kubectl("delete", "configmap", "-n", namespace, name, "--ignore-not-found") })
+	authority("extension-apiserver-authentication", "requestheader-client-ca-file")
+	within(t, patience, "the server believes no kubelet", func() error {
+		log, err := kubectl("logs", "-n", namespace, "deployment/"+deployment)
+		if err == nil && !strings.Contains(log, "x509: certificate signed by unknown authority") {
+			err = fmt.Errorf("its log: %s", log)
+		}
+		return err
+	})
+	authority("kube-root-ca.crt", "ca.crt")
+	// The kubelet takes a minute or two until it has the new one in the pod.
+	within(t, 2*patience, "all is served", func() error {
+		return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, bothVersions...))
+	})
+	healthy(t)
+	removed()
+}
+
+// installed applies a kustomization, and returns what removes it again. That is also done if t fails before.
+func installed(t *testing.T, dir string) (removed func()) {
+	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() {
+			_, _ = kubectl("delete", "-k", dir, "--ignore-not-found")
+		}
+	})
+	mustKubectl(t, "apply", "-k", dir)
+	return func() {
+		t.Helper()
+		mustKubectl(t, "delete", "-k", dir)
+	}
+}
+
+// kustomization is the directory of one as users write it: upon what is at resource in deploy/kustomize, with components, and with the
+// image set.
+func kustomization(t *testing.T, resource string, components ...string) string {
+	t.Helper()
+	// Kustomize takes no absolute paths, and resolves symbolic links before it looks.
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(elements ...string) string {
+		root, err := filepath.Abs(filepath.Join("..", "..", "deploy", "kustomize"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, err := filepath.Rel(dir, filepath.Join(root, filepath.Join(elements...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	var paths []string
+	for _, c := range components {
+		paths = append(paths, at("components", c))
+	}
+	name, tag, _ := strings.Cut(cluster.image, ":")
+	text := fmt.Sprintf("resources: [%s]\ncomponents: [%s]\nimages: [{name: localhost/metrics-server, newName: %s, newTag: %s}]\n",
+		at(resource), strings.Join(paths, ", "), name, tag)
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
