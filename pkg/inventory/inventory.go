@@ -39,6 +39,8 @@ type Config struct {
 	// its name, even if that was only seen by a later list. It is called in order from one goroutine,
 	// after Pods has changed; watching waits while it runs. nil: nobody is told.
 	OnPodGone func(namespace, name string)
+	// BeforePods is called once, and pods are listed when it returns. nil: at once.
+	BeforePods func(context.Context)
 }
 
 // Node is a node and where its kubelet listens. It is immutable.
@@ -58,6 +60,7 @@ type Address struct{ Type, Address string }
 // Inventory is the set of nodes and running pods. Make one with New.
 type Inventory struct {
 	nodes, pods *source
+	beforePods  func(context.Context)
 }
 
 // New returns an Inventory that is empty until Run.
@@ -71,8 +74,12 @@ func New(c Config) *Inventory {
 	if c.OnPodGone == nil {
 		c.OnPodGone = func(string, string) {}
 	}
+	if c.BeforePods == nil {
+		c.BeforePods = func(context.Context) {}
+	}
 	nodes := c.Client.CoreV1().Nodes()
 	return &Inventory{
+		beforePods: c.BeforePods,
 		nodes: &source{
 			health:   health{resource: "nodes"},
 			store:    &nodeStore{onNode: c.OnNode, onGone: c.OnNodeGone},
@@ -101,7 +108,10 @@ func New(c Config) *Inventory {
 func (i *Inventory) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { i.nodes.run(ctx) })
-	wg.Go(func() { i.pods.run(ctx) })
+	wg.Go(func() {
+		i.beforePods(ctx)
+		i.pods.run(ctx)
+	})
 	wg.Wait()
 	return nil
 }

@@ -188,6 +188,26 @@ func TestWatchList(t *testing.T) {
 	})
 }
 
+func TestBeforePods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, config := newAPIServer(t)
+		server.set(testNode("a", nil))
+		server.set(testPod("shop", "web-1", nil))
+		config.BeforePods = func(context.Context) { time.Sleep(2 * time.Second) }
+		r := run(t, config)
+		settle(time.Second)
+		if err := r.NodesSynced(); err != nil {
+			t.Error(err)
+		}
+		if r.PodsSynced() == nil {
+			t.Error("pods were listed meanwhile")
+		}
+		settle(2 * time.Second)
+		equal(t, "pods", []string{"shop/web-1"}, names(r.Pods(), ""))
+		equal(t, "number of requests", 2, len(server.requests))
+	})
+}
+
 func TestRequests(t *testing.T) {
 	for _, streams := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/klog/v2"
@@ -26,6 +27,10 @@ const (
 	// lateLimit is how late the scheduler may be before the process is taken for stuck. It says
 	// nothing of kubelets: their scrapes run beside it.
 	lateLimit = time.Minute
+	// podsPatience is how long the first list of pods waits for the first scrapes.
+	podsPatience = 5 * time.Second
+	// podsPoll is how often it looks whether they are done.
+	podsPoll = 50 * time.Millisecond
 	// readyLogPeriod is how often the cause of not being ready is looked at for the log.
 	readyLogPeriod = time.Second
 )
@@ -71,6 +76,15 @@ func (s *Server) serves() bool {
 		}
 	}
 	return false
+}
+
+// firstScrapes returns when every node was asked once, after podsPatience at the latest. The pods of a large cluster are hundreds of
+// megabytes: to receive them meanwhile would delay the first scrapes, for whose successors everything waits, while a pod
+// is nothing to serve before the second of its node.
+func firstScrapes(ctx context.Context, nodesSynced func() error, status func() scrape.Status) {
+	_ = wait.PollUntilContextTimeout(ctx, podsPoll, podsPatience, true, func(context.Context) (bool, error) {
+		return nodesSynced() == nil && status().Waiting == 0, nil
+	})
 }
 
 // timely fails when the scheduler of scrapes is stuck.

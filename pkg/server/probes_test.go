@@ -15,6 +15,46 @@ import (
 	"metrics-server/pkg/scrape"
 )
 
+func TestFirstScrapes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		known, asked, ends time.Duration // when the nodes are known, were asked once, and the server ends; 0: never
+		want               time.Duration
+	}{
+		"all asked":       {known: time.Second, asked: 2 * time.Second, want: 2 * time.Second},
+		"no nodes":        {known: time.Second, asked: 1, want: time.Second},
+		"nodes unknown":   {asked: 1, want: podsPatience},
+		"one never ends":  {known: time.Second, want: podsPatience},
+		"the server does": {ends: 3 * time.Second, want: 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				past := func(d time.Duration) bool { return d != 0 && time.Since(start) >= d }
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if tc.ends != 0 {
+					time.AfterFunc(tc.ends, cancel)
+				}
+				firstScrapes(ctx, func() error {
+					if !past(tc.known) {
+						return errors.New("no list of nodes yet")
+					}
+					return nil
+				}, func() scrape.Status {
+					st := scrape.Status{Nodes: 2, Answered: 1, Waiting: 1}
+					if past(tc.asked) {
+						st = scrape.Status{Nodes: 2, Answered: 2}
+					}
+					return st
+				})
+				if took := time.Since(start); took != tc.want {
+					t.Errorf("returned after %v, want %v", took, tc.want)
+				}
+			})
+		})
+	}
+}
+
 func TestReadiness(t *testing.T) {
 	refused := scrape.Cause{Cause: "connection refused", Nodes: 2, Message: `kubelet of node "b": dial tcp`}
 	for name, tc := range map[string]struct {

@@ -143,6 +143,7 @@ func New(c Config) (*Server, error) {
 		OnNode:       s.nodes.set,
 		OnNodeGone:   s.nodes.remove,
 		OnPodGone:    s.store.RemovePod,
+		BeforePods:   func(ctx context.Context) { firstScrapes(ctx, s.inventory.NodesSynced, s.scraper.Status) },
 	})
 	registry.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
