@@ -225,6 +225,17 @@ func TestErrors(t *testing.T) {
 	})
 }
 
+// An answer that lacks something is no scrape that failed.
+func TestNodeWhoseAnswerLacks(t *testing.T) {
+	s := newTestServer(t)
+	s.usage.scrapes["n2"] = sample.Scrape{Success: testTime.Std(), Lacks: "the answer lacks cpu: update the kubelet"}
+	s.usage.why["n2"] = "its kubelet answers without it"
+	_, _, body := s.do(http.MethodGet, group+"v1/nodes/n2", mediaJSON)
+	if want := `\"n2\" has no usage: its kubelet answers without it; the answer lacks cpu: update the kubelet"`; !strings.Contains(body, want) {
+		t.Errorf("got %s, want it to contain %s", body, want)
+	}
+}
+
 // A usage may come between the look at it and the question why there is none.
 func TestUsageCameMeanwhile(t *testing.T) {
 	s := newTestServer(t)

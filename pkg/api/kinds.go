@@ -41,8 +41,12 @@ func (n nodes) read(of []sample.Object, now time.Time, into []sample.PodUsage) {
 
 func (n nodes) why(o *sample.Object, now time.Time) string {
 	why := n.WhyNoNode(o.Name, now)
-	if err := n.Scrape(o.Name).Err; why != "" && err != "" {
-		why += "; the last scrape failed: " + err
+	switch s := n.Scrape(o.Name); {
+	case why == "":
+	case s.Err != "":
+		why += "; the last scrape failed: " + s.Err
+	case s.Lacks != "":
+		why += "; " + s.Lacks
 	}
 	return why
 }

@@ -106,7 +106,7 @@ func (r random) fill(c *cluster) {
 	clear(c.usage.nodes)
 	clear(c.usage.scrapes)
 	for _, o := range c.nodes.list {
-		c.usage.scrapes[o.Name] = sample.Scrape{Success: r.time().Std(), Duration: r.window(), Err: r.text()}
+		c.usage.scrapes[o.Name] = sample.Scrape{Success: r.time().Std(), Duration: r.window(), Err: r.text(), Lacks: r.text()}
 		c.usage.nodes[o.Name] = sample.NodeUsage{Time: r.time(), Window: r.window(), Usage: r.usage()}
 	}
 	first := true

@@ -137,7 +137,7 @@ func (n nodes) moreCells(name string, now time.Time) []string {
 	if !s.Success.IsZero() {
 		scraped = age(s.Success, now)
 	}
-	return []string{scraped, s.Duration.Round(time.Millisecond).String(), cmp.Or(s.Err, "<none>")}
+	return []string{scraped, s.Duration.Round(time.Millisecond).String(), cmp.Or(s.Err, s.Lacks, "<none>")}
 }
 
 // ConvertToTable implements rest.TableConvertor for an object and for a list of this storage.

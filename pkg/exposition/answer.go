@@ -122,7 +122,7 @@ func (a *answer) add(r *row) {
 	switch {
 	case !ok:
 		a.refuse(why)
-		if a.family.object == container && a.family.field&(sample.CPU|sample.Memory) != 0 {
+		if a.family.field&(sample.CPU|sample.Memory) != 0 {
 			s.Given |= sample.Refused
 		}
 	case s.Given.Has(a.family.field):

@@ -284,7 +284,7 @@ func referenceResult(families map[string]*dto.MetricFamily) result {
 				continue
 			}
 			r.Refused[why]++
-			if object == "container" && (given == sample.CPU || given == sample.Memory) {
+			if given == sample.CPU || given == sample.Memory {
 				s.Given |= sample.Refused
 			}
 		}

@@ -10,26 +10,32 @@ import (
 const RemedyRuntime = "see the kubelet's log for cadvisor and cgroup; update the kubelet and the container runtime, and let both use the same cgroup driver"
 
 // Lacking names the series that an answer lacks although it must have them: those of the node, and one of CPU and memory if its
-// containers have the other. It returns "" if there are none. An answer without any container is that of a node on which nothing
-// runs, for all that it says.
+// containers have the other. It returns "" if there are none. An answer without any container is, as far as it says, that of a node
+// on which nothing runs.
 func Lacking(b *sample.Batch) string {
+	const both = sample.CPU | sample.Memory
+	// there is given with what was there and was refused, whichever it was.
+	there := func(given sample.Fields) sample.Fields {
+		if given.Has(sample.Refused) {
+			given |= both
+		}
+		return given
+	}
+	node := there(b.Node.Given)
 	var given sample.Fields
 	for i := range b.Containers {
-		if given.Has(sample.CPU | sample.Memory) {
+		if given |= there(b.Containers[i].Given); given.Has(both) {
 			break
 		}
-		if given |= b.Containers[i].Given; given.Has(sample.Refused) {
-			given |= sample.CPU | sample.Memory // it was there, whichever it was
-		}
 	}
-	some := given&(sample.CPU|sample.Memory) != 0
+	some := given&both != 0
 	var lacking []string
 	for _, series := range []struct {
 		name  string
 		lacks bool
 	}{
-		{"node_cpu_usage_seconds_total", !b.Node.Given.Has(sample.CPU)},
-		{"node_memory_working_set_bytes", !b.Node.Given.Has(sample.Memory)},
+		{"node_cpu_usage_seconds_total", !node.Has(sample.CPU)},
+		{"node_memory_working_set_bytes", !node.Has(sample.Memory)},
 		{"container_cpu_usage_seconds_total", some && !given.Has(sample.CPU)},
 		{"container_memory_working_set_bytes", some && !given.Has(sample.Memory)},
 	} {

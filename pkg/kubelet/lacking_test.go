@@ -29,6 +29,7 @@ func TestLacking(t *testing.T) {
 		"containers' CPU":         {answer(whole, sample.Memory, sample.Memory|sample.Start), "container_cpu_usage_seconds_total"},
 		"containers' memory":      {answer(whole, sample.Start, sample.CPU), "container_memory_working_set_bytes"},
 		"containers' CPU refused": {answer(whole, sample.Memory|sample.Refused), ""},
+		"node's CPU refused":      {answer(sample.Memory|sample.Refused, whole), ""},
 		"several":                 {answer(0, sample.Memory), "node_cpu_usage_seconds_total, node_memory_working_set_bytes, container_cpu_usage_seconds_total"},
 	} {
 		if got := Lacking(tc.answer); got != tc.want {

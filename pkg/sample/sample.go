@@ -60,8 +60,8 @@ const (
 	Memory
 	Swap
 	Start
-	// Refused is no part: it says that the kubelet listed the container with CPU or memory that was
-	// refused. One with neither, but Refused, is running for all that is known. Never set for a node.
+	// Refused is no part: it says that the kubelet listed the node or container with CPU or memory that was
+	// refused. A container with neither, but Refused, is running as far as is known.
 	Refused
 )
 

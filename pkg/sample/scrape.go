@@ -6,5 +6,6 @@ import "time"
 type Scrape struct {
 	Success  time.Time     // when its kubelet last answered, by this server's clock; zero if never
 	Duration time.Duration // of the last scrape; zero if there was none
-	Err      string        // why the last scrape failed, or what its answer lacks, and the remedy; empty if all is well
+	Err      string        // why the last scrape failed, and the remedy; empty if it succeeded
+	Lacks    string        // which series the last answer lacks, and the remedy; empty if none
 }

@@ -79,8 +79,8 @@ func (s *Server) serves() bool {
 }
 
 // firstScrapes returns when every node was asked once, after podsPatience at the latest. The pods of a large cluster are hundreds of
-// megabytes: to receive them meanwhile would delay the first scrapes, for whose successors everything waits, while a pod
-// is nothing to serve before the second of its node.
+// megabytes, and to receive them meanwhile would delay the first scrapes. Little is lost by it: all but young containers need two samples,
+// 5 s apart at least, before there is a usage to serve.
 func firstScrapes(ctx context.Context, nodesSynced func() error, status func() scrape.Status) {
 	_ = wait.PollUntilContextTimeout(ctx, podsPoll, podsPatience, true, func(context.Context) (bool, error) {
 		return nodesSynced() == nil && status().Waiting == 0, nil

@@ -21,7 +21,7 @@ func TestFirstScrapes(t *testing.T) {
 		want               time.Duration
 	}{
 		"all asked":       {known: time.Second, asked: 2 * time.Second, want: 2 * time.Second},
-		"no nodes":        {known: time.Second, asked: 1, want: time.Second},
+		"asked before":    {known: time.Second, asked: 1, want: time.Second},
 		"nodes unknown":   {asked: 1, want: podsPatience},
 		"one never ends":  {known: time.Second, want: podsPatience},
 		"the server does": {ends: 3 * time.Second, want: 3 * time.Second},

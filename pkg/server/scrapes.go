@@ -1,8 +1,6 @@
 package server
 
 import (
-	"cmp"
-
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/sample"
 	"metrics-server/pkg/scrape"
@@ -16,7 +14,7 @@ type scrapes struct {
 
 func (s scrapes) Scrape(node string) sample.Scrape {
 	st, _ := s.Node(node)
-	return sample.Scrape{Success: st.LastSuccess, Duration: st.Duration, Err: cmp.Or(withRemedy(&st), s.lacking(node))}
+	return sample.Scrape{Success: st.LastSuccess, Duration: st.Duration, Err: withRemedy(&st), Lacks: s.lacking(node)}
 }
 
 // lacking says which series a node's answer lacks and what can be done about it, "" if it lacks none.

@@ -60,7 +60,7 @@ func TestWhatAnswersLack(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			k.Record("a", answer(given), time.Now())
-			if got := (scrapes{scraper, k}).Scrape("a").Err; want == "" && got != "" || !strings.Contains(got, want) || want != "" && !strings.Contains(got, ": "+kubelet.RemedyRuntime) {
+			if got := (scrapes{scraper, k}).Scrape("a").Lacks; want == "" && got != "" || !strings.Contains(got, want) || want != "" && !strings.Contains(got, ": "+kubelet.RemedyRuntime) {
 				t.Errorf("says %q, want %q and the remedy", got, want)
 			}
 		}

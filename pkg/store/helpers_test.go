@@ -25,7 +25,7 @@ const (
 
 // idle is what is said after unlisted if so many nodes list no container that runs.
 func idle(nodes int, example string) string {
-	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and the container runtime gives the kubelet no metrics of them", nodes, example)
+	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and the container runtime there gives the kubelet no metrics", nodes, example)
 }
 
 // ctr is a sample of a container of pod "p" in namespace "ns" with CPU in seconds and 10 MiB.

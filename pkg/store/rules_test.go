@@ -287,7 +287,7 @@ func TestRule4PodIsServedOnlyWhenEveryOtherContainerHasAUsage(t *testing.T) {
 func TestRule4NoEmptyListOfContainers(t *testing.T) {
 	f := newFixture(t)
 	f.say(0, given(ctr("a", 0, 0), sample.Start))
-	f.wantNone(0, `node "n" lists no running container of it: all have ended, or the container runtime gives the kubelet no metrics of them`)
+	f.wantNone(0, `node "n" lists no running container of it: all have ended, or the container runtime there gives the kubelet no metrics`)
 	f.say(15, ctr("a", 15, 1))
 	f.say(30, ctr("a", 30, 2))
 	f.say(45)

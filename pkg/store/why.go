@@ -7,7 +7,7 @@ import (
 
 const (
 	noAnswer  = "its kubelet has not answered yet"
-	noMetrics = "the container runtime gives the kubelet no metrics of them"
+	noMetrics = "the container runtime there gives the kubelet no metrics"
 )
 
 // WhyNoNode says in plain words why Node returns false, "" if it returns true.

@@ -76,8 +76,8 @@ func TestAnswersThatLack(t *testing.T) {
 	}{
 		{
 			name: "containers", without: "container_",
-			table: []string{"<none>"}, // for all that it knows, nothing runs there
-			pod:   []string{"no kubelet lists it", "list no running container (", "the container runtime gives the kubelet no metrics"},
+			table: []string{"<none>"}, // as far as it knows, nothing runs there
+			pod:   []string{"no kubelet lists it", "list no running container (", "the container runtime there gives the kubelet no metrics"},
 			doctor: []string{
 				"lists no container that runs", "the container runtime gives the kubelet no metrics", "kubectl get pods -A --field-selector spec.nodeName=",
 				"see the kubelet's log for cadvisor and cgroup",
@@ -87,7 +87,7 @@ func TestAnswersThatLack(t *testing.T) {
 		{name: "container-memory", without: memory, table: lack(memory), pod: []string{"listed without memory"}, doctor: lack(memory)},
 		{
 			name: "node", without: "node_",
-			table: lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"), doctor: lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"),
+			table: append(lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"), "<unknown>"), doctor: lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"),
 		},
 		{
 			name: "all", without: "", told: true,
@@ -103,9 +103,14 @@ func TestAnswersThatLack(t *testing.T) {
 				}
 				errs := []error{has(nodeRow(t, node), tc.table...)}
 				if tc.pod != nil {
-					errs = append(errs, podIs(tc.pod...))
+					return errors.Join(append(errs, podIs(tc.pod...))...)
 				}
-				return errors.Join(errs...)
+				_, err := kubectl("get", "pods.metrics.k8s.io", "-n", ns, "there")
+				out, found := kubectl("get", "nodes.metrics.k8s.io", node)
+				if found == nil {
+					errs = append(errs, fmt.Errorf("the node is served: %s", out))
+				}
+				return errors.Join(append(errs, err, has(out, append(tc.table[:2], "without the node's own CPU and memory")...))...)
 			})
 			for where, d := range map[string]diagnosis{"in the pod": doctorIn(t, serverPods(t)[0]), "at a terminal": doctor(t)} {
 				says := append(tc.doctor, node)

@@ -111,14 +111,14 @@ func TestHostNetwork(t *testing.T) {
 	within(t, firstNumbers, "all is served", func() error {
 		return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, bothVersions...))
 	})
-	if addresses := mustKubectl(t, "get", "pods", "-n", namespace, "-l", serverPods, "-o", "jsonpath={range .items[*]}{.status.podIP}={.status.hostIP}{end}"); !isPair(addresses) {
+	if addresses := mustKubectl(t, "get", "pods", "-n", namespace, "-l", serverPods, "-o", "jsonpath={range .items[*]}{.status.podIP}={.status.hostIP}{end}"); !equalPair(addresses) {
 		t.Errorf("the pod does not have its node's address: %s", addresses)
 	}
 	healthy(t)
 	removed()
 }
 
-func isPair(s string) bool {
+func equalPair(s string) bool {
 	a, b, ok := strings.Cut(s, "=")
 	return ok && a != "" && a == b
 }

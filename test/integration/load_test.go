@@ -460,7 +460,7 @@ func (s *metricsServer) watchScrapes(t *testing.T, f *fleet, token string) (stop
 				continue // the next look will see how old it got
 			}
 			// The server closes the idlest of too many connections, which may be this one: a client comes again.
-			if broken := new(url.Error); errors.As(err, &broken) && closed < 2 {
+			if broken := new(url.Error); errors.As(err, &broken) && !broken.Timeout() && !errors.Is(err, syscall.ECONNREFUSED) && closed < 2 {
 				closed++
 				continue
 			}
