@@ -110,7 +110,7 @@ func TestAnswersThatLack(t *testing.T) {
 				if found == nil {
 					errs = append(errs, fmt.Errorf("the node is served: %s", out))
 				}
-				return errors.Join(append(errs, err, has(out, append(tc.table[:2], "without the node's own CPU and memory")...))...)
+				return errors.Join(append(errs, err, has(out, append([]string{"has no usage: the last sample of the node was received "}, tc.table[:2]...)...))...)
 			})
 			for where, d := range map[string]diagnosis{"in the pod": doctorIn(t, serverPods(t)[0]), "at a terminal": doctor(t)} {
 				says := append(tc.doctor, node)
