@@ -23,7 +23,7 @@ import (
 func TestNeverPartial(t *testing.T) {
 	t.Parallel()
 	const (
-		pods   = 8
+		pods   = 12
 		apart  = 2 * time.Second // of the restarts: all of them take longer than it is from scrape to scrape
 		follow = 25 * time.Second
 	)
