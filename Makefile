@@ -19,6 +19,8 @@ BINARIES ?=
 DOCS ?=
 # How long `make fuzz` gives to each fuzz target.
 FUZZTIME ?= 30s
+# The packages whose fuzz targets it runs.
+FUZZPACKAGES ?= ./...
 # The Go benchmarks that `make bench-go` and `make bench-compare` run, a regular expression.
 BENCH ?= .
 # Flags added to `make bench-go`: BENCHFLAGS='-count=10 -cpu=1'.
@@ -293,4 +295,4 @@ cover: ## Measure the unit tests' coverage: by function, and coverage.out for `g
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME.
-	hack/fuzz.sh $(FUZZTIME)
+	hack/fuzz.sh $(FUZZTIME) $(FUZZPACKAGES)

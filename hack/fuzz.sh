@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs each fuzz target of this module for as long as its argument says: hack/fuzz.sh 30s. All of them run,
+# Runs each fuzz target for as long as its first argument says, of the packages that follow: hack/fuzz.sh 30s ./... All of them run,
 # also when one has found something, and then it fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=$1
+shift
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -20,7 +21,7 @@ while read -r package name; do
     continue
   fi
   failed+=("$name")
-done < <(go test -list '^Fuzz' ./... |
+done < <(go test -list '^Fuzz' "$@" |
   awk '/^Fuzz/ {name[n++] = $1} /^ok/ {for (i = 0; i < n; i++) print $2, name[i]; n = 0}')
 if ((${#failed[@]})); then
   echo "failed: ${failed[*]}" >&2

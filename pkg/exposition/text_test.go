@@ -315,7 +315,7 @@ func TestLimitsAreAccepted(t *testing.T) {
 }
 
 func TestRefusedOfNode(t *testing.T) {
-	want := result{Node: sample.Sample{Time: 1000, Memory: 1, Given: sample.Memory}, Refused: refused(sample.NotANumber, 1)}
+	want := result{Node: sample.Sample{Time: 1000, Memory: 1, Given: sample.Memory | sample.Refused}, Refused: refused(sample.NotANumber, 1)}
 	if d := diff(want, parseText([]byte(nodeCPU+" NaN 1000\n"+nodeMemory+" 1 1000"))); d != "" {
 		t.Error(d)
 	}
