@@ -31,18 +31,21 @@ type spells map[string]time.Time
 // calm is how long it must not be wrong before that is news again: one that lies now and then is not to fill the log.
 const calm = time.Minute
 
-// note notes whether it is wrong of a node, and says whether that begins or ends.
-func (s spells) note(node string, wrong bool, at time.Time) (begins, ends bool) {
+// news says whether something begins or ends to be wrong.
+type news struct{ begins, ends bool }
+
+// note notes whether it is wrong of a node, and says whether that is news.
+func (s spells) note(node string, wrong bool, at time.Time) news {
 	last, was := s[node]
 	switch {
 	case wrong:
 		s[node] = at
-		return !was, false
+		return news{begins: !was}
 	case was && at.Sub(last) > calm:
 		delete(s, node)
-		return false, true
+		return news{ends: true}
 	}
-	return false, false
+	return news{}
 }
 
 type sinkMetrics struct {
@@ -89,18 +92,19 @@ func (k *sink) Record(node string, b *sample.Batch, received time.Time) (settled
 
 // tell logs when samples of a node begin to be refused or its answers to lack series, and when they no longer are or do.
 func (k *sink) tell(node string, r *sample.Refusals, lacks string, received time.Time) {
-	switch begins, ends := k.noteRefused(node, r.Total() > 0, received); {
-	case begins:
+	refused, lacking := k.note(node, r.Total() > 0, lacks, received)
+	switch {
+	case refused.begins:
 		klog.InfoS("samples of a node begin to be refused: the rest of its answers is served", "node", node, "samples", r.String(),
 			"remedy", "look at what its kubelet says: "+lookAt(node))
-	case ends:
+	case refused.ends:
 		klog.InfoS("samples of a node are no longer refused", "node", node)
 	}
-	switch begins, ends := k.noteLacks(node, lacks, received); {
-	case begins:
+	switch {
+	case lacking.begins:
 		klog.InfoS("answers of a node begin to lack series: what needs them is not served", "node", node, "series", lacks,
 			"remedy", kubelet.RemedyRuntime+"; what it says: "+lookAt(node))
-	case ends:
+	case lacking.ends:
 		klog.InfoS("answers of a node no longer lack series", "node", node)
 	}
 }
@@ -110,21 +114,16 @@ func lookAt(node string) string {
 	return "kubectl get --raw /api/v1/nodes/" + node + "/proxy/metrics/resource"
 }
 
-func (k *sink) noteRefused(node string, refused bool, received time.Time) (begins, ends bool) {
+// note notes what is wrong with an answer of a node, and says what of that is news.
+func (k *sink) note(node string, refused bool, lacks string, received time.Time) (refusal, lack news) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.refusing.note(node, refused, received)
-}
-
-func (k *sink) noteLacks(node, series string, received time.Time) (begins, ends bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if series == "" {
+	if lacks == "" {
 		delete(k.lacks, node)
 	} else {
-		k.lacks[node] = series
+		k.lacks[node] = lacks
 	}
-	return k.lacking.note(node, series != "", received)
+	return k.refusing.note(node, refused, received), k.lacking.note(node, lacks != "", received)
 }
 
 // lackedBy names the series that a node's last answer lacked.

@@ -21,8 +21,8 @@ func TestRefusalsAreNews(t *testing.T) {
 		check := func(after time.Duration, node string, refused, begins, ends bool) {
 			t.Helper()
 			time.Sleep(after)
-			if b, e := k.noteRefused(node, refused, time.Now()); b != begins || e != ends {
-				t.Errorf("begins %t, ends %t; want %t, %t", b, e, begins, ends)
+			if got, _ := k.note(node, refused, "", time.Now()); got != (news{begins, ends}) {
+				t.Errorf("%+v; want %t, %t", got, begins, ends)
 			}
 		}
 		check(0, "a", false, false, false)
@@ -67,11 +67,11 @@ func TestWhatAnswersLack(t *testing.T) {
 		check(0, sample.CPU|sample.Memory, "")
 		check(0, sample.Memory, "lacks "+cpu)
 		check(30*time.Second, sample.CPU, "lacks "+memory)
-		if begins, _ := k.noteLacks("a", cpu, time.Now()); begins {
+		if _, lack := k.note("a", false, cpu, time.Now()); lack.begins {
 			t.Error("it is news that goes on")
 		}
 		check(30*time.Second, sample.CPU|sample.Memory, "")
-		if _, ends := k.noteLacks("a", "", time.Now().Add(31*time.Second)); !ends {
+		if _, lack := k.note("a", false, "", time.Now().Add(31*time.Second)); !lack.ends {
 			t.Error("it is no news that it is over")
 		}
 		check(0, sample.CPU, "lacks "+memory)
