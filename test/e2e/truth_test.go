@@ -45,15 +45,18 @@ func (s cgroupSamples) cpu(t time.Time) float64 {
 // judge says how a container's served usage differs from the samples. The timestamp of the API is in whole
 // seconds: what is served has to be true for a moment of that second.
 func (s cgroupSamples) judge(m *metricsv1.PodMetrics, usage corev1.ResourceList) error {
-	const clock = 150 * time.Millisecond // between reading a file and looking at the clock, on both sides
+	const clock = 150 * time.Millisecond // between reading a file and looking at the clock, on both sides, at both ends of the window
 	cpuLow, cpuHigh := 1e18, 0.0
 	for end := m.Timestamp.Add(-clock); end.Before(m.Timestamp.Add(time.Second + clock)); end = end.Add(50 * time.Millisecond) {
-		cores := (s.cpu(end) - s.cpu(end.Add(-m.Window.Duration))) / float64(m.Window.Nanoseconds())
-		cpuLow, cpuHigh = min(cpuLow, cores), max(cpuHigh, cores)
+		for _, off := range []time.Duration{-clock, clock} {
+			cores := (s.cpu(end) - s.cpu(end.Add(off-m.Window.Duration))) / float64(m.Window.Nanoseconds())
+			cpuLow, cpuHigh = min(cpuLow, cores), max(cpuHigh, cores)
+		}
 	}
 	memoryLow, memoryHigh := 1e18, 0.0
-	for _, c := range s {
-		if c.Time.After(m.Timestamp.Add(-clock)) && c.Time.Before(m.Timestamp.Add(time.Second+clock)) {
+	begin, end := m.Timestamp.Add(-clock), m.Timestamp.Add(time.Second+clock)
+	for i, c := range s[:len(s)-1] { // with the last one before that second and the first one after it
+		if s[i+1].Time.After(begin) && (i == 0 || s[i-1].Time.Before(end)) {
 			memoryLow, memoryHigh = min(memoryLow, float64(c.WorkingSet)), max(memoryHigh, float64(c.WorkingSet))
 		}
 	}
@@ -239,9 +242,11 @@ func TestTruth(t *testing.T) {
 				continue
 			}
 			judged++
-			// The first window of a container may be as short as 5 s.
-			if m.Window.Duration < 10*time.Second && judged > 1 || m.Window.Duration > 40*time.Second {
-				t.Errorf("%s: a window of %v at a resolution of 15 s", p.Name, m.Window.Duration)
+			// The first window of a container may be as short as 5 s, and the next ones begin where it does until they are long enough.
+			first := served[p.Name][0]
+			sinceFirst := m.Timestamp.Add(-m.Window.Duration).Sub(first.Timestamp.Add(-first.Window.Duration))
+			if m.Window.Duration < 10*time.Second && sinceFirst > 1500*time.Millisecond || m.Window.Duration > 40*time.Second {
+				t.Errorf("%s: a window of %v at a resolution of 15 s, which begins %v after the first one", p.Name, m.Window.Duration, sinceFirst)
 			}
 			usage := m.Containers[0].Usage
 			t.Logf("%-15s at %s window %-8v cpu %-12s memory %s", p.Name, m.Timestamp.Format("05"), m.Window.Duration, usage.Cpu(), usage.Memory())

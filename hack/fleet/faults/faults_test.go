@@ -148,7 +148,9 @@ func TestFaults(t *testing.T) {
 				})
 			}
 			logged, broke := len(f.server.Log()), time.Now()
-			often := []string{"1 GiB, slowly", "hang", "1 GiB", "500", "endless header", "reset"}
+			// The cause of a flood is not certain: it waits for its turn behind the slow ones, and its time may be over before that.
+			const flood = "1 GiB"
+			often := []string{"1 GiB, slowly", "hang", flood, "500", "endless header", "reset"}
 			at := map[*cluster.Machine]netip.AddrPort{}
 			for i, m := range failing {
 				f.fault(t, m, often[i%len(often)])
@@ -160,7 +162,11 @@ func TestFaults(t *testing.T) {
 			for i, m := range failing {
 				fault, err := kubelets.FaultNamed(often[i%len(often)])
 				f.must(t, err)
-				f.named(t, logged, m, "begins to fail", `cause="`+fault.Cause+`"`)
+				if fault.Name != flood {
+					f.named(t, logged, m, "begins to fail", `cause="`+fault.Cause+`"`)
+				} else if lines := f.log(logged, m); len(lines) == 0 || !strings.Contains(lines[0], "begins to fail") {
+					t.Errorf("node %d (%s) is not said to begin to fail: %s", m.Index, m.Name, strings.Join(lines, "\n"))
+				}
 			}
 			if n < nodes {
 				fresh(t, "the others", f.ages(f.seen(broke.Add(late), time.Now()), healthy[n:]))
@@ -266,7 +272,9 @@ func (f *fleet) recovers(t *testing.T, logged int, healed time.Time, at map[*clu
 		t.Errorf("recovery took %v, want two resolutions of %v", slowest, resolution)
 	}
 	for m := range at {
-		lines := slices.DeleteFunc(f.log(logged, m), func(line string) bool { return strings.Contains(line, "no longer refused") })
+		lines := slices.DeleteFunc(f.log(logged, m), func(line string) bool {
+			return strings.Contains(line, "no longer refused") || strings.Contains(line, "fails for another cause")
+		})
 		if len(lines) != 2 {
 			t.Errorf("node %d is named in %d lines, want one that it fails and one that it works:\n%s", m.Index, len(lines), strings.Join(lines, "\n"))
 		}

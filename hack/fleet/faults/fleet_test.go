@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "metrics-server-faults-")
 	if err == nil {
 		program = filepath.Join(dir, "metrics-server")
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "./cmd/metrics-server")
+		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-o", program, "./cmd/metrics-server")
 		build.Dir = "../../.." // the root of the repository
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr
