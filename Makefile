@@ -64,7 +64,7 @@ TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 # Written by `make generate`.
 GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md deploy/prometheus/alerts.yaml)
 # The stamp is our own (hack/ldflags.sh), so that a tarball without git metadata builds as well.
-BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
+BUILDFLAGS = -trimpath -buildvcs=false -tags=grpcnotrace -ldflags "$$(hack/ldflags.sh)"
 
 ##@ Every day
 
@@ -212,7 +212,7 @@ vulncheck: ## Check what the binary is linked from, Go's own library included, f
 	  db=file://$$(cd hack/vulncheck && go list -m -f '{{.Dir}}' golang.org/x/vulndb)/data/osv; \
 	fi; \
 	govulncheck=$$(go tool -n -modfile=$(CURDIR)/hack/vulncheck/go.mod govulncheck); \
-	GOTOOLCHAIN=$(TOOLCHAIN) CGO_ENABLED=0 GOOS=linux "$$govulncheck" -scan package -db "$$db" ./cmd/metrics-server
+	GOTOOLCHAIN=$(TOOLCHAIN) CGO_ENABLED=0 GOOS=linux "$$govulncheck" -tags grpcnotrace -scan package -db "$$db" ./cmd/metrics-server
 
 ##@ Try it
 

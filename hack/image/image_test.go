@@ -189,6 +189,9 @@ func TestServer(t *testing.T) {
 			t.Error("the binary wants a dynamic linker, which the image does not have")
 		}
 	}
+	if template := []byte("text/template.(*state).evalField"); bytes.Contains(files["metrics-server"].content, template) {
+		t.Errorf("the binary has %s, for which the linker keeps every method of every type", template)
+	}
 	version, err := exec.CommandContext(t.Context(), binary, "--version").CombinedOutput()
 	if err != nil || !strings.Contains(string(version), "v1.2.3-test+metadata") {
 		t.Errorf("--version says %q (%v), want v1.2.3-test+metadata", version, err)

@@ -61,7 +61,7 @@ trap end EXIT
 trap 'exit 130' INT TERM HUP
 
 kind=${E2E_KIND:-$tmp/kind}
-CGO_ENABLED=0 go build -trimpath -o "$tmp/metrics-server" ./cmd/metrics-server
+CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace -o "$tmp/metrics-server" ./cmd/metrics-server
 (cd hack/helm && CGO_ENABLED=0 go build -trimpath -o "$tmp/helm" helm.sh/helm/v4/cmd/helm)
 [[ -n ${E2E_KIND:-} ]] || (cd hack/kind && CGO_ENABLED=0 go build -o "$kind" sigs.k8s.io/kind)
 clusters=$("$kind" get clusters)

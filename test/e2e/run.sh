@@ -35,7 +35,7 @@ chmod +x "$tmp/node"
 
 # What the documents' commands run, beside kubectl. The server is that of the image.
 (cd hack/helm && CGO_ENABLED=0 go build -trimpath -o "$tmp/helm" helm.sh/helm/v4/cmd/helm)
-CGO_ENABLED=0 go build -trimpath -o "$tmp/metrics-server" ./cmd/metrics-server
+CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace -o "$tmp/metrics-server" ./cmd/metrics-server
 
 # The demonstration's own workloads have had their day.
 "$kubectl" delete namespace demo --ignore-not-found

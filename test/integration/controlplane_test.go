@@ -86,7 +86,7 @@ func (c *controlPlane) start() (err error) {
 		return err
 	}
 	c.binary = c.path("metrics-server")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", c.binary, "metrics-server/cmd/metrics-server")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-o", c.binary, "metrics-server/cmd/metrics-server")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build metrics-server: %w\n%s", err, out)
