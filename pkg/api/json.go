@@ -209,24 +209,52 @@ func appendWindow(b []byte, d time.Duration) []byte {
 
 // appendString appends s as a string of JSON. encoding/json escapes what needs it.
 func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if !plain[s[i]] {
-			escaped, _ := json.Marshal(s) // of a string it cannot fail
-			return append(b, escaped...)
-		}
+	if !isPlain(s) {
+		escaped, _ := json.Marshal(s) // of a string it cannot fail
+		return append(b, escaped...)
 	}
 	b = append(b, '"')
 	b = append(b, s...)
 	return append(b, '"')
 }
 
-// plain says which bytes stand for themselves in a string of JSON.
-var plain = func() (plain [256]bool) {
-	for c := byte(' '); c <= '~'; c++ {
-		plain[c] = true
+// isPlain reports whether every byte of s stands for itself in a string of JSON: it is ASCII, and neither a control
+// character nor one of "&<>\. It looks at eight bytes at a time, and at some of the last ones twice.
+func isPlain(s string) bool {
+	if len(s) < 8 {
+		var word uint64
+		for i := range len(s) {
+			word |= uint64(s[i]) << (8 * i)
+		}
+		return arePlain(word | blanks<<(8*len(s)))
 	}
-	for _, c := range `"\<>&` {
-		plain[c] = false
+	for ; len(s) > 8; s = s[min(8, len(s)-8):] {
+		if !arePlain(eight(s)) {
+			return false
+		}
 	}
-	return plain
-}()
+	return arePlain(eight(s))
+}
+
+// eight returns the first eight bytes of s.
+func eight(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+const (
+	ones   = 0x0101010101010101
+	highs  = 0x80 * ones
+	blanks = ' ' * ones
+)
+
+// arePlain is isPlain for the eight bytes of a word.
+func arePlain(word uint64) bool {
+	quotes := (word | 4*ones) ^ '&'*ones // 0 in the bytes that are " or &, which differ in one bit
+	angles := (word | 2*ones) ^ '>'*ones // < and >
+	slashes := word ^ '\\'*ones
+	// A byte below n, and no byte above 0x7f, makes the subtraction of n borrow: as far as the first such byte at least.
+	special := (word - blanks) | (quotes - ones) | (angles - ones) | (slashes - ones)
+	return (special|word)&highs == 0
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
-	"math/bits"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,9 +35,9 @@ func (l *lazyObject) writeProtobuf(w io.Writer, apiVersion string) error {
 	e := protobufEncoder{shape: l.shape}
 	b := append(newBuffer(), protobufPrefix...)
 	b = appendEnvelope(b, l.kindName(), apiVersion)
-	b, raw := begin(b, field2)
+	b, raw := begin(b, field2, 2)
 	b = e.appendFields(b, &l.object, &l.usage)
-	b = end(b, raw)
+	b = end(b, raw, 2)
 	b = append(b, protobufSuffix...)
 	_, err := w.Write(b)
 	freeBuffer(b)
@@ -99,9 +98,9 @@ func (l *lazyList) encode(ctx context.Context) error {
 			b = newBuffer()
 		}
 		var item int
-		b, item = begin(b, field2)
+		b, item = begin(b, field2, 2)
 		b = e.appendFields(b, o, u)
-		b = end(b, item)
+		b = end(b, item, 2)
 	}
 	l.encoded = append(l.encoded, b)
 	l.size += len(b)
@@ -127,14 +126,14 @@ type protobufEncoder struct {
 // appendFields appends the fields of an object.
 func (e *protobufEncoder) appendFields(b []byte, o *sample.Object, u *sample.PodUsage) []byte {
 	at := u.Time.Std()
-	b, meta := begin(b, field1)
+	b, meta := begin(b, field1, 2)
 	b = e.appendMetadata(b, o, at)
-	b = end(b, meta)
+	b = end(b, meta, 2)
 	b = appendTimestamp(b, field2, at)
-	b, window := begin(b, field3)
+	b, window := begin(b, field3, 1)
 	b = append(b, 1<<3)
 	b = binary.AppendUvarint(b, uint64(roundWindow(u.Window)))
-	b = end(b, window)
+	b = end(b, window, 1)
 	return e.appendProtobuf(b, u)
 }
 
@@ -155,10 +154,10 @@ func (e *protobufEncoder) encodeLabels(labels sample.Labels) []byte {
 	b := e.encoded[:0]
 	for i := range labels {
 		var entry int
-		b, entry = begin(b, field11)
+		b, entry = begin(b, field11, 1)
 		b = appendField(b, field1, labels[i].Key)
 		b = appendField(b, field2, labels[i].Value)
-		b = end(b, entry)
+		b = end(b, entry, 1)
 	}
 	e.labels, e.encoded = labels, b
 	return b
@@ -171,10 +170,10 @@ func (nodes) appendProtobuf(b []byte, u *sample.PodUsage) []byte {
 func (pods) appendProtobuf(b []byte, u *sample.PodUsage) []byte {
 	for i := range u.Containers {
 		var container int
-		b, container = begin(b, field4)
+		b, container = begin(b, field4, 1)
 		b = appendField(b, field1, u.Containers[i].Name)
 		b = appendResources(b, field2, &u.Containers[i].Usage)
-		b = end(b, container)
+		b = end(b, container, 1)
 	}
 	return b
 }
@@ -190,33 +189,33 @@ func appendResources(b []byte, tag byte, u *sample.Usage) []byte {
 }
 
 func appendResource(b []byte, tag byte, name corev1.ResourceName, v uint64, format func([]byte, uint64) []byte) []byte {
-	b, entry := begin(b, tag)
+	b, entry := begin(b, tag, 1)
 	b = appendField(b, field1, string(name))
-	b, quantity := begin(b, field2)
-	b, text := begin(b, field1)
+	b = append(b, field2, 0, field1, 0) // a quantity, whose only field is its text
+	text := len(b)
 	b = format(b, v)
-	b = end(b, text)
-	b = end(b, quantity)
-	return end(b, entry)
+	n := len(b) - text // little more than the digits of a number
+	b[text-1], b[text-3] = byte(n), byte(n+2)
+	return end(b, entry, 1)
 }
 
 // appendTimestamp appends a time in seconds as metav1.Time does.
 func appendTimestamp(b []byte, tag byte, t time.Time) []byte {
-	b, at := begin(b, tag)
+	b, at := begin(b, tag, 1)
 	if !t.IsZero() {
 		b = append(b, 1<<3)
 		b = binary.AppendUvarint(b, uint64(t.Unix()))
 		b = append(b, 2<<3, 0)
 	}
-	return end(b, at)
+	return end(b, at, 1)
 }
 
 // appendEnvelope appends the field of runtime.Unknown that says what its object is.
 func appendEnvelope(b []byte, kind, apiVersion string) []byte {
-	b, at := begin(b, field1)
+	b, at := begin(b, field1, 1)
 	b = appendField(b, field1, apiVersion)
 	b = appendField(b, field2, kind)
-	return end(b, at)
+	return end(b, at, 1)
 }
 
 func appendField(b []byte, tag byte, s string) []byte {
@@ -225,22 +224,32 @@ func appendField(b []byte, tag byte, s string) []byte {
 	return append(b, s...)
 }
 
-// begin appends the tag of a field whose length is not known yet. The content is what is appended until end, which
-// gets at.
-func begin(b []byte, tag byte) (_ []byte, at int) { return append(b, tag, 0), len(b) + 2 }
+// begin appends the tag of a field whose length is not known yet, and keeps room for that many bytes of it. The content is
+// what is appended until end, which gets at and room.
+func begin(b []byte, tag byte, room int) (_ []byte, at int) {
+	b = append(b, tag, 0)
+	if room == 2 {
+		b = append(b, 0)
+	}
+	return b, len(b)
+}
 
-// end puts the length of the field that began at at before it. One byte was kept for it, which is mostly enough; else the
-// content moves, which is cheaper than to work out its length beforehand.
-func end(b []byte, at int) []byte {
-	size := uint64(len(b) - at)
-	if size < 1<<7 {
+// end puts the length of the field that began at at before it. If it does not take the room that was kept, the content
+// moves, which is cheaper than to work out its length beforehand.
+func end(b []byte, at, room int) []byte {
+	size := len(b) - at
+	switch {
+	case room == 1 && size < 1<<7:
 		b[at-1] = byte(size)
 		return b
+	case room == 2 && size >= 1<<7 && size < 1<<14:
+		b[at-2], b[at-1] = byte(size)|1<<7, byte(size>>7)
+		return b
 	}
-	var more [binary.MaxVarintLen64]byte
-	n := (bits.Len64(size) - 1) / 7
-	b = append(b, more[:n]...)
-	copy(b[at+n:], b[at:at+int(size)])
-	binary.PutUvarint(b[at-1:], size)
-	return b
+	var length [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(length[:], uint64(size))
+	b = append(b, length[:]...) // room for a longer length
+	copy(b[at-room+n:], b[at:at+size])
+	copy(b[at-room:], length[:n])
+	return b[:at-room+n+size]
 }
