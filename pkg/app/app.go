@@ -154,7 +154,7 @@ func (o *Options) run(ctx context.Context) error {
 	if o.Features.EnablePriorityAndFairness {
 		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
 	}
-	tuneMemory(ctx)
+	heedMemoryLimit(ctx)
 	restConfig, err := clientConfig(o.Kubeconfig)
 	if err != nil {
 		return err
@@ -181,14 +181,15 @@ func (o *Options) run(ctx context.Context) error {
 		return err
 	}
 	s, err := server.New(server.Config{
-		Generic:       generic,
-		Rest:          restConfig,
-		Resolution:    o.Resolution,
-		Timeout:       o.requestTimeout(),
-		NodeSelector:  o.NodeSelector,
-		NodeEvents:    o.NodeEvents,
-		Kubelet:       o.kubeletConfig(restConfig),
-		ServingSecret: secret,
+		Generic:        generic,
+		Rest:           restConfig,
+		Resolution:     o.Resolution,
+		Timeout:        o.requestTimeout(),
+		NodeSelector:   o.NodeSelector,
+		NodeEvents:     o.NodeEvents,
+		Kubelet:        o.kubeletConfig(restConfig),
+		ServingSecret:  secret,
+		OnFirstScrapes: saveMemory,
 	})
 	if err != nil {
 		return err
@@ -196,14 +197,18 @@ func (o *Options) run(ctx context.Context) error {
 	return s.Run(ctx)
 }
 
-// tuneMemory sets up the garbage collector, unless GOGC and GOMEMLIMIT do. Little garbage is made here for all that is
-// kept: to collect it at a third as much costs one or two hundredths of a processor, and saves a third of the heap. When
-// nine tenths of the container's memory limit are used it works harder, so that a burst of requests makes the server
-// slower and does not get it killed. Limits of running containers can change.
-func tuneMemory(ctx context.Context) {
+// saveMemory has garbage collected when there is a third as much as what is kept, unless GOGC says something else. Little
+// garbage is made here for all that is kept: this costs one or two hundredths of a processor, and saves a third of the heap.
+// Not so at the start, when little is kept and both processors of a small machine are busy.
+func saveMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(30)
 	}
+}
+
+// heedMemoryLimit has the garbage collector work harder when nine tenths of the container's memory limit are used, unless
+// GOMEMLIMIT is set: a burst of requests makes the server slower and does not get it killed. Limits of running containers can change.
+func heedMemoryLimit(ctx context.Context) {
 	limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, time.Minute))
 	switch {
 	case err != nil:

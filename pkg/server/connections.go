@@ -10,7 +10,7 @@ import (
 )
 
 // maxConnections is how many connections are kept open. Each takes some 50 KiB. The usual clients are few: the
-// API servers' aggregators, which send all requests over one or two connections each, the kubelet's probes, and monitoring.
+// API servers' aggregators, which keep at most 25 connections each, the kubelet's probes, and monitoring.
 const maxConnections = 1000
 
 // writeBuffer is how much of an answer the kernel takes of a connection, in bytes. Left to itself it takes up to 4 MiB of each

@@ -94,6 +94,32 @@ func TestTooManyConnections(t *testing.T) {
 	})
 }
 
+// The time that a request may take is its own: the next one over the same connection has as much.
+func TestWriteDeadlineIsOfOneRequest(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	s := httptest.NewTLSServer(withWriteDeadline(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.RemoteAddr)
+	}), timeout))
+	t.Cleanup(s.Close)
+	get := func() string {
+		r, err := s.Client().Get(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	first := get()
+	time.Sleep(2 * timeout)
+	if second := get(); second != first {
+		t.Errorf("the second request came from %s, not over the connection of the first one from %s", second, first)
+	}
+}
+
 // A client that reads nothing keeps its request for as long as requests may take, and no longer.
 func TestClientsThatDoNotRead(t *testing.T) {
 	for _, http2 := range []bool{false, true} {

@@ -38,6 +38,8 @@ type Config struct {
 	Resolution   time.Duration // the window aimed at; a node is scraped every ScrapePeriod of it
 	Timeout      time.Duration // of one scrape
 	NodeEvents   bool          // record Events on nodes whose scraping fails
+	// OnFirstScrapes, unless nil, is called when every node was asked once, or podsPatience after the start.
+	OnFirstScrapes func()
 	// ServingSecret has the serving certificate, and is kept by this server. Without a name, Generic's certificate is all there is.
 	ServingSecret types.NamespacedName
 }
@@ -143,7 +145,12 @@ func New(c Config) (*Server, error) {
 		OnNode:       s.nodes.set,
 		OnNodeGone:   s.nodes.remove,
 		OnPodGone:    s.store.RemovePod,
-		BeforePods:   func(ctx context.Context) { firstScrapes(ctx, s.inventory.NodesSynced, s.scraper.Status) },
+		BeforePods: func(ctx context.Context) {
+			firstScrapes(ctx, s.inventory.NodesSynced, s.scraper.Status)
+			if c.OnFirstScrapes != nil {
+				c.OnFirstScrapes()
+			}
+		},
 	})
 	registry.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}

@@ -211,7 +211,7 @@ func TestTLS(t *testing.T) {
 		defer conn.Close()
 		return conn.ConnectionState(), nil
 	}
-	suites := func(s *metricsServer) (accepted []string) {
+	suites := func(s *metricsServer, protocol string) (accepted []string) {
 		for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
 			for _, name := range []string{"localhost", curved} {
 				state, err := dial(s, name, &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}})
@@ -222,30 +222,33 @@ func TestTLS(t *testing.T) {
 					t.Fatalf("%s was asked for, %x taken", suite.Name, state.CipherSuite)
 				}
 				accepted = append(accepted, suite.Name)
-				if strings.HasSuffix(suite.Name, "AES_128_GCM_SHA256") && state.NegotiatedProtocol != "h2" {
-					t.Errorf("%s: protocol %q, want HTTP/2", suite.Name, state.NegotiatedProtocol)
+				if strings.HasSuffix(suite.Name, "AES_128_GCM_SHA256") && state.NegotiatedProtocol != protocol {
+					t.Errorf("%s: protocol %q, want %q", suite.Name, state.NegotiatedProtocol, protocol)
 				}
 			}
 		}
 		slices.Sort(accepted)
 		return accepted
 	}
+	const http1, http2 = "http/1.1", "h2"
 	for _, tc := range []struct {
-		args []string
-		want []string
+		args     []string
+		protocol string
+		want     []string
 	}{
-		{nil, []string{
+		{nil, http1, []string{
 			"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
 			"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 		}},
 		{ // a manifest's own choice holds
-			[]string{"--tls-min-version=VersionTLS12", "--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"},
+			[]string{"--disable-http2-serving=false", "--tls-min-version=VersionTLS12", "--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"},
+			http2,
 			[]string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"},
 		},
-		{[]string{"--tls-min-version=VersionTLS13"}, nil},
+		{[]string{"--tls-min-version=VersionTLS13"}, http1, nil},
 	} {
 		s := startServer(t, r.fleet, append(tc.args, sni)...)
-		if got := suites(s); !slices.Equal(got, tc.want) {
+		if got := suites(s, tc.protocol); !slices.Equal(got, tc.want) {
 			t.Errorf("%q: TLS 1.2 with %q, want %q", tc.args, got, tc.want)
 		}
 		for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS11} {
@@ -253,7 +256,7 @@ func TestTLS(t *testing.T) {
 				t.Errorf("%q: %s is accepted", tc.args, tls.VersionName(version))
 			}
 		}
-		if state, err := dial(s, "localhost", &tls.Config{MinVersion: tls.VersionTLS13}); err != nil || state.NegotiatedProtocol != "h2" {
+		if state, err := dial(s, "localhost", &tls.Config{MinVersion: tls.VersionTLS13}); err != nil || state.NegotiatedProtocol != tc.protocol {
 			t.Errorf("%q: TLS 1.3: protocol %q, %v", tc.args, state.NegotiatedProtocol, err)
 		}
 		_ = s.kill()
