@@ -155,8 +155,8 @@ func TestAPIServerGoesAway(t *testing.T) {
 	if err := errors.Join(s.allowed(podsPath, known), front.allowed(podsPath, "", user...)); err != nil {
 		t.Fatal(err)
 	}
-	api.down()
 	before := len(s.output())
+	api.down()
 	if err := s.allowed(podsPath, known); err != nil && time.Since(asked) < 5*time.Second {
 		t.Errorf("a decision is not kept: %v", err)
 	}
