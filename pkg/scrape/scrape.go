@@ -127,7 +127,7 @@ func New(c Config) *Scraper {
 	s := &Scraper{
 		cfg:     c,
 		plan:    plan{period: c.Period},
-		batches: sync.Pool{New: func() any { return new(sample.Batch) }},
+		batches: sync.Pool{New: func() any { return &sample.Batch{Containers: make([]sample.Container, 0, 64)} }},
 		wake:    make(chan struct{}, 1),
 		nodes:   map[string]*node{},
 		healthy: lane{size: c.MaxInFlight},

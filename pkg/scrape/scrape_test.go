@@ -365,7 +365,7 @@ func TestPanicCostsOneScrape(t *testing.T) {
 		s.Add("node-a", fetchFunc(func(_ context.Context, b *sample.Batch) error {
 			b.Containers = append(b.Containers, sample.Container{})
 			if n.Add(1) == 2 {
-				clear(b.Containers[:n.Load()]) // out of range
+				b.Containers[n.Load()] = sample.Container{} // out of range
 			}
 			return nil
 		}))

@@ -82,6 +82,14 @@ func (k podKey) compare(o podKey) int {
 	return strings.Compare(k.name, o.name)
 }
 
+// compare is the order of containers in a layout.
+func compare(a, b *sample.ContainerID) int {
+	if c := keyOf(a).compare(keyOf(b)); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Container(), b.Container())
+}
+
 // aligned reports whether batch lists the same containers in the same order as l. It takes over
 // the batch's pointers, so that the next comparison is one of pointers only.
 func (l *layout) aligned(batch []sample.Container) bool {
@@ -114,64 +122,98 @@ func (l *layout) forgettable(now, expiry time.Duration) bool {
 	return false
 }
 
+// match is one container: where a layout has it, and where an answer has it.
+type match struct{ layout, answer int32 }
+
+const none = -1
+
 // align returns a layout for batch with the series of l. The first of duplicates wins.
 // Containers that batch lacks are remembered until expiry, though not many more than are listed, and
 // not without a start time: nothing else would tell one from the next of its name.
 func (l *layout) align(batch []sample.Container, now, expiry time.Duration) *layout {
-	const placed = -1
-	index := make(map[sample.ContainerID]int, len(l.pasts)) // in l
-	for i := range l.pasts {
-		index[*l.pasts[i].id] = i
-	}
-	all := make([]series, 0, max(len(batch), len(l.pasts)))
-	var fresh layout // the series that are new
-	for i := range batch {
-		id := batch[i].ID
-		old, known := index[*id]
-		switch {
-		case !known:
-			if fresh.pasts == nil { // large enough, so that none moves
-				fresh.pasts, fresh.usages = make([]past, 0, len(batch)-i), make([]usage, 0, len(batch)-i)
-			}
-			fresh.pasts = append(fresh.pasts, past{id: id})
-			fresh.usages = append(fresh.usages, usage{name: unique.Make(id.Container())})
-			all = append(all, fresh.series(len(fresh.pasts)-1))
-		case old == placed:
-			continue
-		default:
-			c := l.series(old)
-			c.id = id // of the same names, and the one that the next answer will have
-			all = append(all, c)
-		}
-		index[*id] = placed
-	}
-	listed := len(all)
-	for i := range l.pasts {
-		if c := l.series(i); index[*c.id] != placed && c.start > 0 && now-c.received <= expiry {
-			all = append(all, c)
-		}
-	}
-	if limit := listed + max(listed, minRemembered); len(all) > limit {
-		slices.SortStableFunc(all[listed:], func(a, b series) int { return cmp.Compare(b.received, a.received) })
-		all = all[:limit]
-	}
-
-	sorted := make([]int32, len(all))
-	for i := range sorted {
-		sorted[i] = int32(i)
-	}
-	slices.SortFunc(sorted, func(a, b int32) int {
-		x, y := all[a].id, all[b].id
-		return cmp.Or(keyOf(x).compare(keyOf(y)), strings.Compare(x.Container(), y.Container()))
+	all := slices.DeleteFunc(l.match(batch), func(m match) bool {
+		return m.answer == none && (l.pasts[m.layout].start == 0 || now-l.usages[m.layout].received > expiry)
 	})
-	next := &layout{node: l.node, pasts: make([]past, len(all)), usages: make([]usage, len(all)), order: make([]int32, listed)}
-	for at, i := range sorted {
-		next.pasts[at], next.usages[at] = *all[i].past, *all[i].usage
-		if next.usages[at].listed = int(i) < listed; next.usages[at].listed {
-			next.order[i] = int32(at)
+	all = l.dropOldest(all)
+
+	next := &layout{node: l.node, pasts: make([]past, len(all)), usages: make([]usage, len(all)), order: make([]int32, len(batch))}
+	for i := range next.order {
+		next.order[i] = none
+	}
+	for at, m := range all {
+		c := next.series(at)
+		if m.layout == none {
+			c.name = unique.Make(batch[m.answer].ID.Container())
+		} else {
+			*c.past, *c.usage = l.pasts[m.layout], l.usages[m.layout]
+		}
+		if c.listed = m.answer != none; c.listed {
+			c.id = batch[m.answer].ID // of the same names, and the one that the next answer will have
+			next.order[m.answer] = int32(at)
 		}
 	}
+	next.order = slices.DeleteFunc(next.order, func(at int32) bool { return at == none }) // duplicates
 	return next
+}
+
+// match returns the containers of l and of batch, each once, sorted.
+func (l *layout) match(batch []sample.Container) []match {
+	listed := make([]int32, len(batch))
+	for i := range listed {
+		listed[i] = int32(i)
+	}
+	slices.SortFunc(listed, func(a, b int32) int {
+		if c := compare(batch[a].ID, batch[b].ID); c != 0 {
+			return c
+		}
+		return cmp.Compare(a, b)
+	})
+	listed = slices.CompactFunc(listed, func(a, b int32) bool { return *batch[a].ID == *batch[b].ID })
+
+	all := make([]match, 0, max(len(listed), len(l.pasts)))
+	for i, j := 0, 0; i < len(l.pasts) || j < len(listed); {
+		var order int
+		switch {
+		case j == len(listed):
+			order = -1
+		case i == len(l.pasts):
+			order = +1
+		default:
+			order = compare(l.pasts[i].id, batch[listed[j]].ID)
+		}
+		m := match{none, none}
+		if order <= 0 {
+			m.layout = int32(i)
+			i++
+		}
+		if order >= 0 {
+			m.answer = listed[j]
+			j++
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// dropOldest leaves of the containers that vanished from l as many as may be remembered.
+func (l *layout) dropOldest(all []match) []match {
+	var vanished []int32
+	for _, m := range all {
+		if m.answer == none {
+			vanished = append(vanished, m.layout)
+		}
+	}
+	limit := max(len(all)-len(vanished), minRemembered)
+	if len(vanished) <= limit {
+		return all
+	}
+	slices.SortFunc(vanished, func(a, b int32) int { return cmp.Compare(l.usages[b].received, l.usages[a].received) })
+	oldest := vanished[limit:]
+	slices.Sort(oldest)
+	return slices.DeleteFunc(all, func(m match) bool {
+		_, drop := slices.BinarySearch(oldest, m.layout)
+		return drop && m.answer == none
+	})
 }
 
 // key is that of the pod of the i-th container.
@@ -200,18 +242,21 @@ type listedPod struct {
 	place
 }
 
-// pods returns the pods that are listed, sorted.
-func (l *layout) pods() []listedPod {
-	var pods []listedPod
-	for from := 0; from < len(l.pasts); {
-		k, to, listed := l.key(from), from, false
-		for ; to < len(l.pasts) && l.key(to) == k; to++ {
-			listed = listed || l.usages[to].listed
+// pods walks over the pods of a layout that are listed, sorted.
+type pods struct {
+	*layout
+	at int // where the next one begins, listed or not
+}
+
+// next returns the next pod, and false after the last one.
+func (l *pods) next() (p listedPod, ok bool) {
+	for !ok && l.at < len(l.pasts) {
+		from := l.at
+		p.podKey = l.key(from)
+		for ; l.at < len(l.pasts) && l.key(l.at) == p.podKey; l.at++ {
+			ok = ok || l.usages[l.at].listed
 		}
-		if listed {
-			pods = append(pods, listedPod{k, place{l, uint16(from), uint16(to - from)}})
-		}
-		from = to
+		p.place = place{l.layout, uint16(from), uint16(l.at - from)}
 	}
-	return pods
+	return p, ok
 }

@@ -124,20 +124,23 @@ func (n *node) settled(now time.Duration) bool {
 
 // announce tells the index which pods appear, leave and move when n's layout becomes next. It returns the conflicts that begin.
 func (n *node) announce(next *layout, x *index, received time.Time) (conflicts []PodClaim) {
-	old, now := n.pods(), next.pods()
-	for len(old) > 0 || len(now) > 0 {
+	before, after := pods{layout: n.layout}, pods{layout: next}
+	old, was := before.next()
+	now, is := after.next()
+	for was || is {
 		switch {
-		case len(now) == 0 || len(old) > 0 && old[0].compare(now[0].podKey) < 0:
-			x.unclaim(old[0].podKey, n, received)
-			old = old[1:]
-		case len(old) == 0 || old[0].compare(now[0].podKey) > 0:
-			if k := now[0].podKey; x.claim(k, now[0].place, received) {
+		case !is || was && old.compare(now.podKey) < 0:
+			x.unclaim(old.podKey, n, received)
+			old, was = before.next()
+		case !was || old.compare(now.podKey) > 0:
+			if k := now.podKey; x.claim(k, now.place, received) {
 				conflicts = append(conflicts, PodClaim{Namespace: k.namespace, Pod: k.name})
 			}
-			now = now[1:]
+			now, is = after.next()
 		default:
-			x.move(now[0].podKey, now[0].place)
-			old, now = old[1:], now[1:]
+			x.move(now.podKey, now.place)
+			old, was = before.next()
+			now, is = after.next()
 		}
 	}
 	return conflicts
@@ -145,10 +148,9 @@ func (n *node) announce(next *layout, x *index, received time.Time) (conflicts [
 
 // forget drops the node's samples and claims. The caller holds n.mu.
 func (n *node) forget(x *index, received time.Time) {
-	for _, p := range n.pods() {
-		x.unclaim(p.podKey, n, received)
-	}
-	n.own.past, n.own.usage, n.layout, n.points = past{}, usage{}, &layout{node: n}, 0
+	nothing := &layout{node: n}
+	n.announce(nothing, x, received)
+	n.own.past, n.own.usage, n.layout, n.points = past{}, usage{}, nothing, 0
 }
 
 // removePod drops what n has said of a pod. The caller holds n.mu.
