@@ -19,7 +19,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
 
@@ -75,15 +74,11 @@ func newAPIServer(t *testing.T) (*apiServer, Config) {
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	httpClient := &http.Client{Transport: transport}
-	client, err := kubernetes.NewForConfigAndClient(config, httpClient)
+	client, err := NewClient(config, httpClient)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pods, err := NewPodsClient(config, httpClient)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, Config{Client: client, Pods: pods}
+	return s, Config{Client: client}
 }
 
 // pipeListener accepts what apiServer.dial connects.

@@ -14,19 +14,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/sample"
 )
 
-// Config is what an Inventory needs. Client and Pods must be set.
+// Config is what an Inventory needs. Client must be set.
 type Config struct {
-	// Client reads nodes. Protobuf as its content type (rest.Config) makes that several times cheaper.
-	Client kubernetes.Interface
-	// Pods reads pods: only their metadata is ever asked for. It is from NewPodsClient.
-	Pods rest.Interface
+	// Client reads nodes and the metadata of pods. It is from NewClient.
+	Client rest.Interface
 	// NodeSelector is a label selector. Nodes that it does not match do not exist for the Inventory.
 	NodeSelector string
 	// OnNode is called with a node that is new or of which anything in Node has changed; OnNodeGone with
@@ -77,28 +73,21 @@ func New(c Config) *Inventory {
 	if c.BeforePods == nil {
 		c.BeforePods = func(context.Context) {}
 	}
-	nodes := c.Client.CoreV1().Nodes()
 	return &Inventory{
 		beforePods: c.BeforePods,
 		nodes: &source{
 			health:   health{resource: "nodes"},
 			store:    &nodeStore{onNode: c.OnNode, onGone: c.OnNodeGone},
-			client:   c.Client,
+			from:     collection{client: c.Client, name: "nodes"},
 			example:  &corev1.Node{},
 			selected: metav1.ListOptions{LabelSelector: c.NodeSelector},
-			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return nodes.List(ctx, o)
-			},
-			watch: nodes.Watch,
 		},
 		pods: &source{
 			health:   health{resource: "pods"},
 			store:    &podStore{onGone: c.OnPodGone},
-			client:   c.Pods,
+			from:     collection{client: c.Client, name: "pods", asList: metadataListKind, as: metadataKind},
 			example:  &metav1.PartialObjectMetadata{},
 			selected: metav1.ListOptions{FieldSelector: "status.phase=" + string(corev1.PodRunning)},
-			list:     podList(c.Pods),
-			watch:    podWatch(c.Pods),
 		},
 	}
 }

@@ -35,11 +35,9 @@ const backoffReset = 2 * time.Minute
 // collected, and to see the errors that a reflector keeps to itself.
 type source struct {
 	store
-	client   any                // what list and watch belong to
-	example  runtime.Object     // what watch sends
-	selected metav1.ListOptions // selectors of list and watch
-	list     func(context.Context, metav1.ListOptions) (runtime.Object, error)
-	watch    func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	from     collection
+	example  runtime.Object     // what a watch sends
+	selected metav1.ListOptions // selectors of lists and watches
 
 	health    health
 	received  atomic.Int64 // objects of the list that is being received
@@ -59,7 +57,7 @@ func (s *source) run(ctx context.Context) {
 		cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 			ListWithContextFunc:  s.listPage,
 			WatchFuncWithContext: s.openWatch,
-		}, s.client),
+		}, s.from.client),
 		s.example, s,
 		cache.ReflectorOptions{
 			Name: "inventory", TypeDescription: s.health.resource,
@@ -89,7 +87,7 @@ func (s *source) listPage(ctx context.Context, o metav1.ListOptions) (runtime.Ob
 	// answers 150,000 pods at once. The newest list comes in pages.
 	o.ResourceVersion, o.ResourceVersionMatch = "", ""
 	s.selectors(&o)
-	page, err := s.list(ctx, o)
+	page, err := s.from.list(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +114,7 @@ func (s *source) openWatch(ctx context.Context, o metav1.ListOptions) (watch.Int
 		s.received.Store(0)
 	}
 	s.selectors(&o)
-	w, err := s.watch(ctx, o)
+	w, err := s.from.watch(ctx, o)
 	s.streaming = streaming && err == nil
 	switch {
 	case err == nil && !streaming:

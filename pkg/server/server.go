@@ -111,9 +111,9 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the API server: %w", err)
 	}
-	podsClient, err := inventory.NewPodsClient(config, httpClient)
+	objects, err := inventory.NewClient(config, httpClient)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the pods of the API server: %w", err)
+		return nil, fmt.Errorf("make a client for the nodes and pods of the API server: %w", err)
 	}
 	kubelets, err := kubelet.New(c.Kubelet)
 	if err != nil {
@@ -139,8 +139,7 @@ func New(c Config) (*Server, error) {
 	s.scraper = scrape.New(scraping)
 	s.nodes = newNodes(kubelets, s.scraper, to)
 	s.inventory = inventory.New(inventory.Config{
-		Client:       client,
-		Pods:         podsClient,
+		Client:       objects,
 		NodeSelector: c.NodeSelector,
 		OnNode:       s.nodes.set,
 		OnNodeGone:   s.nodes.remove,

@@ -72,18 +72,18 @@ func TestUserAgent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pods, err := inventory.NewPodsClient(config, h)
+		objects, err := inventory.NewClient(config, h)
 		if err != nil {
 			t.Fatal(err)
 		}
-		nodes, err := kubernetes.NewForConfigAndClient(config, h)
+		others, err := kubernetes.NewForConfigAndClient(config, h)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := pods.Get().Resource("pods").Do(t.Context()).Error(); !apierrors.IsForbidden(err) {
+		if err := objects.Get().Resource("pods").Do(t.Context()).Error(); !apierrors.IsForbidden(err) {
 			t.Error(err)
 		}
-		if _, err := nodes.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		if _, err := others.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 			t.Error(err)
 		}
 		for range 2 {

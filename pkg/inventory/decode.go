@@ -3,12 +3,8 @@ package inventory
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"fmt"
 	"io"
-	"net/http"
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
@@ -17,59 +13,20 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/rest"
 )
 
-// NewPodsClient returns a client for Config.Pods that uses h, an HTTP client made for c.
-//
-// It reads what an Inventory keeps of a pod's metadata and passes over the rest, managed fields and annotations
-// above all: a list of 150,000 pods is 750 MB of protobuf, and to make objects of all that takes several times the memory and
-// most of the time until the server is ready.
-func NewPodsClient(c *rest.Config, h *http.Client) (rest.Interface, error) {
-	c = rest.CopyConfig(c)
-	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	c.NegotiatedSerializer = newMetadataCodecs()
-	return rest.RESTClientForConfigAndClient(c, h)
-}
-
 const (
+	nodeKind         = "Node"
+	nodeListKind     = nodeKind + "List"
 	metadataKind     = "PartialObjectMetadata"
 	metadataListKind = metadataKind + "List"
 )
 
-// podList lists the metadata of pods with c, as a source wants it.
-func podList(c rest.Interface) func(context.Context, metav1.ListOptions) (runtime.Object, error) {
-	return func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-		return podRequest(c, o, metadataListKind).Do(ctx).Get()
-	}
-}
+var scheme = newScheme()
 
-// podWatch watches the metadata of pods with c, as a source wants it.
-func podWatch(c rest.Interface) func(context.Context, metav1.ListOptions) (watch.Interface, error) {
-	return func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-		o.Watch = true
-		return podRequest(c, o, metadataKind).Watch(ctx)
-	}
-}
-
-func podRequest(c rest.Interface, o metav1.ListOptions, kind string) *rest.Request {
-	as := fmt.Sprintf(";as=%s;g=%s;v=v1", kind, metav1.GroupName)
-	r := c.Get().Resource("pods").VersionedParams(&o, parameters).
-		SetHeader("Accept", runtime.ContentTypeProtobuf+as+","+runtime.ContentTypeJSON+as)
-	if o.TimeoutSeconds != nil {
-		r = r.Timeout(time.Duration(*o.TimeoutSeconds) * time.Second)
-	}
-	return r
-}
-
-var (
-	metadataScheme = newMetadataScheme()
-	parameters     = runtime.NewParameterCodec(metadataScheme)
-)
-
-func newMetadataScheme() *runtime.Scheme {
+func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
+	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Node{}, &corev1.NodeList{})
 	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
 	if err := metav1.AddMetaToScheme(s); err != nil {
 		panic(err) // a type is registered twice
@@ -77,21 +34,23 @@ func newMetadataScheme() *runtime.Scheme {
 	return s
 }
 
-// metadataCodecs are the standard codecs for metadata but for protobuf.
-type metadataCodecs struct {
+// codecs are the standard codecs but for protobuf, of which they take what an Inventory keeps of nodes and of the metadata of pods.
+// They pass over the rest, managed fields, annotations and the images of a node above all: a list of 150,000 pods is 750 MB of protobuf, and
+// to make objects of all that takes several times the memory and most of the time until the server is ready.
+type codecs struct {
 	runtime.NegotiatedSerializer
 	media []runtime.SerializerInfo
 }
 
-func newMetadataCodecs() *metadataCodecs {
-	c := &metadataCodecs{NegotiatedSerializer: serializer.NewCodecFactory(metadataScheme).WithoutConversion()}
+func newCodecs() *codecs {
+	c := &codecs{NegotiatedSerializer: serializer.NewCodecFactory(scheme).WithoutConversion()}
 	c.media = slices.Clone(c.NegotiatedSerializer.SupportedMediaTypes())
 	for i := range c.media {
 		info := &c.media[i]
 		if info.MediaType != runtime.ContentTypeProtobuf {
 			continue
 		}
-		info.Serializer = metadataSerializer{info.Serializer}
+		info.Serializer = objectSerializer{info.Serializer}
 		stream := *info.StreamSerializer
 		stream.Serializer = eventSerializer{stream.Serializer}
 		stream.Framer = bufferedFramer{stream.Framer}
@@ -101,24 +60,30 @@ func newMetadataCodecs() *metadataCodecs {
 }
 
 // SupportedMediaTypes implements runtime.NegotiatedSerializer.
-func (c *metadataCodecs) SupportedMediaTypes() []runtime.SerializerInfo { return c.media }
+func (c *codecs) SupportedMediaTypes() []runtime.SerializerInfo { return c.media }
 
-// metadataSerializer decodes metadata, of which it takes what is kept here, and leaves all else to the standard one.
-type metadataSerializer struct{ runtime.Serializer }
+// objectSerializer decodes nodes and metadata, of which it takes what is kept here, and leaves all else to the standard one.
+type objectSerializer struct{ runtime.Serializer }
 
 // Decode implements runtime.Decoder. It keeps nothing of data.
-func (s metadataSerializer) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+func (s objectSerializer) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
 	kind, message := openEnvelope(data)
-	if into != nil || kind.GroupVersion() != metav1.SchemeGroupVersion {
+	if into != nil {
 		return s.Serializer.Decode(data, defaults, into)
 	}
-	switch kind.Kind {
-	case metadataKind:
+	switch kind {
+	case corev1.SchemeGroupVersion.WithKind(nodeKind):
+		o := &corev1.Node{}
+		return o, &kind, unmarshalNode(message, o)
+	case corev1.SchemeGroupVersion.WithKind(nodeListKind):
+		l := &corev1.NodeList{}
+		return l, &kind, unmarshalList(message, &l.ListMeta, &l.Items, unmarshalNode)
+	case metav1.SchemeGroupVersion.WithKind(metadataKind):
 		o := &metav1.PartialObjectMetadata{}
-		return o, &kind, unmarshalObject(message, o)
-	case metadataListKind:
+		return o, &kind, unmarshalMetadata(message, o)
+	case metav1.SchemeGroupVersion.WithKind(metadataListKind):
 		l := &metav1.PartialObjectMetadataList{}
-		return l, &kind, unmarshalList(message, l)
+		return l, &kind, unmarshalList(message, &l.ListMeta, &l.Items, unmarshalMetadata)
 	}
 	return s.Serializer.Decode(data, defaults, into)
 }
@@ -195,53 +160,84 @@ func openEnvelope(data []byte) (kind schema.GroupVersionKind, message []byte) {
 	return schema.FromAPIVersionAndKind(version, name), message
 }
 
-func unmarshalList(message []byte, into *metav1.PartialObjectMetadataList) error {
+func unmarshalList[T any](message []byte, into *metav1.ListMeta, items *[]T, unmarshal func([]byte, *T) error) error {
 	return eachField(message, func(number protowire.Number, value []byte) error {
 		switch number {
 		case 1:
-			return into.ListMeta.Unmarshal(value)
+			return into.Unmarshal(value)
 		case 2:
-			into.Items = append(into.Items, metav1.PartialObjectMetadata{})
-			return unmarshalObject(value, &into.Items[len(into.Items)-1])
+			*items = append(*items, *new(T))
+			return unmarshal(value, &(*items)[len(*items)-1])
 		}
 		return nil
 	})
 }
 
-// unmarshalObject takes what is kept of a pod, and what a reflector looks for. The numbers are those of ObjectMeta in
-// k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto.
-func unmarshalObject(message []byte, into *metav1.PartialObjectMetadata) error {
+// unmarshalNode takes what is kept of a node. The numbers are those of Node and NodeStatus in k8s.io/api/core/v1/generated.proto.
+func unmarshalNode(message []byte, into *corev1.Node) error {
 	return eachField(message, func(number protowire.Number, value []byte) error {
-		if number != 1 {
-			return nil
+		switch number {
+		case 1:
+			return unmarshalObjectMeta(value, &into.ObjectMeta)
+		case 3:
+			return eachField(value, func(number protowire.Number, value []byte) error {
+				switch number {
+				case 5:
+					into.Status.Addresses = append(into.Status.Addresses, corev1.NodeAddress{})
+					return into.Status.Addresses[len(into.Status.Addresses)-1].Unmarshal(value)
+				case 6:
+					return into.Status.DaemonEndpoints.Unmarshal(value)
+				}
+				return nil
+			})
 		}
-		return eachField(value, func(number protowire.Number, value []byte) error {
-			switch number {
-			case 1:
-				into.Name = string(value)
-			case 3:
-				into.Namespace = string(value)
-			case 5:
-				into.UID = types.UID(value)
-			case 6:
-				into.ResourceVersion = string(value)
-			case 11:
-				k, v, err := mapEntry(value)
-				if into.Labels == nil {
-					into.Labels = map[string]string{}
-				}
-				into.Labels[string(k)] = string(v)
-				return err
-			case 12:
-				k, v, err := mapEntry(value)
-				if string(k) == metav1.InitialEventsAnnotationKey { // ends a list that is streamed
-					into.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: string(v)}
-				}
-				return err
-			}
-			return nil
-		})
+		return nil
 	})
+}
+
+func unmarshalMetadata(message []byte, into *metav1.PartialObjectMetadata) error {
+	return eachField(message, func(number protowire.Number, value []byte) error {
+		if number == 1 {
+			return unmarshalObjectMeta(value, &into.ObjectMeta)
+		}
+		return nil
+	})
+}
+
+// unmarshalObjectMeta takes what is kept of an object's metadata, and what a reflector looks for. The numbers are those of ObjectMeta in
+// k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto.
+func unmarshalObjectMeta(message []byte, into *metav1.ObjectMeta) error {
+	return eachField(message, func(number protowire.Number, value []byte) error {
+		switch number {
+		case 1:
+			into.Name = string(value)
+		case 3:
+			into.Namespace = string(value)
+		case 5:
+			into.UID = types.UID(value)
+		case 6:
+			into.ResourceVersion = string(value)
+		case 11:
+			k, v, err := mapEntry(value)
+			put(&into.Labels, k, v)
+			return err
+		case 12:
+			k, v, err := mapEntry(value)
+			switch string(k) {
+			case PathAnnotation, metav1.InitialEventsAnnotationKey: // the second ends a list that is streamed
+				put(&into.Annotations, k, v)
+			}
+			return err
+		}
+		return nil
+	})
+}
+
+func put(m *map[string]string, key, value []byte) {
+	if *m == nil {
+		*m = map[string]string{}
+	}
+	(*m)[string(key)] = string(value)
 }
 
 func mapEntry(message []byte) (key, value []byte, err error) {

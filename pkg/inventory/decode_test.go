@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,7 +19,7 @@ import (
 )
 
 // standard encodes and decodes as the API server does.
-var standard = serializer.NewCodecFactory(metadataScheme).WithoutConversion()
+var standard = serializer.NewCodecFactory(scheme).WithoutConversion()
 
 // protobufOf returns what codecs have for protobuf.
 func protobufOf(t testing.TB, codecs runtime.NegotiatedSerializer) runtime.SerializerInfo {
@@ -67,6 +68,9 @@ func wholeMetadata(r *rand.Rand) metav1.PartialObjectMetadata {
 		o.Annotations[metav1.InitialEventsAnnotationKey] = "true"
 	}
 	if r.IntN(4) == 0 {
+		o.Annotations[PathAnnotation] = text()
+	}
+	if r.IntN(4) == 0 {
 		o.Labels, o.Annotations = nil, nil
 	}
 	return metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{Kind: metadataKind, APIVersion: metav1.SchemeGroupVersion.String()}, ObjectMeta: o}
@@ -80,16 +84,72 @@ func kept(o metav1.PartialObjectMetadata) metav1.PartialObjectMetadata {
 	if len(o.Labels) == 0 {
 		k.Labels = nil
 	}
-	if v, ok := o.Annotations[metav1.InitialEventsAnnotationKey]; ok {
-		k.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: v}
+	for _, key := range []string{metav1.InitialEventsAnnotationKey, PathAnnotation} {
+		if v, ok := o.Annotations[key]; ok {
+			put(&k.Annotations, []byte(key), []byte(v))
+		}
 	}
 	return k
+}
+
+// wholeNode is a node with about everything that there can be.
+func wholeNode(r *rand.Rand) corev1.Node {
+	n := corev1.Node{
+		TypeMeta:   metav1.TypeMeta{Kind: nodeKind, APIVersion: "v1"},
+		ObjectMeta: wholeMetadata(r).ObjectMeta,
+		Spec:       corev1.NodeSpec{PodCIDR: "10.0.0.0/24", ProviderID: "x", Taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}}},
+		Status: corev1.NodeStatus{
+			Capacity:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4")},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+			NodeInfo:   corev1.NodeSystemInfo{MachineID: "m", KubeletVersion: "v1"},
+			Images:     []corev1.ContainerImage{{Names: []string{"a", "b"}, SizeBytes: r.Int64()}},
+		},
+	}
+	if r.IntN(4) > 0 {
+		n.Status.DaemonEndpoints.KubeletEndpoint.Port = r.Int32()
+	}
+	for range r.IntN(4) {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: fmt.Sprint(r.Uint32())})
+	}
+	return n
+}
+
+// keptNode is n with what is kept of it only.
+func keptNode(n corev1.Node) corev1.Node {
+	k := corev1.Node{ObjectMeta: kept(metav1.PartialObjectMetadata{ObjectMeta: n.ObjectMeta}).ObjectMeta}
+	k.Status.Addresses, k.Status.DaemonEndpoints = n.Status.Addresses, n.Status.DaemonEndpoints
+	return k
+}
+
+// What the standard decoder finds is found, as far as it is kept.
+func TestNodeIsThatOfTheStandardDecoder(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 14))
+	ours, theirs := protobufOf(t, newCodecs()), protobufOf(t, standard)
+	list := &corev1.NodeList{
+		TypeMeta: metav1.TypeMeta{Kind: nodeListKind, APIVersion: "v1"},
+		ListMeta: metav1.ListMeta{ResourceVersion: "7", Continue: "more", RemainingItemCount: new(int64(3))},
+	}
+	want := &corev1.NodeList{ListMeta: list.ListMeta}
+	for range 500 {
+		one := wholeNode(r)
+		got, kind, err := ours.Serializer.Decode(encode(t, theirs.Serializer, &one), nil, nil)
+		if err != nil || kind.Kind != nodeKind {
+			t.Fatal(kind, err)
+		}
+		equal(t, "node", new(keptNode(one)), got.(*corev1.Node))
+		list.Items, want.Items = append(list.Items, one), append(want.Items, keptNode(one))
+	}
+	got, _, err := ours.Serializer.Decode(encode(t, theirs.Serializer, list), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "list", want, got.(*corev1.NodeList))
 }
 
 // What the standard decoder finds is found, as far as it is kept.
 func TestMetadataIsThatOfTheStandardDecoder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	ours, theirs := protobufOf(t, newMetadataCodecs()), protobufOf(t, standard)
+	ours, theirs := protobufOf(t, newCodecs()), protobufOf(t, standard)
 	for range 1000 {
 		one := wholeMetadata(r)
 		got, _, err := ours.Serializer.Decode(encode(t, theirs.Serializer, &one), nil, nil)
@@ -127,7 +187,7 @@ func TestEvents(t *testing.T) {
 	one := wholeMetadata(rand.New(rand.NewPCG(5, 6)))
 	status := apierrors.NewResourceExpired("too old").Status()
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	info := protobufOf(t, newMetadataCodecs())
+	info := protobufOf(t, newCodecs())
 	for _, tt := range []struct {
 		kind   string
 		object runtime.Object
@@ -152,7 +212,7 @@ func TestEvents(t *testing.T) {
 
 // What is not metadata, or wanted as something else, is left to the standard decoder, with its errors.
 func TestOthersAreLeftToTheStandardDecoder(t *testing.T) {
-	ours, theirs := protobufOf(t, newMetadataCodecs()), protobufOf(t, standard)
+	ours, theirs := protobufOf(t, newCodecs()), protobufOf(t, standard)
 	one := wholeMetadata(rand.New(rand.NewPCG(7, 8)))
 	whole := encode(t, theirs.Serializer, &one)
 	got := &metav1.PartialObjectMetadata{}
@@ -173,47 +233,57 @@ func TestOthersAreLeftToTheStandardDecoder(t *testing.T) {
 	}
 }
 
-func FuzzMetadata(f *testing.F) {
+func FuzzDecode(f *testing.F) {
 	theirs := protobufOf(f, standard)
 	one := wholeMetadata(rand.New(rand.NewPCG(9, 10)))
 	f.Add(encode(f, theirs.Serializer, &one))
 	f.Add(event(f, "ADDED", &one))
-	ours := protobufOf(f, newMetadataCodecs())
+	node := wholeNode(rand.New(rand.NewPCG(9, 10)))
+	f.Add(encode(f, theirs.Serializer, &node))
+	ours := protobufOf(f, newCodecs())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _, _ = ours.StreamSerializer.Serializer.Decode(data, nil, &metav1.WatchEvent{}) // it must not panic
 		got, _, err := ours.Serializer.Decode(data, nil, nil)
 		object, _, wrong := theirs.Serializer.Decode(data, nil, nil)
-		want, ok := object.(*metav1.PartialObjectMetadata)
-		if err != nil || wrong != nil || !ok { // what is passed over may be wrong
+		if err != nil || wrong != nil { // what is passed over may be wrong
 			return
 		}
-		equal(t, "object", new(kept(*want)), got.(*metav1.PartialObjectMetadata))
+		switch want := object.(type) {
+		case *metav1.PartialObjectMetadata:
+			equal(t, "object", new(kept(*want)), got.(*metav1.PartialObjectMetadata))
+		case *corev1.Node:
+			equal(t, "node", new(keptNode(*want)), got.(*corev1.Node))
+		}
 	})
 }
 
-// BenchmarkEvent decodes an event of a watch, as there is one for each pod when the server starts.
+// BenchmarkEvent decodes an event of a watch, as there is one for each node and each pod when the server starts.
 func BenchmarkEvent(b *testing.B) {
-	one := wholeMetadata(rand.New(rand.NewPCG(11, 12)))
-	for i := range 12 {
-		one.Annotations = map[string]string{fmt.Sprintf("note-%d", i): fmt.Sprintf("%0200d", i)}
+	r := rand.New(rand.NewPCG(11, 12))
+	pod, node := wholeMetadata(r), wholeNode(r)
+	pod.ManagedFields[0].FieldsV1 = metav1.NewFieldsV1(strings.Repeat(`{"f:metadata":{}}`, 200))
+	node.ManagedFields = pod.ManagedFields
+	for i := range 50 { // as many as a kubelet reports
+		node.Status.Images = append(node.Status.Images, corev1.ContainerImage{Names: []string{fmt.Sprintf("registry/%0120d", i), fmt.Sprintf("registry/%060d", i)}})
 	}
-	one.ManagedFields[0].FieldsV1 = metav1.NewFieldsV1(strings.Repeat(`{"f:metadata":{}}`, 200))
-	frame := event(b, "ADDED", &one)
-	for name, codecs := range map[string]runtime.NegotiatedSerializer{"ours": newMetadataCodecs(), "standard": standard} {
-		info := protobufOf(b, codecs)
-		objects := codecs.DecoderToVersion(info.Serializer, schema.GroupVersion{Version: "v1"})
-		b.Run(name, func(b *testing.B) {
-			b.SetBytes(int64(len(frame)))
-			b.ReportAllocs()
-			for b.Loop() {
-				var got metav1.WatchEvent
-				if _, _, err := info.StreamSerializer.Serializer.Decode(frame, nil, &got); err != nil {
-					b.Fatal(err)
+	for what, object := range map[string]runtime.Object{"pod": &pod, "node": &node} {
+		frame := event(b, "ADDED", object)
+		for whose, codecs := range map[string]runtime.NegotiatedSerializer{"ours": newCodecs(), "standard": standard} {
+			info := protobufOf(b, codecs)
+			objects := codecs.DecoderToVersion(info.Serializer, schema.GroupVersion{Version: "v1"})
+			b.Run(what+"/"+whose, func(b *testing.B) {
+				b.SetBytes(int64(len(frame)))
+				b.ReportAllocs()
+				for b.Loop() {
+					var got metav1.WatchEvent
+					if _, _, err := info.StreamSerializer.Serializer.Decode(frame, nil, &got); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := runtime.Decode(objects, got.Object.Raw); err != nil {
+						b.Fatal(err)
+					}
 				}
-				if _, err := runtime.Decode(objects, got.Object.Raw); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+			})
+		}
 	}
 }

@@ -1,0 +1,56 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+)
+
+// NewClient returns a client for Config.Client that uses h, an HTTP client made for c. Of the objects that it reads there is
+// only what an Inventory keeps of them.
+func NewClient(c *rest.Config, h *http.Client) (rest.Interface, error) {
+	c = rest.CopyConfig(c)
+	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	c.NegotiatedSerializer = newCodecs()
+	return rest.RESTClientForConfigAndClient(c, h)
+}
+
+// collection is all objects of one kind that the API server has.
+type collection struct {
+	client rest.Interface
+	name   string
+	// What lists and watches are asked for instead of the whole objects; empty: for these.
+	asList, as string
+}
+
+// list lists the objects, as a source wants it.
+func (c collection) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	return c.request(o, c.asList).Do(ctx).Get()
+}
+
+// watch watches the objects, as a source wants it.
+func (c collection) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	o.Watch = true
+	return c.request(o, c.as).Watch(ctx)
+}
+
+var parameters = runtime.NewParameterCodec(scheme)
+
+func (c collection) request(o metav1.ListOptions, as string) *rest.Request {
+	if as != "" {
+		as = fmt.Sprintf(";as=%s;g=%s;v=v1", as, metav1.GroupName)
+	}
+	q := c.client.Get().Resource(c.name).VersionedParams(&o, parameters).
+		SetHeader("Accept", runtime.ContentTypeProtobuf+as+","+runtime.ContentTypeJSON+as)
+	if o.TimeoutSeconds != nil {
+		q = q.Timeout(time.Duration(*o.TimeoutSeconds) * time.Second)
+	}
+	return q
+}
