@@ -16,9 +16,9 @@ const firstPace = 450 * time.Microsecond
 // followUps are the scrapes after a node's first success, while the Sink says that something still has
 // no usage. A usage needs two samples at least 5 s apart, so the first is for kubelets that sample when they are asked,
 // and for no others. Those sample a node every 10 s and a container every 10 to 20 s: at the second follow-up half of the pods with
-// two containers have been sampled anew, at the last one all.
+// two containers have been sampled anew, at the fourth one all, and the last is for samples that took the kubelet a while.
 var followUps = [...]time.Duration{
-	5100 * time.Millisecond, 10800 * time.Millisecond, 15500 * time.Millisecond, 20300 * time.Millisecond,
+	5100 * time.Millisecond, 10800 * time.Millisecond, 15500 * time.Millisecond, 20050 * time.Millisecond, 20600 * time.Millisecond,
 }
 
 // plan computes when to scrape. It is a pure function of the period, the node's name and the past.
@@ -54,9 +54,9 @@ func (p plan) slot(phase time.Duration, earliest time.Time) time.Time {
 	return earliest.Add(wait)
 }
 
-// followUp is the first follow-up that is not before earliest, if there is one. A period as short as the
+// followUp is the first follow-up after now, if there is one. A period as short as the
 // spacing of follow-ups needs none.
-func (p plan) followUp(fresh, earliest time.Time, clocked bool) (time.Time, bool) {
+func (p plan) followUp(fresh, now time.Time, clocked bool) (time.Time, bool) {
 	if p.period < 6*time.Second {
 		return time.Time{}, false
 	}
@@ -65,7 +65,7 @@ func (p plan) followUp(fresh, earliest time.Time, clocked bool) (time.Time, bool
 		due = due[1:]
 	}
 	for _, d := range due {
-		if t := fresh.Add(d); !t.Before(earliest) {
+		if t := fresh.Add(d); t.After(now) {
 			return t, true
 		}
 	}
@@ -109,7 +109,7 @@ func (p plan) next(n *node, started, now time.Time) time.Time {
 	case n.status.doubtful():
 		return earliest
 	case n.status.Failures == 0 && !n.status.Settled:
-		if t, ok := p.followUp(n.fresh, earliest, n.clocked); ok {
+		if t, ok := p.followUp(n.fresh, now, n.clocked); ok {
 			return t
 		}
 	}
