@@ -6,15 +6,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"net"
-	"os"
-	"runtime/debug"
 	"strings"
 	"syscall"
-	"time"
 
-	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -155,6 +150,8 @@ func (o *Options) run(ctx context.Context) error {
 		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
 	}
 	heedMemoryLimit(ctx)
+	started := make(chan struct{})
+	go paceCollector(ctx, started)
 	restConfig, err := clientConfig(o.Kubeconfig)
 	if err != nil {
 		return err
@@ -189,33 +186,12 @@ func (o *Options) run(ctx context.Context) error {
 		NodeEvents:     o.NodeEvents,
 		Kubelet:        o.kubeletConfig(restConfig),
 		ServingSecret:  secret,
-		OnFirstScrapes: saveMemory,
+		OnFirstScrapes: func() { close(started) },
 	})
 	if err != nil {
 		return err
 	}
 	return s.Run(ctx)
-}
-
-// saveMemory has garbage collected when there is a third as much as what is kept, unless GOGC says something else. Little
-// garbage is made here for all that is kept: this costs one or two hundredths of a processor, and saves a third of the heap.
-// Not so at the start, when little is kept and both processors of a small machine are busy.
-func saveMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(30)
-	}
-}
-
-// heedMemoryLimit has the garbage collector work harder when nine tenths of the container's memory limit are used, unless
-// GOMEMLIMIT is set: a burst of requests makes the server slower and does not get it killed. Limits of running containers can change.
-func heedMemoryLimit(ctx context.Context) {
-	limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, time.Minute))
-	switch {
-	case err != nil:
-		klog.InfoS("warning: the container's memory limit is unknown, so the garbage collector does not heed it; set GOMEMLIMIT", "err", err)
-	case limit < math.MaxInt64:
-		klog.InfoS("the garbage collector heeds a memory limit", "bytes", limit)
-	}
 }
 
 // clientConfig is how the API server of a kubeconfig is reached, or that of the cluster in which this runs.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,19 +28,6 @@ func printed(t *testing.T, args ...string) string {
 		t.Fatalf("%q: %v", args, err)
 	}
 	return strings.TrimSpace(out.String())
-}
-
-// The garbage collector saves memory, unless GOGC says how.
-func TestSaveMemory(t *testing.T) {
-	before := debug.SetGCPercent(100)
-	defer debug.SetGCPercent(before)
-	for gogc, want := range map[string]int{"": 30, "100": 100} {
-		t.Setenv("GOGC", gogc)
-		saveMemory()
-		if got := debug.SetGCPercent(100); got != want {
-			t.Errorf("GOGC=%q: %d %%, want %d", gogc, got, want)
-		}
-	}
 }
 
 func TestHelpListsCommands(t *testing.T) {
