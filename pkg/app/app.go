@@ -150,8 +150,6 @@ func (o *Options) run(ctx context.Context) error {
 		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
 	}
 	heedMemoryLimit(ctx)
-	started := make(chan struct{})
-	go paceCollector(ctx, started)
 	restConfig, err := clientConfig(o.Kubeconfig)
 	if err != nil {
 		return err
@@ -177,6 +175,7 @@ func (o *Options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	started := make(chan struct{})
 	s, err := server.New(server.Config{
 		Generic:        generic,
 		Rest:           restConfig,
@@ -191,6 +190,7 @@ func (o *Options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	go paceCollector(ctx, started)
 	return s.Run(ctx)
 }
 

@@ -12,8 +12,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// The garbage that may pile up is what is made in collectEvery, but at least leastGarbage and at most mostGarbage percent of
-// what is alive. Little is made while nodes are scraped and nothing is asked: then there is little, for memory. Much is made when thousands of
+// The garbage that may pile up is what collectEvery makes at the pace of the last paceEvery, but at least leastGarbage and at most mostGarbage
+// percent of what is alive. Little is made while nodes are scraped and nothing is asked: then there is little, for memory. Much is made when thousands of
 // requests are answered: then there is more, for CPU.
 const (
 	collectEvery = 15 * time.Second
@@ -22,12 +22,13 @@ const (
 	// paceEvery is how often it is looked at how much is made.
 	paceEvery = 2 * time.Second
 	// After longStart, the first scrapes of thousands of nodes have both processors of a small machine busy, and there may be startGarbage
-	// until they are over. A shorter start has as little as possible: what lasts is made among the garbage, which leaves holes that last as well.
+	// until the pods are listed. A shorter start has as little as possible: what lasts is made among the garbage, which leaves holes that last as well.
 	longStart    = 1500 * time.Millisecond
 	startGarbage = 100
 )
 
-// paceCollector sets the pace of the garbage collector until ctx ends, unless GOGC has set it. started is closed when the first scrapes are over.
+// paceCollector sets the pace of the garbage collector until ctx ends, unless GOGC has set it. The server is about to run; started is closed when
+// it lists the pods.
 func paceCollector(ctx context.Context, started <-chan struct{}) {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -36,16 +37,16 @@ func paceCollector(ctx context.Context, started <-chan struct{}) {
 	debug.SetGCPercent(percent)
 	select {
 	case <-started:
+	case <-ctx.Done():
 	case <-time.After(longStart):
 		debug.SetGCPercent(startGarbage)
 		select {
 		case <-started:
 		case <-ctx.Done():
-			return
 		}
+		debug.SetGCPercent(percent)
 	}
 
-	debug.SetGCPercent(percent)
 	ticker := time.NewTicker(paceEvery)
 	defer ticker.Stop()
 	heap := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
@@ -59,15 +60,13 @@ func paceCollector(ctx context.Context, started <-chan struct{}) {
 		metrics.Read(heap)
 		made, alive := heap[0].Value.Uint64()-total, heap[1].Value.Uint64()
 		total += made
-		if next := garbagePercent(percent, made, alive); next != percent { // to set it stops all goroutines for a moment
-			percent = next
-			debug.SetGCPercent(percent)
-		}
+		percent = garbagePercent(percent, made, alive)
+		debug.SetGCPercent(percent)
 	}
 }
 
 // garbagePercent is how much garbage there may be, in percent of the bytes that are alive, when made bytes were allocated in the last
-// paceEvery. It was percent until then, and rises slowly, for what is over soon.
+// paceEvery. It was percent until then, and rises slowly, for much that is over soon.
 func garbagePercent(percent int, made, alive uint64) int {
 	pileUp := 100 * float64(made) * float64(collectEvery) / float64(paceEvery) / float64(max(alive, 1))
 	return int(max(min(pileUp, mostGarbage, float64(percent)*1.5), leastGarbage))

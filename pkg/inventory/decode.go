@@ -35,7 +35,7 @@ func newScheme() *runtime.Scheme {
 }
 
 // codecs are the standard codecs but for protobuf, of which they take what an Inventory keeps of nodes and of the metadata of pods.
-// They pass over the rest, managed fields, annotations and the images of a node above all: a list of 150,000 pods is 750 MB of protobuf, and
+// They pass over the rest, managed fields, nearly all annotations and the images of a node above all: a list of 150,000 pods is 750 MB of protobuf, and
 // to make objects of all that takes several times the memory and most of the time until the server is ready.
 type codecs struct {
 	runtime.NegotiatedSerializer

@@ -184,7 +184,9 @@ func event(t testing.TB, kind string, object runtime.Object) []byte {
 }
 
 func TestEvents(t *testing.T) {
-	one := wholeMetadata(rand.New(rand.NewPCG(5, 6)))
+	r := rand.New(rand.NewPCG(5, 6))
+	one, node, end := wholeMetadata(r), wholeNode(r), wholeNode(r)
+	put(&end.Annotations, []byte(metav1.InitialEventsAnnotationKey), []byte("true"))
 	status := apierrors.NewResourceExpired("too old").Status()
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
 	info := protobufOf(t, newCodecs())
@@ -194,6 +196,8 @@ func TestEvents(t *testing.T) {
 		want   runtime.Object
 	}{
 		{"ADDED", &one, new(kept(one))},
+		{"ADDED", &node, new(keptNode(node))},
+		{"BOOKMARK", &end, new(keptNode(end))},
 		{"ERROR", &status, &status},
 	} {
 		var got metav1.WatchEvent
@@ -210,7 +214,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// What is not metadata, or wanted as something else, is left to the standard decoder, with its errors.
+// What is neither a node nor metadata, or wanted as something else, is left to the standard decoder, with its errors.
 func TestOthersAreLeftToTheStandardDecoder(t *testing.T) {
 	ours, theirs := protobufOf(t, newCodecs()), protobufOf(t, standard)
 	one := wholeMetadata(rand.New(rand.NewPCG(7, 8)))
@@ -240,6 +244,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(event(f, "ADDED", &one))
 	node := wholeNode(rand.New(rand.NewPCG(9, 10)))
 	f.Add(encode(f, theirs.Serializer, &node))
+	f.Add(encode(f, theirs.Serializer, &corev1.NodeList{
+		TypeMeta: metav1.TypeMeta{Kind: nodeListKind, APIVersion: "v1"}, ListMeta: metav1.ListMeta{Continue: "more"}, Items: []corev1.Node{node, node},
+	}))
 	ours := protobufOf(f, newCodecs())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _, _ = ours.StreamSerializer.Serializer.Decode(data, nil, &metav1.WatchEvent{}) // it must not panic
@@ -253,6 +260,12 @@ func FuzzDecode(f *testing.F) {
 			equal(t, "object", new(kept(*want)), got.(*metav1.PartialObjectMetadata))
 		case *corev1.Node:
 			equal(t, "node", new(keptNode(*want)), got.(*corev1.Node))
+		case *corev1.NodeList:
+			nodes := &corev1.NodeList{ListMeta: want.ListMeta}
+			for _, n := range want.Items {
+				nodes.Items = append(nodes.Items, keptNode(n))
+			}
+			equal(t, "list", nodes, got.(*corev1.NodeList))
 		}
 	})
 }
@@ -261,6 +274,7 @@ func FuzzDecode(f *testing.F) {
 func BenchmarkEvent(b *testing.B) {
 	r := rand.New(rand.NewPCG(11, 12))
 	pod, node := wholeMetadata(r), wholeNode(r)
+	pod.Annotations = map[string]string{"note": strings.Repeat("x", 200)}
 	pod.ManagedFields[0].FieldsV1 = metav1.NewFieldsV1(strings.Repeat(`{"f:metadata":{}}`, 200))
 	node.ManagedFields = pod.ManagedFields
 	for i := range 50 { // as many as a kubelet reports

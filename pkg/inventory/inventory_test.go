@@ -219,12 +219,12 @@ func TestRequests(t *testing.T) {
 			server.endWatches(true)
 			settle(time.Minute)
 			for _, q := range server.requests {
-				wantFields, wantLabels := "", "pool=blue"
+				wantFields, wantLabels, wantAs := "", "pool=blue", ","
 				if q.resource == "pods" {
-					wantFields, wantLabels = "status.phase=Running", ""
-					if !strings.HasPrefix(q.accept, "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata") {
-						t.Errorf("pods were asked for as %q", q.accept)
-					}
+					wantFields, wantLabels, wantAs = "status.phase=Running", "", ";as=PartialObjectMetadata"
+				}
+				if !strings.HasPrefix(q.accept, "application/vnd.kubernetes.protobuf"+wantAs) {
+					t.Errorf("%s were asked for as %q", q.resource, q.accept)
 				}
 				equal(t, q.resource+" field selector", wantFields, q.query.Get("fieldSelector"))
 				equal(t, q.resource+" label selector", wantLabels, q.query.Get("labelSelector"))

@@ -20,7 +20,7 @@ import (
 )
 
 // pageSize is how many objects an API server without watch-list is asked for at once. A page of nodes,
-// the larger objects, takes some 20 MiB while it is decoded.
+// the larger objects, is some 7 MiB.
 const pageSize = 500
 
 // backoff is how long to wait between attempts. It ends at 10 to 15 s: one request of a single replica
@@ -91,12 +91,12 @@ func (s *source) listPage(ctx context.Context, o metav1.ListOptions) (runtime.Ob
 	if err != nil {
 		return nil, err
 	}
-	from, err := meta.ListAccessor(page)
+	list, err := meta.ListAccessor(page)
 	if err != nil {
 		return nil, err
 	}
 	out := &internalversion.List{
-		ListMeta: metav1.ListMeta{ResourceVersion: from.GetResourceVersion(), Continue: from.GetContinue()},
+		ListMeta: metav1.ListMeta{ResourceVersion: list.GetResourceVersion(), Continue: list.GetContinue()},
 		Items:    make([]runtime.Object, 0, meta.LenList(page)),
 	}
 	err = meta.EachListItem(page, func(object runtime.Object) error {

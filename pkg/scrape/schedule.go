@@ -40,7 +40,7 @@ func hash(name string) uint64 {
 	return mix(h.Sum64())
 }
 
-// gap is how far apart the regular slot and any other scrape of the same node are kept.
+// gap is how long after any other scrape of the same node its regular slot is, at least.
 func (p plan) gap() time.Duration { return min(p.period/6, 2500*time.Millisecond) }
 
 // slot is the first regular slot that is not before earliest. Slots are tied to the wall clock; if that is
@@ -54,9 +54,12 @@ func (p plan) slot(phase time.Duration, earliest time.Time) time.Time {
 	return earliest.Add(wait)
 }
 
-// followUp is the first follow-up after now, if there is one. A period as short as the
+// followUpGap is how long after any other scrape of the same node a follow-up is, at least.
+const followUpGap = 500 * time.Millisecond
+
+// followUp is the first follow-up that is not before earliest, if there is one. A period as short as the
 // spacing of follow-ups needs none.
-func (p plan) followUp(fresh, now time.Time, clocked bool) (time.Time, bool) {
+func (p plan) followUp(fresh, earliest time.Time, clocked bool) (time.Time, bool) {
 	if p.period < 6*time.Second {
 		return time.Time{}, false
 	}
@@ -65,7 +68,7 @@ func (p plan) followUp(fresh, now time.Time, clocked bool) (time.Time, bool) {
 		due = due[1:]
 	}
 	for _, d := range due {
-		if t := fresh.Add(d); t.After(now) {
+		if t := fresh.Add(d); !t.Before(earliest) {
 			return t, true
 		}
 	}
@@ -109,7 +112,7 @@ func (p plan) next(n *node, started, now time.Time) time.Time {
 	case n.status.doubtful():
 		return earliest
 	case n.status.Failures == 0 && !n.status.Settled:
-		if t, ok := p.followUp(n.fresh, now, n.clocked); ok {
+		if t, ok := p.followUp(n.fresh, later(started.Add(followUpGap), now), n.clocked); ok {
 			return t
 		}
 	}

@@ -132,3 +132,21 @@ func TestTheWallClockIsSet(t *testing.T) {
 		}
 	}
 }
+
+// Follow-ups are not asked for at once after another scrape, but the last one soon after the one before.
+func TestFollowUpsAreApart(t *testing.T) {
+	p := plan{period}
+	fresh := time.Now()
+	for asked, want := range map[time.Duration]time.Duration{
+		0:                                   followUps[0],
+		followUps[1] - 490*time.Millisecond: followUps[2],
+		followUps[1] - 510*time.Millisecond: followUps[1],
+		followUps[3]:                        followUps[4],
+	} {
+		started := fresh.Add(asked)
+		n := &node{name: "n", phase: p.phase("n"), fresh: fresh}
+		if got := p.next(n, started, started.Add(20*time.Millisecond)).Sub(fresh); got != want {
+			t.Errorf("after a scrape at %v the next is at %v, want %v", asked, got, want)
+		}
+	}
+}

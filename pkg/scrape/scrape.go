@@ -125,8 +125,9 @@ type node struct {
 func New(c Config) *Scraper {
 	c.setDefaults()
 	s := &Scraper{
-		cfg:     c,
-		plan:    plan{period: c.Period},
+		cfg:  c,
+		plan: plan{period: c.Period},
+		// Most nodes list fewer containers than that: the memory of most batches is made at once.
 		batches: sync.Pool{New: func() any { return &sample.Batch{Containers: make([]sample.Container, 0, 64)} }},
 		wake:    make(chan struct{}, 1),
 		nodes:   map[string]*node{},

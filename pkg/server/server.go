@@ -38,7 +38,7 @@ type Config struct {
 	Resolution   time.Duration // the window aimed at; a node is scraped every ScrapePeriod of it
 	Timeout      time.Duration // of one scrape
 	NodeEvents   bool          // record Events on nodes whose scraping fails
-	// OnFirstScrapes, unless nil, is called when every node was asked once, or podsPatience after the start.
+	// OnFirstScrapes, unless nil, is called once, when every node was asked or podsPatience after the start: now the pods are listed.
 	OnFirstScrapes func()
 	// ServingSecret has the serving certificate, and is kept by this server. Without a name, Generic's certificate is all there is.
 	ServingSecret types.NamespacedName

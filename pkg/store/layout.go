@@ -162,12 +162,7 @@ func (l *layout) match(batch []sample.Container) []match {
 	for i := range listed {
 		listed[i] = int32(i)
 	}
-	slices.SortFunc(listed, func(a, b int32) int {
-		if c := compare(batch[a].ID, batch[b].ID); c != 0 {
-			return c
-		}
-		return cmp.Compare(a, b)
-	})
+	slices.SortStableFunc(listed, func(a, b int32) int { return compare(batch[a].ID, batch[b].ID) })
 	listed = slices.CompactFunc(listed, func(a, b int32) bool { return *batch[a].ID == *batch[b].ID })
 
 	all := make([]match, 0, max(len(listed), len(l.pasts)))
@@ -207,12 +202,13 @@ func (l *layout) dropOldest(all []match) []match {
 	if len(vanished) <= limit {
 		return all
 	}
-	slices.SortFunc(vanished, func(a, b int32) int { return cmp.Compare(l.usages[b].received, l.usages[a].received) })
+	// Stable, so that of pods that vanished together all but one are remembered or forgotten in whole.
+	slices.SortStableFunc(vanished, func(a, b int32) int { return cmp.Compare(l.usages[b].received, l.usages[a].received) })
 	oldest := vanished[limit:]
 	slices.Sort(oldest)
 	return slices.DeleteFunc(all, func(m match) bool {
 		_, drop := slices.BinarySearch(oldest, m.layout)
-		return drop && m.answer == none
+		return drop
 	})
 }
 

@@ -242,3 +242,22 @@ func TestTheLatestToVanishAreRemembered(t *testing.T) {
 		t.Errorf("%d that vanished last are forgotten", latest)
 	}
 }
+
+// A pod of which half is remembered has no usage when it comes back, until the other half has a second sample.
+func TestPodsAreRememberedInWhole(t *testing.T) {
+	const pods, together = 3000, 7 // with two containers
+	l := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
+	for i := range l.pasts {
+		l.pasts[i].start, l.usages[i].received = 1, time.Duration(i/2%together)*time.Second
+	}
+	next := l.align(nil, 10*time.Second, time.Hour)
+	halves := 0
+	for i := 0; i < len(next.pasts); {
+		from, to := next.find(next.key(i))
+		halves += to - from - 2
+		i = to
+	}
+	if len(next.pasts) != minRemembered || halves < -1 {
+		t.Errorf("%d containers are remembered, and of %d pods the half", len(next.pasts), -halves)
+	}
+}
