@@ -150,6 +150,7 @@ func (o *Options) run(ctx context.Context) error {
 		klog.InfoS("warning: --enable-priority-and-fairness has no effect here: requests are limited by their number in flight")
 	}
 	heedMemoryLimit(ctx)
+	saving := saveMemory()
 	restConfig, err := clientConfig(o.Kubeconfig)
 	if err != nil {
 		return err
@@ -190,7 +191,9 @@ func (o *Options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	go paceCollector(ctx, started)
+	if saving {
+		go spendMemory(ctx, started)
+	}
 	return s.Run(ctx)
 }
 

@@ -220,13 +220,11 @@ func TestOwnMetrics(t *testing.T) {
 		"# TYPE apiserver_request_total counter",
 		"# TYPE process_resident_memory_bytes gauge",
 		"# TYPE go_goroutines gauge",
+		"go_gc_gogc_percent 20\n", // the start is over
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("/metrics does not have %q", want)
 		}
-	}
-	if m := regexp.MustCompile(`(?m)^go_gc_gogc_percent ([2-5].|60)$`).FindString(all); m == "" {
-		t.Error("the pace of the garbage collector is not ours (pkg/app/memory.go)")
 	}
 	if err := cluster.client.CoreV1().Nodes().Delete(t.Context(), node, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
