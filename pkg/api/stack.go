@@ -2,9 +2,10 @@ package api
 
 import (
 	"net/http"
-	"os"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+
+	"metrics-server/pkg/stack"
 )
 
 // roomy makes room on the stack of the goroutine that answers a request. The generic server starts one for each, and calls
@@ -15,14 +16,6 @@ type roomy struct{ authenticator.Request }
 
 // AuthenticateRequest implements authenticator.Request.
 func (r roomy) AuthenticateRequest(req *http.Request) (*authenticator.Response, bool, error) {
-	growStack()
+	stack.Room12K()
 	return r.Request.AuthenticateRequest(req)
-}
-
-// growStack needs as much stack as most requests do.
-//
-//go:noinline
-func growStack() byte {
-	var room [12 << 10]byte
-	return room[len(os.Args)%len(room)] // so that it cannot be optimized away
 }
