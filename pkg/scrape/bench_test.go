@@ -12,7 +12,7 @@ import (
 // One scrape allocates its goroutine, its context with a timer, its place in the lane, and nothing for the
 // samples.
 func TestAllocationsOfAScrape(t *testing.T) {
-	const budget = 12
+	const budget = 13 // 12, and with the race detector pools forget at random
 	s := idle(t.Context(), 100)
 	if got := testing.AllocsPerRun(1000, func() { scrapeNext(s) }); got > budget {
 		t.Errorf("%v allocations, at most %d expected", got, budget)
