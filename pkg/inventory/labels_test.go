@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"hash/maphash"
 	"runtime"
 	"slices"
 	"strings"
@@ -126,6 +127,20 @@ func sizeClass(n int) int {
 
 func TestLabelsShared(t *testing.T) {
 	s := cluster(0)
+	// Of words that fall on one place in the table the first is not found again: these fall on places of their own.
+	places := map[uint64]bool{}
+	word := func(w string) string {
+		for {
+			place := maphash.String(seed, w) % uint64(len(s.labels.words))
+			if !places[place] {
+				places[place] = true
+				return w
+			}
+			w += "x"
+		}
+	}
+	shop, test, webName, dbName := word("shop"), word("test"), word("web"), word("db")
+	app, podName, template, revision := word("app"), word("pod-name"), word("pod-template-hash"), word("5d9f")
 	add := func(namespace, name string, labels map[string]string) record {
 		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: strings.Clone(namespace), Name: name, Labels: map[string]string{}}}
 		for k, v := range labels {
@@ -137,23 +152,23 @@ func TestLabelsShared(t *testing.T) {
 		r, _ := s.index().load().get(namespace, name)
 		return r
 	}
-	web := map[string]string{"pod-template-hash": "5d9f", "app": "web"}
-	a, b := add("shop", "web-5d9f-a", web), add("shop", "web-5d9f-b", web)
+	web := map[string]string{template: revision, app: webName}
+	a, b := add(shop, "web-5d9f-a", web), add(shop, "web-5d9f-b", web)
 	if a.set != b.set {
 		t.Error("two pods of a ReplicaSet do not share their labels")
 	}
-	if d := cmp.Diff(sample.Labels{{Key: "app", Value: "web"}, {Key: "pod-template-hash", Value: "5d9f"}}, a.set.labels); d != "" {
+	if d := cmp.Diff(sample.Labels{{Key: app, Value: webName}, {Key: template, Value: revision}}, a.set.labels); d != "" {
 		t.Errorf("labels (-want +got):\n%s", d)
 	}
-	if c := add("test", "web-5d9f-a", web); c.set == a.set || c.set.namespace != "test" {
+	if c := add(test, "web-5d9f-a", web); c.set == a.set || c.set.namespace != test {
 		t.Error("pods of two namespaces share a set")
 	}
-	if c := add("shop", "none", nil); c.set.labels != nil {
+	if c := add(shop, "none", nil); c.set.labels != nil {
 		t.Errorf("a pod without labels has %v", c.set.labels)
 	}
 
-	db := add("shop", "db-0", map[string]string{"app": "db", "pod-name": "db-0"})
-	db1 := add("shop", "db-1", map[string]string{"app": "db", "pod-name": "db-1"})
+	db := add(shop, "db-0", map[string]string{app: dbName, podName: "db-0"})
+	db1 := add(shop, "db-1", map[string]string{app: dbName, podName: "db-1"})
 	same := func(a, b string) bool { return unsafe.StringData(a) == unsafe.StringData(b) }
 	if !same(db.set.labels[0].Value, db1.set.labels[0].Value) || !same(db.set.labels[0].Key, a.set.labels[0].Key) {
 		t.Error("equal strings of different sets are not shared")
@@ -165,15 +180,15 @@ func TestLabelsShared(t *testing.T) {
 	// What nobody has any more is forgotten, what is left is still shared.
 	s.sweep()
 	sets := len(s.labels.sets)
-	if err := s.Delete(podNamed("test", "web-5d9f-a")); err != nil {
+	if err := s.Delete(podNamed(test, "web-5d9f-a")); err != nil {
 		t.Fatal(err)
 	}
-	add("shop", "db-0", map[string]string{"app": "db", "pod-name": "db-0", "role": "primary"})
+	add(shop, "db-0", map[string]string{app: dbName, podName: "db-0", "role": "primary"})
 	s.sweep()
 	if got := len(s.labels.sets); got != sets-1 {
 		t.Errorf("%d sets after one left and one changed, want %d", got, sets-1)
 	}
-	if c := add("shop", "web-5d9f-c", web); c.set != a.set {
+	if c := add(shop, "web-5d9f-c", web); c.set != a.set {
 		t.Error("after a sweep a new pod does not share the labels of its ReplicaSet")
 	}
 }
