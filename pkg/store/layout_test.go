@@ -258,6 +258,6 @@ func TestPodsAreRememberedInWhole(t *testing.T) {
 		i = to
 	}
 	if len(next.pasts) != minRemembered || halves < -1 {
-		t.Errorf("%d containers are remembered, and of %d pods the half", len(next.pasts), -halves)
+		t.Errorf("%d containers are remembered, want %d, and half of %d pods, want of one at most", len(next.pasts), minRemembered, -halves)
 	}
 }
