@@ -10,12 +10,14 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"iter"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/metrics/pkg/apis/metrics"
@@ -54,7 +56,7 @@ type Objects interface {
 	All(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object]
 }
 
-// Config says what Install serves. All fields but Registerer are required.
+// Config says what an API serves. All fields but Registerer are required.
 type Config struct {
 	Nodes     Objects
 	Pods      Objects
@@ -66,16 +68,36 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Install adds the group metrics.k8s.io to s, which must have been configured with Codecs and
-// Configure.
-func Install(s *genericapiserver.GenericAPIServer, c Config) error {
+// API is the group metrics.k8s.io. Make it with New; the generic server that serves it was configured with Codecs and Configure, has
+// Handler before the API, and is then given to Install.
+type API struct{ resources map[string]anyStorage }
+
+// anyStorage is a storage of either kind.
+type anyStorage interface {
+	rest.Storage
+	rest.Scoper
+
+	get(namespace, name string, f *form) (runtime.Object, error)
+	answer(ctx context.Context, q *query, f *form) (runtime.Object, error)
+}
+
+// New makes an API.
+func New(c Config) (*API, error) {
 	m, err := newServerMetrics(c.Registerer)
 	if err != nil {
-		return fmt.Errorf("register the metrics of the API: %w", err)
+		return nil, fmt.Errorf("register the metrics of the API: %w", err)
 	}
-	resources := map[string]rest.Storage{
+	return &API{map[string]anyStorage{
 		"nodes": &storage[metrics.NodeMetrics, *metrics.NodeMetrics]{kind: nodes{c.NodeUsage, c.Scrapes}, objects: c.Nodes, metrics: m},
 		"pods":  &storage[metrics.PodMetrics, *metrics.PodMetrics]{kind: pods{c.PodUsage}, objects: c.Pods, metrics: m},
+	}}, nil
+}
+
+// Install adds the group to s.
+func (a *API) Install(s *genericapiserver.GenericAPIServer) error {
+	resources := map[string]rest.Storage{}
+	for name, r := range a.resources {
+		resources[name] = r
 	}
 	group := genericapiserver.NewDefaultAPIGroupInfo(metrics.GroupName, Scheme, metav1.ParameterCodec, Codecs)
 	for _, v := range group.PrioritizedVersions {

@@ -168,7 +168,7 @@ func (c *cluster) podStorage(tb testing.TB) *storage[metrics.PodMetrics, *metric
 // handler returns the whole handler chain of a generic API server that serves c to everybody.
 func (c *cluster) handler(tb testing.TB) http.Handler {
 	tb.Helper()
-	return c.handlerOf(tb, c.config(), Configure)
+	return c.handlerOf(tb, c.config(), (*API).Handler)
 }
 
 // standardHandler returns one that leaves every answer to the generic server. What it counts is not in c's registry.
@@ -176,14 +176,10 @@ func (c *cluster) standardHandler(tb testing.TB) http.Handler {
 	tb.Helper()
 	served := c.config()
 	served.Registerer = nil
-	return c.handlerOf(tb, served, func(config *genericapiserver.Config) {
-		build := config.BuildHandlerChainFunc
-		Configure(config)
-		config.BuildHandlerChainFunc = build
-	})
+	return c.handlerOf(tb, served, func(_ *API, next http.Handler) http.Handler { return next })
 }
 
-func (c *cluster) handlerOf(tb testing.TB, served Config, configure func(*genericapiserver.Config)) http.Handler {
+func (c *cluster) handlerOf(tb testing.TB, served Config, before func(*API, http.Handler) http.Handler) http.Handler {
 	tb.Helper()
 	config := genericapiserver.NewConfig(Codecs)
 	config.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
@@ -193,13 +189,21 @@ func (c *cluster) handlerOf(tb testing.TB, served Config, configure func(*generi
 		return &authenticator.Response{User: &user.DefaultInfo{Name: "test"}}, true, nil
 	})
 	config.Authorization.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
-	configure(config)
+	Configure(config)
+	a, err := New(served)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	build := config.BuildHandlerChainFunc
+	config.BuildHandlerChainFunc = func(next http.Handler, c *genericapiserver.Config) http.Handler {
+		return build(before(a, next), c)
+	}
 	s, err := config.Complete(nil).New("test", genericapiserver.NewEmptyDelegate())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(s.Destroy)
-	if err := Install(s, served); err != nil {
+	if err := a.Install(s); err != nil {
 		tb.Fatal(err)
 	}
 	s.PrepareRun()

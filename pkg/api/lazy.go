@@ -98,20 +98,21 @@ func (l *lazyList) CacheEncode(id runtime.Identifier, encode func(runtime.Object
 // format is an encoding that lazy answers write themselves.
 type format struct{ media, apiVersion string }
 
-// formats are all there are, by the identifiers of the standard encoders for them.
-var formats = newFormats()
+// encoders are the standard encoders for all there are, and formats are these by the identifiers of those.
+var encoders, formats = newFormats()
 
-func newFormats() map[runtime.Identifier]format {
-	all := map[runtime.Identifier]format{}
+func newFormats() (map[format]runtime.Encoder, map[runtime.Identifier]format) {
+	encoders, formats := map[format]runtime.Encoder{}, map[runtime.Identifier]format{}
 	for _, info := range Codecs.SupportedMediaTypes() {
 		if info.MediaType != runtime.ContentTypeJSON && info.MediaType != runtime.ContentTypeProtobuf {
 			continue
 		}
 		for _, v := range Scheme.PrioritizedVersionsForGroup(metrics.GroupName) {
-			all[Codecs.EncoderForVersion(info.Serializer, v).Identifier()] = format{info.MediaType, v.String()}
+			f, encoder := format{info.MediaType, v.String()}, Codecs.EncoderForVersion(info.Serializer, v)
+			encoders[f], formats[encoder.Identifier()] = encoder, f
 		}
 	}
-	return all
+	return encoders, formats
 }
 
 // bufferSize is how much is written at once. It is the memory that a list in JSON takes, however long.

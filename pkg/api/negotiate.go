@@ -24,7 +24,7 @@ type form struct {
 
 type formKey struct{}
 
-// formOf returns the form that negotiate found; if it was not there, it must be the standard objects.
+// formOf returns the form that Handler found; if it was not there, it must be the standard objects.
 func formOf(ctx context.Context) *form {
 	if f, ok := ctx.Value(formKey{}).(*form); ok {
 		return f
@@ -32,21 +32,14 @@ func formOf(ctx context.Context) *form {
 	return &form{standard: true}
 }
 
-// negotiate tells the storages the form of a request's answer, which the generic server does not. It belongs directly
-// before the API, after all that looks at the header: it narrows Accept to what was found. That is JSON for a Table too,
-// or the generic server would build it row by row.
+// Handler returns what belongs directly before the API, after all that looks at the header: it answers the usual requests itself
+// (see direct), and tells the storages the form of any other answer, which the generic server does not. For that it narrows Accept to
+// what was found. That is JSON for a Table too, or the generic server would build it row by row.
 //
 // What a list holds is given back when the request is over. While as many answers as may are compressed, no other is.
-func negotiate(next http.Handler) http.Handler {
+func (a *API) Handler(next http.Handler) http.Handler {
 	all, compressed := &held{}, make(chan struct{}, maxCompressed)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, accept := negotiateForm(r)
-		r.Header = r.Header.Clone()
-		if f == nil {
-			f = &form{standard: true}
-		} else {
-			r.Header.Set("Accept", accept)
-		}
 		if r.Header.Get("Accept-Encoding") != "" {
 			select {
 			case compressed <- struct{}{}:
@@ -55,37 +48,44 @@ func negotiate(next http.Handler) http.Handler {
 				r.Header.Del("Accept-Encoding")
 			}
 		}
+		f, media := negotiateForm(r)
 		f.share = &share{all: all}
 		defer f.share.release()
+		if a.direct(w, r, f, media) {
+			return
+		}
+		if !f.standard {
+			r.Header.Set("Accept", media)
+		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), formKey{}, f)))
 	})
 }
 
-// negotiateForm returns nil if the answer cannot be lazy, else its form and media type.
+// negotiateForm returns the form of the answer, and its media type unless it is standard.
 func negotiateForm(r *http.Request) (_ *form, mediaType string) {
 	info, ok := genericapirequest.RequestInfoFrom(r.Context())
 	if !ok || !info.IsResourceRequest || info.APIGroup != metrics.GroupName || info.Verb != "get" && info.Verb != "list" {
-		return nil, ""
+		return &form{standard: true}, ""
 	}
 	options, serializer, err := negotiation.NegotiateOutputMediaType(r, Codecs, restrictions{})
 	if err != nil || serializer.Serializer != options.Accepted.Serializer { // not acceptable, or indented
-		return nil, ""
+		return &form{standard: true}, ""
 	}
 	mediaType = serializer.MediaType
 	switch target := options.Convert; {
 	case mediaType != runtime.ContentTypeJSON && mediaType != runtime.ContentTypeProtobuf:
-		return nil, ""
+		return &form{standard: true}, ""
 	case target == nil:
 		return &form{protobuf: mediaType == runtime.ContentTypeProtobuf}, mediaType
 	case target.Kind != "Table" || info.Verb != "list":
-		return nil, ""
+		return &form{standard: true}, ""
 	default:
 		// What else a Table can be asked for is wrong; the generic server says so.
 		switch include := metav1.IncludeObjectPolicy(r.URL.Query().Get("includeObject")); include {
 		case metav1.IncludeNone, metav1.IncludeMetadata, metav1.IncludeObject, "":
 			return &form{table: target.GroupVersion().String(), include: include}, mediaType
 		}
-		return nil, ""
+		return &form{standard: true}, ""
 	}
 }
 

@@ -2,7 +2,6 @@ package api
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -58,17 +57,8 @@ func onlyFields(resource string, supported ...string) runtime.FieldLabelConversi
 	}
 }
 
-// Configure prepares c for Install: it puts this package before the API and before the authenticator of c, and makes c
-// publish the models of the group in OpenAPI v2 and v3.
+// Configure makes c publish the models of the group in OpenAPI v2 and v3.
 func Configure(c *genericapiserver.Config) {
-	build := c.BuildHandlerChainFunc
-	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
-		if a := c.Authentication.Authenticator; a != nil {
-			c.Authentication.Authenticator = roomy{a}
-		}
-		return build(negotiate(handler), c)
-	}
-
 	const title = "metrics-server"
 	namer := openapinamer.NewDefinitionNamer(Scheme)
 	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openapi.GetOpenAPIDefinitions, namer)

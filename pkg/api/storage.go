@@ -74,8 +74,12 @@ func (s *storage[T, P]) Destroy() {}
 // Get returns one object. An object that does not exist and one without usage are both NotFound;
 // the message of the latter says why there is none.
 func (s *storage[T, P]) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
+	return s.get(genericapirequest.NamespaceValue(ctx), name, formOf(ctx))
+}
+
+func (s *storage[T, P]) get(namespace, name string, f *form) (runtime.Object, error) {
 	now := time.Now()
-	o, ok := s.objects.Get(genericapirequest.NamespaceValue(ctx), name)
+	o, ok := s.objects.Get(namespace, name)
 	if !ok {
 		return nil, apierrors.NewNotFound(s.resource(), name)
 	}
@@ -94,7 +98,7 @@ func (s *storage[T, P]) Get(ctx context.Context, name string, _ *metav1.GetOptio
 		s.fill(item, &o, &u)
 		return P(item)
 	}
-	if formOf(ctx).standard {
+	if f.standard {
 		return standard(), nil
 	}
 	return &lazyObject{lazy: lazy{shape: s.kind, standard: standard}, object: o, usage: u}, nil
@@ -106,20 +110,24 @@ func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListO
 	if err != nil {
 		return nil, err
 	}
-	form := formOf(ctx)
+	return s.answer(ctx, q, formOf(ctx))
+}
+
+// answer returns what q selects, in the form f.
+func (s *storage[T, P]) answer(ctx context.Context, q *query, f *form) (runtime.Object, error) {
 	all := s.each(q, false)
-	if form.standard {
-		return s.standardList(ctx, all, form.share)
+	if f.standard {
+		return s.standardList(ctx, all, f.share)
 	}
 	standard := func() runtime.Object {
 		list, _ := s.standardList(context.Background(), all, nil) // which refuses nothing
 		return list
 	}
-	l := &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: form}
-	if form.table != "" && !s.NamespaceScoped() {
+	l := &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: f}
+	if f.table != "" && !s.NamespaceScoped() {
 		l.items = s.each(q, true)
 	}
-	if form.protobuf {
+	if f.protobuf {
 		if err := l.encode(ctx); err != nil { // now, because later there is no way to refuse
 			return nil, err
 		}

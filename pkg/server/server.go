@@ -65,23 +65,9 @@ func NewGenericConfig(version string) *genericapiserver.Config {
 	c.LongRunningFunc = func(r *http.Request, info *request.RequestInfo) bool {
 		return longRunning(r, info) || isProbe(info)
 	}
-	build := c.BuildHandlerChainFunc
-	c.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-		return withWriteDeadline(build(api, c), c.RequestTimeout)
-	}
+	c.BuildHandlerChainFunc = handlerChain
 	c.EnableMetrics = false // installMetrics serves them, together with our own
 	return c
-}
-
-// withWriteDeadline gives up on clients that do not read. The generic server ends a request at its timeout, but waits for
-// the write that is under way: without a deadline a client that reads nothing would keep its place among the requests in
-// flight, and the memory of its answer, for as long as it likes.
-func withWriteDeadline(next http.Handler, timeout time.Duration) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// It has no deadlines only if it is no connection: in tests.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout))
-		next.ServeHTTP(w, r)
-	})
 }
 
 // Server scrapes kubelets and serves metrics.k8s.io. Make it with New.
@@ -168,11 +154,7 @@ func New(c Config) (*Server, error) {
 		}
 		serving.Listener = newConnections(serving.Listener, maxConnections)
 	}
-	s.generic, err = c.Generic.Complete(nil).New("metrics-server", genericapiserver.NewEmptyDelegate())
-	if err != nil {
-		return nil, fmt.Errorf("make the API server: %w", err)
-	}
-	err = api.Install(s.generic, api.Config{
+	group, err := api.New(api.Config{
 		NodeUsage:  s.store,
 		PodUsage:   s.store,
 		Scrapes:    scrapes{s.scraper, to},
@@ -181,6 +163,17 @@ func New(c Config) (*Server, error) {
 		Registerer: registry,
 	})
 	if err != nil {
+		return nil, fmt.Errorf("make metrics.k8s.io: %w", err)
+	}
+	build := c.Generic.BuildHandlerChainFunc
+	c.Generic.BuildHandlerChainFunc = func(next http.Handler, c *genericapiserver.Config) http.Handler {
+		return build(group.Handler(next), c)
+	}
+	s.generic, err = c.Generic.Complete(nil).New("metrics-server", genericapiserver.NewEmptyDelegate())
+	if err != nil {
+		return nil, fmt.Errorf("make the API server: %w", err)
+	}
+	if err := group.Install(s.generic); err != nil {
 		return nil, fmt.Errorf("install metrics.k8s.io: %w", err)
 	}
 	installMetrics(s.generic.Handler.NonGoRestfulMux, registry)
