@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"metrics-server/pkg/sample"
 )
 
@@ -180,23 +178,30 @@ func (pods) appendProtobuf(b []byte, u *sample.PodUsage) []byte {
 
 // appendResources appends a usage, which is a map: a field with key and value for each of its entries.
 func appendResources(b []byte, tag byte, u *sample.Usage) []byte {
-	b = appendResource(b, tag, corev1.ResourceCPU, u.CPU, appendCPU)
-	b = appendResource(b, tag, corev1.ResourceMemory, u.Memory, appendBytes)
+	b, entry := begin(b, tag, 1)
+	b = endQuantity(appendCPU(append(b, entryCPU...), u.CPU), entry, len(entryCPU))
+	b, entry = begin(b, tag, 1)
+	b = endQuantity(appendBytes(append(b, entryMemory...), u.Memory), entry, len(entryMemory))
 	if u.HasSwap {
-		b = appendResource(b, tag, swap, u.Swap, appendBytes)
+		b, entry = begin(b, tag, 1)
+		b = endQuantity(appendBytes(append(b, entrySwap...), u.Swap), entry, len(entrySwap))
 	}
 	return b
 }
 
-func appendResource(b []byte, tag byte, name corev1.ResourceName, v uint64, format func([]byte, uint64) []byte) []byte {
-	b, entry := begin(b, tag, 1)
-	b = appendField(b, field1, string(name))
-	b = append(b, field2, 0, field1, 0) // a quantity, whose only field is its text
-	text := len(b)
-	b = format(b, v)
-	n := len(b) - text // little more than the digits of a number
-	b[text-1], b[text-3] = byte(n), byte(n+2)
-	return end(b, entry, 1)
+// How the entries of a usage begin: the name of the resource, and a quantity, whose only field is its text. The lengths of the two,
+// which endQuantity sets, are 0.
+const (
+	entryCPU    = "\x0a\x03cpu\x12\x00\x0a\x00"
+	entryMemory = "\x0a\x06memory\x12\x00\x0a\x00"
+	entrySwap   = "\x0a\x04swap\x12\x00\x0a\x00"
+)
+
+// endQuantity sets the lengths of the entry that begins at at, and whose quantity has its text head bytes behind that. All are short.
+func endQuantity(b []byte, at, head int) []byte {
+	n := len(b) - at
+	b[at-1], b[at+head-3], b[at+head-1] = byte(n), byte(n-head+2), byte(n-head)
+	return b
 }
 
 // appendTimestamp appends a time in seconds as metav1.Time does.
