@@ -1,7 +1,9 @@
 package scrape
 
 import (
+	"container/heap"
 	"container/list"
+	"slices"
 	"time"
 )
 
@@ -43,31 +45,38 @@ func (l *lane) remove(f *flight) {
 	}
 }
 
-// calendar is a heap of nodes, the one that is due first on top. A node knows its index.
-type calendar []*node
+// calendar is a heap of nodes, the one that is due first on top.
+type calendar []appointment
+
+// appointment has the node's due time beside it: to compare nodes that have not been looked at for long would be to wait for memory.
+type appointment struct {
+	due  time.Time
+	node *node
+}
+
+// remove takes n out, if it is there.
+func (c *calendar) remove(n *node) {
+	if i := slices.IndexFunc(*c, func(a appointment) bool { return a.node == n }); i >= 0 {
+		heap.Remove(c, i)
+	}
+}
 
 func (c calendar) Len() int           { return len(c) }
 func (c calendar) Less(i, j int) bool { return c[i].due.Before(c[j].due) }
-
-func (c calendar) Swap(i, j int) {
-	c[i], c[j] = c[j], c[i]
-	c[i].index, c[j].index = i, j
-}
+func (c calendar) Swap(i, j int)      { c[i], c[j] = c[j], c[i] }
 
 // Push is for container/heap.
 func (c *calendar) Push(x any) {
 	n := x.(*node)
-	n.index = len(*c)
-	*c = append(*c, n)
+	*c = append(*c, appointment{n.due, n})
 }
 
 // Pop is for container/heap.
 func (c *calendar) Pop() any {
 	old := *c
 	last := len(old) - 1
-	n := old[last]
-	old[last] = nil
-	n.index = -1
+	n := old[last].node
+	old[last] = appointment{}
 	*c = old[:last]
 	return n
 }

@@ -107,7 +107,6 @@ type node struct {
 
 	fetcher Fetcher
 	due     time.Time // of the next scrape, or of the one in flight
-	index   int       // in its lane's calendar; -1 while a scrape is in flight or before Run
 	lane    *lane     // where it waits or is in flight; nil before Run
 	flight  *flight   // nil while it waits
 	fresh   time.Time // first success since it was added or failed
@@ -175,7 +174,7 @@ func (s *Scraper) Add(name string, f Fetcher) {
 		n.fetcher = f
 		return
 	}
-	n := &node{name: name, phase: s.plan.phase(name), fetcher: f, index: -1}
+	n := &node{name: name, phase: s.plan.phase(name), fetcher: f}
 	s.nodes[name] = n
 	if s.ctx != nil {
 		s.scheduleFirst(n)
@@ -208,8 +207,8 @@ func (s *Scraper) forget(name string) *node {
 	case n.flight != nil:
 		s.land(n)
 		n.flight.cancel()
-	case n.index >= 0:
-		heap.Remove(&n.lane.calendar, n.index)
+	case n.lane != nil:
+		n.lane.calendar.remove(n)
 	}
 	return n
 }
@@ -228,7 +227,7 @@ func (s *Scraper) schedule(n *node, due time.Time) {
 		n.lane = &s.failing
 	}
 	heap.Push(&n.lane.calendar, n)
-	if n.index == 0 {
+	if n.lane.calendar[0].node == n {
 		s.poke()
 	}
 }
@@ -248,8 +247,7 @@ func (s *Scraper) dispatch(now time.Time) time.Duration {
 	wait := s.cfg.Period // or until poked
 	for _, l := range [...]*lane{&s.healthy, &s.failing} {
 		for len(l.calendar) > 0 {
-			n := l.calendar[0]
-			if d := n.due.Sub(now); d > 0 {
+			if d := l.calendar[0].due.Sub(now); d > 0 {
 				wait = min(wait, d)
 				break
 			}
@@ -257,8 +255,7 @@ func (s *Scraper) dispatch(now time.Time) time.Duration {
 				wait = min(wait, d)
 				break
 			}
-			heap.Pop(&l.calendar)
-			s.start(n, now)
+			s.start(heap.Pop(&l.calendar).(*node), now)
 		}
 	}
 	s.promised = now.Add(wait)

@@ -236,4 +236,3 @@ func BenchmarkHandlerChain(b *testing.B) {
 		})
 	}
 }
-
