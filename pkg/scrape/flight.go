@@ -10,7 +10,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"metrics-server/pkg/sample"
-	"metrics-server/pkg/stack"
 )
 
 // maxKeptContainers caps the batches that are kept for reuse, at about 115 KB each. Only a node that lists
@@ -47,7 +46,7 @@ func (s *Scraper) start(n *node, now time.Time) {
 	n.lane.add(f)
 	s.flights.Go(func() {
 		defer cancel()
-		stack.Room6K() // as much as most scrapes need
+		growStack()
 		s.finish(n, f, s.scrape(ctx, n, f.fetcher))
 	})
 }

@@ -82,6 +82,14 @@ func chainConfig() *genericapiserver.Config {
 	return c
 }
 
+// chainAnswer is what comes of a request, zero but for the audit log if there is no answer.
+type chainAnswer struct {
+	Code   int
+	Header http.Header
+	Body   string
+	Audit  []string
+}
+
 // The chain answers as the generic server's does, and leaves as much in the audit log.
 func TestHandlerChain(t *testing.T) {
 	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -153,12 +161,7 @@ func TestHandlerChain(t *testing.T) {
 		}
 		ours, standard := start(handlerChain), start(genericapiserver.DefaultBuildHandlerChain)
 		for _, tt := range tests {
-			ask := func(s *httptest.Server) (answer struct {
-				Code   int
-				Header http.Header
-				Body   string
-				Audit  []string
-			}) {
+			ask := func(s *httptest.Server) (answer chainAnswer) {
 				r, err := http.NewRequestWithContext(t.Context(), tt.method, s.URL+tt.path, http.NoBody)
 				if err != nil {
 					t.Fatal(err)

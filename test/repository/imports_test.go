@@ -39,7 +39,7 @@ var rooms = map[string]room{
 		why: "the only package that wires others: each of those can then be read, tested and replaced alone",
 	},
 	"pkg/api": {
-		imports: []string{"api/openapi", "sample", "stack"}, k8s: true,
+		imports: []string{"api/openapi", "sample"}, k8s: true,
 		why: "it declares the readers that it needs: the API does not know how usage is stored or where it is from",
 	},
 	"pkg/api/openapi": {
@@ -51,7 +51,7 @@ var rooms = map[string]room{
 		why: "which nodes and pods exist is known from watches alone, not from what is scraped",
 	},
 	"pkg/scrape": {
-		imports: []string{"sample", "stack"}, k8s: true,
+		imports: []string{"sample"}, k8s: true,
 		why: "it decides when and how many at once; what a fetch does, and where samples go, are its Fetcher and Sink",
 	},
 	"pkg/servingcert": {
@@ -73,9 +73,6 @@ var rooms = map[string]room{
 	"pkg/store": {
 		imports: []string{"sample"},
 		why:     "pure: the arithmetic that autoscalers trust has no I/O, no clock and no API types to hide behind",
-	},
-	"pkg/stack": {
-		why: "a trick with goroutines that knows nothing of what they do",
 	},
 	"pkg/sample": {
 		why: "the leaf that every room shares: whatever it imported, all of them would",
