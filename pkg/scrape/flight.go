@@ -148,6 +148,6 @@ func (s *Scraper) settle(n *node, f *flight, o outcome) (before, after NodeStatu
 		n.clocked = o.clocked
 		s.typical += (after.Duration - s.typical) / 16
 	}
-	s.schedule(n, s.plan.next(n, f.started, o.ended))
+	s.schedule(n, s.plan.next(n, len(s.nodes), f.started, o.ended))
 	return before, after, news, true
 }

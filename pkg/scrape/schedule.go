@@ -21,17 +21,26 @@ var followUps = [...]time.Duration{
 	5100 * time.Millisecond, 10800 * time.Millisecond, 15500 * time.Millisecond, 20050 * time.Millisecond, 20600 * time.Millisecond,
 }
 
-// plan computes when to scrape. It is a pure function of the period, the node's name and the past.
+// plan computes when to scrape. It is a pure function of the period, the node's name, how many nodes there are and the past.
 type plan struct{ period time.Duration }
 
-// phases is how many there are. Some nodes thus have the same one, and are asked together: a processor that sleeps between
-// any two scrapes needs twice the time for one.
-const phases = 100
+// slots is how many there are in a period for so many nodes. About fifty nodes or more have the same one, and are asked together: a
+// processor that sleeps between any two scrapes needs several times the time for one.
+func slots(nodes int) int {
+	for _, n := range [...]int{5, 10, 20, 50} {
+		if nodes <= 50*n {
+			return n
+		}
+	}
+	return 100
+}
 
-// phase is the place of a node's slot in each period: in [0, period), evenly spread.
-func (p plan) phase(name string) time.Duration {
-	i, _ := bits.Mul64(hash(name), phases)
-	return time.Duration(i) * (p.period / phases)
+// phase is the place of a node's slot in each period, among so many nodes: in [0, period), evenly spread. As more nodes come, it moves
+// by less than the distance of two slots.
+func (p plan) phase(name string, nodes int) time.Duration {
+	n := slots(nodes)
+	i, _ := bits.Mul64(hash(name), uint64(n))
+	return time.Duration(i) * (p.period / time.Duration(n))
 }
 
 func hash(name string) uint64 {
@@ -102,9 +111,9 @@ func (p plan) retry(name string, started time.Time, failures int) time.Time {
 	return started.Add(wait - time.Duration(jitter))
 }
 
-// next is when to scrape n after a scrape that began at started and ended at now. A node that fails once and has
+// next is when to scrape n, one of so many nodes, after a scrape that began at started and ended at now. A node that fails once and has
 // settled before is tried again at its regular slot: what it said is served meanwhile.
-func (p plan) next(n *node, started, now time.Time) time.Time {
+func (p plan) next(n *node, nodes int, started, now time.Time) time.Time {
 	earliest := later(started.Add(p.gap()), now)
 	switch {
 	case n.status.Failures > 1:
@@ -116,7 +125,7 @@ func (p plan) next(n *node, started, now time.Time) time.Time {
 			return t
 		}
 	}
-	return p.slot(n.phase, earliest)
+	return p.slot(p.phase(n.name, nodes), earliest)
 }
 
 // mix spreads what differs in a few bits of x over all of them (the finaliser of MurmurHash3): FNV of names that

@@ -15,7 +15,7 @@ func TestPhaseIsEvenlySpread(t *testing.T) {
 		var count [slices]int
 		p := plan{period}
 		for i := range nodes {
-			phase := p.phase(format(i))
+			phase := p.phase(format(i), nodes)
 			if phase < 0 || phase >= period {
 				t.Fatalf("%s: phase %v", name, phase)
 			}
@@ -40,12 +40,36 @@ func TestPhaseIsEvenlySpread(t *testing.T) {
 func TestPhaseIsStable(t *testing.T) {
 	got := map[string]time.Duration{}
 	for _, name := range []string{"", "node-a", "node-b"} {
-		got[name] = plan{period}.phase(name).Round(time.Millisecond)
+		got[name] = plan{period}.phase(name, 15000).Round(time.Millisecond)
 	}
 	// FNV-1a and the finaliser of MurmurHash3, computed apart. A change would move every node at an upgrade.
 	want := map[string]time.Duration{"": 13950 * time.Millisecond, "node-a": 4200 * time.Millisecond, "node-b": 11850 * time.Millisecond}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// Few nodes are asked together, too, and a node's phase moves little when more come.
+func TestPhaseOfFewAndMany(t *testing.T) {
+	p := plan{period}
+	for _, c := range []struct{ nodes, slots int }{
+		{1, 5}, {250, 5}, {251, 10}, {500, 10}, {1000, 20}, {2500, 50}, {2501, 100}, {5000, 100}, {15000, 100},
+	} {
+		phases := map[time.Duration]bool{}
+		distance := period / time.Duration(c.slots)
+		for _, name := range names(15000) {
+			phase := p.phase(name, c.nodes)
+			phases[phase] = true
+			if moves := p.phase(name, 15000) - phase; moves < 0 || moves >= distance {
+				t.Errorf("%d nodes: the phase of %s is %v, and moves by %v when there are 15,000", c.nodes, name, phase, moves)
+			}
+			if phase%distance != 0 {
+				t.Errorf("%d nodes: the phase of %s is %v, which is no multiple of %v", c.nodes, name, phase, distance)
+			}
+		}
+		if len(phases) != c.slots {
+			t.Errorf("%d nodes: %d phases, want %d", c.nodes, len(phases), c.slots)
+		}
 	}
 }
 
@@ -120,8 +144,7 @@ func TestTheWallClockIsSet(t *testing.T) {
 				{name: "failed once, was settled", status: NodeStatus{Failures: 1, Settled: true}},
 				{name: "fails", status: NodeStatus{Failures: 5}},
 			} {
-				n.phase = p.phase(n.name)
-				next := p.next(n, started, now)
+				next := p.next(n, 1, started, now)
 				if wait := next.Sub(now); wait < 0 || wait > 2*period {
 					t.Errorf("%s, set by %d s after %d s: next after %v", n.name, by, took, wait)
 				}
@@ -144,8 +167,8 @@ func TestFollowUpsAreApart(t *testing.T) {
 		followUps[3]:                        followUps[4],
 	} {
 		started := fresh.Add(asked)
-		n := &node{name: "n", phase: p.phase("n"), fresh: fresh}
-		if got := p.next(n, started, started.Add(20*time.Millisecond)).Sub(fresh); got != want {
+		n := &node{name: "n", fresh: fresh}
+		if got := p.next(n, 1, started, started.Add(20*time.Millisecond)).Sub(fresh); got != want {
 			t.Errorf("after a scrape at %v the next is at %v, want %v", asked, got, want)
 		}
 	}

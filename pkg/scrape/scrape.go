@@ -2,8 +2,8 @@
 // and how soon a node that fails is tried again. What asking means is the caller's Fetcher; what
 // becomes of the samples is the caller's Sink.
 //
-// Every node has a schedule of its own: one slot in each period, at a phase that depends on its
-// name only, so that nodes are spread evenly and a restart changes nothing. Two lanes bound
+// Every node has a schedule of its own: one slot in each period, at a phase that depends on its name and on
+// roughly how many nodes there are, so that nodes are spread evenly and a restart changes nothing. Two lanes bound
 // the scrapes in flight, one for nodes that answer and one for nodes whose last scrape failed: however many
 // nodes hang, those that answer are asked on time.
 //
@@ -102,8 +102,7 @@ type Scraper struct {
 
 // node is one node's schedule and state. Scraper.mu guards all but the first and the last group.
 type node struct {
-	name  string
-	phase time.Duration // of its slot in each period
+	name string
 
 	fetcher Fetcher
 	due     time.Time // of the next scrape, or of the one in flight
@@ -174,7 +173,7 @@ func (s *Scraper) Add(name string, f Fetcher) {
 		n.fetcher = f
 		return
 	}
-	n := &node{name: name, phase: s.plan.phase(name), fetcher: f}
+	n := &node{name: name, fetcher: f}
 	s.nodes[name] = n
 	if s.ctx != nil {
 		s.scheduleFirst(n)

@@ -42,7 +42,7 @@ func TestRegularSchedule(t *testing.T) {
 			wait(20 * r)
 			for name, k := range nodes {
 				asked := k.times()
-				slot := s.plan.slot(s.plan.phase(name), asked[0].Add(s.plan.gap()))
+				slot := s.plan.slot(s.plan.phase(name, len(nodes)), asked[0].Add(s.plan.gap()))
 				for i, got := range asked[1:] {
 					if want := slot.Add(time.Duration(i) * r); !got.Equal(want) {
 						t.Fatalf("%s: scrape %d at %v, want %v", name, i+1, got.Sub(start), want.Sub(start))
@@ -160,7 +160,7 @@ func TestFollowUps(t *testing.T) {
 				if at-last < s.plan.gap() || at-last > period+s.plan.gap() {
 					t.Errorf("%s: asked at %v, before that at %v", name, at, last)
 				}
-				if slot := s.plan.slot(s.plan.phase(name), k.times()[0].Add(at)); !slot.Equal(k.times()[0].Add(at)) {
+				if slot := s.plan.slot(s.plan.phase(name, 1), k.times()[0].Add(at)); !slot.Equal(k.times()[0].Add(at)) {
 					t.Errorf("%s: asked at %v, which is no slot", name, at)
 				}
 				last = at
@@ -251,7 +251,7 @@ func TestOneOfThreeFails(t *testing.T) {
 		s.Add("node-a", k)
 		wait(10 * time.Minute)
 		for i, at := range k.times()[1:] {
-			if slot := s.plan.slot(s.plan.phase("node-a"), at); !slot.Equal(at) {
+			if slot := s.plan.slot(s.plan.phase("node-a", 1), at); !slot.Equal(at) {
 				t.Errorf("scrape %d is %v before the slot", i+1, slot.Sub(at))
 			}
 		}
@@ -305,7 +305,7 @@ func TestReplaceKeepsSchedule(t *testing.T) {
 		}
 		now := time.Now()
 		wait(time.Minute)
-		slot := s.plan.slot(s.plan.phase("node-a"), now)
+		slot := s.plan.slot(s.plan.phase("node-a", 1), now)
 		want := []time.Time{slot, slot.Add(period), slot.Add(2 * period), slot.Add(3 * period)}
 		if d := cmp.Diff(want, after.times()); d != "" {
 			t.Error(d)

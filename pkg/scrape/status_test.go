@@ -111,7 +111,7 @@ func TestNodeStatus(t *testing.T) {
 		}
 		check(good)
 		down.Store(true)
-		slot := s.plan.slot(s.plan.phase("node-a"), start.Add(s.plan.gap()))
+		slot := s.plan.slot(s.plan.phase("node-a", 1), start.Add(s.plan.gap()))
 		for i := range 2 {
 			toward(slot.Add(time.Duration(i)*period + time.Second))
 			bad := good

@@ -51,7 +51,8 @@ a minor version, and the [changelog](changelog.md) says so.
 `
 
 const metricsDocTail = `
-Beside them are those that every API server of Kubernetes has, such as ` + "`apiserver_request_total`, `apiserver_request_duration_seconds`, `process_*` and `go_*`" + `.
+Beside them are those that every API server of Kubernetes has, such as ` + "`apiserver_request_total`, `apiserver_request_duration_seconds`, `process_*` and `go_*`" + `,
+but for ` + "`apiserver_request_filter_duration_seconds`" + `: to measure each step of a small request costs as much as the step.
 Service level indicators of the probes are at ` + "`/metrics/slis`" + `.
 `
 
