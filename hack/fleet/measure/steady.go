@@ -104,7 +104,8 @@ func (r *run) age(ctx context.Context) error {
 			ages = append(ages, now.Sub(list.Items[i].Timestamp.Time))
 		}
 		l.EndPods()
-		if err := wait(ctx, span/looks); err != nil {
+		// Each is at another fraction of a second, because timestamps are cut to seconds.
+		if err := wait(ctx, (span+time.Second)/looks); err != nil {
 			return err
 		}
 	}
