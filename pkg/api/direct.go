@@ -58,7 +58,9 @@ func (a *API) direct(w http.ResponseWriter, r *http.Request, f *form, media stri
 				return
 			}
 			audit.LogResponseObject(r.Context(), object, version, Codecs)
-			responsewriters.SerializeObject(media, encoder, w, r, http.StatusOK, object)
+			genericapirequest.TrackSerializeResponseObjectLatency(r.Context(), func() {
+				responsewriters.SerializeObject(media, encoder, w, r, http.StatusOK, object)
+			})
 		})(w, r)
 	return true
 }

@@ -8,7 +8,10 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/audit/policy"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/metrics/legacyregistry"
 )
 
@@ -158,5 +161,42 @@ func TestDirectWithoutRequestInfo(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), r.WithContext(request.WithRequestInfo(r.Context(), &request.RequestInfo{})))
 	if routed != 2 {
 		t.Errorf("%d of 2 requests were passed on", routed)
+	}
+}
+
+// answers is an audit backend that keeps the answers that are to be logged.
+type answers struct{ bodies []string }
+
+func (a *answers) ProcessEvents(events ...*auditinternal.Event) bool {
+	for _, e := range events {
+		if e.ResponseObject != nil {
+			a.bodies = append(a.bodies, string(e.ResponseObject.Raw))
+		}
+	}
+	return true
+}
+
+func (a *answers) Run(<-chan struct{}) error { return nil }
+func (a *answers) Shutdown()                 {}
+func (a *answers) String() string            { return "test" }
+
+// Where the audit policy wants answers, those that are given directly are logged too.
+func TestDirectIsAudited(t *testing.T) {
+	c := newCluster()
+	logged := func(before func(*API, http.Handler) http.Handler) *answers {
+		served, log := c.config(), &answers{}
+		served.Registerer = nil
+		h := c.handlerOf(t, served, before, func(config *genericapiserver.Config) {
+			config.AuditBackend, config.AuditPolicyRuleEvaluator = log, policy.NewFakePolicyRuleEvaluator(auditinternal.LevelRequestResponse, nil)
+		})
+		for _, path := range []string{"v1/namespaces/a/pods/web-1", "v1beta1/pods?labelSelector=app%3Dweb", "v1/nodes", "v1/nodes/none"} {
+			answer(t, h, group+path, runtime.ContentTypeProtobuf, "")
+		}
+		return log
+	}
+	got := logged((*API).Handler)
+	want := logged(func(_ *API, next http.Handler) http.Handler { return next })
+	if d := gocmp.Diff(want.bodies, got.bodies); d != "" || len(got.bodies) != 4 {
+		t.Errorf("%d answers were logged (-want +got):\n%s", len(got.bodies), d)
 	}
 }

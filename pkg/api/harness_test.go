@@ -179,7 +179,7 @@ func (c *cluster) standardHandler(tb testing.TB) http.Handler {
 	return c.handlerOf(tb, served, func(_ *API, next http.Handler) http.Handler { return next })
 }
 
-func (c *cluster) handlerOf(tb testing.TB, served Config, before func(*API, http.Handler) http.Handler) http.Handler {
+func (c *cluster) handlerOf(tb testing.TB, served Config, before func(*API, http.Handler) http.Handler, more ...func(*genericapiserver.Config)) http.Handler {
 	tb.Helper()
 	config := genericapiserver.NewConfig(Codecs)
 	config.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
@@ -190,6 +190,9 @@ func (c *cluster) handlerOf(tb testing.TB, served Config, before func(*API, http
 	})
 	config.Authorization.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
 	Configure(config)
+	for _, f := range more {
+		f(config)
+	}
 	a, err := New(served)
 	if err != nil {
 		tb.Fatal(err)

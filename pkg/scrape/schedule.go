@@ -24,8 +24,8 @@ var followUps = [...]time.Duration{
 // plan computes when to scrape. It is a pure function of the period, the node's name, how many nodes there are and the past.
 type plan struct{ period time.Duration }
 
-// slots is how many there are in a period for so many nodes. About fifty nodes or more have the same one, and are asked together: a
-// processor that sleeps between any two scrapes needs several times the time for one.
+// slots is how many there are in a period for so many nodes. Twenty to fifty nodes have the same one in a cluster of 200 to 5,000, more in
+// a larger one, and are asked together: a processor that sleeps between any two scrapes needs several times the time for one.
 func slots(nodes int) int {
 	for _, n := range [...]int{5, 10, 20, 50} {
 		if nodes <= 50*n {

@@ -55,12 +55,16 @@ func (l *auditLog) take() []string {
 	return l.events
 }
 
-// chainConfig is a configuration in which alice may do everything but delete, be root, and ask for what is broken, and bob may read one path.
+// chainConfig is a configuration in which alice may do everything but delete, be root, and ask for what is broken or slow, and bob may read
+// one path. To find out who slow is takes for ever.
 func chainConfig() *genericapiserver.Config {
 	c := NewGenericConfig("v1.2.3")
 	c.RequestInfoResolver, c.FeatureGate = genericapiserver.NewRequestInfoResolver(c), utilfeature.DefaultFeatureGate // as Complete does
 	c.Authentication.Authenticator = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 		switch token := r.Header.Get("Authorization"); token {
+		case "Bearer slow":
+			<-r.Context().Done()
+			return nil, false, r.Context().Err()
 		case "":
 			return nil, false, nil
 		case "Bearer alice", "Bearer bob":
@@ -69,8 +73,11 @@ func chainConfig() *genericapiserver.Config {
 			return nil, false, errors.New("who is that?")
 		}
 	})
-	c.Authorization.Authorizer = authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	c.Authorization.Authorizer = authorizer.AuthorizerFunc(func(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		switch {
+		case a.GetResource() == "slow":
+			<-ctx.Done()
+			return authorizer.DecisionNoOpinion, "", ctx.Err()
 		case a.GetResource() == "broken":
 			return authorizer.DecisionNoOpinion, "", errors.New("the API server does not answer")
 		case a.GetUser().GetName() == "alice" && a.GetVerb() != "delete" && a.GetName() != "root",
@@ -106,8 +113,9 @@ func TestHandlerChain(t *testing.T) {
 		who, _ := request.UserFrom(r.Context())
 		deadline, limited := r.Context().Deadline()
 		namespace, _ := request.NamespaceFrom(r.Context())
+		_, tracked := request.LatencyTrackersFrom(r.Context())
 		err := json.NewEncoder(w).Encode(map[string]any{
-			"user": who, "header": r.Header, "limited": limited, "limit": time.Until(deadline).Round(10 * time.Second), "namespace": namespace,
+			"user": who, "header": r.Header, "limited": limited, "limit": time.Until(deadline).Round(10 * time.Second), "namespace": namespace, "tracked": tracked,
 		})
 		if err != nil {
 			t.Error(err)
@@ -203,19 +211,67 @@ func TestHandlerChain(t *testing.T) {
 	}
 }
 
-// What a request waits for ends with its timeout, which is the client's if that is shorter.
+// What a request waits for ends after a minute.
 func TestRequestTimeout(t *testing.T) {
-	for query, want := range map[string]time.Duration{"": time.Minute, "?timeout=5s": 5 * time.Second, "?timeout=5m": time.Minute} {
-		synctest.Test(t, func(t *testing.T) {
-			h := handlerChain(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), chainConfig())
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/apis/metrics.k8s.io/v1/nodes"+query, http.NoBody)
-			r.Header.Set("Authorization", "Bearer alice")
-			begin := time.Now()
-			h.ServeHTTP(httptest.NewRecorder(), r)
-			if got := time.Since(begin); got != want {
-				t.Errorf("%q: the request took %v, want %v", query, got, want)
+	synctest.Test(t, func(t *testing.T) {
+		h := handlerChain(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), chainConfig())
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/apis/metrics.k8s.io/v1/nodes", http.NoBody)
+		r.Header.Set("Authorization", "Bearer alice")
+		begin := time.Now()
+		h.ServeHTTP(httptest.NewRecorder(), r)
+		if got := time.Since(begin); got != time.Minute {
+			t.Errorf("the request took %v", got)
+		}
+	})
+}
+
+// A client that sets a shorter timeout is told when it is over, whatever is waited for.
+func TestTimeoutOfTheClient(t *testing.T) {
+	for _, build := range []func(http.Handler, *genericapiserver.Config) http.Handler{genericapiserver.DefaultBuildHandlerChain, handlerChain} {
+		h := build(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), chainConfig())
+		for path, token := range map[string]string{
+			"/apis/metrics.k8s.io/v1/nodes?timeout=50ms": "alice", "/apis/metrics.k8s.io/v1/nodes?limit=1&timeout=50ms": "slow",
+			"/apis/metrics.k8s.io/v1/slow?timeout=50ms": "alice",
+		} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != http.StatusGatewayTimeout {
+				t.Errorf("%s as %s: %d %s", path, token, w.Code, w.Body)
 			}
-		})
+		}
+	}
+}
+
+// While the server ends, requests that come too late are turned away, and those under way are waited for.
+func TestRequestsWhileTheServerEnds(t *testing.T) {
+	c := chainConfig()
+	waits := make(chan struct{})
+	h := handlerChain(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		go func() {
+			c.NonLongRunningRequestWaitGroup.Wait()
+			close(waits)
+		}()
+		select {
+		case <-waits:
+			t.Error("a request is under way, and is not waited for")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}), c)
+	ask := func() int {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/apis/metrics.k8s.io/v1/nodes", http.NoBody)
+		r.Header.Set("Authorization", "Bearer alice")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	if code := ask(); code != http.StatusOK {
+		t.Errorf("the first request: %d", code)
+	}
+	<-waits
+	if code := ask(); code != http.StatusServiceUnavailable {
+		t.Errorf("a request afterwards: %d", code)
 	}
 }
 

@@ -95,9 +95,9 @@ func TestTooManyConnections(t *testing.T) {
 }
 
 // The time that a request may take is its own: the next one over the same connection has as much.
-func TestWriteDeadlineIsOfOneRequest(t *testing.T) {
+func TestDeadlineIsOfOneRequest(t *testing.T) {
 	const timeout = 300 * time.Millisecond
-	s := httptest.NewTLSServer(withWriteDeadline(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewTLSServer(withDeadline(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.RemoteAddr)
 	}), timeout))
 	t.Cleanup(s.Close)
@@ -124,7 +124,7 @@ func TestWriteDeadlineIsOfOneRequest(t *testing.T) {
 func TestClientsThatDoNotRead(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		ended := make(chan error, 1)
-		s := httptest.NewUnstartedServer(withWriteDeadline(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s := httptest.NewUnstartedServer(withDeadline(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			var err error
 			for b := make([]byte, 64<<10); err == nil; {
 				_, err = w.Write(b)
@@ -150,5 +150,33 @@ func TestClientsThatDoNotRead(t *testing.T) {
 			t.Errorf("HTTP/2 %v: the request never ends", http2)
 		}
 		_ = r.Body.Close()
+	}
+}
+
+// So does one that does not send the body that it has announced: what is left of it is read before a long answer is written.
+func TestClientsThatDoNotSend(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"read by the handler": func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
+		"read for the answer": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 64<<10)) },
+	} {
+		ended := make(chan struct{})
+		s := httptest.NewServer(withDeadline(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler(w, r)
+			close(ended)
+		}), 300*time.Millisecond))
+		t.Cleanup(s.Close)
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Errorf("%s: the request never ends", name)
+		}
 	}
 }

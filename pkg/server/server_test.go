@@ -7,10 +7,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apiserver/pkg/endpoints/filters"
-	"k8s.io/apiserver/pkg/endpoints/request"
-	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -26,12 +22,14 @@ func TestProbesPassTheLimitOfRequests(t *testing.T) {
 			<-leave
 		}
 	}))
-	c := NewGenericConfig("v1.2.3")
-	h = genericfilters.WithMaxInFlightLimit(h, 1, 1, c.LongRunningFunc)
-	h = filters.WithRequestInfo(h, &request.RequestInfoFactory{APIPrefixes: sets.NewString("apis"), GrouplessAPIPrefixes: sets.NewString()})
+	c := chainConfig()
+	c.MaxRequestsInFlight = 1
+	h = handlerChain(h, c)
 	ask := func(path string) int {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+		r.Header.Set("Authorization", "Bearer alice")
+		h.ServeHTTP(w, r)
 		return w.Code
 	}
 	const list = "/apis/metrics.k8s.io/v1/pods"
