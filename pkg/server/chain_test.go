@@ -63,8 +63,7 @@ func chainConfig() *genericapiserver.Config {
 	c.Authentication.Authenticator = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 		switch token := r.Header.Get("Authorization"); token {
 		case "Bearer slow":
-			<-r.Context().Done()
-			return nil, false, r.Context().Err()
+			return nil, false, outlast(r.Context())
 		case "":
 			return nil, false, nil
 		case "Bearer alice", "Bearer bob":
@@ -76,8 +75,7 @@ func chainConfig() *genericapiserver.Config {
 	c.Authorization.Authorizer = authorizer.AuthorizerFunc(func(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		switch {
 		case a.GetResource() == "slow":
-			<-ctx.Done()
-			return authorizer.DecisionNoOpinion, "", ctx.Err()
+			return authorizer.DecisionNoOpinion, "", outlast(ctx)
 		case a.GetResource() == "broken":
 			return authorizer.DecisionNoOpinion, "", errors.New("the API server does not answer")
 		case a.GetUser().GetName() == "alice" && a.GetVerb() != "delete" && a.GetName() != "root",
@@ -87,6 +85,13 @@ func chainConfig() *genericapiserver.Config {
 		return authorizer.DecisionDeny, "it is not allowed", nil
 	})
 	return c
+}
+
+// outlast waits for longer than ctx lasts: what ends with it may still answer first.
+func outlast(ctx context.Context) error {
+	<-ctx.Done()
+	time.Sleep(time.Second)
+	return ctx.Err()
 }
 
 // chainAnswer is what comes of a request, zero but for the audit log if there is no answer.
@@ -228,7 +233,7 @@ func TestRequestTimeout(t *testing.T) {
 // A client that sets a shorter timeout is told when it is over, whatever is waited for.
 func TestTimeoutOfTheClient(t *testing.T) {
 	for _, build := range []func(http.Handler, *genericapiserver.Config) http.Handler{genericapiserver.DefaultBuildHandlerChain, handlerChain} {
-		h := build(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), chainConfig())
+		h := build(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = outlast(r.Context()) }), chainConfig())
 		for path, token := range map[string]string{
 			"/apis/metrics.k8s.io/v1/nodes?timeout=50ms": "alice", "/apis/metrics.k8s.io/v1/nodes?limit=1&timeout=50ms": "slow",
 			"/apis/metrics.k8s.io/v1/slow?timeout=50ms": "alice",
