@@ -54,7 +54,7 @@ type Config struct {
 	// shorter Period.
 	Timeout time.Duration
 	// MaxInFlight bounds the scrapes in flight of nodes that answer; half as many more may be in flight to nodes
-	// that fail. Default 1024: of 15,000 nodes that answer within 20 ms, 20 are in flight; the rest is for slow
+	// that fail. Default 1024: of 15,000 nodes 150 are asked at the same time; the rest is for slow
 	// ones and for the moment when many begin to hang. One in flight costs 12 KB (stack, context, a batch of 60
 	// containers) and what the Fetcher holds: 18 MB if both lanes are full, and the answers that are being read.
 	MaxInFlight int
