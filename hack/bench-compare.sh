@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the Go benchmarks of another commit and of this tree in turns, so that a machine's moods meet both, and compares
-# them with benchstat.
+# Runs the Go benchmarks of another commit and of this tree alternately, so that changes in the machine's load affect
+# both, and compares them with benchstat.
 #   hack/bench-compare.sh COMMIT [REGEXP [PACKAGE...]]
-# COUNT (default 10) is how often each is run; BENCHFLAGS go to `go test`.
+# COUNT (default 10) is how often each is run; BENCHFLAGS are passed to `go test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if (($# == 0)); then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs each fuzz target for as long as its first argument says, of the packages that follow: hack/fuzz.sh 30s ./... All of them run,
-# also when one has found something, and then it fails.
+# Runs each fuzz target of some packages for some time: hack/fuzz.sh 30s ./...
+# All targets run even if one finds a bug; the script then fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=$1
@@ -11,11 +11,13 @@ trap 'rm -f "$log"' EXIT
 failed=()
 while read -r package name; do
   echo "== $package $name"
-  # Inputs are hardly minimized: of a kubelet's answer, which is long, that would take all the time that there is.
-  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" </dev/null 2>&1 | tee "$log"; then
+  # Minimizing an input as long as a kubelet's answer would take all of the fuzzing time.
+  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" \
+    </dev/null 2>&1 | tee "$log"; then
     continue
   fi
-  # Go 1.26 may take the end of the time for a failure (https://go.dev/issue/75804). What is found is always kept in a file.
+  # Go 1.26 may report that the time is up as a failure (https://go.dev/issue/75804). A real finding
+  # is always saved to a file.
   if grep -q '^ *context deadline exceeded' "$log" && ! grep -q 'Failing input' "$log"; then
     echo "$name has found nothing: its time was up"
     continue

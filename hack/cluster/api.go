@@ -35,7 +35,7 @@ func (c *cluster) connect(url string) (*api, error) {
 	return &api{url, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}}, nil
 }
 
-// get decodes the answer for path into v, unless v is nil.
+// get decodes the response to path into v, unless v is nil.
 func (a *api) get(ctx context.Context, path string, v any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+path, nil)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // asset is a program that is built from the Go module proxy.
 type asset struct{ name, pkg string }
 
-const etcd = "etcd" // of the version that this module requires, beside any version of Kubernetes
+const etcd = "etcd" // always the version that this module requires, regardless of the version of Kubernetes
 
 // controlPlane is what simulated kubelets need; the rest runs a real node.
 var controlPlane = []asset{
@@ -34,9 +34,12 @@ var nodePrograms = []asset{
 	{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
 }
 
-// assetsNamed finds the programs of a list that is separated by commas.
+// otherPrograms are built only by name: hack/kind/node needs kubeadm.
+var otherPrograms = []asset{{"kubeadm", "k8s.io/kubernetes/cmd/kubeadm"}}
+
+// assetsNamed returns the assets in a list of names that are separated by commas.
 func assetsNamed(list string) (found []asset, err error) {
-	all := slices.Concat(controlPlane, nodePrograms)
+	all := slices.Concat(controlPlane, nodePrograms, otherPrograms)
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(all, func(a asset) bool { return a.name == name })
 		if i < 0 {
@@ -51,7 +54,7 @@ func assetsNamed(list string) (found []asset, err error) {
 	return found, nil
 }
 
-// missing returns those of assets that are not in dir.
+// missing returns the assets that dir does not have.
 func missing(dir string, assets []asset) []asset {
 	return slices.DeleteFunc(slices.Clone(assets), func(a asset) bool {
 		info, err := os.Stat(filepath.Join(dir, a.name))
@@ -59,8 +62,8 @@ func missing(dir string, assets []asset) []asset {
 	})
 }
 
-// buildAssets builds those of want that are missing and returns the directory of the programs. A program appears under
-// its name only when it is complete, so an aborted run leaves nothing that a later one could take for finished.
+// buildAssets builds the missing programs of want and returns their directory. A program gets its final name only when
+// it is complete, so that an aborted run leaves nothing that looks finished.
 func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error) {
 	dir := c.bin()
 	if len(missing(dir, want)) == 0 {
@@ -120,9 +123,11 @@ func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error)
 	return dir, nil
 }
 
-// buildAsset builds one program of a module's requirements into dir. The flags decide whether Go's build cache can be used: keep them.
+// buildAsset builds one program of a module's requirements into dir. Go's build cache is reused only while the flags
+// stay the same.
 func (c *cluster) buildAsset(ctx context.Context, a asset, module, dir string, p *progress) error {
-	stamp := fmt.Sprintf("-X k8s.io/component-base/version.gitVersion=%[1]s -X k8s.io/client-go/pkg/version.gitVersion=%[1]s", c.version)
+	stamp := fmt.Sprintf("-X k8s.io/component-base/version.gitVersion=%[1]s -X "+
+		"k8s.io/client-go/pkg/version.gitVersion=%[1]s", c.version)
 	args := []string{"build", "-v", "-trimpath", "-ldflags", "-s -w " + stamp, "-o", filepath.Join(dir, a.name)}
 	if module != c.module() {
 		args = append(args, "-mod=mod") // go completes the go.mod and go.sum that were made for this
@@ -139,7 +144,7 @@ func (c *cluster) buildAsset(ctx context.Context, a asset, module, dir string, p
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	// go build -v names each package that it compiles: the only sign of life it gives.
+	// go build -v prints each package that it compiles, which is its only sign of progress.
 	compiled, downloaded := 0, 0
 	var said bytes.Buffer
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
@@ -159,7 +164,8 @@ func (c *cluster) buildAsset(ctx context.Context, a asset, module, dir string, p
 	return nil
 }
 
-// killGroup makes cmd's context end cmd and its children: go build leaves its compilers running otherwise.
+// killGroup makes the end of cmd's context end cmd and its children: otherwise the compilers that
+// go build has started go on.
 func killGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

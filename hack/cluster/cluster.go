@@ -14,37 +14,42 @@ import (
 	"syscall"
 )
 
-// cluster says where a cluster lives and how it is wanted.
+// cluster says where a cluster is and how it is configured.
 type cluster struct {
 	machine        // its directory has the state of the running cluster; removed by down
 	cache   string // built programs, in a directory for each version
 	root    string // the repository
 
 	simulated, real, keep bool
+	preferKind            bool // where that is quicker
+	onKind                bool // the cluster is one of kind
 	options               options
 
 	version string // of Kubernetes, e.g. v1.37.1
 	pinned  string // the version that this module requires
 }
 
-// record is what a running cluster leaves for later commands, in cluster.json.
+// record is what a running cluster saves for later commands, in cluster.json.
 type record struct {
 	supervisorID        // of the control plane; it is also the first node's
 	Mode         mode   `json:"mode"`
 	Version      string `json:"version"`
 	Server       string `json:"server"` // URL of the API server, from the host
 	Layout       layout `json:"layout"`
-	Others       []node `json:"others"`   // the nodes beside the first
+	Others       []node `json:"others"`   // the nodes except the first
 	Ready        bool   `json:"ready"`    // up has finished
-	Deployed     string `json:"deployed"` // digest of the server that runs, image or program
+	Deployed     string `json:"deployed"` // digest of the running server, an image or a program
+
+	Kind *kindRecord `json:"kind,omitempty"` // of kindNodes only
 }
 
-// mode tells real kubelets from simulated ones.
+// mode says which kubelets the cluster has: real ones, simulated ones, or those of kind.
 type mode string
 
 const (
 	realKubelet      mode = "real kubelet"
 	simulatedKubelet mode = "simulated kubelets"
+	kindNodes        mode = "nodes of kind"
 )
 
 // defaultCache is METRICS_SERVER_DEV_DIR or a directory of the user's own; "" if there is neither.
@@ -58,6 +63,9 @@ func defaultCache() string {
 	return ""
 }
 
+// defaultDir is the directory of the cluster that the make targets start and end.
+func (c *cluster) defaultDir() string { return filepath.Join(c.cache, "cluster") }
+
 // parse reads the flags and finds the directories.
 func (c *cluster) parse(flags *flag.FlagSet, args []string) error {
 	if err := flags.Parse(args); err != nil {
@@ -67,7 +75,7 @@ func (c *cluster) parse(flags *flag.FlagSet, args []string) error {
 		return errors.New("no cache directory: set HOME, or give -cache DIR")
 	}
 	if c.dir == "" {
-		c.dir = filepath.Join(c.cache, "cluster")
+		c.dir = c.defaultDir()
 	}
 	for _, dir := range []*string{&c.cache, &c.dir} {
 		abs, err := filepath.Abs(*dir)
@@ -82,11 +90,13 @@ func (c *cluster) parse(flags *flag.FlagSet, args []string) error {
 	if err := c.findProject(); err != nil {
 		return err
 	}
-	// A version that was chosen stays so until the cluster ends.
+	// A version that was chosen is kept until the cluster ends.
 	c.version = c.pinned
-	if r, running := c.load(); running && r.Layout.Options.Version != "" {
+	r, running := c.load()
+	if running && r.Layout.Options.Version != "" {
 		c.version = r.Version
 	}
+	c.onKind = r.Kind != nil
 	if c.options.Version != "" {
 		c.version = c.options.Version
 	}
@@ -125,7 +135,8 @@ func (c *cluster) module() string { return filepath.Join(c.root, "hack", "cluste
 // bin is the directory of the built programs.
 func (c *cluster) bin() string { return filepath.Join(c.cache, c.version) }
 
-// id tells this cluster from others by its state directory alone, so that a crashed one's cgroups can be found.
+// id identifies the cluster by its state directory alone, so that the cgroups of a crashed one can
+// be found.
 func (c *cluster) id() string {
 	return fmt.Sprintf("metrics-server-dev-%.8x", sha256.Sum256([]byte(c.dir)))
 }
@@ -142,12 +153,22 @@ func (c *cluster) authority() (*authority, error) {
 
 func (c *cluster) kubeconfig() string { return c.path("kubeconfig") }
 
-// load returns the record of the cluster, and whether its supervisor runs.
+func (c *cluster) kubectlPath() string {
+	if c.onKind {
+		return c.path("bin", "kubectl")
+	}
+	return filepath.Join(c.bin(), "kubectl")
+}
+
+// load returns the record of the cluster, and whether its supervisor runs, or its control plane on kind.
 func (c *cluster) load() (record, bool) {
 	var r record
 	b, err := os.ReadFile(c.path("cluster.json"))
-	if err != nil || json.Unmarshal(b, &r) != nil || r.Supervisor == 0 {
+	if err != nil || json.Unmarshal(b, &r) != nil {
 		return r, false
+	}
+	if r.Kind != nil {
+		return r, r.Kind.runs()
 	}
 	return r, r.runs()
 }
@@ -165,7 +186,8 @@ func (c *cluster) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(c.cache, 0o755); err != nil {
 		return nil, err
 	}
-	return lockFile(ctx, filepath.Join(c.cache, "."+c.id()+".lock"), "another command works on the cluster: waiting for it")
+	return lockFile(ctx, filepath.Join(c.cache, "."+c.id()+".lock"),
+		"another command works on the cluster: waiting for it")
 }
 
 // status prints whether the cluster runs.
@@ -175,6 +197,9 @@ func (c *cluster) status() error {
 		return errors.New("no cluster runs; start one with: make demo")
 	}
 	fmt.Printf("Kubernetes %s with %s at %s, state in %s\n", r.Version, r.Mode, r.Server, c.dir)
+	if r.Kind != nil {
+		return nil
+	}
 	for _, n := range r.Others {
 		if n.Supervisor == 0 {
 			fmt.Printf("  %-24s killed\n", n.name())
@@ -192,15 +217,14 @@ func (c *cluster) status() error {
 
 // kubectl replaces this process with kubectl.
 func (c *cluster) kubectl(flags *flag.FlagSet, args []string) error {
-	// kubectl's flags are kubectl's: only the environment says where our cluster is.
+	// All flags belong to kubectl; only the environment says where our cluster is.
 	if err := c.parse(flags, nil); err != nil {
 		return err
 	}
 	if _, running := c.load(); !running {
 		return errors.New("no cluster runs; start one with: make demo")
 	}
-	program := filepath.Join(c.bin(), "kubectl")
-	return syscall.Exec(program, append([]string{"kubectl"}, args...), c.kubectlEnv())
+	return syscall.Exec(c.kubectlPath(), append([]string{"kubectl"}, args...), c.kubectlEnv())
 }
 
 // kubectlEnv keeps kubectl's caches out of the user's home.
@@ -210,7 +234,7 @@ func (c *cluster) kubectlEnv() []string {
 
 // runKubectl runs kubectl and returns its standard output.
 func (c *cluster) runKubectl(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin(), "kubectl"), args...)
+	cmd := exec.CommandContext(ctx, c.kubectlPath(), args...)
 	cmd.Env = c.kubectlEnv()
 	return output(cmd)
 }

@@ -65,7 +65,7 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// An interrupted build must leave nothing that a later run takes for a finished program.
+// An interrupted build must not leave a file that a later run would use as a finished program.
 func TestBuildAssetsInterrupted(t *testing.T) {
 	c := cluster{cache: t.TempDir()}
 	if err := c.findProject(); err != nil {
@@ -175,7 +175,7 @@ func TestRemoveState(t *testing.T) {
 	}
 	state := filepath.Join(base, "state")
 	write(t, filepath.Join(state, "log", "etcd.log"), "", 0o644)
-	for range 2 { // once more is no error
+	for range 2 { // doing it twice is no error
 		if err := removeState(state); err != nil {
 			t.Error(err)
 		}
@@ -317,7 +317,7 @@ func TestSimulatedUsage(t *testing.T) {
 	}
 }
 
-// A supervisor without namespaces starts, reports and stops processes, and takes them along when it ends.
+// A supervisor without namespaces starts, reports and stops processes, and ends them when it ends.
 func TestSupervisor(t *testing.T) {
 	if os.Getenv(supervisorEnv) != "" { // this test's own child, as main would run it
 		if err := supervise(); err != nil {
@@ -363,7 +363,8 @@ func TestSupervisor(t *testing.T) {
 			t.Fatal(err)
 		}
 		states, err := s.status()
-		if i := slices.IndexFunc(states, func(st ProcessState) bool { return st.Name == "stays" }); err != nil || states[i].Frozen != frozen {
+		if i := slices.IndexFunc(states, func(st ProcessState) bool { return st.Name == "stays" }); err != nil ||
+			states[i].Frozen != frozen {
 			t.Errorf("states %v, %v; want frozen %v", states, err, frozen)
 		}
 	}
@@ -376,8 +377,10 @@ func TestSupervisor(t *testing.T) {
 	if err := s.stop("stopped"); err != nil {
 		t.Fatal(err)
 	}
-	err = c.wait(t.Context(), "nothing", "stays", time.Minute, func(context.Context) error { return errors.New("not yet") })
-	if err == nil || !strings.Contains(err.Error(), "fails ended: exit status 3") || !strings.Contains(err.Error(), "it failed") {
+	err = c.wait(t.Context(), "nothing", "stays", time.Minute,
+		func(context.Context) error { return errors.New("not yet") })
+	if err == nil || !strings.Contains(err.Error(), "fails ended: exit status 3") ||
+		!strings.Contains(err.Error(), "it failed") {
 		t.Errorf("the wait ended with %v, want the end of the process that failed, with its log", err)
 	}
 	states, err := s.status()

@@ -14,8 +14,9 @@ const (
 	controlPlaneIP = "10.99.0.1"    // also the first node's
 	podCIDR        = "10.88.0.0/16" // of all nodes
 	serviceCIDR    = "10.96.0.0/16"
-	serviceIP      = "10.96.0.1"                       // of the API server
-	containerdSock = "/run/containerd/containerd.sock" // with another path the kubelet's cAdvisor does not know the containers
+	serviceIP      = "10.96.0.1" // of the API server
+	// with another path the kubelet's cAdvisor does not know the containers
+	containerdSock = "/run/containerd/containerd.sock"
 )
 
 // layout is how the components of one cluster find each other and their files.
@@ -24,7 +25,7 @@ type layout struct {
 	Dir, Bin      string // state directory and built programs, as the components see them
 	APIServer     string // host:port, like the next two
 	Etcd, Peer    string
-	MetricsServer string // as a process beside simulated kubelets
+	MetricsServer string // run as a process next to simulated kubelets
 	Snapshotter   string // of containerd
 	Version       string // of Kubernetes
 	Options       options
@@ -61,21 +62,25 @@ func (l layout) apiServerProcess() Process {
 		"--client-ca-file=" + pki("ca.crt"),
 		"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-signing-key-file=" + pki("service-account.key"), "--service-account-key-file=" + pki("service-account.pub"),
+		"--service-account-signing-key-file=" + pki("service-account.key"),
+		"--service-account-key-file=" + pki("service-account.pub"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
 		"--kubelet-preferred-address-types=InternalIP",
-		"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + pki("apiserver-kubelet-client.key"),
-		// Aggregation: how the API server tells a server behind it whose request it forwards, and proves
-		// that it may.
-		"--proxy-client-cert-file=" + pki("front-proxy-client.crt"), "--proxy-client-key-file=" + pki("front-proxy-client.key"),
+		"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"),
+		"--kubelet-client-key=" + pki("apiserver-kubelet-client.key"),
+		// Aggregation: how the API server tells an aggregated server whose request it forwards, and
+		// proves that it may.
+		"--proxy-client-cert-file=" + pki("front-proxy-client.crt"),
+		"--proxy-client-key-file=" + pki("front-proxy-client.key"),
 		"--requestheader-client-ca-file=" + pki("front-proxy-ca.crt"), "--requestheader-allowed-names=front-proxy-client",
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 	}
 	if l.Mode == realKubelet {
-		// With aggregator routing to the endpoint itself, as managed control planes do: no kube-proxy is needed
-		// beside the API server.
-		args = append(args, "--bind-address=0.0.0.0", fmt.Sprintf("--enable-aggregator-routing=%t", l.Options.AggregatorRouting))
+		// With aggregator routing, requests go to the endpoint itself, as in managed control planes: the
+		// API server needs no kube-proxy.
+		args = append(args, "--bind-address=0.0.0.0",
+			fmt.Sprintf("--enable-aggregator-routing=%t", l.Options.AggregatorRouting))
 	} else {
 		// Without it an ExternalName service works, which leads to a process on loopback.
 		args = append(args, "--bind-address="+host, "--enable-aggregator-routing=false",
@@ -106,7 +111,8 @@ func (l layout) controllerManagerProcess() Process {
 }
 
 func (l layout) schedulerProcess() Process {
-	return l.program("kube-scheduler", "--kubeconfig="+l.at("conf/kube-scheduler.kubeconfig"), "--secure-port=0", "--leader-elect=false")
+	return l.program("kube-scheduler", "--kubeconfig="+l.at("conf/kube-scheduler.kubeconfig"), "--secure-port=0",
+		"--leader-elect=false")
 }
 
 func (l layout) containerdProcess() Process {
@@ -116,11 +122,8 @@ func (l layout) containerdProcess() Process {
 }
 
 func (l layout) kubeletProcess(n node) Process {
-	p := l.program("kubelet", "--config="+l.at("conf/kubelet.yaml"), "--kubeconfig="+l.at("conf/kubelet.kubeconfig"),
+	return l.program("kubelet", "--config="+l.at("conf/kubelet.yaml"), "--kubeconfig="+l.at("conf/kubelet.kubeconfig"),
 		"--hostname-override="+n.name(), "--node-ip="+n.ip(), "--v=2")
-	_, env := l.Options.http2(l.Version)
-	p.Env = append(p.Env, env...)
-	return p
 }
 
 func (l layout) proxyProcess() Process {
@@ -136,11 +139,11 @@ func (l layout) nodeFiles(n node) (map[string]string, error) {
 	if l.Options.KubeletCerts != selfSigned {
 		serving = "tlsCertFile: " + l.at("pki/kubelet.crt") + "\ntlsPrivateKeyFile: " + l.at("pki/kubelet.key")
 	}
-	gates, _ := l.Options.http2(l.Version)
 	fill := strings.NewReplacer("$DIR", l.Dir, "$NODE", n.name(), "$OWN_POD_CIDR", n.podCIDR(), "$POD_CIDR", podCIDR,
 		"$SNAPSHOTTER", l.Snapshotter, "$SOCKET", containerdSock, "$IMAGE", workloadImage,
-		"$SERVING_CERTIFICATE", serving, "$FEATURE_GATES", gates)
-	// There is no DNS: pods are to see that at once. With an empty file containerd would give them the host's.
+		"$SERVING_CERTIFICATE", serving)
+	// There is no DNS, and pods should notice that at once. If the file were empty, containerd would
+	// give them the host's DNS.
 	files := map[string]string{"conf/resolv.conf": "nameserver 127.0.0.1\n"}
 	for name, to := range map[string]string{
 		"containerd.toml": "conf/containerd.toml", "kubelet.yaml": "conf/kubelet.yaml",
@@ -155,7 +158,7 @@ func (l layout) nodeFiles(n node) (map[string]string, error) {
 	return files, nil
 }
 
-// credentials returns the files with the control plane's keys, certificates and kubeconfigs, by path in the state directory.
+// credentials returns the control plane's keys, certificates and kubeconfigs, by path in the state directory.
 // outside is the API server's URL for the host.
 func (l layout) credentials(p *pki, outside string) (map[string]string, error) {
 	files := map[string]string{}

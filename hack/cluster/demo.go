@@ -25,7 +25,16 @@ func (c *cluster) demo(ctx context.Context) error {
 	}
 	defer unlock()
 	begun := time.Now()
-	r, started, err := c.start(ctx)
+	start := c.start
+	if c.preferKind {
+		image, reason := c.chooseKind(ctx)
+		if image != "" {
+			start = func(ctx context.Context) (record, bool, error) { return c.startKind(ctx, image) }
+		} else if reason != "" {
+			sayf("Without kind: %s.", reason)
+		}
+	}
+	r, started, err := start(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,14 +67,19 @@ func (c *cluster) show(ctx context.Context, r record) error {
 		return err
 	}
 	changed := digest != r.Deployed
+	commands := [][]string{
+		{"top", "nodes"},
+		{"top", "pods", "-A", "--containers"},
+		{"get", "apiservices", "-l", "k8s-app=metrics-server"},
+	}
 	r.Deployed = digest
 	if err := c.save(r); err != nil {
 		return err
 	}
 
 	applied := time.Now()
-	if r.Mode == realKubelet {
-		if err := c.waitRollout(ctx); err != nil {
+	if r.Mode != simulatedKubelet {
+		if err := c.waitRollout(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -91,7 +105,7 @@ func (c *cluster) show(ctx context.Context, r record) error {
 	if changed {
 		sayf("First metrics %.1f s after the server was deployed.", time.Since(applied).Seconds())
 	}
-	// What a workload needed to start may still be in its first usage.
+	// The first usage of a workload may still include what it needed to start.
 	err = c.waitServer(ctx, r, "its usage within 5 %", func(ctx context.Context) error {
 		return errors.Join(podServed(ctx), known.compare(served, 0.05))
 	})
@@ -99,11 +113,14 @@ func (c *cluster) show(ctx context.Context, r record) error {
 		return err
 	}
 
-	for _, args := range [][]string{
-		{"top", "nodes"},
-		{"top", "pods", "-A", "--containers"},
-		{"get", "apiservices", "-l", "k8s-app=metrics-server"},
-	} {
+	if r.Mode != simulatedKubelet {
+		if err := c.waitServer(ctx, r, "HPA scales by packets", a.packetsScaled); err != nil {
+			return err
+		}
+		commands = append(commands, []string{"get", "hpa", "-n", "demo"})
+	}
+
+	for _, args := range commands {
 		fmt.Printf("\n$ kubectl %s\n", strings.Join(args, " "))
 		out, err := c.runKubectl(ctx, args...)
 		fmt.Print(out)
@@ -116,28 +133,36 @@ func (c *cluster) show(ctx context.Context, r record) error {
 	return nil
 }
 
-// waitServer is wait for something that the server has to do.
+// waitServer waits like wait, for something that the server has to do.
 func (c *cluster) waitServer(ctx context.Context, r record, title string, ready func(context.Context) error) error {
 	if r.Mode == simulatedKubelet {
 		return c.wait(ctx, title, "metrics-server", time.Minute, ready)
 	}
-	err := c.wait(ctx, title, "kubelet", 90*time.Second, ready)
+	var err error
+	if r.Mode == kindNodes {
+		err = waitUntil(ctx, title, 90*time.Second, ready, func() error { return nil })
+	} else {
+		err = c.wait(ctx, title, "kubelet", 90*time.Second, ready)
+	}
 	if err != nil && ctx.Err() == nil {
 		err = errors.Join(err, errors.New("the end of the server's log:\n"+c.serverLog(ctx)))
 	}
 	return err
 }
 
+// serverLabels select the pods of both servers.
+const serverLabels = "k8s-app in (metrics-server, custom-metrics-server)"
+
 func (c *cluster) serverLog(ctx context.Context) string {
-	pods, _ := c.runKubectl(ctx, "-n", "kube-system", "get", "pods", "-l", "k8s-app=metrics-server", "-o", "wide")
-	log, err := c.runKubectl(ctx, "-n", "kube-system", "logs", "-l", "k8s-app=metrics-server", "--tail=20")
+	pods, _ := c.runKubectl(ctx, "-n", "kube-system", "get", "pods", "-l", serverLabels, "-o", "wide")
+	log, err := c.runKubectl(ctx, "-n", "kube-system", "logs", "-l", serverLabels, "--prefix", "--tail=20")
 	if err != nil {
 		log += err.Error()
 	}
 	return pods + log
 }
 
-// deployImage deploys the server as users do, and the workloads. It returns the image's digest.
+// deployImage deploys both servers as users do, and the workloads. It returns the image's digest.
 func (c *cluster) deployImage(ctx context.Context, r record) (string, error) {
 	archive := c.path("images", "metrics-server.tar")
 	err := step("image of the server", func(p *progress) error {
@@ -152,7 +177,8 @@ func (c *cluster) deployImage(ctx context.Context, r record) (string, error) {
 		return "", err
 	}
 	if digest != r.Deployed {
-		if err := step("image to the nodes", func(*progress) error { return importImages(ctx, r, r.up(""), []string{archive}) }); err != nil {
+		err := step("image to the nodes", func(*progress) error { return c.loadIntoNodes(ctx, r, archive) })
+		if err != nil {
 			return "", err
 		}
 	}
@@ -168,20 +194,30 @@ func (c *cluster) deployImage(ctx context.Context, r record) (string, error) {
 		if r.Layout.Options.KubeletCerts == selfSigned {
 			base = "overlays/insecure-kubelet-tls"
 		}
-		return c.applyOverlay(ctx, "real.yaml", base, map[string]string{"$DIGEST": digest, "$IMAGE": serverImage})
+		image := map[string]string{"$DIGEST": digest, "$IMAGE": serverImage}
+		return errors.Join(
+			c.applyOverlay(ctx, "real.yaml", base, image),
+			c.applyOverlay(ctx, "custom.yaml", "custom-metrics", image),
+		)
 	})
 	return digest, err
 }
 
-// waitRollout waits until the newest server answers and no older one is left.
-func (c *cluster) waitRollout(ctx context.Context) error {
-	return c.waitServer(ctx, record{Mode: realKubelet}, "metrics-server rolled out", func(ctx context.Context) error {
-		out, err := c.runKubectl(ctx, "-n", "kube-system", "rollout", "status", "deployment/metrics-server", "--watch=false")
-		if err == nil && !strings.Contains(out, "successfully rolled out") {
-			err = errors.New(strings.TrimSpace(out))
+// waitRollout waits until the newest servers answer and no older one is left.
+func (c *cluster) waitRollout(ctx context.Context, r record) error {
+	for _, name := range []string{"metrics-server", "custom-metrics-server"} {
+		err := c.waitServer(ctx, r, name+" rolled out", func(ctx context.Context) error {
+			out, err := c.runKubectl(ctx, "-n", "kube-system", "rollout", "status", "deployment/"+name, "--watch=false")
+			if err == nil && !strings.Contains(out, "successfully rolled out") {
+				err = errors.New(strings.TrimSpace(out))
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		return err
-	})
+	}
+	return nil
 }
 
 // deployProcess runs the server as a process of this machine. It returns the program's digest.
@@ -216,7 +252,7 @@ func (c *cluster) deployProcess(ctx context.Context, r record) (string, error) {
 	})
 }
 
-// restartServer runs program as the cluster's metrics-server, in the place of an earlier one.
+// restartServer runs program as the cluster's metrics-server and replaces an earlier one.
 func (c *cluster) restartServer(ctx context.Context, r record, program, port string) error {
 	if err := c.supervisor().stop("metrics-server"); err != nil {
 		return err
@@ -241,7 +277,8 @@ func (c *cluster) restartServer(ctx context.Context, r record, program, port str
 		"--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config,
 		"--bind-address=127.0.0.1", "--secure-port="+port, "--cert-dir="+c.path("tmp"),
 		"--kubelet-use-node-status-port", "--kubelet-preferred-address-types=InternalIP",
-		"--kubelet-certificate-authority="+c.path("pki", "ca.crt"), "--serving-certificate-secret=metrics-server-serving")
+		"--kubelet-certificate-authority="+c.path("pki", "ca.crt"), "--serving-certificate-secret=metrics-server-serving",
+		"--kubelet-service-account=metrics-server-kubelets")
 	p.Env = append(p.Env, "POD_NAMESPACE=kube-system")
 	p.Args[0] = c.path("tmp", "metrics-server")
 	return c.startProcesses(p)
@@ -272,7 +309,8 @@ func (c *cluster) applyOverlay(ctx context.Context, name, base string, fill map[
 	if err != nil {
 		return err
 	}
-	if fill["$BASE"], err = filepath.Rel(filepath.Join(dir, "deploy"), filepath.Join(root, "deploy", "kustomize", base)); err != nil {
+	if fill["$BASE"], err = filepath.Rel(filepath.Join(dir, "deploy"),
+		filepath.Join(root, "deploy", "kustomize", base)); err != nil {
 		return err
 	}
 	path, err := c.writeManifest(name, fill)

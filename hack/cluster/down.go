@@ -31,7 +31,12 @@ func (c *cluster) down(ctx context.Context) error {
 // interrupted, takes a few seconds at most, and may be called again.
 func (c *cluster) remove() error {
 	r, _ := c.load()
-	for _, n := range r.nodes() { // the others would follow the first, but their cgroups are to be empty below
+	if r.Kind != nil {
+		if err := r.Kind.remove(); err != nil {
+			return err
+		}
+	}
+	for _, n := range r.nodes() { // all others end with the first, but their cgroups must be empty below
 		if err := n.end(syscall.SIGTERM, syscall.SIGKILL); err != nil {
 			return err
 		}
@@ -43,7 +48,8 @@ func (c *cluster) remove() error {
 	return removeState(c.dir)
 }
 
-// removeState removes dir if it looks like a state directory: -state may have been pointed at something dear.
+// removeState removes dir if it looks like a state directory: -state may name a directory that
+// somebody needs.
 func removeState(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) || len(entries) == 0 {

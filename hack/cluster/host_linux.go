@@ -23,7 +23,7 @@ var hostPrograms = []struct{ path, pkg string }{
 	{"/usr/sbin/nft", "nftables"},
 }
 
-// noKubelet says why a real kubelet cannot run here; nil if nothing speaks against trying.
+// noKubelet says why a real kubelet cannot run here; nil if it can probably run.
 func noKubelet() error {
 	if os.Geteuid() != 0 {
 		return errors.New("a kubelet needs root")

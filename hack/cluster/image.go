@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// workloadImage is the image of the program in workload/: the pods' pause process, and workloads of known usage.
+	// workloadImage is the image of the program in workload/: the pods' pause process, and workloads
+	// with a known usage.
 	workloadImage = "localhost/workload:dev"
 	serverImage   = "localhost/metrics-server:demo"
 )
@@ -48,7 +49,7 @@ func (c *cluster) packImage(ctx context.Context, archive, tag string, args ...st
 	return err
 }
 
-// fileDigest identifies what is in a file.
+// fileDigest identifies the content of a file.
 func fileDigest(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	return fmt.Sprintf("sha256:%x", sha256.Sum256(b)), err
@@ -89,8 +90,8 @@ func (c *cluster) images() ([]string, error) {
 	return archives, nil
 }
 
-// loadImages gives image archives, as of docker save, to all nodes, also to those that are added later. An archive that
-// is loaded again takes the place of what it was.
+// loadImages loads image archives, as written by docker save, on all nodes, including nodes that are added later. An
+// archive that is loaded again replaces the previous one.
 func (c *cluster) loadImages(ctx context.Context, archives []string) error {
 	r, unlock, err := c.change(ctx)
 	if err != nil {
@@ -110,7 +111,8 @@ func (c *cluster) loadImages(ctx context.Context, archives []string) error {
 		if err := writeFile(kept, b, 0o600); err != nil {
 			return err
 		}
-		err = step(filepath.Base(archive)+" to the nodes", func(*progress) error { return importImages(ctx, r, r.up(""), []string{kept}) })
+		err = step(filepath.Base(archive)+" to the nodes",
+			func(*progress) error { return importImages(ctx, r, r.up(""), []string{kept}) })
 		if err != nil {
 			return errors.Join(err, os.Remove(kept))
 		}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// machine is the state directory of one supervisor and of what it runs, as the host sees it: that of a real node, or of
-// a whole cluster with simulated kubelets.
+// machine is the state directory of one supervisor and of the processes that it runs, as the host
+// sees it. It belongs to a real node, or to a whole cluster with simulated kubelets.
 type machine struct{ dir string }
 
 // path is a path within the state directory.
@@ -34,7 +34,7 @@ func (m machine) makeDirs() error {
 	return nil
 }
 
-// supervisorID tells a supervisor's process from a later one that has the same id.
+// supervisorID distinguishes a supervisor's process from a later one with the same process id.
 type supervisorID struct {
 	Supervisor int    `json:"supervisor"` // its process id, seen from the host
 	Started    string `json:"started"`    // when that process started
@@ -44,7 +44,8 @@ func (s supervisorID) runs() bool {
 	return s.Supervisor != 0 && processStart(s.Supervisor) == s.Started
 }
 
-// end ends the supervisor, and so all that it runs, with the first of signals that does it within ten seconds.
+// end ends the supervisor, and with it everything that it runs. It sends signals in order until one
+// of them works within ten seconds.
 func (s supervisorID) end(signals ...syscall.Signal) error {
 	for _, sig := range signals {
 		if !s.runs() {
@@ -65,7 +66,7 @@ func (s supervisorID) end(signals ...syscall.Signal) error {
 	return nil
 }
 
-// setupError is that of the namespaces of a real node: a reason to go without one.
+// setupError reports that the namespaces of a real node cannot be set up, so that kubelets must be simulated.
 type setupError struct{ reason string }
 
 func (e *setupError) Error() string { return e.reason }
@@ -73,8 +74,10 @@ func (e *setupError) Error() string { return e.reason }
 var supervisorArgs = []string{"supervise"} // a test has others
 
 // launchSupervisor starts the supervisor and waits until it has set itself up.
-// It calls started as soon as there is a process to be recorded. The process takes file along, which may be nil, as extraFD.
-func (m machine) launchSupervisor(ctx context.Context, config supervisorConfig, file *os.File, started func(supervisorID) error) (setupResult, error) {
+// It calls started as soon as there is a process to record. The process inherits file, which may be nil, as extraFD.
+func (m machine) launchSupervisor(
+	ctx context.Context, config supervisorConfig, file *os.File, started func(supervisorID) error,
+) (setupResult, error) {
 	var result setupResult
 	self, err := os.Executable()
 	if err != nil {
@@ -141,9 +144,37 @@ func (m machine) startProcesses(processes ...Process) error {
 	return nil
 }
 
-// wait shows title until ready returns nil. It fails, with the end of the log of the component to blame, when any
-// component has ended or the time is over.
-func (m machine) wait(ctx context.Context, title, component string, limit time.Duration, ready func(context.Context) error) error {
+// wait is waitUntil that fails when any component has ended, and ends its error with the log of the component to blame.
+func (m machine) wait(ctx context.Context, title, component string, limit time.Duration,
+	ready func(context.Context) error,
+) error {
+	err := waitUntil(ctx, title, limit, ready, m.ended)
+	if errors.Is(err, errNotReady) {
+		err = fmt.Errorf("%w; the end of the log of %s:\n%s", err, component, tail(m.path("log", component+".log"), 20))
+	}
+	return err
+}
+
+// ended is an error if a component has ended, with the end of its log.
+func (m machine) ended() error {
+	states, err := m.supervisor().status()
+	if err != nil {
+		return err
+	}
+	for _, s := range states {
+		if s.Ended {
+			return fmt.Errorf("%s %s; the end of its log:\n%s", s.Name, s, tail(m.path("log", s.Name+".log"), 20))
+		}
+	}
+	return nil
+}
+
+var errNotReady = errors.New("not ready")
+
+// waitUntil shows title until ready returns nil. It fails when failed does, and with errNotReady when the time is over.
+func waitUntil(ctx context.Context, title string, limit time.Duration,
+	ready func(context.Context) error, failed func() error,
+) error {
 	return step(title, func(p *progress) error {
 		for deadline := time.Now().Add(limit); ; {
 			err := ready(ctx)
@@ -154,18 +185,11 @@ func (m machine) wait(ctx context.Context, title, component string, limit time.D
 				return context.Cause(ctx)
 			}
 			p.updatef("%s", firstLine(err))
-			states, statusErr := m.supervisor().status()
-			if statusErr != nil {
-				return statusErr
-			}
-			for _, s := range states {
-				if s.Ended {
-					return fmt.Errorf("%s %s; the end of its log:\n%s", s.Name, s, tail(m.path("log", s.Name+".log"), 20))
-				}
+			if err := failed(); err != nil {
+				return err
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%s: not ready after %s: %w; the end of the log of %s:\n%s",
-					title, limit, err, component, tail(m.path("log", component+".log"), 20))
+				return fmt.Errorf("%s: %w after %s: %w", title, errNotReady, limit, err)
 			}
 			if err := sleep(ctx, 100*time.Millisecond); err != nil {
 				return err

@@ -59,7 +59,8 @@ func run(ctx context.Context, command string, args []string) error {
 
 	switch command {
 	case "assets":
-		controlPlaneOnly := flags.Bool("control-plane-only", false, "only what simulated kubelets need: etcd, kube-apiserver, kube-controller-manager, kubectl")
+		controlPlaneOnly := flags.Bool("control-plane-only", false,
+			"only what simulated kubelets need: etcd, kube-apiserver, kube-controller-manager, kubectl")
 		only := flags.String("only", "", "only these programs, separated by commas")
 		c.options.addVersionTo(flags)
 		if err := c.parse(flags, args); err != nil {
@@ -84,6 +85,10 @@ func run(ctx context.Context, command string, args []string) error {
 		flags.BoolVar(&c.simulated, "simulated", false, "simulate the kubelets, even where a real one could run")
 		flags.BoolVar(&c.real, "real", false, "fail where a real kubelet cannot run, instead of simulating")
 		flags.BoolVar(&c.keep, "keep", false, "leave a cluster that failed to start as it is, to look at it")
+		if command == "demo" {
+			flags.BoolVar(&c.preferKind, "kind", false, "run the cluster on kind where that is quicker: a Docker engine "+
+				"answers, a node image is there or can be pulled, and the programs of Kubernetes are not built yet")
+		}
 		c.options.addTo(flags)
 		if err := c.parse(flags, args); err != nil {
 			return err
@@ -94,6 +99,8 @@ func run(ctx context.Context, command string, args []string) error {
 			}
 			c.real = true
 		}
+		// kind's nodes have none of these properties.
+		c.preferKind = c.preferKind && !c.simulated && !c.real && len(c.options.given) == 0
 		if c.simulated && c.real {
 			return errors.New("-simulated and -real exclude each other")
 		}

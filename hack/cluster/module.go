@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// Kubernetes in another version than the one that this module requires is built from a module that is made for it. The
-// staging modules (k8s.io/api and so on) are part of the Kubernetes repository, and its go.mod replaces
-// them with directories; a module that requires k8s.io/kubernetes must replace them with their releases.
+// If the wanted version of Kubernetes is not the one that this module requires, it is built from a
+// module that is generated for it. The staging modules (k8s.io/api and so on) are part of the
+// Kubernetes repository, and its go.mod replaces them with directories; a module that requires
+// k8s.io/kubernetes must replace them with their releases.
 
 // goMod is what `go mod edit -json` prints of a go.mod file.
 type goMod struct {
@@ -53,8 +54,9 @@ func (c *cluster) kubernetesModule(ctx context.Context, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod.dependent(c.version)), 0o644)
 }
 
-// dependent is the go.mod of a module that uses Kubernetes in version, whose own go.mod is m, as Kubernetes itself
-// is built: with the same versions of everything and the defaults of the same Go.
+// dependent is the go.mod of a module that uses Kubernetes in version, whose own go.mod is m. It
+// builds Kubernetes as Kubernetes itself does: with the same versions of all modules and the
+// defaults of the same Go release.
 func (m goMod) dependent(version string) string {
 	staging := "v0." + strings.TrimPrefix(version, "v1.")
 	var s strings.Builder

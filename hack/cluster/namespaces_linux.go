@@ -16,7 +16,8 @@ import (
 
 // inNamespaces makes cmd the first process of new namespaces. The cgroup namespace follows in setUp.
 func inNamespaces(cmd *exec.Cmd) {
-	cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWNET |
+		unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 }
 
 // childAttr: in a session of its own, so that no terminal's Ctrl-C reaches it, and gone with the supervisor.
@@ -24,7 +25,7 @@ func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// setUp turns the new namespaces into a machine of its own. It returns containerd's snapshotter.
+// setUp makes the new namespaces a machine of their own. It returns containerd's snapshotter.
 func (n *namespaces) setUp(config supervisorConfig) (snapshotter string, err error) {
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
@@ -34,7 +35,8 @@ func (n *namespaces) setUp(config supervisorConfig) (snapshotter string, err err
 		if err := joinCgroups(hierarchies, n.Cgroup); err != nil {
 			return "", err
 		}
-		// A cgroup namespace is a thread's. Executing this program again leaves one thread, the one that is in it.
+		// A cgroup namespace belongs to a thread. Executing this program again leaves only the thread
+		// that is in it.
 		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 			return "", fmt.Errorf("new cgroup namespace: %w", err)
 		}
@@ -84,7 +86,8 @@ func mkdirs(base string, names ...string) error {
 	return nil
 }
 
-// mountRun puts a tmpfs on /run that has nothing of the host but the state directory and the programs.
+// mountRun mounts a tmpfs on /run that contains nothing of the host except the state directory and
+// the programs.
 func (n *namespaces) mountRun() error {
 	run := filepath.Join(n.State, "mnt") // built aside: the state may lie below /run itself
 	if err := errors.Join(mkdirs(run), mount("tmpfs", run, "tmpfs", 0, "mode=755")); err != nil {
@@ -104,13 +107,15 @@ func (n *namespaces) mountRun() error {
 func mountVar() error {
 	dir := filepath.Join(insideDir, "var")
 	err := mkdirs(dir, "lib/kubelet/static-pods", "lib/cni", "log/pods", "log/containers", "tmp")
-	if link := os.Symlink("/run", filepath.Join(dir, "run")); !errors.Is(link, os.ErrExist) { // a node that was killed has it
+	// a node that was killed has it
+	if link := os.Symlink("/run", filepath.Join(dir, "run")); !errors.Is(link, os.ErrExist) {
 		err = errors.Join(err, link)
 	}
 	return errors.Join(err, mount(dir, "/var", "", unix.MS_BIND, ""))
 }
 
-// fakeSysctls belong to the whole machine and the kubelet would set them: it sees files that say so already.
+// fakeSysctls apply to the whole machine, and the kubelet would set them. It sees files that
+// already have the values that it wants.
 var fakeSysctls = map[string]string{
 	"vm/overcommit_memory": "1", "vm/panic_on_oom": "0",
 	"kernel/panic": "10", "kernel/panic_on_oops": "1",
@@ -133,7 +138,7 @@ func mountProc() error {
 	return nil
 }
 
-// mountSys shows this network namespace's devices, and of the cgroups only the node's own.
+// mountSys shows the devices of this network namespace, and only the node's own cgroups.
 func mountSys(hierarchies []hierarchy) error {
 	if err := mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
 		return err
@@ -212,8 +217,8 @@ func cgroupHierarchies() ([]hierarchy, error) {
 // kubeletControllers are those without which the kubelet does not start.
 var kubeletControllers = []string{"cpu", "cpuset", "memory", "pids"}
 
-// parseHierarchies finds the cgroup hierarchies in a mountinfo file: those of version 1 if any has a
-// controller, as it then has them all; else that of version 2.
+// parseHierarchies finds the cgroup hierarchies in a mountinfo file: those of version 1 if any of
+// them has a controller, because then they have all of them; otherwise that of version 2.
 func parseHierarchies(mountinfo []byte) ([]hierarchy, error) {
 	var v1, v2 []hierarchy
 	controllers := map[string]bool{}
@@ -273,7 +278,8 @@ func joinCgroups(hierarchies []hierarchy, name string) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // empty in a new one of version 1, which then takes no process
+		// empty in a new one of version 1, which then takes no process
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			if strings.Contains(h.options, "cpuset") {
 				b, err := os.ReadFile(filepath.Join(h.dir, file))
 				if err == nil {

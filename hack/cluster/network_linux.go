@@ -48,10 +48,11 @@ func (n *namespaces) setUpNetwork() error {
 			return err
 		}
 	}
-	// What the bridge carries must not pass kube-proxy's rules: the first node's own connections to a service, whose
-	// address they have replaced, would be taken for others of the same ports.
+	// Traffic over the bridge must not pass kube-proxy's rules: connections of the first node to a
+	// Service, whose address these rules have replaced, would be mistaken for other connections with
+	// the same ports.
 	err = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0)
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // without br_netfilter nothing does
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // without br_netfilter it does not
 		return err
 	}
 	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
@@ -103,7 +104,7 @@ func (w network) close() {
 	_ = w.ns.Close() // only read from
 }
 
-// toBridge makes the link called name, which is up from now on, a port of the bridge.
+// toBridge makes the link called name a port of the bridge, and brings it up.
 func (w network) toBridge(name string) error {
 	port, err := w.LinkByName(name)
 	if err != nil {
@@ -116,7 +117,7 @@ func (w network) toBridge(name string) error {
 	return errors.Join(w.LinkSetMaster(port, master), w.LinkSetUp(port))
 }
 
-// routeTo leads to the pods of n.
+// routeTo adds a route to the pods of n.
 func (w network) routeTo(n node) error {
 	link, err := w.LinkByName(nodeLink)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// change locks a cluster that runs with real nodes.
+// change locks a running cluster with real nodes.
 func (c *cluster) change(ctx context.Context) (r record, unlock func(), err error) {
 	unlock, err = c.lock(ctx)
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *cluster) node(ctx context.Context, flags *flag.FlagSet, args []string) 
 	if action == "exec" {
 		command, rest = rest, nil
 	}
-	if err := c.parse(flags, rest); err != nil { // flags may come behind the name, too
+	if err := c.parse(flags, rest); err != nil { // flags may also follow the name
 		return err
 	}
 	if flags.NArg() > 0 {
@@ -110,7 +110,7 @@ func (c *cluster) node(ctx context.Context, flags *flag.FlagSet, args []string) 
 	}
 }
 
-// nodeAdd adds a node, or leaves nothing of it.
+// nodeAdd adds a node. If it fails, nothing of the node is left.
 func (c *cluster) nodeAdd(ctx context.Context, r record) error {
 	n, err := r.free()
 	if err != nil {
@@ -192,7 +192,7 @@ func (c *cluster) nodeKill(r *record, n node) error {
 	return errors.Join(removeCgroups(c.cgroup(n)), c.save(*r))
 }
 
-// nodeDelete ends a node and removes all that there is of it.
+// nodeDelete stops a node and removes everything that belongs to it.
 func (c *cluster) nodeDelete(ctx context.Context, r record, n node) error {
 	if err := c.nodeKill(&r, n); err != nil { // first, or its kubelet registers it again
 		return err

@@ -27,7 +27,7 @@ func (n node) ip() string      { return fmt.Sprintf("10.99.0.%d", n.Number) }
 func (n node) address() string { return n.ip() + "/24" }
 func (n node) podCIDR() string { return fmt.Sprintf("10.88.%d.0/24", n.Number-1) }
 
-// parseNode is the node that has a name.
+// parseNode returns the node with a name.
 func parseNode(name string) (node, error) {
 	digits, ok := strings.CutPrefix(name, "node-")
 	number, err := strconv.Atoi(digits)
@@ -38,14 +38,14 @@ func parseNode(name string) (node, error) {
 	return n, nil
 }
 
-// nodes are all nodes, also those that were killed.
+// nodes returns all nodes, including those that were killed.
 func (r record) nodes() []node {
 	first := firstNode
 	first.supervisorID = r.supervisorID
 	return append([]node{first}, r.Others...)
 }
 
-// up are the nodes that run, without the one called name.
+// up returns the running nodes, except the one called name.
 func (r record) up(without string) (nodes []node) {
 	for _, n := range r.nodes() {
 		if n.name() != without && n.runs() {
@@ -78,7 +78,7 @@ func (r record) find(name string) (node, error) {
 	return node{}, fmt.Errorf("no node %q; there is: %s", name, strings.Join(names, " "))
 }
 
-// free is a node that does not exist yet.
+// free returns a node that does not exist yet.
 func (r record) free() (node, error) {
 	for number := 2; number <= maxNodes; number++ {
 		if n := (node{Number: number}); !slices.ContainsFunc(r.Others, func(o node) bool { return o.Number == number }) {
@@ -88,7 +88,7 @@ func (r record) free() (node, error) {
 	return node{}, fmt.Errorf("there are %d nodes already", maxNodes)
 }
 
-// on is a node's machine.
+// on returns the machine of a node.
 func (c *cluster) on(n node) machine {
 	if n.Number == firstNode.Number {
 		return c.machine
@@ -96,8 +96,8 @@ func (c *cluster) on(n node) machine {
 	return machine{c.path("nodes", n.name())}
 }
 
-// cgroup is the name of a node's part of every cgroup hierarchy. Nodes are beside each other: what one uses
-// must not count for another.
+// cgroup is the name of a node's part of every cgroup hierarchy. The cgroups of nodes are siblings,
+// because the usage of one node must not count for another.
 func (c *cluster) cgroup(n node) string {
 	if n.Number == firstNode.Number {
 		return c.id()
@@ -105,7 +105,8 @@ func (c *cluster) cgroup(n node) string {
 	return c.id() + "-" + n.name()
 }
 
-// states are those of all components, and of the nodes that have ended without having been killed.
+// states returns the state of all components, and of the nodes that ended without having been
+// killed.
 func (c *cluster) states(r record) (all []ProcessState, err error) {
 	for _, n := range r.nodes() {
 		prefix := ""
@@ -131,7 +132,8 @@ func (c *cluster) states(r record) (all []ProcessState, err error) {
 	return all, nil
 }
 
-// writeNodeFiles writes a node's configuration and credentials, unless it has them from an earlier life.
+// writeNodeFiles writes a node's configuration and credentials, unless it has them from an earlier
+// run.
 func (c *cluster) writeNodeFiles(r record, n node, ca *authority) error {
 	m := c.on(n)
 	if _, err := os.Stat(m.path("conf", "kubelet.kubeconfig")); err == nil {
@@ -145,12 +147,12 @@ func (c *cluster) writeNodeFiles(r record, n node, ca *authority) error {
 	return errors.Join(err, m.makeDirs(), writeFiles(m.dir, files), writeFiles(m.dir, credentials))
 }
 
-// boot starts a node other than the first, as far as its containerd.
+// boot starts a node other than the first, up to its containerd.
 func (c *cluster) boot(ctx context.Context, r *record, n node, ca *authority) error {
 	if err := c.writeNodeFiles(*r, n, ca); err != nil {
 		return err
 	}
-	// It follows the control plane's supervisor, the one process that all depends on, into its end.
+	// The node ends with the control plane's supervisor, the one process on which everything depends.
 	follow, err := openPidfd(r.Supervisor)
 	if err != nil {
 		return err
@@ -208,7 +210,8 @@ func (c *cluster) waitNode(ctx context.Context, a *api, n node) error {
 	m := c.on(n)
 	return m.wait(ctx, "kubelet, "+n.name()+" Ready", "kubelet", 2*time.Minute, func(ctx context.Context) error {
 		// The API server may know the node from before.
-		return errors.Join(m.supervisor().reach("tcp", "127.0.0.1:10250"), a.condition(ctx, "/api/v1/nodes/"+n.name(), "Ready"))
+		return errors.Join(m.supervisor().reach("tcp", "127.0.0.1:10250"),
+			a.condition(ctx, "/api/v1/nodes/"+n.name(), "Ready"))
 	})
 }
 

@@ -60,10 +60,13 @@ func TestNodeFiles(t *testing.T) {
 		{"own pods", options{}, "conf/cni/10-node.conflist", `"10.88.1.0/24"`, "10.88.0.0"},
 		{"all pods", options{}, "conf/kube-proxy.yaml", "clusterCIDR: 10.88.0.0/16", ""},
 		{"name", options{}, "conf/kube-proxy.yaml", "hostnameOverride: node-2\n", ""},
-		{"certificate of the CA", options{KubeletCerts: signedByCA}, "conf/kubelet.yaml", "tlsCertFile: /run/cluster/pki/kubelet.crt\n", ""},
+		{
+			"certificate of the CA",
+			options{KubeletCerts: signedByCA},
+			"conf/kubelet.yaml",
+			"tlsCertFile: /run/cluster/pki/kubelet.crt\n", "",
+		},
 		{"certificate of its own", options{KubeletCerts: selfSigned}, "conf/kubelet.yaml", "kind: Kubelet", "tls"},
-		{"HTTP/2 as it is", options{}, "conf/kubelet.yaml", "featureGates: {}\n", ""},
-		{"HTTP/2", options{KubeletHTTP2: "true"}, "conf/kubelet.yaml", "featureGates: {ReloadKubeletClientCAFile: false}\n", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := layout{Mode: realKubelet, Dir: insideDir, Snapshotter: "native", Version: "v1.37.1", Options: test.options}
@@ -76,7 +79,8 @@ func TestNodeFiles(t *testing.T) {
 					t.Errorf("%s has a variable left: %.20s", name, content[i:])
 				}
 			}
-			if content := files[test.file]; !strings.Contains(content, test.has) || (test.lacks != "" && strings.Contains(content, test.lacks)) {
+			if content := files[test.file]; !strings.Contains(content, test.has) ||
+				(test.lacks != "" && strings.Contains(content, test.lacks)) {
 				t.Errorf("want %q and not %q in %s:\n%s", test.has, test.lacks, test.file, content)
 			}
 		})
@@ -93,7 +97,8 @@ func TestImages(t *testing.T) {
 		}
 	}
 	got, err := c.images()
-	if want := []string{c.path("images", "b.tar"), c.path("images", "c.tar"), c.path("images", "a.tar")}; err != nil || !slices.Equal(got, want) {
+	if want := []string{c.path("images", "b.tar"), c.path("images", "c.tar"), c.path("images", "a.tar")}; err != nil ||
+		!slices.Equal(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 }

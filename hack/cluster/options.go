@@ -10,15 +10,14 @@ import (
 	"strings"
 )
 
-// options are what a cluster can be asked to be.
+// options are the properties of a cluster that flags select.
 type options struct {
 	Version           string // of Kubernetes; "" = the one that this module requires
 	Nodes             int    // at the start
 	AggregatorRouting bool   // the API server reaches an aggregated server at its endpoints, not at its service's address
 	KubeletCerts      string // signedByCA or selfSigned
-	KubeletHTTP2      string // "true", "false", or "" = as the kubelet has it by default
 
-	given []string // the flags that were given: what was not asked for may be as it is in a cluster that runs
+	given []string // the flags that were given: all other properties may be as they are in a running cluster
 }
 
 const (
@@ -27,28 +26,25 @@ const (
 	maxNodes   = 200 // each has an address and a network for pods by its number
 )
 
-// realOnly are the options that say nothing of simulated kubelets.
-var realOnly = []string{"nodes", "aggregator-routing", "kubelet-certs", "kubelet-http2"}
+// realOnly lists the flags that do not apply to simulated kubelets.
+var realOnly = []string{"nodes", "aggregator-routing", "kubelet-certs"}
 
 func (o *options) addTo(flags *flag.FlagSet) {
 	o.addVersionTo(flags)
 	flags.IntVar(&o.Nodes, "nodes", 1, "number of nodes")
 	flags.BoolVar(&o.AggregatorRouting, "aggregator-routing", true,
-		"the API server reaches aggregated servers at their endpoints; false: at their service's address, by way of kube-proxy")
+		"the API server reaches aggregated servers at their endpoints; false: at their service's address, by way of "+
+			"kube-proxy")
 	flags.StringVar(&o.KubeletCerts, "kubelet-certs", signedByCA,
 		"the kubelets' serving certificates: "+signedByCA+" (signed by the cluster's authority) or "+selfSigned)
-	flags.BoolFunc("kubelet-http2", "whether the kubelets speak HTTP/2 (default: as that version's kubelet does)", func(s string) error {
-		on, err := strconv.ParseBool(s)
-		o.KubeletHTTP2 = strconv.FormatBool(on)
-		return err
-	})
 }
 
 func (o *options) addVersionTo(flags *flag.FlagSet) {
-	flags.StringVar(&o.Version, "version", "", "version of Kubernetes, such as v1.36.3 (default: that of hack/cluster/go.mod)")
+	flags.StringVar(&o.Version, "version", "", "version of Kubernetes, such as v1.36.3 (default: that of "+
+		"hack/cluster/go.mod)")
 }
 
-var versionForm = regexp.MustCompile(`^v1\.(\d+)\.\d+(-[a-z]+\.\d+)?$`)
+var versionForm = regexp.MustCompile(`^v1\.\d+\.\d+(-[a-z]+\.\d+)?$`)
 
 // check completes the options after the flags were parsed.
 func (o *options) check(flags *flag.FlagSet) error {
@@ -71,7 +67,7 @@ func (o *options) check(flags *flag.FlagSet) error {
 	return err
 }
 
-// needReal names the given flags that only real kubelets can heed.
+// needReal lists the given flags that require real kubelets.
 func (o *options) needReal() string {
 	var names []string
 	for _, name := range o.given {
@@ -82,17 +78,17 @@ func (o *options) needReal() string {
 	return strings.Join(names, ", ")
 }
 
-// unlike says which of the given flags the cluster that runs was not started with; nil if none.
+// unlike returns the given flags that do not match the running cluster; nil if there are none.
 func (o *options) unlike(runs record) error {
 	has := map[string]string{
 		"version": runs.Version, "nodes": strconv.Itoa(len(runs.Others) + 1),
 		"aggregator-routing": strconv.FormatBool(runs.Layout.Options.AggregatorRouting),
-		"kubelet-certs":      runs.Layout.Options.KubeletCerts, "kubelet-http2": runs.Layout.Options.KubeletHTTP2,
+		"kubelet-certs":      runs.Layout.Options.KubeletCerts,
 	}
 	want := map[string]string{
 		"version": o.Version, "nodes": strconv.Itoa(o.Nodes),
 		"aggregator-routing": strconv.FormatBool(o.AggregatorRouting),
-		"kubelet-certs":      o.KubeletCerts, "kubelet-http2": o.KubeletHTTP2,
+		"kubelet-certs":      o.KubeletCerts,
 	}
 	for _, name := range o.given {
 		if has[name] != want[name] {
@@ -100,29 +96,4 @@ func (o *options) unlike(runs record) error {
 		}
 	}
 	return nil
-}
-
-// http2 is how a kubelet of version is made to speak HTTP/2 or not: feature gates for its configuration, in YAML, and
-// variables for its environment.
-func (o *options) http2(version string) (gates string, env []string) {
-	switch o.KubeletHTTP2 {
-	case "true":
-		// Up to 1.35 kubelets always do. This gate, on since 1.36, brings a TLS configuration that does not offer HTTP/2.
-		if minor(version) >= 36 {
-			return "{ReloadKubeletClientCAFile: false}", nil
-		}
-	case "false":
-		return "{}", []string{"GODEBUG=http2server=0"}
-	}
-	return "{}", nil
-}
-
-// minor is the minor version of Kubernetes' version, e.g. 37.
-func minor(version string) int {
-	found := versionForm.FindStringSubmatch(version)
-	if found == nil {
-		return 0
-	}
-	n, _ := strconv.Atoi(found[1])
-	return n
 }

@@ -21,13 +21,12 @@ func parseOptions(args string) (options, error) {
 func TestOptions(t *testing.T) {
 	for _, test := range []struct{ args, problems string }{
 		{"", ""},
-		{"-nodes 3 -version v1.36.3 -aggregator-routing=false -kubelet-certs self-signed -kubelet-http2", ""},
+		{"-nodes 3 -version v1.36.3 -aggregator-routing=false -kubelet-certs self-signed", ""},
 		{"-version v1.38.0-rc.1", ""},
 		{"-nodes 0", "-nodes 0"},
 		{"-nodes 201", "-nodes 201"},
 		{"-version 1.36", "-version 1.36"},
 		{"-kubelet-certs none", "-kubelet-certs none"},
-		{"-kubelet-http2=perhaps", "kubelet-http2"},
 		{"-nodes 0 -kubelet-certs none -version x", "-version x,-nodes 0,-kubelet-certs none"}, // all at once
 	} {
 		_, err := parseOptions(test.args)
@@ -47,7 +46,7 @@ func TestNeedReal(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                 "",
 		"-version v1.36.3": "",
-		"-nodes 1 -kubelet-http2 -version v1.36.3": "-kubelet-http2, -nodes",
+		"-nodes 1 -aggregator-routing -version v1.36.3": "-aggregator-routing, -nodes",
 	} {
 		o, err := parseOptions(args)
 		if got := o.needReal(); err != nil || got != want {
@@ -56,11 +55,11 @@ func TestNeedReal(t *testing.T) {
 	}
 }
 
-// Only what is asked for must be so in a cluster that runs.
+// A running cluster must match only the flags that are given.
 func TestUnlike(t *testing.T) {
 	runs := record{Version: "v1.36.3", Others: []node{{Number: 2}}}
 	var err error
-	if runs.Layout.Options, err = parseOptions("-nodes 3 -aggregator-routing=false -kubelet-http2=false"); err != nil {
+	if runs.Layout.Options, err = parseOptions("-nodes 3 -aggregator-routing=false"); err != nil {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]string{
@@ -73,8 +72,6 @@ func TestUnlike(t *testing.T) {
 		"-aggregator-routing=false":  "",
 		"-kubelet-certs ca":          "",
 		"-kubelet-certs self-signed": "-kubelet-certs=ca",
-		"-kubelet-http2=0":           "",
-		"-kubelet-http2":             "-kubelet-http2=false",
 	} {
 		o, err := parseOptions(args)
 		if err != nil {
@@ -83,22 +80,6 @@ func TestUnlike(t *testing.T) {
 		err = o.unlike(runs)
 		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v, want %q", args, err, want)
-		}
-	}
-}
-
-func TestHTTP2(t *testing.T) {
-	for _, test := range []struct{ http2, version, gates, env string }{
-		{"", "v1.37.1", "{}", ""},
-		{"true", "v1.37.1", "{ReloadKubeletClientCAFile: false}", ""},
-		{"true", "v1.35.4", "{}", ""}, // it does so anyway, and ends if it finds a gate that it does not know
-		{"false", "v1.37.1", "{}", "GODEBUG=http2server=0"},
-		{"false", "v1.35.4", "{}", "GODEBUG=http2server=0"},
-	} {
-		o := options{KubeletHTTP2: test.http2}
-		gates, env := o.http2(test.version)
-		if gates != test.gates || strings.Join(env, " ") != test.env {
-			t.Errorf("%q on %s: %s, %v; want %s, %s", test.http2, test.version, gates, env, test.gates, test.env)
 		}
 	}
 }

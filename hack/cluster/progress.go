@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// progress shows on standard error what is being waited for. A terminal sees one line that counts the
-// seconds; a log gets a line at the end, and one every quiet half minute.
+// progress shows on standard error what is being waited for. On a terminal it is one line that
+// counts the seconds. In a log it is a line at the end, and one for every half minute without news.
 type progress struct {
 	mu       sync.Mutex
 	terminal bool
@@ -44,7 +44,7 @@ func begin(title string) *progress {
 	return p
 }
 
-// updatef replaces the detail behind the title, e.g. what the wait is for.
+// updatef replaces the detail after the title, such as what the wait is for.
 func (p *progress) updatef(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

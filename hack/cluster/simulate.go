@@ -18,7 +18,10 @@ func (c *cluster) startSimulated(ctx context.Context, r record, certificates *pk
 	if err != nil {
 		return err
 	}
-	err = writeFiles(c.dir, map[string]string{"pki/kubelet.crt": string(serving.cert), "pki/kubelet.key": string(serving.key)})
+	err = writeFiles(c.dir, map[string]string{
+		"pki/kubelet.crt": string(serving.cert),
+		"pki/kubelet.key": string(serving.key),
+	})
 	if err != nil {
 		return err
 	}
@@ -33,7 +36,8 @@ func (c *cluster) startSimulated(ctx context.Context, r record, certificates *pk
 	if err != nil {
 		return err
 	}
-	p := l.program("kubelets", "-cert="+l.at("pki", "kubelet.crt"), "-key="+l.at("pki", "kubelet.key"), "-objects="+objects)
+	p := l.program("kubelets", "-cert="+l.at("pki", "kubelet.crt"), "-key="+l.at("pki", "kubelet.key"),
+		"-objects="+objects)
 	p.Args[0] = program
 	if err := c.startProcesses(p); err != nil {
 		return err
@@ -48,7 +52,7 @@ func (c *cluster) startSimulated(ctx context.Context, r record, certificates *pk
 		if _, err := c.runKubectl(ctx, "apply", "--server-side", "-f", objects); err != nil {
 			return err
 		}
-		// A new pod is pending whatever is said of it: its status goes in separately.
+		// A new pod is always pending, so its status is written separately.
 		_, err := c.runKubectl(ctx, "apply", "--server-side", "--subresource=status", "-f", objects)
 		return err
 	})

@@ -17,9 +17,10 @@ import (
 	"time"
 )
 
-// A supervisor is the parent of a cluster's processes and the only process whose id is kept: when it ends, all
-// of them end. For a real node it is process 1 of the node's namespaces. It starts what it is told to by
-// way of a socket in the state directory and never restarts anything: a dead component is to be seen.
+// A supervisor is the parent of a cluster's processes and the only process whose id is saved: when
+// it ends, all of them end. For a real node it is process 1 of the node's namespaces. It starts the
+// processes that it is asked for over a socket in the state directory. It never restarts anything,
+// so that a dead component is noticed.
 
 const (
 	socketName    = "supervisor.sock"
@@ -36,7 +37,7 @@ type supervisorConfig struct {
 	Namespaces *namespaces
 }
 
-// setupResult is what a new supervisor says of its setting up.
+// setupResult is how a new supervisor reports the result of its setup.
 type setupResult struct {
 	Error       string
 	Snapshotter string // of containerd: what the state directory's file system can do
@@ -49,12 +50,12 @@ type Process struct {
 	Env  []string
 }
 
-// ProcessState is what became of a process.
+// ProcessState is the state of a process.
 type ProcessState struct {
 	Name   string
 	PID    int    // as the supervisor sees it
 	Frozen bool   // stopped by Freeze
-	Ended  bool   // it should not have
+	Ended  bool   // it ended although it should not have
 	Result string // how it ended
 }
 
@@ -68,15 +69,15 @@ func (s ProcessState) String() string {
 	return fmt.Sprintf("runs, pid %d", s.PID)
 }
 
-// supervisorLoop runs everything in one loop, on one thread: no locks, and a child's parent thread lives as
-// long as the process does, which is what the parent-death signal looks at.
+// supervisorLoop runs everything in one loop on one thread. It needs no locks, and a child's parent
+// thread lives as long as the process, which is what the parent-death signal depends on.
 type supervisorLoop struct {
 	dir    string
 	states []ProcessState
 	do     chan func()
 }
 
-// supervise is the supervisor's whole life.
+// supervise runs the supervisor until it ends.
 func supervise() error {
 	var config supervisorConfig
 	if err := json.Unmarshal([]byte(os.Getenv(supervisorEnv)), &config); err != nil {
@@ -206,8 +207,8 @@ func exitText(status syscall.WaitStatus) string {
 	return fmt.Sprintf("exit status %d", status.ExitStatus())
 }
 
-// end kills the children and waits for them: what they leave is thrown away, so none needs time to tidy up. In a
-// PID namespace the kernel does it, to grandchildren too, when process 1 ends.
+// end kills the children and waits for them. Whatever they leave is thrown away, so none needs time
+// to clean up. In a PID namespace the kernel also kills all their children when process 1 ends.
 func (s *supervisorLoop) end() {
 	if os.Getpid() == 1 {
 		return
@@ -224,7 +225,7 @@ func (s *supervisorLoop) end() {
 	}
 }
 
-// remote is what the socket offers.
+// remote has the methods that callers use over the socket.
 type remote struct{ s *supervisorLoop }
 
 // Start starts a process.
@@ -234,7 +235,8 @@ func (r *remote) Start(p Process, _ *struct{}) error {
 	return <-result
 }
 
-// Stop ends a process and forgets it, so that another of its name can be started. Without one it does nothing.
+// Stop ends a process and forgets it, so that another one with its name can be started. If there is
+// no such process, it does nothing.
 func (r *remote) Stop(name string, _ *struct{}) error {
 	for sig := syscall.SIGTERM; ; sig = syscall.SIGKILL {
 		for range 100 {
@@ -325,7 +327,8 @@ func (s supervisor) status() (states []ProcessState, err error) {
 	return states, err
 }
 
-// forward carries connections of a listener that is open in the host's network into this one.
+// forward accepts connections on a listener in the host's network and connects them to an address
+// in this network.
 func forward(listener net.Listener, to string) {
 	for {
 		outside, err := listener.Accept()

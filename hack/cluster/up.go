@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -26,18 +25,25 @@ func (c *cluster) up(ctx context.Context) error {
 	return err
 }
 
-// sayHow says how to go on with a running cluster.
+// sayHow tells the user how to go on with a running cluster. down is the make target that ends it,
+// unless it is in another state directory.
 func (c *cluster) sayHow(down string) {
-	sayf("\nThe cluster goes on. To use it:")
+	if c.dir != c.defaultDir() {
+		down = "cd hack/cluster && go run . down -state " + c.dir
+	}
+	sayf("\nThe cluster keeps running. To use it:")
 	sayf("  export KUBECONFIG=%s", c.kubeconfig())
-	sayf("  %s top pods -A", filepath.Join(c.bin(), "kubectl"))
+	sayf("  %s top pods -A", c.kubectlPath())
 	sayf("To end it and remove all of it: %s", down)
 }
 
-// start returns the running cluster, after starting it if need be; started says which. The caller has the lock.
-// If it fails, or ctx ends, what it started is gone.
+// start returns the running cluster, and starts it if necessary; started says whether it did. The
+// caller has the lock. If start fails, or ctx ends, it removes what it has started.
 func (c *cluster) start(ctx context.Context) (r record, started bool, err error) {
 	if r, running := c.load(); running && r.Ready {
+		if r.Mode == kindNodes {
+			return r, false, fmt.Errorf("a cluster with %s runs; end it first: make demo-down", r.Mode)
+		}
 		if err := c.options.unlike(r); err != nil {
 			return r, false, err
 		}
@@ -52,6 +58,7 @@ func (c *cluster) start(ctx context.Context) (r record, started bool, err error)
 	if err := c.remove(); err != nil {
 		return r, false, fmt.Errorf("remove what an earlier cluster left: %w", err)
 	}
+	c.onKind = false
 
 	m := realKubelet
 	if c.simulated {
@@ -87,10 +94,10 @@ func (c *cluster) start(ctx context.Context) (r record, started bool, err error)
 	return r, true, nil
 }
 
-// giveUp removes the cluster after err, unless it is to be kept for a look.
+// giveUp removes the cluster after err, unless it should be kept for inspection.
 func (c *cluster) giveUp(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		err = context.Cause(ctx) // of all that then fails, the reason
+		err = context.Cause(ctx) // the cause of everything that fails afterwards
 	}
 	if c.keep {
 		sayf("Left as it is because of -keep: logs in %s; end it with: make demo-down", c.path("log"))
@@ -100,7 +107,7 @@ func (c *cluster) giveUp(ctx context.Context, err error) error {
 	return errors.Join(err, c.remove())
 }
 
-// wanted is the mode that the flags ask for, "" if either will do.
+// wanted returns the mode that the flags require, "" if both will do.
 func (c *cluster) wanted() mode {
 	switch {
 	case c.simulated:
@@ -188,7 +195,8 @@ func (c *cluster) launch(ctx context.Context, m mode) (record, error) {
 	config := supervisorConfig{Dir: insideDir, Forward: l.APIServer, Namespaces: &namespaces{
 		Hostname: firstNode.name(), Address: firstNode.address(), State: c.dir, Bin: c.bin(), Cgroup: c.id(),
 	}}
-	// The API server's door to the host: the supervisor takes this socket along into its own network.
+	// The supervisor takes this socket, through which the host reaches the API server, along into its
+	// own network.
 	outside, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return r, err
@@ -220,7 +228,7 @@ func (c *cluster) launch(ctx context.Context, m mode) (record, error) {
 	return r, err
 }
 
-// freeAddress returns a port of loopback that nobody listens on just now.
+// freeAddress returns an address on loopback that nobody listens on at the moment.
 func freeAddress(ctx context.Context) (string, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -238,7 +246,7 @@ func (c *cluster) startReal(ctx context.Context, r *record, ca *authority) error
 	if err := c.writeNodeFiles(*r, firstNode, ca); err != nil {
 		return err
 	}
-	// Beside all that starts, so that it costs no time.
+	// In parallel with the start of the components, so that it takes no extra time.
 	archive, built := c.path("images", "workload.tar"), make(chan error, 1)
 	building, stop := context.WithCancel(ctx)
 	var done sync.WaitGroup

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// usage is that of one container.
+// usage is the usage of one container.
 type usage struct {
 	namespace, pod, container string
 	cores, bytes              float64
@@ -26,7 +26,7 @@ func (u usage) String() string {
 	return fmt.Sprintf("%6.1fm CPU %8.1f MiB", u.cores*1000, u.bytes/(1<<20))
 }
 
-// compare says by how much served is off, if by more than tolerance.
+// compare returns an error if served deviates by more than tolerance.
 func (u usage) compare(served usage, tolerance float64) error {
 	off := func(want, got float64) float64 { return math.Abs(got-want) / want }
 	if off(u.cores, served.cores) > tolerance || off(u.bytes, served.bytes) > tolerance {
@@ -43,7 +43,7 @@ func (u *usage) parse(cpu, memory string) error {
 	return errors.Join(err1, err2)
 }
 
-// podUsage asks the metrics API for the usage of of's container.
+// podUsage asks the metrics API for the usage of a container.
 func (a *api) podUsage(ctx context.Context, of usage) (usage, error) {
 	var metrics struct {
 		Containers []struct {
@@ -64,7 +64,7 @@ func (a *api) podUsage(ctx context.Context, of usage) (usage, error) {
 	return usage{}, fmt.Errorf("no container %q", of.container)
 }
 
-// nodeMetrics is an error unless every node has metrics.
+// nodeMetrics returns an error unless every node has metrics.
 func (a *api) nodeMetrics(ctx context.Context) error {
 	var nodes, served struct{ Items []struct{} }
 	if err := a.get(ctx, "/api/v1/nodes", &nodes); err != nil {
@@ -75,6 +75,37 @@ func (a *api) nodeMetrics(ctx context.Context) error {
 	}
 	if len(served.Items) < len(nodes.Items) {
 		return fmt.Errorf("%d of %d nodes", len(served.Items), len(nodes.Items))
+	}
+	return nil
+}
+
+// packetsPerSecond is what each pod of Deployment packets in manifests/demo/workloads.yaml counts.
+const packetsPerSecond = 1500
+
+// packetsScaled returns an error unless the autoscaler of Deployment packets has its two replicas
+// and reports what their pods count, within 5 %.
+func (a *api) packetsScaled(ctx context.Context) error {
+	var hpa struct {
+		Status struct {
+			CurrentReplicas int
+			CurrentMetrics  []struct {
+				Pods struct {
+					Current struct{ AverageValue resource.Quantity }
+				}
+			}
+		}
+	}
+	const path = "/apis/autoscaling/v2/namespaces/demo/horizontalpodautoscalers/packets"
+	if err := a.get(ctx, path, &hpa); err != nil {
+		return err
+	}
+	if len(hpa.Status.CurrentMetrics) == 0 {
+		return errors.Join(errors.New("no value"), a.condition(ctx, path, "ScalingActive"))
+	}
+	v := hpa.Status.CurrentMetrics[0].Pods.Current.AverageValue.AsApproximateFloat64()
+	if hpa.Status.CurrentReplicas != 2 || math.Abs(v-packetsPerSecond) > 0.05*packetsPerSecond {
+		return errors.Join(fmt.Errorf("%d replicas, %.0f packets per second", hpa.Status.CurrentReplicas, v),
+			a.condition(ctx, path, "ScalingActive"))
 	}
 	return nil
 }

@@ -36,26 +36,34 @@ import (
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
-var update = flag.Bool("update", false, "write testdata/golden anew")
+var update = flag.Bool("update", false, "rewrite testdata/golden")
 
-// The release of the tests. It has another name and namespace than deploy/kustomize's installation, beside which
-// test/integration applies testdata/golden.
+// The release of the tests. Its name and namespace differ from those of the installation by
+// deploy/kustomize, next to which test/integration dry-runs testdata/golden.
 const (
 	release   = "test"
 	namespace = "metrics"
 	fullname  = release + "-metrics-server"
 )
 
-// TestGolden compares what the chart renders to for each file in testdata/values with the file of the same name in
-// testdata/golden.
+// defaultValues is the values file without values.
+const defaultValues = "default"
+
+// TestGolden compares what the chart renders to for each file in testdata/values with the file of
+// the same name in testdata/golden.
 func TestGolden(t *testing.T) {
 	names := valuesFiles(t)
+	defaults := rendered(t, defaultValues)
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			manifest := rendered(t, name)
+			got := manifest
+			if name != defaultValues {
+				got = changes(t, defaults, manifest)
+			}
 			golden := filepath.Join("testdata", "golden", name+".yaml")
 			if *update {
-				if err := os.WriteFile(golden, []byte(manifest), 0o644); err != nil {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -63,19 +71,55 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v: run go test . -update", err)
 			}
-			if diff := cmp.Diff(string(want), manifest); diff != "" {
-				t.Errorf("if it should be so, run go test . -update (-want +got):\n%s", diff)
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("if this change is intended, run go test . -update (-want +got):\n%s", diff)
 			}
-			checkReferences(t, decode(t, manifest))
+			o := decode(t, manifest)
+			checkReferences(t, o)
+			if o.custom != nil {
+				checkReferences(t, *o.custom)
+			}
 		})
 	}
 	golden, err := filepath.Glob("testdata/golden/*.yaml")
 	if err != nil || len(golden) != len(names) {
-		t.Errorf("%d golden files for %d values files (%v): delete what is left over", len(golden), len(names), err)
+		t.Errorf("%d golden files for %d values files (%v): delete the superfluous ones", len(golden), len(names), err)
 	}
 }
 
-// TestTLS checks what is the heart of a values file: by which certificate the API server knows the server.
+// changes returns the documents of a manifest that defaults does not have, after a comment with the
+// objects of defaults that it lacks.
+func changes(t *testing.T, defaults, manifest string) string {
+	t.Helper()
+	objects := func(manifest string) (names, texts []string) {
+		for _, document := range documents(t, manifest) {
+			var o metav1.PartialObjectMetadata
+			if err := yaml.Unmarshal(document, &o); err != nil {
+				t.Fatal(err)
+			}
+			if o.Kind != "" {
+				names, texts = append(names, o.Kind+" "+o.Name), append(texts, strings.TrimSpace(string(document)))
+			}
+		}
+		return names, texts
+	}
+	defaultNames, defaultTexts := objects(defaults)
+	names, texts := objects(manifest)
+	var b strings.Builder
+	for _, name := range defaultNames {
+		if !slices.Contains(names, name) {
+			b.WriteString("# Without " + name + "\n")
+		}
+	}
+	for _, text := range texts {
+		if !slices.Contains(defaultTexts, text) {
+			b.WriteString("---\n" + strings.TrimPrefix(text, "---\n") + "\n")
+		}
+	}
+	return b.String()
+}
+
+// TestTLS checks how the API server verifies the server with each values file.
 func TestTLS(t *testing.T) {
 	ca, err := os.ReadFile("testdata/ca.crt")
 	if err != nil {
@@ -110,9 +154,11 @@ func TestTLS(t *testing.T) {
 			}
 			for _, a := range o.apiServices {
 				if a.Spec.InsecureSkipTLSVerify != tt.insecure || !bytes.Equal(a.Spec.CABundle, tt.caBundle) {
-					t.Errorf("%s: insecureSkipTLSVerify %t, caBundle %q; want %t, %q", a.Name, a.Spec.InsecureSkipTLSVerify, a.Spec.CABundle, tt.insecure, tt.caBundle)
+					t.Errorf("%s: insecureSkipTLSVerify %t, caBundle %q; want %t, %q", a.Name, a.Spec.InsecureSkipTLSVerify,
+						a.Spec.CABundle, tt.insecure, tt.caBundle)
 				}
-				if got, want := a.Annotations["cert-manager.io/inject-ca-from"] != "", tt.values == "tls-cert-manager"; got != want {
+				got, want := a.Annotations["cert-manager.io/inject-ca-from"] != "", tt.values == "tls-cert-manager"
+				if got != want {
 					t.Errorf("%s: cert-manager injects its CA: %t, want %t", a.Name, got, want)
 				}
 			}
@@ -131,10 +177,12 @@ func TestTLS(t *testing.T) {
 			if arg != tt.arg || secret != tt.secret {
 				t.Errorf("argument %q and secret %q, want %q and %q", arg, secret, tt.arg, tt.secret)
 			}
-			if strings.HasPrefix(tt.arg, "--serving") && (o.secret == nil || !strings.HasSuffix(tt.arg, "="+o.secret.Name) || len(o.secret.Data) > 0) {
+			if strings.HasPrefix(tt.arg, "--serving") &&
+				(o.secret == nil || !strings.HasSuffix(tt.arg, "="+o.secret.Name) || len(o.secret.Data) > 0) {
 				t.Errorf("%s, but the Secret is %+v: want that one, empty", tt.arg, o.secret)
 			}
-			checkServingRights(t, o, strings.TrimPrefix(tt.arg, "--serving-certificate-secret="), strings.HasPrefix(tt.arg, "--serving"))
+			checkServingRights(t, o, strings.TrimPrefix(tt.arg, "--serving-certificate-secret="),
+				strings.HasPrefix(tt.arg, "--serving"))
 		})
 	}
 }
@@ -146,8 +194,14 @@ func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
 	var want, got []rbacv1.PolicyRule
 	if managed {
 		want = []rbacv1.PolicyRule{
-			{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"}},
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret}, Verbs: []string{"get", "update"}},
+			{
+				APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"},
+				ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"},
+			},
+			{
+				APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret},
+				Verbs: []string{"get", "update"},
+			},
 		}
 	}
 	for _, rules := range [][]rbacv1.PolicyRule{o.clusterRules, o.rules} {
@@ -162,9 +216,76 @@ func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
 	}
 }
 
-// TestUpgradeKeepsCA checks that no release says anything of the CA and the Secret's data that the server fills in, not even
-// that there are none: neither Helm 3, which patches what differs between two manifests, nor Helm 4, which applies what is in one,
-// touches it then.
+// TestKubeletAccount checks that kubelets are shown tokens of an account that may read their
+// metrics and nothing else, and that the server may request tokens of that account and of no other,
+// whichever values are given.
+func TestKubeletAccount(t *testing.T) {
+	for _, name := range valuesFiles(t) {
+		o := decode(t, rendered(t, name))
+		want := map[string]string{
+			"kubelet-service-account": "scraped", "kubelet-service-account-existing": "existing",
+			"kubelet-service-account-none": "",
+			"fullname-override":            o.deployment.Name + "-kubelets", "name-override": o.deployment.Name + "-kubelets",
+		}
+		account, ok := want[name]
+		if !ok {
+			account = fullname + "-kubelets"
+		}
+		if got := o.kubeletAccount(); got != account {
+			t.Errorf("%s: account for kubelets %q, want %q", name, got, account)
+		}
+		made := account != "" && name != "kubelet-service-account-existing"
+		if there := slices.Contains(o.names, "ServiceAccount "+namespace+"/"+account); there != made {
+			t.Errorf("%s: account %q is made: %v, want %v", name, account, there, made)
+		}
+		var wantRules, wantClusterRules []rbacv1.PolicyRule
+		if account != "" && name != "rbac-existing" {
+			wantRules = []rbacv1.PolicyRule{{
+				APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"},
+				ResourceNames: []string{account}, Verbs: []string{"create"},
+			}}
+			wantClusterRules = []rbacv1.PolicyRule{{
+				APIGroups: []string{""}, Resources: []string{"nodes/metrics"},
+				Verbs: []string{"get"},
+			}}
+		}
+		var rules []rbacv1.PolicyRule
+		for _, r := range slices.Concat(o.rules, o.clusterRules) {
+			if slices.ContainsFunc(r.Resources, func(resource string) bool {
+				return strings.HasPrefix(resource,
+					"serviceaccounts")
+			}) {
+				rules = append(rules, r)
+			}
+		}
+		if diff := cmp.Diff(wantRules, rules); diff != "" {
+			t.Errorf("%s: rights to tokens (-want +got):\n%s", name, diff)
+		}
+		if diff := cmp.Diff(wantClusterRules, o.kubeletRules); diff != "" {
+			t.Errorf("%s: rights of the account (-want +got):\n%s", name, diff)
+		}
+	}
+	// Two releases in two namespaces share nothing.
+	first, _, err := render(load(t), nil, "metrics-server", "kube-system", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, _, err := render(load(t), nil, "other", "monitoring", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := decode(t, first).names
+	for _, name := range decode(t, second).names {
+		if slices.Contains(names, name) && !strings.HasPrefix(name, "APIService ") &&
+			name != "ClusterRole system:metrics-server-aggregated-reader" {
+			t.Errorf("both releases have %s", name)
+		}
+	}
+}
+
+// TestUpgradeKeepsCA checks that no release says anything of the CA and the Secret's data that the
+// server fills in, not even that there are none: neither Helm 3, which patches what differs between
+// two manifests, nor Helm 4, which applies what is in one, touches it then.
 func TestUpgradeKeepsCA(t *testing.T) {
 	filledIn := regexp.MustCompile(`(?m)^ *(caBundle|data|stringData):`)
 	managed := 0
@@ -186,20 +307,32 @@ func TestUpgradeKeepsCA(t *testing.T) {
 	}
 }
 
-// TestUpgradeFromUnverified checks that an upgrade leaves verification off where it is: the pods that are there make their
-// certificates for themselves. It never turns it off.
+// TestUpgradeFromUnverified checks that an upgrade leaves verification off where it is, unless the
+// values say otherwise: the pods that are there make their certificates for themselves, and a
+// rollback must go on working. It never turns it off.
 func TestUpgradeFromUnverified(t *testing.T) {
-	for _, off := range []bool{true, false} {
-		manifest, _, err := render(load(t), nil, release, namespace, newCluster(&apiregistrationv1.APIService{
+	for _, tt := range []struct {
+		off    bool
+		values string
+		want   bool
+	}{
+		{true, `{}`, true},
+		{true, `apiService: {insecureSkipTLSVerify: ""}`, true},
+		{true, `apiService: {insecureSkipTLSVerify: false}`, false},
+		{true, `apiService: {insecureSkipTLSVerify: "false"}`, false},
+		{false, `{}`, false},
+	} {
+		manifest, _, err := render(load(t), parse(t, tt.values), release, namespace, newCluster(&apiregistrationv1.APIService{
 			ObjectMeta: metav1.ObjectMeta{Name: "v1beta1.metrics.k8s.io"},
-			Spec:       apiregistrationv1.APIServiceSpec{InsecureSkipTLSVerify: off},
+			Spec:       apiregistrationv1.APIServiceSpec{InsecureSkipTLSVerify: tt.off},
 		}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, a := range decode(t, manifest).apiServices {
-			if want := off && a.Name == "v1beta1.metrics.k8s.io"; a.Spec.InsecureSkipTLSVerify != want {
-				t.Errorf("v1beta1 is unverified: %t, then %s: %t, want %t", off, a.Name, a.Spec.InsecureSkipTLSVerify, want)
+			if want := tt.want && a.Name == "v1beta1.metrics.k8s.io"; a.Spec.InsecureSkipTLSVerify != want {
+				t.Errorf("v1beta1 is unverified: %t, %s, then %s: %t, want %t", tt.off, tt.values, a.Name,
+					a.Spec.InsecureSkipTLSVerify, want)
 			}
 		}
 	}
@@ -209,7 +342,10 @@ func TestUpgradeFromUnverified(t *testing.T) {
 func TestMadeCertificate(t *testing.T) {
 	for name, values := range map[string]map[string]any{
 		"no release yet": {"tls": map[string]any{"type": "helm", "helm": map[string]any{"certDurationDays": 30}}},
-		"asked for":      {"tls": map[string]any{"type": "helm", "helm": map[string]any{"certDurationDays": 30, "lookup": false}}},
+		"asked for": {"tls": map[string]any{
+			"type": "helm",
+			"helm": map[string]any{"certDurationDays": 30, "lookup": false},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var there []runtime.Object
@@ -232,7 +368,10 @@ func TestMadeCertificate(t *testing.T) {
 			for _, a := range o.apiServices {
 				roots := x509.NewCertPool()
 				roots.AppendCertsFromPEM(a.Spec.CABundle)
-				if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: a.Spec.Service.Name + "." + a.Spec.Service.Namespace + ".svc"}); err != nil {
+				if _, err := cert.Verify(x509.VerifyOptions{
+					Roots:   roots,
+					DNSName: a.Spec.Service.Name + "." + a.Spec.Service.Namespace + ".svc",
+				}); err != nil {
 					t.Errorf("%s: as the API server verifies it: %v", a.Name, err)
 				}
 			}
@@ -243,34 +382,76 @@ func TestMadeCertificate(t *testing.T) {
 	}
 }
 
-// TestErrors checks what is refused, and that it is said how to go on.
+// TestErrors checks which values are rejected, and that each error names the remedy.
 func TestErrors(t *testing.T) {
 	for _, tt := range []struct {
 		values string
 		want   []string
 	}{
-		{`hostNetwork: {enabled: true}`, []string{"hostNetwork.enabled is true and containerPort is 10250", "set containerPort to a free one"}},
+		{`hostNetwork: {enabled: true}`, []string{
+			"hostNetwork.enabled is true and containerPort is 10250",
+			"set containerPort to a free one",
+		}},
 		{`hostNetwork: {enabled: true}` + "\n" + `containerPort: "10250"`, []string{"set containerPort to a free one"}},
-		{`apiService: {insecureSkipTLSVerify: true, caBundle: "-----BEGIN CERTIFICATE-----"}`, []string{"leave out one of them"}},
-		{`{tls: {type: self-managed}, apiService: {insecureSkipTLSVerify: true}}`, []string{"leave out apiService.insecureSkipTLSVerify"}},
-		{`{tls: {type: self-managed}, apiService: {caBundle: "-----BEGIN CERTIFICATE-----"}}`, []string{"leave out", "apiService.caBundle"}},
+		{
+			`apiService: {insecureSkipTLSVerify: true, caBundle: "-----BEGIN CERTIFICATE-----"}`,
+			[]string{"leave out one of them"},
+		},
+		{
+			`{tls: {type: self-managed}, apiService: {insecureSkipTLSVerify: true}}`,
+			[]string{"leave out apiService.insecureSkipTLSVerify"},
+		},
+		{
+			`{tls: {type: self-managed}, apiService: {caBundle: "-----BEGIN CERTIFICATE-----"}}`,
+			[]string{"leave out", "apiService.caBundle"},
+		},
 		{`{tls: {type: self-managed}, args: [--tls-cert-file=/a]}`, []string{"args have --tls-cert-file"}},
-		{`tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true, name: ""}}}`, []string{"set tls.certManager.existingIssuer.name"}},
-		{`podDisruptionBudget: {enabled: true, minAvailable: 1, maxUnavailable: 1}`, []string{"minAvailable and maxUnavailable: set one of them"}},
+		{
+			`tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true, name: ""}}}`,
+			[]string{"set tls.certManager.existingIssuer.name"},
+		},
+		{
+			`podDisruptionBudget: {enabled: true, minAvailable: 1, maxUnavailable: 1}`,
+			[]string{"minAvailable and maxUnavailable: set one of them"},
+		},
 		// By the schema.
 		{`tls: {type: selfmanaged}`, []string{"at '/tls/type'", "'self-managed'", "'existingSecret'"}},
 		{`tls: {selfManaged: {name: a}}`, []string{"at '/tls/selfManaged'", "additional properties 'name' not allowed"}},
 		{`containerPort: 70000`, []string{"at '/containerPort'", "65,535"}},
 		{`containerPort: https`, []string{"at '/containerPort'"}},
 		{`replicas: two`, []string{"at '/replicas'"}},
-		{`args: --kubelet-insecure-tls`, []string{"at '/args'", "got string, want null or array"}},
-		{`args: [1]`, []string{"at '/args/0'", "got number, want string"}},
-		{`apiService: {insecureSkipTLSVerify: "yes"}`, []string{"at '/apiService/insecureSkipTLSVerify'", "got string, want null or boolean"}},
+		{`args: --kubelet-insecure-tls`, []string{`args is the text "--kubelet-insecure-tls"`, "write args: [--a, --b]"}},
+		{`args: [[a]]`, []string{"at '/args/0'", "got array"}},
+		{`args: {a: --v=2}`, []string{"at '/args'", "maxProperties"}},
+		{
+			`apiService: {insecureSkipTLSVerify: "maybe"}`,
+			[]string{`apiService.insecureSkipTLSVerify is "maybe": want true or false`},
+		},
+		{`metrics: {enabled: 2}`, []string{`metrics.enabled is "2": want true or false`}},
+		{`image: ""`, []string{"image.repository is empty", "leave image out"}},
+		{`priorityClassName: true`, []string{"priorityClassName is true", "leave it out"}},
+		{`hostNetwork: true`, []string{"hostNetwork is true", "set hostNetwork.enabled"}},
+		{`rbac: false`, []string{"rbac is false", "set rbac.create"}},
+		{`containerPort: "70000"`, []string{"port 70000", "from 1 to 65535"}},
+		{`args: [--secure-port=https]`, []string{"args have --secure-port=https", "from 1 to 65535"}},
+		{`args: [--secure-port, "0"]`, []string{"args have --secure-port=0"}},
+		{
+			`{containerPort: 4443, args: [--secure-port=8443]}`,
+			[]string{"containerPort is 4443 and args have --secure-port=8443", "leave out one of them"},
+		},
+		{
+			`{hostNetwork: {enabled: true}, containerPort: 10250, args: [--secure-port=10250]}`,
+			[]string{"the kubelet's own port"},
+		},
 		{`apiService: {caBundle: LS0tLS1CRUdJTg==}`, []string{"at '/apiService/caBundle'", "BEGIN CERTIFICATE"}},
-		{`podAnnotations: {example.com/scrape: true}`, []string{"at '/podAnnotations/example.com~1scrape'", "got boolean, want string"}},
+		{`podAnnotations: {example.com/scrape: [yes]}`, []string{"at '/podAnnotations/example.com~1scrape'", "got array"}},
 		{`serviceMonitor: {interval: 30 seconds}`, []string{"at '/serviceMonitor/interval'"}},
 		{`image: {pullPolicy: Sometimes}`, []string{"at '/image/pullPolicy'", "'IfNotPresent'"}},
-		{`networkPolicy: {egressPorts: []}`, []string{"at '/networkPolicy/egressPorts'", "minItems"}},
+		{`networkPolicy: {egressPorts: [https]}`, []string{"at '/networkPolicy/egressPorts/0'"}},
+		{
+			`customMetrics: {enabled: true, podDisruptionBudget: {enabled: true, minAvailable: 1, maxUnavailable: 1}}`,
+			[]string{"customMetrics.podDisruptionBudget has minAvailable and maxUnavailable", "set one of them"},
+		},
 	} {
 		t.Run(tt.values, func(t *testing.T) {
 			values, err := loader.LoadValues(strings.NewReader(tt.values))
@@ -290,12 +471,15 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestReusedValues is `helm upgrade --reuse-values` of a release of the incumbent's chart: what the chart in its version
-// does not know is not there, defaults of ours included.
+// TestReusedValues is `helm upgrade --reuse-values` of a release of the incumbent's chart: what the
+// chart in its version does not know is not there, defaults of ours included.
 func TestReusedValues(t *testing.T) {
 	for _, without := range [][]string{nil, {"tls"}, {"tls", "dnsConfig", "revisionHistoryLimit", "tmpVolume"}} {
 		c := load(t)
 		c.Values = values(t, "incumbent")
+		if c.Values["kubeletServiceAccount"] != nil {
+			t.Fatal("the incumbent's chart has no kubeletServiceAccount")
+		}
 		for _, key := range without {
 			delete(c.Values, key)
 		}
@@ -303,47 +487,74 @@ func TestReusedValues(t *testing.T) {
 		if err != nil {
 			t.Fatalf("without %q: %v", without, err)
 		}
-		for _, a := range decode(t, manifest).apiServices {
+		o := decode(t, manifest)
+		if o.kubeletAccount() != fullname+"-kubelets" || !slices.Contains(o.names,
+			"ServiceAccount "+namespace+"/"+o.kubeletAccount()) {
+			t.Errorf("without %q: account for kubelets %q of %q, want one that is there", without, o.kubeletAccount(), o.names)
+		}
+		for _, a := range o.apiServices {
 			if !a.Spec.InsecureSkipTLSVerify {
-				t.Errorf("without %q: %s is verified, but the server's certificate is still one that it makes for itself", without, a.Name)
+				t.Errorf("without %q: %s is verified, but the server's certificate is still one that it makes for itself",
+					without, a.Name)
 			}
 		}
 	}
 }
 
-// TestAlerts checks that the PrometheusRule has every alert of deploy/prometheus, of the release: of the job that the
-// ServiceMonitor makes, in the release's namespace, and with commands that find its pods.
+// TestAlerts checks that the PrometheusRule of each server has every alert of deploy/prometheus, adapted to the
+// release: to the job that the ServiceMonitor creates, to the release's namespace, and with commands that find its
+// pods.
 func TestAlerts(t *testing.T) {
-	source, err := os.ReadFile("../../deploy/prometheus/alerts.yaml")
+	both := loader.MergeMaps(values(t, "prometheus-rule"), parse(t, "customMetrics: {enabled: true}"))
+	manifest, _, err := render(load(t), both, release, namespace, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want, got []string
-	for _, m := range regexp.MustCompile(`(?m)^  - alert: (.+)$`).FindAllSubmatch(source, -1) {
-		want = append(want, string(m[1]))
-	}
-	o := decode(t, rendered(t, "prometheus-rule"))
-	job := `job="` + o.service.Labels[o.monitor.Spec.JobLabel] + `"`
-	jobs := regexp.MustCompile(`\bjob="[^"]*"`)
-	ofAnother := regexp.MustCompile(`kube-system|k8s-app|deployment/metrics-server`)
-	for _, rule := range o.alerts {
-		got = append(got, rule.Alert)
-		text := rule.Expr.String() + rule.Annotations["summary"] + rule.Annotations["description"]
-		if found := ofAnother.FindString(text); found != "" {
-			t.Errorf("%s has %s, of another installation:\n%s", rule.Alert, found, text)
+	o := decode(t, manifest)
+	for file, o := range map[string]*objects{"alerts.yaml": &o, "custom-metrics-alerts.yaml": o.custom} {
+		source, err := os.ReadFile("../../deploy/prometheus/" + file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, found := range jobs.FindAllString(text, -1) {
-			if found != job {
-				t.Errorf("%s is of %s, want %s, as the ServiceMonitor names it", rule.Alert, found, job)
+		var want, got []string
+		for _, m := range regexp.MustCompile(`(?m)^  - alert: (.+)$`).FindAllSubmatch(source, -1) {
+			want = append(want, string(m[1]))
+		}
+		if o.monitor == nil {
+			t.Fatalf("%s: no ServiceMonitor", file)
+		}
+		for key, value := range o.monitor.Spec.Selector.MatchLabels {
+			if o.service.Labels[key] != value {
+				t.Errorf("the ServiceMonitor selects %s=%s, which Service %s does not have", key, value, o.service.Name)
 			}
 		}
+		job := `job="` + o.service.Labels[o.monitor.Spec.JobLabel] + `"`
+		jobs := regexp.MustCompile(`\bjob="[^"]*"`)
+		ofAnother := regexp.MustCompile(`kube-system|k8s-app|(deployment/|grep )(custom-)?metrics-server`)
+		for _, rule := range o.alerts {
+			got = append(got, rule.Alert)
+			text := rule.Expr.String() + rule.Annotations["summary"] + rule.Annotations["description"]
+			if found := ofAnother.FindString(text); found != "" {
+				t.Errorf("%s has %s, of another installation:\n%s", rule.Alert, found, text)
+			}
+			for _, found := range jobs.FindAllString(text, -1) {
+				if found != job {
+					t.Errorf("%s is of %s, want %s, as the ServiceMonitor names it", rule.Alert, found, job)
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
+			t.Errorf("%s: alerts (-want +got):\n%s", file, diff)
+		}
 	}
-	if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
-		t.Errorf("alerts (-want +got):\n%s", diff)
+	if job, other := o.service.Labels[o.monitor.Spec.JobLabel],
+		o.custom.service.Labels[o.custom.monitor.Spec.JobLabel]; job == other {
+		t.Errorf("both servers are of the job %s: the alerts of one would be about the other", job)
 	}
 }
 
-// TestNames checks that a release of the usual name has the names of the incumbent's chart: an upgrade replaces its objects.
+// TestNames checks that a release of the usual name has the names of the incumbent's chart: an
+// upgrade replaces its objects.
 func TestNames(t *testing.T) {
 	manifest, _, err := render(load(t), nil, "metrics-server", "kube-system", nil)
 	if err != nil {
@@ -355,22 +566,28 @@ func TestNames(t *testing.T) {
 		"APIService v1beta1.metrics.k8s.io",
 		"ClusterRole system:metrics-server",
 		"ClusterRole system:metrics-server-aggregated-reader",
+		"ClusterRole system:metrics-server-kubelets",
 		"ClusterRoleBinding metrics-server:system:auth-delegator",
 		"ClusterRoleBinding system:metrics-server",
+		"ClusterRoleBinding system:metrics-server-kubelets",
 		"Deployment kube-system/metrics-server",
-		"Role default/metrics-server-events",
+		"Role kube-system/metrics-server-kubelets",
 		"Role kube-system/metrics-server-serving",
-		"RoleBinding default/metrics-server-events",
 		"RoleBinding kube-system/metrics-server-auth-reader",
+		"RoleBinding kube-system/metrics-server-kubelets",
 		"RoleBinding kube-system/metrics-server-serving",
 		"Secret kube-system/metrics-server-serving",
 		"Service kube-system/metrics-server",
 		"ServiceAccount kube-system/metrics-server",
+		"ServiceAccount kube-system/metrics-server-kubelets",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(slices.Values(o.names))); diff != "" {
 		t.Errorf("objects (-want +got):\n%s", diff)
 	}
-	selector := map[string]string{"app.kubernetes.io/name": "metrics-server", "app.kubernetes.io/instance": "metrics-server"}
+	selector := map[string]string{
+		"app.kubernetes.io/name":     "metrics-server",
+		"app.kubernetes.io/instance": "metrics-server",
+	}
 	if diff := cmp.Diff(selector, o.deployment.Spec.Selector.MatchLabels); diff != "" {
 		t.Errorf("selector, which cannot be changed (-want +got):\n%s", diff)
 	}
@@ -410,7 +627,8 @@ func TestValues(t *testing.T) {
 		}
 		isDefault := func(v any) bool { return cmp.Equal(v, defaults[path]) }
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(set)), func(p string) bool {
-			return (p == path || strings.HasPrefix(p, path+".")) && slices.ContainsFunc(set[p], func(v any) bool { return !isDefault(v) })
+			return (p == path || strings.HasPrefix(p, path+".")) &&
+				slices.ContainsFunc(set[p], func(v any) bool { return !isDefault(v) })
 		}) {
 			t.Errorf("%s: no file in testdata/values sets it to something else than its default", path)
 		}
@@ -421,13 +639,14 @@ func TestValues(t *testing.T) {
 		}
 	}
 	for _, key := range documented {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(defaults)), func(p string) bool { return p == key || strings.HasPrefix(p, key+".") }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(defaults)),
+			func(p string) bool { return p == key || strings.HasPrefix(p, key+".") }) {
 			t.Errorf("README.md has %s, which is not in values.yaml", key)
 		}
 	}
 }
 
-// leaves returns what is not a map, or an empty one, by its path.
+// leaves returns all values except non-empty maps, by path.
 func leaves(prefix string, values map[string]any) map[string]any {
 	all := map[string]any{}
 	for key, value := range values {
@@ -464,25 +683,45 @@ func TestNotes(t *testing.T) {
 		"default":              "is installed as test-metrics-server in namespace metrics",
 		"api-service-existing": "apiService.create is false",
 		"rbac-existing":        "rbac.pspEnabled has no effect",
-		"incumbent":            "image.repository is that of kubernetes-sigs/metrics-server",
+		"custom-metrics":       "Custom metrics are served by deployment/test-metrics-server-custom-metrics",
+		"external-metrics":     "kubectl get apiservice v1beta1.external.metrics.k8s.io",
+		"incumbent": "image.repository is registry.k8s.io/metrics-server/metrics-server, which is the " +
+			"image of another metrics server",
 	} {
 		_, notes, err := render(load(t), values(t, name), release, namespace, newCluster())
 		if err != nil || !strings.Contains(notes, want) {
 			t.Errorf("%s: the notes do not say %q (%v):\n%s", name, want, err, notes)
 		}
 	}
-	_, notes, err := render(load(t), map[string]any{"serviceMonitor": map[string]any{"enabled": true}}, release, namespace, nil)
+	for given, want := range map[string]string{
+		`{repository: k8s.gcr.io/metrics-server/metrics-server, tag: v0.5.0}`: "the image of another metrics server",
+		`{repository: docker.io/bitnami/metrics-server}`:                      "the image of another metrics server",
+		`{repository: registry.example/rancher/mirrored-metrics-server}`:      "the image of another metrics server",
+		`{tag: v0.7.2}`: "image.tag is v0.7.2, a version of kubernetes-sigs/metrics-server",
+		`{tag: 0.7}`:    "image.tag is 0.7, a version of kubernetes-sigs/metrics-server",
+		`{repository: registry.example/k8s.io/metrics-server, tag: v1.0.0}`: "",
+	} {
+		_, notes, err := render(load(t), parse(t, "image: "+given), release, namespace, nil)
+		if said := strings.Contains(notes, "is another server") ||
+			strings.Contains(notes, "another metrics server"); err != nil || said != (want != "") ||
+			!strings.Contains(notes, want) {
+			t.Errorf("image %s: the notes should say %q (%v):\n%s", given, want, err, notes)
+		}
+	}
+	_, notes, err := render(load(t), map[string]any{"serviceMonitor": map[string]any{"enabled": true}}, release,
+		namespace, nil)
 	if err != nil || !strings.Contains(notes, "serviceMonitor.enabled needs metrics.enabled") {
 		t.Errorf("the notes do not say that there is no ServiceMonitor (%v):\n%s", err, notes)
 	}
-	_, notes, err = render(load(t), map[string]any{"prometheusRule": map[string]any{"enabled": true}}, release, namespace, nil)
-	if err != nil || !strings.Contains(notes, "The alerts are of the job test") {
+	_, notes, err = render(load(t), map[string]any{"prometheusRule": map[string]any{"enabled": true}}, release,
+		namespace, nil)
+	if err != nil || !strings.Contains(notes, "The alerts expect the job name test") {
 		t.Errorf("the notes do not say what job the alerts are of (%v):\n%s", err, notes)
 	}
 }
 
-// TestUnknownValues checks that values that the chart does not know are let through, and named in the notes; and that it
-// knows those of each values file here, all of the incumbent's included.
+// TestUnknownValues checks that unknown values are accepted and named in the notes, and that the
+// chart knows all values of each values file here, including the incumbent's.
 func TestUnknownValues(t *testing.T) {
 	const warning = "WARNING: the chart does not know these values"
 	given, err := loader.LoadValues(strings.NewReader(`
@@ -507,7 +746,8 @@ nodeSelector: {any: key}
 		t.Errorf("values that are warned of (-want +got):\n%s\nin:\n%s", diff, notes)
 	}
 	for _, name := range valuesFiles(t) {
-		if _, notes, err := render(load(t), values(t, name), release, namespace, newCluster()); err != nil || strings.Contains(notes, warning) {
+		if _, notes, err := render(load(t), values(t, name), release, namespace, newCluster()); err != nil ||
+			strings.Contains(notes, warning) {
 			t.Errorf("%s: the notes warn of values that the chart knows (%v):\n%s", name, err, notes)
 		}
 	}
@@ -524,15 +764,27 @@ func TestLint(t *testing.T) {
 
 func TestTemplate(t *testing.T) {
 	var out bytes.Buffer
-	err := run([]string{"template", "-name", "a", "-namespace", "b", "testdata/values/args.yaml", "testdata/values/name-override.yaml"}, &out)
+	err := run([]string{
+		"template", "-name", "a", "-namespace", "b", "testdata/values/args.yaml",
+		"testdata/values/name-override.yaml",
+	}, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := decode(t, out.String())
-	if o.deployment.Name != "a-usage" || o.deployment.Namespace != "b" || !slices.Contains(o.deployment.Spec.Template.Spec.Containers[0].Args, "--kubelet-insecure-tls") {
-		t.Errorf("Deployment %s/%s with %q, want b/a-usage with the values of both files", o.deployment.Namespace, o.deployment.Name, o.deployment.Spec.Template.Spec.Containers[0].Args)
+	if o.deployment.Name != "a-usage" || o.deployment.Namespace != "b" ||
+		!slices.Contains(o.deployment.Spec.Template.Spec.Containers[0].Args, "--kubelet-insecure-tls") {
+		t.Errorf("Deployment %s/%s with %q, want b/a-usage with the values of both files", o.deployment.Namespace,
+			o.deployment.Name, o.deployment.Spec.Template.Spec.Containers[0].Args)
 	}
-	for _, args := range [][]string{nil, {"install"}, {"template", "testdata/nothing.yaml"}, {"lint", "testdata/ca.crt"}, {"package"}, {"package", "-o", "x", "y"}} {
+	for _, args := range [][]string{
+		nil,
+		{"install"},
+		{"template", "testdata/nothing.yaml"},
+		{"lint", "testdata/ca.crt"},
+		{"package"},
+		{"package", "-o", "x", "y"},
+	} {
 		if err := run(args, io.Discard); err == nil {
 			t.Errorf("%q: no error", args)
 		}
@@ -544,7 +796,10 @@ func TestPackage(t *testing.T) {
 	var archives [][]byte
 	for range 2 {
 		var out bytes.Buffer
-		args := []string{"package", "-o", filepath.Join(t.TempDir(), "new"), "-image", "registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3", "-docs", "https://docs.example/v1.2.3"}
+		args := []string{
+			"package", "-o", filepath.Join(t.TempDir(), "new"), "-image",
+			"registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3", "-docs", "https://docs.example/v1.2.3",
+		}
 		if err := run(args, &out); err != nil {
 			t.Fatal(err)
 		}
@@ -553,19 +808,23 @@ func TestPackage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Metadata.AppVersion != "v1.2.3" || c.Metadata.Version != "1.2.3" || len(c.Schema) == 0 || filepath.Base(file) != "metrics-server-1.2.3.tgz" {
-			t.Errorf("%s has appVersion %s, version %s and a schema of %d bytes", file, c.Metadata.AppVersion, c.Metadata.Version, len(c.Schema))
+		if c.Metadata.AppVersion != "v1.2.3" || c.Metadata.Version != "1.2.3" || len(c.Schema) == 0 ||
+			filepath.Base(file) != "metrics-server-1.2.3.tgz" {
+			t.Errorf("%s has appVersion %s, version %s and a schema of %d bytes", file, c.Metadata.AppVersion,
+				c.Metadata.Version, len(c.Schema))
 		}
 		manifest, _, err := render(c, values(t, "prometheus-rule"), release, namespace, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, rule := range decode(t, manifest).alerts {
-			if runbook := rule.Annotations["runbook_url"]; !strings.HasPrefix(runbook, "https://docs.example/v1.2.3/docs/troubleshooting.md#") {
+			const prefix = "https://docs.example/v1.2.3/docs/troubleshooting.md#"
+			if runbook := rule.Annotations["runbook_url"]; !strings.HasPrefix(runbook, prefix) {
 				t.Errorf("%s: runbook %s, want it below -docs", rule.Alert, runbook)
 			}
 		}
-		if got, want := decode(t, manifest).deployment.Spec.Template.Spec.Containers[0].Image, "registry.example:5000/team/metrics-server:v1.2.3"; got != want {
+		const want = "registry.example:5000/team/metrics-server:v1.2.3"
+		if got := decode(t, manifest).deployment.Spec.Template.Spec.Containers[0].Image; got != want {
 			t.Errorf("image %s, want %s", got, want)
 		}
 		archive, err := os.ReadFile(file)
@@ -584,8 +843,8 @@ func TestPackage(t *testing.T) {
 	}
 }
 
-// TestPackageVersion checks that a release has a chart version of its own, and that no other tree has: the documents name
-// its file.
+// TestPackageVersion checks that only a release has its own chart version: the documents name the
+// file of all other trees.
 func TestPackageVersion(t *testing.T) {
 	own := load(t).Metadata.Version
 	for appVersion, want := range map[string]string{
@@ -641,7 +900,8 @@ func valuesFiles(t *testing.T) []string {
 // rendered is the manifest of a values file in a cluster that has the Secrets that some of them name.
 func rendered(t *testing.T, name string) string {
 	t.Helper()
-	manifest, _, err := render(load(t), values(t, name), release, namespace, newCluster(secret(t, fullname), secret(t, "existing")))
+	manifest, _, err := render(load(t), values(t, name), release, namespace,
+		newCluster(secret(t, fullname), secret(t, "existing")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -671,13 +931,16 @@ func newCluster(there ...runtime.Object) cluster {
 	return cluster{fake.NewSimpleDynamicClient(scheme, there...)}
 }
 
-func (c cluster) GetClientFor(apiVersion, kind string) (client dynamic.NamespaceableResourceInterface, namespaced bool, err error) {
+func (c cluster) GetClientFor(apiVersion, kind string) (client dynamic.NamespaceableResourceInterface,
+	namespaced bool, err error,
+) {
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	return c.client.Resource(gv.WithResource(strings.ToLower(kind) + "s")), kind != "APIService", err
 }
 
-// objects is one installation.
+// objects are those of one server.
 type objects struct {
+	custom       *objects // of the custom metrics server; nil if there is none
 	names        []string // "KIND NAME" or "KIND NAMESPACE/NAME"
 	deployment   *appsv1.Deployment
 	service      *corev1.Service
@@ -687,8 +950,19 @@ type objects struct {
 	rules        []rbacv1.PolicyRule
 	roles        []rbacv1.RoleRef
 	subjects     []rbacv1.Subject
+	kubeletRules []rbacv1.PolicyRule // of the role of the account for kubelets
 	monitor      *monitoringv1.ServiceMonitor
 	alerts       []monitoringv1.Rule
+}
+
+// kubeletAccount is the service account whose tokens kubelets are shown, "" if there is none.
+func (o objects) kubeletAccount() (name string) {
+	for _, a := range o.deployment.Spec.Template.Spec.Containers[0].Args {
+		if rest, ok := strings.CutPrefix(a, "--kubelet-service-account="); ok {
+			name = rest
+		}
+	}
+	return name
 }
 
 func documents(t *testing.T, manifest string) [][]byte {
@@ -712,7 +986,10 @@ func documents(t *testing.T, manifest string) [][]byte {
 func decode(t *testing.T, manifest string) objects {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiregistrationv1.AddToScheme, monitoringv1.AddToScheme, certmanagerv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, apiregistrationv1.AddToScheme,
+		monitoringv1.AddToScheme, certmanagerv1.AddToScheme,
+	} {
 		utilruntime.Must(add(scheme))
 	}
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
@@ -725,6 +1002,13 @@ func decode(t *testing.T, manifest string) objects {
 		m, ok := object.(metav1.Object)
 		if !ok {
 			t.Fatalf("%s has no metadata", kind)
+		}
+		o := &o
+		if strings.HasSuffix(m.GetLabels()["app.kubernetes.io/name"], "-custom-metrics") {
+			if o.custom == nil {
+				o.custom = &objects{}
+			}
+			o = o.custom
 		}
 		o.names = append(o.names, kind.Kind+" "+strings.TrimPrefix(m.GetNamespace()+"/"+m.GetName(), "/"))
 		if m.GetLabels()["app.kubernetes.io/managed-by"] != "Helm" {
@@ -746,6 +1030,9 @@ func decode(t *testing.T, manifest string) objects {
 		case *apiregistrationv1.APIService:
 			o.apiServices = append(o.apiServices, object)
 		case *rbacv1.ClusterRole:
+			if strings.HasSuffix(object.Name, "-kubelets") {
+				o.kubeletRules = object.Rules
+			}
 			o.clusterRules = append(o.clusterRules, object.Rules...)
 		case *rbacv1.Role:
 			o.rules = append(o.rules, object.Rules...)
@@ -755,7 +1042,8 @@ func decode(t *testing.T, manifest string) objects {
 			o.roles, o.subjects = append(o.roles, object.RoleRef), append(o.subjects, object.Subjects...)
 		}
 	}
-	if o.deployment == nil || o.service == nil {
+	if o.deployment == nil || o.service == nil ||
+		o.custom != nil && (o.custom.deployment == nil || o.custom.service == nil) {
 		t.Fatal("no Deployment, or no Service")
 	}
 	return o
@@ -765,7 +1053,10 @@ func decode(t *testing.T, manifest string) objects {
 func checkReferences(t *testing.T, o objects) {
 	t.Helper()
 	pod := o.deployment.Spec.Template
-	for name, selector := range map[string]map[string]string{"Service": o.service.Spec.Selector, "Deployment": o.deployment.Spec.Selector.MatchLabels} {
+	for name, selector := range map[string]map[string]string{
+		"Service":    o.service.Spec.Selector,
+		"Deployment": o.deployment.Spec.Selector.MatchLabels,
+	} {
 		if len(selector) == 0 {
 			t.Errorf("the %s selects every pod", name)
 		}
@@ -776,19 +1067,24 @@ func checkReferences(t *testing.T, o objects) {
 		}
 	}
 	for _, a := range o.apiServices {
-		if a.Name != a.Spec.Version+"."+a.Spec.Group || a.Spec.Service.Name != o.service.Name || a.Spec.Service.Namespace != o.service.Namespace || *a.Spec.Service.Port != o.service.Spec.Ports[0].Port {
+		if a.Name != a.Spec.Version+"."+a.Spec.Group || a.Spec.Service.Name != o.service.Name ||
+			a.Spec.Service.Namespace != o.service.Namespace || *a.Spec.Service.Port != o.service.Spec.Ports[0].Port {
 			t.Errorf("APIService %s is of %s/%s by service %+v", a.Name, a.Spec.Group, a.Spec.Version, a.Spec.Service)
 		}
 	}
-	for _, s := range o.subjects {
-		if s.Name != pod.Spec.ServiceAccountName || s.Namespace != o.deployment.Namespace {
-			t.Errorf("%+v is bound, want the pod's service account %s", s, pod.Spec.ServiceAccountName)
+	for i, s := range o.subjects {
+		want := pod.Spec.ServiceAccountName
+		if o.roles[i].Name == "system:"+o.deployment.Name+"-kubelets" {
+			want = o.kubeletAccount()
+		}
+		if s.Name != want || s.Namespace != o.deployment.Namespace {
+			t.Errorf("%s is bound to %+v, want the service account %s", o.roles[i].Name, s, want)
 		}
 	}
 	for _, r := range o.roles {
 		if r.Name != "system:auth-delegator" && r.Name != "extension-apiserver-authentication-reader" &&
 			!slices.ContainsFunc(o.names, func(n string) bool {
-				return n == r.Kind+" "+r.Name || n == r.Kind+" "+namespace+"/"+r.Name || n == r.Kind+" default/"+r.Name // where Events on nodes are
+				return n == r.Kind+" "+r.Name || n == r.Kind+" "+namespace+"/"+r.Name
 			}) {
 			t.Errorf("%s %s is bound and not there", r.Kind, r.Name)
 		}

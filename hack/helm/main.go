@@ -43,7 +43,7 @@ func main() {
 }
 
 func run(args []string, out io.Writer) error {
-	// Helm's library tells of each symbolic link in files/ whenever it reads the chart.
+	// Helm's library logs each symbolic link in files/ whenever it reads the chart.
 	slog.SetLogLoggerLevel(slog.LevelWarn)
 	command := ""
 	if len(args) > 0 {
@@ -80,7 +80,8 @@ func run(args []string, out io.Writer) error {
 		to := flags.String("o", "", "the `directory` to write to (required)")
 		image := flags.String("image", "localhost/metrics-server:dev", "the server's image, `NAME:TAG`")
 		appVersion := flags.String("app-version", "dev", "the server's `version`")
-		docs := flags.String("docs", "", "the `URL` that the alerts' runbooks are below, or none: they stay paths in the repository")
+		docs := flags.String("docs", "", "the `URL` that the alerts' runbooks are below, or none: they stay paths in "+
+			"the repository")
 		if err := flags.Parse(args); err != nil {
 			return err
 		}
@@ -97,7 +98,8 @@ func run(args []string, out io.Writer) error {
 	}
 }
 
-// parsed calls do with the values of all files that the arguments name, later ones first in rank.
+// parsed calls do with the merged values of all files that the arguments name; later files take
+// precedence.
 func parsed(flags *flag.FlagSet, args []string, do func(values map[string]any) error) error {
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -125,9 +127,12 @@ func readValues(file string) (map[string]any, error) {
 	return values, nil
 }
 
-// render returns the objects and the notes of a release. The templates look up what is in the cluster, if there is one.
-func render(c *chart.Chart, values map[string]any, name, namespace string, cluster engine.ClientProvider) (manifest, notes string, err error) {
-	v, err := util.ToRenderValues(c, values, common.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}, nil)
+// render returns the objects and the notes of a release. The templates look up objects in the cluster, if there is one.
+func render(
+	c *chart.Chart, values map[string]any, name, namespace string, cluster engine.ClientProvider,
+) (manifest, notes string, err error) {
+	release := common.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}
+	v, err := util.ToRenderValues(c, values, release, nil)
 	if err != nil {
 		return "", "", err
 	}
@@ -161,11 +166,13 @@ const (
 
 var (
 	tag = regexp.MustCompile(`^v([0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?)$`)
-	// What hack/ldflags.sh makes of a commit without a tag of its own, of changes that are not committed, and of no git.
+	// The output of hack/ldflags.sh for a commit without a tag of its own, with uncommitted changes,
+	// and without git.
 	untagged = regexp.MustCompile(`^v0\.0\.0-|-[0-9]+-g[0-9a-f]+$|-dirty$`)
 )
 
-// chartVersion is the version of the chart in a release of the server's, or "" if appVersion is no release.
+// chartVersion returns the version of the chart in a release of the server, or "" if appVersion is
+// no release.
 func chartVersion(appVersion string) string {
 	m := tag.FindStringSubmatch(appVersion)
 	if m == nil || untagged.MatchString(appVersion) {
@@ -209,7 +216,7 @@ func pack(to, image, appVersion, docs string) (string, error) {
 		}
 	}
 	for _, f := range c.Files {
-		if f.Name == "files/alerts.yaml" && docs != "" {
+		if strings.HasSuffix(f.Name, "alerts.yaml") && docs != "" {
 			f.Data = bytes.ReplaceAll(f.Data, []byte("runbook_url: "), []byte("runbook_url: "+docs+"/"))
 		}
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// nonRoot is the user of an image whose pod does not name another. It is a number, because runAsNonRoot
-// cannot judge a name.
+// nonRoot is the user of an image unless the pod names another one. It is a number, because the
+// kubelet cannot check runAsNonRoot for a name.
 const nonRoot = "65532:65532"
 
 type platformImage struct {
@@ -28,7 +28,7 @@ type platformImage struct {
 	platform v1.Platform
 }
 
-// newImage packs the program as /NAME with nothing beside it but a /tmp: no shell, no libraries.
+// newImage packs the program as /NAME. The image has nothing else except a /tmp: no shell, no libraries.
 func newImage(p program, platform v1.Platform) (v1.Image, error) {
 	files, err := newLayer(p)
 	if err != nil {
@@ -70,7 +70,10 @@ func newLayer(p program) ([]byte, error) {
 	w := tar.NewWriter(&b)
 	err := errors.Join(
 		w.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777, ModTime: p.created}),
-		w.WriteHeader(&tar.Header{Name: p.name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(p.content)), ModTime: p.created}),
+		w.WriteHeader(&tar.Header{
+			Name: p.name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(p.content)),
+			ModTime: p.created,
+		}),
 	)
 	if err != nil {
 		return nil, err
@@ -97,7 +100,10 @@ func writeArchive(path string, tag name.Tag, images []platformImage) error {
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: i.image, Descriptor: d})
 	}
 	if len(images) > 1 {
-		index = mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: index, Descriptor: v1.Descriptor{Annotations: names}})
+		index = mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
+			Add:        index,
+			Descriptor: v1.Descriptor{Annotations: names},
+		})
 	}
 
 	dir, err := os.MkdirTemp("", "metrics-server-layout-")
@@ -113,7 +119,7 @@ func writeArchive(path string, tag name.Tag, images []platformImage) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name()) // fails, as it should, once it has been renamed
+	defer os.Remove(file.Name()) // fails once the file has been renamed, which is fine
 	err = errors.Join(tarDirectory(file, dir), file.Chmod(0o644), file.Close())
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -136,7 +142,10 @@ func tarDirectory(out io.Writer, dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := w.WriteHeader(&tar.Header{Name: path, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{
+			Name: path, Typeflag: tar.TypeReg, Mode: 0o644,
+			Size: int64(len(content)),
+		}); err != nil {
 			return err
 		}
 		_, err = w.Write(content)

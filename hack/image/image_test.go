@@ -36,7 +36,10 @@ func TestBinary(t *testing.T) {
 	pack := func(out string) []byte {
 		t.Helper()
 		out = filepath.Join(dir, out)
-		if err := run(t.Context(), []string{"-o", out, "-tag", "localhost/burner:1", "-platform", "linux/arm64", "-binary", "load=" + binary}); err != nil {
+		if err := run(t.Context(), []string{
+			"-o", out, "-tag", "localhost/burner:1", "-platform", "linux/arm64", "-binary",
+			"load=" + binary,
+		}); err != nil {
 			t.Fatal(err)
 		}
 		archive, err := os.ReadFile(out)
@@ -79,7 +82,8 @@ func TestBinary(t *testing.T) {
 		t.Errorf("user %q, want a number that is not root", config.Config.User)
 	}
 	files := readFiles(t, image)
-	if len(files) != 2 || string(files["load"].content) != "a program" || files["load"].mode != 0o755 || files["tmp/"].mode != 0o1777 {
+	if len(files) != 2 || string(files["load"].content) != "a program" || files["load"].mode != 0o755 ||
+		files["tmp/"].mode != 0o1777 {
 		t.Errorf("files %v, want an executable load and a tmp/ that everyone may write", files)
 	}
 }
@@ -142,11 +146,12 @@ func TestSeveralPlatforms(t *testing.T) {
 }
 
 // TestServer builds the real one: static, stamped, labelled, and of the same bytes as from a copy of the sources
-// elsewhere, in another environment, at another time. What differs only when everything is compiled anew, it cannot
-// see, for that would take minutes: docs/security.md has what was seen of that.
+// elsewhere, in another environment, at another time. It cannot see what differs only if everything is compiled
+// again, which would take minutes: docs/security.md says what was found by hand.
 func TestServer(t *testing.T) {
 	for name, value := range map[string]string{
-		"VERSION": "v1.2.3-test+metadata", "COMMIT": "0123456789abcdef", "TREE_STATE": "clean", "BUILD_DATE": "2026-01-02T03:04:05Z",
+		"VERSION": "v1.2.3-test+metadata", "COMMIT": "0123456789abcdef", "TREE_STATE": "clean",
+		"BUILD_DATE": "2026-01-02T03:04:05Z",
 	} {
 		t.Setenv(name, value)
 	}
@@ -223,7 +228,8 @@ func TestServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	err = errors.Join(writeArchive(filepath.Join(dir, "image.tar"), tag, []platformImage{{image, platform}}), writeBOM(dir, again, platform))
+	err = errors.Join(writeArchive(filepath.Join(dir, "image.tar"), tag, []platformImage{{image, platform}}),
+		writeBOM(dir, again, platform))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +244,7 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// checkBOM compares what a document says of a binary with what `go version -m` does.
+// checkBOM compares a document with the output of `go version -m` for the binary.
 func checkBOM(t *testing.T, document []byte, binary string) {
 	t.Helper()
 	var got bom
@@ -268,7 +274,8 @@ func checkBOM(t *testing.T, document []byte, binary string) {
 		}
 		components = append(components, said)
 		refs = append(refs, c.Ref)
-		if purl := "pkg:golang/" + strings.ToLower(c.Name) + "@" + strings.ReplaceAll(c.Version, "+", "%2B"); c.PURL != purl || c.Ref != purl {
+		if purl := "pkg:golang/" + strings.ToLower(c.Name) + "@" +
+			strings.ReplaceAll(c.Version, "+", "%2B"); c.PURL != purl || c.Ref != purl {
 			t.Errorf("%s has purl %s and reference %s, want %s", c.Name, c.PURL, c.Ref, purl)
 		}
 	}
@@ -285,17 +292,19 @@ func checkBOM(t *testing.T, document []byte, binary string) {
 		t.Errorf("hashes of the program (-want +got):\n%s", diff)
 	}
 	if program.Version != "v1.2.3-test+metadata" || got.Metadata.Timestamp != "2026-01-02T03:04:05Z" {
-		t.Errorf("version %s of %s, want v1.2.3-test+metadata of 2026-01-02T03:04:05Z", program.Version, got.Metadata.Timestamp)
+		t.Errorf("version %s of %s, want v1.2.3-test+metadata of 2026-01-02T03:04:05Z", program.Version,
+			got.Metadata.Timestamp)
 	}
 	if diff := cmp.Diff([]dependency{{program.Ref, refs}}, got.Dependencies); diff != "" {
 		t.Errorf("dependencies (-want +got):\n%s", diff)
 	}
-	if !regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(got.SerialNumber) {
+	if !regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(
+		got.SerialNumber) {
 		t.Errorf("serial number %s", got.SerialNumber)
 	}
 }
 
-// copyOfSources returns a directory with what the server is built from, and with nothing else.
+// copyOfSources returns a directory with the sources of the server only.
 func copyOfSources(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -319,13 +328,16 @@ func copyOfSources(t *testing.T) string {
 	return dir
 }
 
-// TestRelease has make write the files of a release for this platform, and checks what is beside what TestServer does.
+// TestRelease makes make write the files of a release for this platform, and checks what TestServer
+// does not.
 func TestRelease(t *testing.T) {
 	dist := t.TempDir()
 	platform := "linux-" + runtime.GOARCH
 	const docs = "https://docs.example/v1.2.3"
-	release := exec.CommandContext(t.Context(), "make", "-C", "../..", "release-files", "DIST="+dist, "IMAGE=registry.example/metrics-server:v1.2.3",
-		"PLATFORMS=linux/"+runtime.GOARCH, "DOCS="+docs, "TOOLCHAIN=local") // and not the release's Go, with which all is compiled anew
+	release := exec.CommandContext(t.Context(), "make", "-C", "../..", "release-files", "DIST="+dist,
+		"IMAGE=registry.example/metrics-server:v1.2.3",
+		// and not the release's Go, with which all is compiled anew
+		"PLATFORMS=linux/"+runtime.GOARCH, "DOCS="+docs, "TOOLCHAIN=local")
 	release.Env = append(os.Environ(), "MAKEFLAGS=", "VERSION=v1.2.3", "BUILD_DATE=2026-01-02T03:04:05Z")
 	if out, err := release.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -343,7 +355,10 @@ func TestRelease(t *testing.T) {
 		contents[e.Name()] = string(content)
 	}
 	for _, name := range []string{
-		"metrics-server-" + platform, "metrics-server-" + platform + ".cdx.json", "metrics-server-image.tar", "components.yaml", "alerts.yaml", "prometheusrule.yaml", "dashboard.json",
+		"metrics-server-" + platform, "metrics-server-" + platform + ".cdx.json", "metrics-server-image.tar",
+		"components.yaml", "custom-metrics.yaml", "custom-metrics-external.yaml", "alerts.yaml",
+		"prometheusrule.yaml", "custom-metrics-alerts.yaml", "custom-metrics-prometheusrule.yaml", "dashboard.json",
+		"config.schema.json",
 	} {
 		if contents[name] == "" {
 			t.Errorf("there is no %s", name)
@@ -355,12 +370,16 @@ func TestRelease(t *testing.T) {
 	if !strings.Contains(contents["components.yaml"], "image: registry.example/metrics-server:v1.2.3\n") {
 		t.Error("components.yaml does not have the image of the release")
 	}
-	for _, name := range []string{"alerts.yaml", "prometheusrule.yaml"} {
-		if n := strings.Count(contents[name], "runbook_url: "); n == 0 || n != strings.Count(contents[name], "runbook_url: "+docs+"/") {
+	for _, name := range []string{
+		"alerts.yaml", "prometheusrule.yaml", "custom-metrics-alerts.yaml", "custom-metrics-prometheusrule.yaml",
+	} {
+		if n := strings.Count(contents[name], "runbook_url: "); n == 0 ||
+			n != strings.Count(contents[name], "runbook_url: "+docs+"/") {
 			t.Errorf("%s has runbooks elsewhere than at %s", name, docs)
 		}
 	}
-	version, err := exec.CommandContext(t.Context(), filepath.Join(dist, "metrics-server-"+platform), "--version").CombinedOutput()
+	version, err := exec.CommandContext(t.Context(), filepath.Join(dist, "metrics-server-"+platform),
+		"--version").CombinedOutput()
 	if err != nil || !strings.Contains(string(version), "v1.2.3") {
 		t.Errorf("the binary says %q (%v), want v1.2.3", version, err)
 	}
@@ -381,7 +400,8 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// TestOtherBuilds checks that the Dockerfile makes the image that is made here, and `make build` the same binary.
+// TestOtherBuilds checks that the Dockerfile makes the same image as this module, and `make build`
+// the same binary.
 func TestOtherBuilds(t *testing.T) {
 	read := func(path string) string {
 		content, err := os.ReadFile(filepath.Join("../..", path))
@@ -391,11 +411,13 @@ func TestOtherBuilds(t *testing.T) {
 		return string(content)
 	}
 	flags := strings.Join(buildFlags, " ")
-	if want := "BUILDFLAGS = " + flags + ` -ldflags "$$(hack/ldflags.sh)"` + "\n"; !strings.Contains(read("Makefile"), want) {
+	if want := "BUILDFLAGS = " + flags + ` -ldflags "$$(hack/ldflags.sh)"` +
+		"\n"; !strings.Contains(read("Makefile"), want) {
 		t.Errorf("the Makefile has no line %s", want)
 	}
 
-	text := read("Dockerfile")
+	// Shell commands continue on the next line after a backslash.
+	text := regexp.MustCompile(`\s*\\\n\s*`).ReplaceAllString(read("Dockerfile"), " ")
 	toolchain := regexp.MustCompile(`(?m)^toolchain go(.*)$`).FindStringSubmatch(read("go.mod"))
 	if toolchain == nil {
 		t.Fatal("go.mod names no toolchain")
@@ -406,16 +428,16 @@ func TestOtherBuilds(t *testing.T) {
 	}
 	for _, want := range []string{
 		"FROM --platform=$BUILDPLATFORM golang:" + toolchain[1] + " AS build\n",
-		"CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH",
-		"go build " + flags + ` -ldflags "$LDFLAGS" -o /out/metrics-server ./cmd/metrics-server`,
-		"mkdir -m 1777 /out/tmp\n",
+		"CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOAMD64=v1 GOARM64=v8.0",
+		"go build " + flags + ` -ldflags "$(hack/ldflags.sh)" -o /out/metrics-server ./cmd/metrics-server`,
+		"mkdir -m 1777 /out/tmp && touch -d ",
 	} {
 		if !strings.Contains(build, want) {
 			t.Errorf("the Dockerfile does not build with %q", want)
 		}
 	}
 	var got []string
-	for line := range strings.SplitSeq(strings.ReplaceAll(final, "\\\n", ""), "\n") {
+	for line := range strings.SplitSeq(final, "\n") {
 		if line = strings.Join(strings.Fields(line), " "); line != "" && !strings.HasPrefix(line, "#") {
 			got = append(got, line)
 		}
@@ -425,7 +447,16 @@ func TestOtherBuilds(t *testing.T) {
 		key = "org.opencontainers.image." + key
 		labels = append(labels, fmt.Sprintf("%s=%q", key, serverLabels[key]))
 	}
-	want := []string{"COPY --from=build /out/ /", "USER " + nonRoot, `ENTRYPOINT ["/metrics-server"]`, strings.Join(labels, " ")}
+	for key, argument := range map[string]string{"version": "VERSION", "revision": "COMMIT", "created": "BUILD_DATE"} {
+		labels = append(labels, fmt.Sprintf("org.opencontainers.image.%s=%q", key, "$"+argument))
+	}
+	slices.Sort(labels[4:])
+	want := []string{
+		"COPY --from=build /out/ /", "USER " + nonRoot, `ENTRYPOINT ["/metrics-server"]`,
+		// What hack/ldflags.sh says of a tree without git.
+		"ARG VERSION=v0.0.0-unknown COMMIT=unknown BUILD_DATE=1970-01-01T00:00:00Z",
+		strings.Join(labels, " "),
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the last stage of the Dockerfile (-want +got):\n%s", diff)
 	}

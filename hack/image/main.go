@@ -5,7 +5,7 @@
 // with the flags of `make build`. The same commit gives the same bytes, whenever and wherever it is
 // packed, and the Dockerfile at the root gives an image of the same contents.
 // With -push it gives such an archive to a registry, and prints the image's name and digest.
-// With -sbom it also says what each server is made of, and with -binaries it leaves each server itself, the one in the image.
+// With -sbom it also writes the SBOM of each server, and with -binaries also each server binary in the image.
 //
 //	go run . -o metrics-server.tar -tag localhost/metrics-server:dev -platform linux/amd64,linux/arm64
 //	go run . -push metrics-server.tar -tag REGISTRY/metrics-server:v1.2.3
@@ -40,12 +40,15 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	out := flags.String("o", "", "write the archive to this `file`")
-	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with -o and -push)")
+	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with "+
+		"-o and -push)")
 	sbom := flags.String("sbom", "", "write what each server is made of, as CycloneDX, into this `directory`")
-	binaries := flags.String("binaries", "", "write each server itself into this `directory`, as metrics-server-OS-ARCHITECTURE")
+	binaries := flags.String("binaries", "", "write each server itself into this `directory`, as "+
+		"metrics-server-OS-ARCHITECTURE")
 	archive := flags.String("push", "", "build nothing, but push this `archive` to the registry of -tag")
 	platforms := flags.String("platform", "linux/"+runtime.GOARCH, "`platforms`, separated by commas")
-	binary := flags.String("binary", "", "pack this static binary instead of the server: `[NAME=]PATH`, NAME if not the file's own")
+	binary := flags.String("binary", "", "pack this static binary instead of the server: `[NAME=]PATH`, NAME if "+
+		"not the file's own")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// program is a static binary and what its image says of it.
+// program is a static binary with the metadata of its image.
 type program struct {
 	name    string
 	content []byte
@@ -22,7 +22,7 @@ type program struct {
 	labels  map[string]string
 }
 
-// fileName is what a file of the program for one platform is called: NAME-OS-ARCHITECTURE.
+// fileName is the name of a file of the program for one platform: NAME-OS-ARCHITECTURE.
 func (p program) fileName(platform v1.Platform) string {
 	return p.name + "-" + strings.ReplaceAll(platform.String(), "/", "-")
 }
@@ -45,19 +45,19 @@ const (
 	licencesLabel = "org.opencontainers.image.licenses"
 )
 
-// serverLabels are those of every image of the server.
+// serverLabels are the labels that every image of the server has.
 var serverLabels = map[string]string{
 	"org.opencontainers.image.title":       "metrics-server",
 	"org.opencontainers.image.description": "Resource metrics of nodes and pods for kubectl top and the autoscalers",
 	licencesLabel:                          "Apache-2.0",
 }
 
-// buildFlags are those of every build of the server; -ldflags are from hack/ldflags.sh. Nothing of the directory, the
-// machine or the moment is in what they make. The tag leaves out the only user of text/template: with that, the linker has to keep
-// every method of every type, which is 18 MB.
+// buildFlags are the flags of every build of the server; -ldflags come from hack/ldflags.sh. They
+// keep the directory, the machine and the time out of the binary. The tag leaves out the only user
+// of text/template, for which the linker would have to keep every method of every type: 18 MB.
 var buildFlags = []string{"-trimpath", "-buildvcs=false", "-tags=grpcnotrace"}
 
-// buildServer builds the server that root, a copy of the repository, has the sources of.
+// buildServer builds the server from the sources in root, a copy of the repository.
 func buildServer(ctx context.Context, root string, platform v1.Platform) (program, error) {
 	script, err := filepath.Abs(filepath.Join(root, "hack", "ldflags.sh"))
 	if err != nil {
@@ -76,9 +76,10 @@ func buildServer(ctx context.Context, root string, platform v1.Platform) (progra
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "metrics-server")
 
-	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build"}, buildFlags, []string{"-ldflags", ldflags, "-o", binary, "./cmd/metrics-server"})...)
+	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build"}, buildFlags,
+		[]string{"-ldflags", ldflags, "-o", binary, "./cmd/metrics-server"})...)
 	build.Dir = root
-	// What else could differ between users, and be seen in the binary, is what it is by default.
+	// Everything else that could differ between users and be visible in the binary has its default.
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
 		"GOFLAGS=-mod=readonly", "GOWORK=off", "GOAMD64=v1", "GOARM64=v8.0")
 	if platform.Architecture == "arm" && platform.Variant != "" {

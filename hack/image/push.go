@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// push gives what an archive of writeArchive holds to a registry, byte for byte, and returns it by its digest. It logs in with
-// what `docker login` left.
+// push copies the image in an archive of writeArchive to a registry, byte for byte, and returns its
+// name with the digest. It uses the credentials of `docker login`.
 func push(ctx context.Context, archive string, tag name.Tag) (name.Digest, error) {
 	dir, err := os.MkdirTemp("", "metrics-server-push-")
 	if err != nil {

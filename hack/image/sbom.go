@@ -15,7 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// bom is as much of a CycloneDX 1.6 document as is written: https://cyclonedx.org/docs/1.6/json/.
+// bom is the part of a CycloneDX 1.6 document that we write: https://cyclonedx.org/docs/1.6/json/.
 type bom struct {
 	Format       string       `json:"bomFormat"`
 	SpecVersion  string       `json:"specVersion"`
@@ -61,8 +61,8 @@ type dependency struct {
 	DependsOn []string `json:"dependsOn"`
 }
 
-// newBOM says what a program is made of, by what the Go linker wrote into it: not by go.mod, of which a binary has only
-// a part. The same program gives the same document.
+// newBOM returns the SBOM of a program from what the Go linker recorded in it, not from go.mod, as
+// a binary contains only a part of those modules. The same program gives the same document.
 func newBOM(p program) (*bom, error) {
 	info, err := buildinfo.Read(bytes.NewReader(p.content))
 	if err != nil {
@@ -89,7 +89,7 @@ func newBOM(p program) (*bom, error) {
 		}
 		components = append(components, golang(module.Path, module.Version, module.Sum))
 	}
-	// Of which module needs which other one the binary says nothing.
+	// The binary does not record which module requires which other one.
 	all := dependency{Ref: purl}
 	for _, c := range components {
 		all.DependsOn = append(all.DependsOn, c.Ref)
@@ -102,7 +102,8 @@ func newBOM(p program) (*bom, error) {
 	}, nil
 }
 
-// golang is a module of Go. Its sum is that of go.sum, which is of no single file and so none of CycloneDX's hashes.
+// golang returns the component of a Go module. Its go.sum hash covers many files, so it is a property
+// instead of one of CycloneDX's hashes.
 func golang(path, version, sum string) component {
 	purl := "pkg:golang/" + strings.ToLower(path) + "@" + url.QueryEscape(version)
 	c := component{Type: "library", Ref: purl, Name: path, Version: version, PURL: purl}
@@ -112,7 +113,7 @@ func golang(path, version, sum string) component {
 	return c
 }
 
-// uuid makes one of a digest: version 8 of RFC 9562, whose bits are for us to choose.
+// uuid makes a UUID from a digest: version 8 of RFC 9562, whose bits we may choose.
 func uuid(sum [sha256.Size]byte) string {
 	sum[6] = sum[6]&0x0f | 0x80
 	sum[8] = sum[8]&0x3f | 0x80

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Creates a cluster of its own with kind, installs the server from deploy/, runs the end-to-end tests and deletes the
-# cluster, whatever happens. Arguments go to `go test`. It needs Go, and Docker or podman. Settings:
-#   E2E_KIND_VERSION    tag of the image kindest/node, with its digest or without: v1.36.4@sha256:... Empty: kind's default
+# Creates a cluster with kind, installs the server from deploy/, runs the end-to-end tests and always deletes the
+# cluster. Arguments are passed to `go test`. Requires Go, and Docker or podman. Settings:
+#   E2E_KIND_VERSION    tag of the image kindest/node, optionally with digest: v1.36.4@sha256:... (default: kind's);
+#                       local: an image that hack/kind/node/build.sh makes, where Docker Hub cannot be reached
 #   E2E_KIND_CLUSTER    name of the cluster
-#   E2E_KIND            another kind than the one that go.mod pins, which is built
-#   E2E_KUBECTL         kubectls to test with, separated by ":". Empty: the one in the node's image, of the cluster's version
-#   E2E_KEEP=1          leave the cluster for a look
-#   KIND_EXPERIMENTAL_PROVIDER    docker or podman. Empty: the first that answers
+#   E2E_KIND            a kind binary to use instead of the version pinned in go.mod
+#   E2E_KUBECTL         kubectls to test with, separated by ":" (default: the one in the node's image)
+#   E2E_KEEP=1          keep the cluster for inspection
+#   KIND_EXPERIMENTAL_PROVIDER    docker or podman (default: the first that answers)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 name=${E2E_KIND_CLUSTER:-metrics-server-e2e}
@@ -30,11 +31,13 @@ for p in ${KIND_EXPERIMENTAL_PROVIDER:-docker podman}; do
   fi
   silent="$p is there, but does not answer: start it, and see to it that you may use it. It says: ${said##*$'\n'}"
 done
-[[ -n $provider ]] || fail "${silent:-${KIND_EXPERIMENTAL_PROVIDER:-docker (or podman)} is missing: kind runs its nodes in containers. Install Docker and start it}"
+missing="${KIND_EXPERIMENTAL_PROVIDER:-docker (or podman)} is missing: kind runs its nodes in containers."
+[[ -n $provider ]] || fail "${silent:-$missing Install Docker and start it}"
 [[ $provider == docker ]] || export KIND_EXPERIMENTAL_PROVIDER=$provider
 kubectls=${E2E_KUBECTL:-}
 if [[ -z $kubectls && $(uname -s) != Linux ]]; then
-  command -v kubectl >/dev/null || fail "kubectl is missing, and that of the node runs on Linux only: install kubectl, or set E2E_KUBECTL"
+  command -v kubectl >/dev/null ||
+    fail "kubectl is missing, and the node's runs on Linux only: install kubectl or set E2E_KUBECTL"
   kubectls=kubectl
 fi
 
@@ -49,8 +52,9 @@ end() {
     "${kubectls%%:*}" -n kube-system logs -l k8s-app=metrics-server --prefix --tail=100 >&2 || true
   fi
   if [[ -n ${E2E_KEEP:-} && -n $created ]]; then
-    echo "The cluster goes on: export KUBECONFIG=$KUBECONFIG" >&2
-    echo "It ends by: ${KIND_EXPERIMENTAL_PROVIDER:+KIND_EXPERIMENTAL_PROVIDER=$KIND_EXPERIMENTAL_PROVIDER }$kind delete cluster --name $name" >&2
+    setting=${KIND_EXPERIMENTAL_PROVIDER:+KIND_EXPERIMENTAL_PROVIDER=$KIND_EXPERIMENTAL_PROVIDER }
+    echo "The cluster keeps running: export KUBECONFIG=$KUBECONFIG" >&2
+    echo "Delete it with: $setting$kind delete cluster --name $name" >&2
   else
     if [[ -n $created ]]; then "$kind" delete cluster --name "$name" || code=1; fi
     rm -rf "$tmp"
@@ -66,20 +70,39 @@ CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace -o "$tmp/metrics-server" ./cm
 [[ -n ${E2E_KIND:-} ]] || (cd hack/kind && CGO_ENABLED=0 go build -o "$kind" sigs.k8s.io/kind)
 clusters=$("$kind" get clusters)
 if [[ $'\n'$clusters$'\n' == *$'\n'"$name"$'\n'* ]]; then
-  fail "there is a cluster $name: set E2E_KIND_CLUSTER to another name, or delete it: (cd hack/kind && go tool kind delete cluster --name $name)"
+  fail "there is a cluster $name: set E2E_KIND_CLUSTER to another name, or delete it:" \
+    "(cd hack/kind && go tool kind delete cluster --name $name)"
 fi
 echo "== images"
 (cd hack/image && go run . -o "$tmp/server.tar" -tag "$server")
 CGO_ENABLED=0 GOOS=linux go build -trimpath -o "$tmp/workload" ./test/e2e/workload
 (cd hack/image && go run . -o "$tmp/workload.tar" -tag "$workload" -binary "$tmp/workload")
 # The VerticalPodAutoscaler's recommender. Its manifests are in its module.
-(cd hack/vpa && CGO_ENABLED=0 GOOS=linux go build -trimpath -o "$tmp/recommender" k8s.io/autoscaler/vertical-pod-autoscaler/pkg/recommender)
+(cd hack/vpa && CGO_ENABLED=0 GOOS=linux go build -trimpath -o "$tmp/recommender" \
+  k8s.io/autoscaler/vertical-pod-autoscaler/pkg/recommender)
 vpa=$(cd hack/vpa && go list -m -f '{{.Dir}}' k8s.io/autoscaler/vertical-pod-autoscaler)
 (cd hack/image && go run . -o "$tmp/recommender.tar" -tag "$recommender" -binary "$tmp/recommender")
+# Programs with the Prometheus API, from which the custom metrics server takes metrics.
+GOOS=linux make --no-print-directory prometheus victoria-metrics
+(cd hack/image && go run . -o "$tmp/prometheus.tar" -tag localhost/metrics-server-e2e-prometheus:dev \
+  -binary ../../bin/prometheus)
+(cd hack/image && go run . -o "$tmp/victoriametrics.tar" -tag localhost/metrics-server-e2e-victoriametrics:dev \
+  -binary ../../bin/victoria-metrics)
 
 export KUBECONFIG=$tmp/kubeconfig
-options=(--name "$name" --config hack/kind/cluster.yaml --wait 5m)
-[[ -z ${E2E_KIND_VERSION:-} ]] || options+=(--image "kindest/node:$E2E_KIND_VERSION")
+options=(--name "$name" --config "$tmp/cluster.yaml" --wait 5m)
+cp hack/kind/cluster.yaml "$tmp"
+case ${E2E_KIND_VERSION:-} in
+  '') ;;
+  local)
+    node=localhost/metrics-server-e2e-node:dev
+    [[ $provider == docker ]] || fail "hack/kind/node builds its image with docker, not with $provider"
+    hack/kind/node/build.sh "$node"
+    cat hack/kind/node/cluster.yaml >>"$tmp/cluster.yaml"
+    options+=(--image "$node")
+    ;;
+  *) options+=(--image "kindest/node:$E2E_KIND_VERSION") ;;
+esac
 created=1
 "$kind" create cluster "${options[@]}"
 if [[ -z $kubectls ]]; then
@@ -88,7 +111,7 @@ if [[ -z $kubectls ]]; then
 fi
 kubectl=${kubectls%%:*}
 "$kubectl" version
-for image in server workload recommender; do
+for image in server workload recommender prometheus victoriametrics; do
   "$kind" load image-archive --name "$name" "$tmp/$image.tar"
 done
 
@@ -120,4 +143,4 @@ END
 # Only hack/cluster stops and starts nodes.
 echo "== tests"
 E2E_IMAGE=$workload E2E_KUBECTL=$kubectls E2E_NODE=none E2E_VPA=$vpa E2E_BINARY=$tmp/metrics-server E2E_HELM=$tmp/helm \
-  go test -count=1 -tags e2e -parallel 32 -timeout 45m "$@" ./test/e2e
+  go test -count=1 -tags e2e -parallel 48 -timeout 45m "$@" ./test/e2e

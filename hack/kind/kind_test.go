@@ -1,5 +1,5 @@
-// Package kind checks what can be of the cluster on kind without Docker: what kind makes of cluster.yaml, and which
-// versions of Kubernetes the workflow asks kind for.
+// Package kind checks the cluster on kind as far as possible without Docker: what kind makes of
+// cluster.yaml, and which versions of Kubernetes the workflow uses.
 package kind
 
 import (
@@ -26,23 +26,42 @@ const (
 	workflow = "../../.github/workflows/e2e-kind.yml"
 )
 
-// TestCluster has kind's own library prepare the nodes of cluster.yaml, for every version of the workflow, up to
-// where it would start kubeadm. In the place of docker is testdata/docker, which keeps what is written on the nodes.
+// TestCluster makes kind's own library prepare the nodes of cluster.yaml, for every version of the
+// workflow and for the image of node/build.sh, up to the point where it would start kubeadm.
+// testdata/docker replaces docker, and keeps what is written on the nodes.
 func TestCluster(t *testing.T) {
 	here, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", here+string(os.PathListSeparator)+os.Getenv("PATH"))
-	patches := patchesOf(t)
 	flags := flagsOfOtherCluster(t)
+	type nodes struct{ name, kubernetes, image, config string }
+	// As e2e.sh puts it together.
+	local := nodes{"local", "v1.37.1", "localhost/node:dev", filepath.Join(t.TempDir(), "cluster.yaml")}
+	var both []byte
+	for _, part := range []string{config, "node/cluster.yaml"} {
+		b, err := os.ReadFile(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both = append(both, b...)
+	}
+	if err := os.WriteFile(local.config, both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list := []nodes{local}
 	for _, v := range versions(t) {
-		t.Run(v.Kubernetes, func(t *testing.T) {
+		list = append(list, nodes{v.Kubernetes, v.Kubernetes, v.image(), config})
+	}
+	for _, v := range list {
+		t.Run(v.name, func(t *testing.T) {
+			patches := patchesOf(t, v.config)
 			dir := t.TempDir()
 			t.Setenv("FAKE_DOCKER", dir)
-			t.Setenv("FAKE_KUBERNETES", v.Kubernetes)
+			t.Setenv("FAKE_KUBERNETES", v.kubernetes)
 			err := cluster.NewProvider(cluster.ProviderWithDocker()).Create("e2e",
-				cluster.CreateWithConfigFile(config), cluster.CreateWithNodeImage(v.image()),
+				cluster.CreateWithConfigFile(v.config), cluster.CreateWithNodeImage(v.image),
 				cluster.CreateWithRetain(true), cluster.CreateWithStopBeforeSettingUpKubernetes(true))
 			if err != nil {
 				if failed := exec.RunErrorForError(err); failed != nil {
@@ -58,8 +77,8 @@ func TestCluster(t *testing.T) {
 			for _, n := range nodes {
 				names = append(names, n.Name())
 				image, err := os.ReadFile(filepath.Join(dir, n.Name(), "image"))
-				if err != nil || strings.TrimSpace(string(image)) != v.image() {
-					t.Errorf("%s is of image %s (%v), want %s", n.Name(), image, err, v.image())
+				if err != nil || strings.TrimSpace(string(image)) != v.image {
+					t.Errorf("%s is of image %s (%v), want %s", n.Name(), image, err, v.image)
 				}
 			}
 			if want := []string{"e2e-control-plane", "e2e-worker"}; !slices.Equal(names, want) {
@@ -86,8 +105,8 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// patchesOf returns the kinds that the patches of cluster.yaml are of.
-func patchesOf(t *testing.T) []string {
+// patchesOf returns the kinds that the patches of a configuration are of.
+func patchesOf(t *testing.T, config string) []string {
 	t.Helper()
 	b, err := os.ReadFile(config)
 	if err != nil {
@@ -150,8 +169,8 @@ func flagsOfOtherCluster(t *testing.T) map[string]string {
 	return flags
 }
 
-// checkFlags wants the control plane's flags to be among those of the cluster of `make e2e`, beside kind's own, and
-// autoscaling to be as quick as there.
+// checkFlags checks that the control plane's flags, except kind's own, are among those of the
+// cluster of `make e2e`, and that autoscaling is as quick as there.
 func checkFlags(t *testing.T, c document, other map[string]string) {
 	t.Helper()
 	got := extraArgs(t, c, "apiServer")
@@ -210,8 +229,8 @@ func extraArgs(t *testing.T, c document, component string) map[string]string {
 	return args
 }
 
-// checkNodes wants pods to run on both nodes, and kubelets to sign their certificates themselves, for which the
-// overlay is that e2e.sh applies.
+// checkNodes checks that pods run on both nodes, and that kubelets sign their certificates
+// themselves, as the overlay that e2e.sh applies requires.
 func checkNodes(t *testing.T, documents map[string]document) {
 	t.Helper()
 	first, _ := documents["InitConfiguration"]["nodeRegistration"].(document)
@@ -259,13 +278,15 @@ func versions(t *testing.T) []version {
 	return list
 }
 
-// TestVersions wants the workflow's images to be named to the byte, one for each minor version, among them the one
-// that this kind has as its default. When kind is updated, they are too: its release notes have the list.
+// TestVersions checks that the workflow's images have digests, one for each minor version, and that
+// the default of this kind is among them. When kind is updated, update them too: its release notes
+// have the list.
 func TestVersions(t *testing.T) {
 	minors := map[string]bool{}
 	isDefault := false
 	for _, v := range versions(t) {
-		if !regexp.MustCompile(`^v1\.\d+\.\d+$`).MatchString(v.Kubernetes) || !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(v.Digest) {
+		if !regexp.MustCompile(`^v1\.\d+\.\d+$`).MatchString(v.Kubernetes) ||
+			!regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(v.Digest) {
 			t.Errorf("want v1.N.N and sha256:..., not %+v", v)
 		}
 		minor := v.Kubernetes[:strings.LastIndexByte(v.Kubernetes, '.')+1]

@@ -17,17 +17,20 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// deploy is seen from this module's directory, where `go run .` and `go test` run.
+// deploy is relative to this module's directory, where `go run .` and `go test` run.
 const deploy = "../../deploy"
 
 // releases maps each one-file manifest to the kustomization that it is rendered from.
 var releases = map[string]string{
-	"components.yaml":                      "kustomize/base",
-	"components-insecure-kubelet-tls.yaml": "kustomize/overlays/insecure-kubelet-tls",
-	"high-availability.yaml":               "kustomize/overlays/high-availability",
+	"components.yaml":                       "kustomize/base",
+	"components-insecure-kubelet-tls.yaml":  "kustomize/overlays/insecure-kubelet-tls",
+	"high-availability.yaml":                "kustomize/overlays/high-availability",
+	"custom-metrics.yaml":                   "kustomize/custom-metrics",
+	"custom-metrics-high-availability.yaml": "kustomize/overlays/custom-metrics-high-availability",
+	"custom-metrics-external.yaml":          "kustomize/overlays/custom-metrics-external",
 }
 
-// baseImage is the name that deploy/kustomize/base gives to the server's image.
+// baseImage is the name that deploy/kustomize gives to the server's image.
 const baseImage = "localhost/metrics-server"
 
 func main() {
@@ -67,7 +70,7 @@ func render(dir, image string) ([]byte, error) {
 		return nil, fmt.Errorf("-image %q: want NAME:TAG", image)
 	}
 	options := krusty.MakeDefaultOptions()
-	options.Reorder = krusty.ReorderOptionLegacy // as kubectl does: what others refer to comes first
+	options.Reorder = krusty.ReorderOptionLegacy // as kubectl does: objects come before those that refer to them
 	objects, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		return nil, fmt.Errorf("render %s: %w", dir, err)

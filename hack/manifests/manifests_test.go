@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +23,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -38,22 +41,28 @@ const testImage = "registry.example:5000/team/metrics-server:v1.2.3"
 func TestDeploy(t *testing.T) {
 	for name, manifest := range renderAll(t) {
 		t.Run(name, func(t *testing.T) {
-			o := decode(t, manifest)
+			server := serverOf(path.Base(name))
+			o := decodeServer(t, manifest, server)
 			checkReferences(t, o)
 			checkDeployment(t, o, strings.HasSuffix(name, "/host-network"))
-			checkRules(t, o)
+			if diff := cmp.Diff(server.rules, o.rules); diff != "" {
+				t.Errorf("roles (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(server.aggregated, o.aggregated, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("labels that a ClusterRole collects others by (-want +got):\n%s", diff)
+			}
 
 			if got := o.deployment.Spec.Template.Spec.Containers[0].Image; got != testImage {
 				t.Errorf("image %s, want %s", got, testImage)
 			}
-			if diff := cmp.Diff([]string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, slices.Sorted(maps.Keys(o.apiServices))); diff != "" {
+			if diff := cmp.Diff(server.apiServices, slices.Sorted(maps.Keys(o.apiServices))); diff != "" {
 				t.Errorf("APIServices (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// TestBase checks what the default installation has beside that: nothing that an administrator has to
+// TestBase checks what else the default installation has: nothing that an administrator has to
 // know first.
 func TestBase(t *testing.T) {
 	o := decode(t, renderAll(t)["kustomize/base"])
@@ -65,77 +74,189 @@ func TestBase(t *testing.T) {
 		"--kubelet-use-node-status-port",
 		"--metric-resolution=15s",
 		"--serving-certificate-secret=metrics-server-serving",
+		"--kubelet-service-account=metrics-server-kubelets",
 	}
 	if diff := cmp.Diff(wantArgs, o.deployment.Spec.Template.Spec.Containers[0].Args); diff != "" {
 		t.Errorf("args (-want +got):\n%s", diff)
 	}
 	for _, role := range []string{"admin", "edit", "view"} {
-		if o.labels["ClusterRole system:aggregated-metrics-reader"]["rbac.authorization.k8s.io/aggregate-to-"+role] != "true" {
+		labels := o.labels["ClusterRole system:aggregated-metrics-reader"]
+		if labels["rbac.authorization.k8s.io/aggregate-to-"+role] != "true" {
 			t.Errorf("system:aggregated-metrics-reader is not aggregated to %s", role)
 		}
 	}
 
-	// Applied again, an object changes only where it says something: what the server writes must not be said here.
-	for name, a := range o.apiServices {
-		if a.Spec.InsecureSkipTLSVerify || a.Spec.CABundle != nil {
-			t.Errorf("APIService %s: insecureSkipTLSVerify %v and caBundle %q, want neither: the server writes the caBundle", name, a.Spec.InsecureSkipTLSVerify, a.Spec.CABundle)
-		}
-	}
-	if s := o.secret; s == nil || s.Name != "metrics-server-serving" || s.Namespace != o.deployment.Namespace || s.Data != nil || s.StringData != nil || s.Immutable != nil {
-		t.Errorf("secret %+v, want metrics-server-serving beside the server, without data", s)
-	}
+	checkFilledIn(t, o)
 
 	v1, v1beta1 := o.apiServices["v1.metrics.k8s.io"].Spec, o.apiServices["v1beta1.metrics.k8s.io"].Spec
 	if v1beta1.VersionPriority != 100 || v1beta1.GroupPriorityMinimum != 100 {
-		t.Errorf("v1beta1 has priorities %d and %d, want the 100 and 100 it has always had", v1beta1.GroupPriorityMinimum, v1beta1.VersionPriority)
+		t.Errorf("v1beta1 has priorities %d and %d, want the 100 and 100 it has always had", v1beta1.GroupPriorityMinimum,
+			v1beta1.VersionPriority)
 	}
 	if v1.VersionPriority <= v1beta1.VersionPriority {
 		t.Errorf("v1 has versionPriority %d: a client that asks for no version would get v1beta1", v1.VersionPriority)
 	}
 	if v1.GroupPriorityMinimum != v1beta1.GroupPriorityMinimum {
-		t.Errorf("groupPriorityMinimum %d for v1 and %d for v1beta1, of one group", v1.GroupPriorityMinimum, v1beta1.GroupPriorityMinimum)
+		t.Errorf("groupPriorityMinimum %d for v1 and %d for v1beta1, of one group", v1.GroupPriorityMinimum,
+			v1beta1.GroupPriorityMinimum)
 	}
 }
 
-// TestNetworkPolicy checks that the policy lets through what the server needs, and nothing else. Nothing here enforces it.
+// TestCustomMetrics checks what the installation of the custom metrics server has besides.
+func TestCustomMetrics(t *testing.T) {
+	all := renderAll(t)
+	o := decodeServer(t, all["kustomize/custom-metrics"], &customServer)
+
+	wantArgs := []string{
+		"custom-metrics",
+		"--cert-dir=/tmp",
+		"--secure-port=10250",
+		"--serving-certificate-secret=custom-metrics-server-serving",
+	}
+	if diff := cmp.Diff(wantArgs, o.deployment.Spec.Template.Spec.Containers[0].Args); diff != "" {
+		t.Errorf("args (-want +got):\n%s", diff)
+	}
+	checkFilledIn(t, o)
+
+	// Labels decide which ClusterRoles get the rules of others: an additional label gives somebody a right.
+	const aggregate = "rbac.authorization.k8s.io/aggregate-to-"
+	wantLabels := map[string]map[string]string{
+		"system:custom-metrics-server":        {},
+		"system:custom-metrics-server-scales": {},
+		"system:custom-metrics-server-workload-scales": {
+			scaleReaderLabel: "true",
+		},
+		"system:aggregated-custom-metrics-reader": {
+			aggregate + "admin": "true", aggregate + "edit": "true", aggregate + "view": "true",
+		},
+	}
+	labels := map[string]map[string]string{}
+	for object, of := range o.labels {
+		if name, ok := strings.CutPrefix(object, "ClusterRole "); ok {
+			labels[name] = maps.Clone(of)
+			delete(labels[name], "k8s-app")
+		}
+	}
+	if diff := cmp.Diff(wantLabels, labels); diff != "" {
+		t.Errorf("labels of ClusterRoles (-want +got):\n%s", diff)
+	}
+
+	v1beta1 := o.apiServices["v1beta1.custom.metrics.k8s.io"].Spec
+	v1beta2 := o.apiServices["v1beta2.custom.metrics.k8s.io"].Spec
+	priorities := []int32{
+		v1beta1.GroupPriorityMinimum, v1beta1.VersionPriority, v1beta2.GroupPriorityMinimum, v1beta2.VersionPriority,
+	}
+	if diff := cmp.Diff([]int32{100, 100, 100, 200}, priorities); diff != "" {
+		t.Errorf("priorities, by which v1beta2 is preferred (-want +got):\n%s", diff)
+	}
+
+	// Except for what the two servers do differently, their pods are alike.
+	want := decode(t, all["kustomize/base"]).deployment
+	want.Name, want.Labels = customServer.name, map[string]string{"k8s-app": customServer.name}
+	want.Spec.Selector.MatchLabels, want.Spec.Template.Labels = want.Labels, want.Labels
+	pod := &want.Spec.Template.Spec
+	pod.ServiceAccountName = customServer.name
+	pod.Containers[0].Name = customServer.name
+	pod.Containers[0].Args = wantArgs
+	pod.Containers[0].ReadinessProbe.InitialDelaySeconds = 5
+	pod.Containers[0].Resources.Requests[corev1.ResourceMemory] = resource.MustParse(customServer.memory)
+	pod.Containers[0].Resources.Limits = corev1.ResourceList{
+		corev1.ResourceMemory: resource.MustParse(customServer.memoryLimit),
+	}
+	if diff := cmp.Diff(want, o.deployment); diff != "" {
+		t.Errorf("Deployment (-want +got):\n%s", diff)
+	}
+
+	// Both servers can be installed, whichever comes first.
+	for object := range decode(t, all["kustomize/base"]).labels {
+		if o.labels[object] != nil {
+			t.Errorf("%s is of both installations: removing one takes it from the other", object)
+		}
+	}
+}
+
+// checkFilledIn checks that a manifest sets no field that the server writes: applying it again would overwrite it.
+func checkFilledIn(t *testing.T, o objects) {
+	t.Helper()
+	for name, a := range o.apiServices {
+		if a.Spec.InsecureSkipTLSVerify || a.Spec.CABundle != nil {
+			t.Errorf("APIService %s: insecureSkipTLSVerify %v and caBundle %q, want neither: the server writes the caBundle",
+				name, a.Spec.InsecureSkipTLSVerify, a.Spec.CABundle)
+		}
+	}
+	if s := o.secret; s == nil || s.Name != o.server.name+"-serving" || s.Namespace != o.deployment.Namespace ||
+		s.Data != nil || s.StringData != nil || s.Immutable != nil {
+		t.Errorf("secret %+v, want %s-serving beside the server, without data", s, o.server.name)
+	}
+}
+
+// TestNetworkPolicy checks that the policies allow exactly the traffic that the servers need.
+// Nothing here enforces it.
 func TestNetworkPolicy(t *testing.T) {
 	o := decode(t, renderAll(t)["kustomize/components/network-policy"])
+	tcp, udp := corev1.ProtocolTCP, corev1.ProtocolUDP
+	dns := networkingv1.NetworkPolicyEgressRule{
+		To: []networkingv1.NetworkPolicyPeer{
+			{
+				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "kube-system"}},
+				PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
+			},
+			{IPBlock: &networkingv1.IPBlock{CIDR: "169.254.20.10/32"}},
+		},
+		Ports: []networkingv1.NetworkPolicyPort{
+			policyPort(udp, intstr.FromInt32(53)), policyPort(tcp, intstr.FromInt32(53)),
+		},
+	}
+	checkPolicy(t, o, "network-policy", []networkingv1.NetworkPolicyEgressRule{
+		{Ports: []networkingv1.NetworkPolicyPort{
+			policyPort(tcp, intstr.FromInt32(10250)), policyPort(tcp, intstr.FromInt32(443)),
+			policyPort(tcp, intstr.FromInt32(6443)),
+		}},
+		dns,
+	})
+
+	o = decodeServer(t, renderAll(t)["kustomize/components/custom-metrics-network-policy"], &customServer)
+	checkPolicy(t, o, "custom-metrics-network-policy", []networkingv1.NetworkPolicyEgressRule{
+		{
+			To:    []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}},
+			Ports: []networkingv1.NetworkPolicyPort{{Protocol: &tcp}},
+		},
+		{Ports: []networkingv1.NetworkPolicyPort{
+			policyPort(tcp, intstr.FromInt32(443)), policyPort(tcp, intstr.FromInt32(6443)),
+		}},
+		dns,
+	})
+}
+
+func policyPort(protocol corev1.Protocol, port intstr.IntOrString) networkingv1.NetworkPolicyPort {
+	return networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: &port}
+}
+
+// checkPolicy checks the policy of a component: it allows incoming traffic to the server's port,
+// and the outgoing traffic in egress.
+func checkPolicy(t *testing.T, o objects, component string, egress []networkingv1.NetworkPolicyEgressRule) {
+	t.Helper()
 	if o.policy == nil {
-		t.Fatal("the component has no NetworkPolicy")
+		t.Fatalf("%s has no NetworkPolicy", component)
 	}
 	if o.policy.Namespace != o.deployment.Namespace {
 		t.Errorf("the policy is of namespace %q, the pods are of %q", o.policy.Namespace, o.deployment.Namespace)
-	}
-	tcp, udp := corev1.ProtocolTCP, corev1.ProtocolUDP
-	port := func(protocol corev1.Protocol, port intstr.IntOrString) networkingv1.NetworkPolicyPort {
-		return networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: &port}
 	}
 	want := networkingv1.NetworkPolicySpec{
 		PodSelector: *o.deployment.Spec.Selector,
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
 		Ingress: []networkingv1.NetworkPolicyIngressRule{{
-			Ports: []networkingv1.NetworkPolicyPort{port(tcp, intstr.FromString(o.deployment.Spec.Template.Spec.Containers[0].Ports[0].Name))},
+			Ports: []networkingv1.NetworkPolicyPort{policyPort(corev1.ProtocolTCP,
+				intstr.FromString(o.deployment.Spec.Template.Spec.Containers[0].Ports[0].Name))},
 		}},
-		Egress: []networkingv1.NetworkPolicyEgressRule{
-			{Ports: []networkingv1.NetworkPolicyPort{port(tcp, intstr.FromInt32(10250)), port(tcp, intstr.FromInt32(443)), port(tcp, intstr.FromInt32(6443))}},
-			{
-				To: []networkingv1.NetworkPolicyPeer{
-					{
-						NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "kube-system"}},
-						PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
-					},
-					{IPBlock: &networkingv1.IPBlock{CIDR: "169.254.20.10/32"}},
-				},
-				Ports: []networkingv1.NetworkPolicyPort{port(udp, intstr.FromInt32(53)), port(tcp, intstr.FromInt32(53))},
-			},
-		},
+		Egress: egress,
 	}
 	if diff := cmp.Diff(want, o.policy.Spec); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
 	}
 
-	// The file is also applied by itself, to an installation that is there.
-	file, err := os.ReadFile(filepath.Join(deploy, "kustomize/components/network-policy/networkpolicy.yaml"))
+	// The file is also applied alone, to an existing installation.
+	file, err := os.ReadFile(filepath.Join(deploy, "kustomize/components", component, "networkpolicy.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +269,7 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 }
 
-// TestChanges checks that each component changes of the base's Deployment what it is for, and nothing else.
+// TestChanges checks that each component changes only its purpose in its server's Deployment.
 func TestChanges(t *testing.T) {
 	all := renderAll(t)
 	for name, change := range map[string]func(spec *appsv1.DeploymentSpec, pod *corev1.PodSpec, server *corev1.Container){
@@ -157,48 +278,94 @@ func TestChanges(t *testing.T) {
 		},
 		"verified-kubelets": func(_ *appsv1.DeploymentSpec, pod *corev1.PodSpec, server *corev1.Container) {
 			server.Args = append(server.Args, "--kubelet-certificate-authority=/etc/kubelet-ca/ca.crt")
-			server.VolumeMounts = append(server.VolumeMounts, corev1.VolumeMount{Name: "kubelet-ca", MountPath: "/etc/kubelet-ca", ReadOnly: true})
-			pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "kubelet-ca", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-				LocalObjectReference: corev1.LocalObjectReference{Name: "metrics-server-kubelet-ca"},
-			}}})
+			server.VolumeMounts = append(server.VolumeMounts,
+				corev1.VolumeMount{Name: "kubelet-ca", MountPath: "/etc/kubelet-ca", ReadOnly: true})
+			pod.Volumes = append(pod.Volumes, corev1.Volume{
+				Name: "kubelet-ca",
+				VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+					LocalObjectReference: corev1.LocalObjectReference{Name: "metrics-server-kubelet-ca"},
+				}},
+			})
 		},
 		"host-network": func(_ *appsv1.DeploymentSpec, pod *corev1.PodSpec, server *corev1.Container) {
 			pod.HostNetwork, pod.DNSPolicy = true, corev1.DNSDefault
 			server.Args[slices.Index(server.Args, "--secure-port=10250")] = "--secure-port=4443"
 			server.Ports[0].ContainerPort = 4443
 		},
-		"high-availability": func(spec *appsv1.DeploymentSpec, pod *corev1.PodSpec, _ *corev1.Container) {
-			two, none, one := int32(2), intstr.FromInt32(0), intstr.FromInt32(1)
-			spec.Replicas = &two
-			// On a cluster of two nodes no pod could be added: one has to go first.
-			spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: &none, MaxUnavailable: &one}
-			pod.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
-				RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname, LabelSelector: spec.Selector}},
-			}}
+		"high-availability":                spreadTwo,
+		"network-policy":                   unchanged,
+		"service-monitor":                  unchanged,
+		"alerts":                           unchanged,
+		"custom-metrics-high-availability": spreadTwo,
+		"custom-metrics-external": func(_ *appsv1.DeploymentSpec, _ *corev1.PodSpec, server *corev1.Container) {
+			server.Args = append(server.Args, "--external-metrics")
 		},
-		"network-policy":  func(*appsv1.DeploymentSpec, *corev1.PodSpec, *corev1.Container) {},
-		"service-monitor": func(*appsv1.DeploymentSpec, *corev1.PodSpec, *corev1.Container) {},
+		"custom-metrics-backends":        mountBackends,
+		"custom-metrics-network-policy":  unchanged,
+		"custom-metrics-service-monitor": unchanged,
+		"custom-metrics-alerts":          unchanged,
 	} {
 		t.Run(name, func(t *testing.T) {
-			want := decode(t, all["kustomize/base"]).deployment
+			server, installation := serverOf(name), "kustomize/base"
+			if strings.HasPrefix(name, "custom-metrics-") {
+				installation = "kustomize/custom-metrics"
+			}
+			want := decodeServer(t, all[installation], server).deployment
 			change(&want.Spec, &want.Spec.Template.Spec, &want.Spec.Template.Spec.Containers[0])
-			if diff := cmp.Diff(want, decode(t, all["kustomize/components/"+name]).deployment); diff != "" {
+			if diff := cmp.Diff(want, decodeServer(t, all["kustomize/components/"+name], server).deployment); diff != "" {
 				t.Errorf("Deployment (-want +got):\n%s", diff)
 			}
-			if overlay := all["kustomize/overlays/"+name]; overlay != nil && !bytes.Equal(overlay, all["kustomize/components/"+name]) {
-				t.Error("the overlay is not the component upon the base")
+			if overlay := all["kustomize/overlays/"+name]; overlay != nil &&
+				!bytes.Equal(overlay, all["kustomize/components/"+name]) {
+				t.Errorf("the overlay is not the component on top of %s", installation)
 			}
 		})
 	}
 }
 
-// TestCombined checks that components work together: each change is there, whichever others are.
+func unchanged(*appsv1.DeploymentSpec, *corev1.PodSpec, *corev1.Container) {}
+
+// mountBackends is what the file with backends and its credentials need.
+func mountBackends(_ *appsv1.DeploymentSpec, pod *corev1.PodSpec, server *corev1.Container) {
+	const name, credentials = "custom-metrics-backends", "backends-credentials"
+	server.Args = append(server.Args, "--config=/etc/backends/backends.yaml")
+	server.VolumeMounts = append(server.VolumeMounts,
+		corev1.VolumeMount{Name: "backends", MountPath: "/etc/backends", ReadOnly: true},
+		corev1.VolumeMount{Name: credentials, MountPath: "/etc/" + credentials, ReadOnly: true})
+	optional := true
+	pod.Volumes = append(pod.Volumes,
+		corev1.Volume{Name: "backends", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: name},
+		}}},
+		corev1.Volume{Name: credentials, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+			SecretName: name, Optional: &optional,
+		}}})
+}
+
+// spreadTwo is what high availability changes: two replicas on two nodes.
+func spreadTwo(spec *appsv1.DeploymentSpec, pod *corev1.PodSpec, _ *corev1.Container) {
+	two, none, one := int32(2), intstr.FromInt32(0), intstr.FromInt32(1)
+	spec.Replicas = &two
+	// A cluster of two nodes has no third one for a surge pod.
+	spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: &none, MaxUnavailable: &one}
+	pod.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+			TopologyKey:   corev1.LabelHostname,
+			LabelSelector: spec.Selector,
+		}},
+	}}
+}
+
+// TestCombined checks that components can be combined in any order.
 func TestCombined(t *testing.T) {
 	all := renderAll(t)
-	names := []string{"insecure-kubelet-tls", "verified-kubelets", "host-network", "high-availability", "network-policy", "service-monitor"}
+	names := []string{
+		"insecure-kubelet-tls", "verified-kubelets", "host-network", "high-availability", "network-policy",
+		"service-monitor",
+	}
 	for range names {
 		names = append(names[1:], names[0])
-		manifest, err := render(withComponents(t, names...), testImage)
+		manifest, err := render(withComponents(t, "base", names...), testImage)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,52 +375,81 @@ func TestCombined(t *testing.T) {
 			t.Errorf("%q: an object is missing", names)
 		}
 		args := slices.Sorted(slices.Values(o.deployment.Spec.Template.Spec.Containers[0].Args))
-		want := slices.Sorted(slices.Values(append(decode(t, all["kustomize/components/host-network"]).deployment.Spec.Template.Spec.Containers[0].Args,
+		want := slices.Sorted(slices.Values(append(decode(t,
+			all["kustomize/components/host-network"]).deployment.Spec.Template.Spec.Containers[0].Args,
 			"--kubelet-insecure-tls", "--kubelet-certificate-authority=/etc/kubelet-ca/ca.crt")))
 		if diff := cmp.Diff(want, args); diff != "" {
 			t.Errorf("%q: args (-want +got):\n%s", names, diff)
 		}
-		if pod := o.deployment.Spec.Template.Spec; len(pod.Volumes) != 2 || !pod.HostNetwork || pod.Affinity == nil || *o.deployment.Spec.Replicas != 2 {
+		if pod := o.deployment.Spec.Template.Spec; len(pod.Volumes) != 2 || !pod.HostNetwork || pod.Affinity == nil ||
+			*o.deployment.Spec.Replicas != 2 {
 			t.Errorf("%q: a change of the pod is missing: %+v", names, o.deployment.Spec)
 		}
 	}
 }
 
-// TestHighAvailability checks that what may be drained is what a roll-out may take: one of two.
-func TestHighAvailability(t *testing.T) {
-	o := decode(t, renderAll(t)["kustomize/overlays/high-availability"])
-	if o.budget == nil {
-		t.Fatal("no PodDisruptionBudget")
+// TestCustomMetricsCombined checks that all components for the custom metrics server can be combined.
+func TestCustomMetricsCombined(t *testing.T) {
+	manifest, err := render(withComponents(t, "custom-metrics", "custom-metrics-service-monitor",
+		"custom-metrics-high-availability", "custom-metrics-alerts", "custom-metrics-network-policy",
+		"custom-metrics-backends", "custom-metrics-external"), testImage)
+	if err != nil {
+		t.Fatal(err)
 	}
-	one := intstr.FromInt32(1)
-	want := policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: o.deployment.Spec.Selector}
-	if diff := cmp.Diff(want, o.budget.Spec); diff != "" || o.budget.Namespace != o.deployment.Namespace {
-		t.Errorf("budget in namespace %q (-want +got):\n%s", o.budget.Namespace, diff)
+	o := decodeServer(t, manifest, serverOf("custom-metrics-external"))
+	checkReferences(t, o)
+	if o.policy == nil || o.monitor == nil || o.budget == nil || *o.deployment.Spec.Replicas != 2 ||
+		len(o.deployment.Spec.Template.Spec.Volumes) != 3 {
+		t.Errorf("an object is missing, or there are not two replicas: %+v", o.deployment.Spec)
+	}
+}
+
+// TestHighAvailability checks that a drain may take as many replicas as a roll-out: one of two.
+func TestHighAvailability(t *testing.T) {
+	for overlay, server := range map[string]*server{
+		"high-availability": &resourceServer, "custom-metrics-high-availability": &customServer,
+	} {
+		o := decodeServer(t, renderAll(t)["kustomize/overlays/"+overlay], server)
+		if o.budget == nil {
+			t.Fatalf("%s: no PodDisruptionBudget", overlay)
+		}
+		one := intstr.FromInt32(1)
+		want := policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: o.deployment.Spec.Selector}
+		if diff := cmp.Diff(want, o.budget.Spec); diff != "" || o.budget.Namespace != o.deployment.Namespace {
+			t.Errorf("%s: budget in namespace %q (-want +got):\n%s", overlay, o.budget.Namespace, diff)
+		}
 	}
 }
 
 func TestServiceMonitor(t *testing.T) {
-	o := decode(t, renderAll(t)["kustomize/components/service-monitor"])
-	if o.monitor == nil {
-		t.Fatal("no ServiceMonitor")
-	}
-	if o.monitor.Namespace != o.service.Namespace || o.service.Labels[o.monitor.Spec.JobLabel] == "" {
-		t.Errorf("namespace %q and job label %q of the monitor, want those of the Service", o.monitor.Namespace, o.monitor.Spec.JobLabel)
-	}
-	for key, value := range o.monitor.Spec.Selector.MatchLabels {
-		if o.service.Labels[key] != value {
-			t.Errorf("selects %s=%s, which the Service does not have", key, value)
+	for component, server := range map[string]*server{
+		"service-monitor": &resourceServer, "custom-metrics-service-monitor": &customServer,
+	} {
+		o := decodeServer(t, renderAll(t)["kustomize/components/"+component], server)
+		if o.monitor == nil {
+			t.Fatalf("%s: no ServiceMonitor", component)
 		}
-	}
-	if len(o.monitor.Spec.Selector.MatchLabels) == 0 || len(o.monitor.Spec.Endpoints) != 1 {
-		t.Fatalf("%+v, want one endpoint of services that are selected", o.monitor.Spec)
-	}
-	if e := o.monitor.Spec.Endpoints[0]; e.Port != o.service.Spec.Ports[0].Name || e.Path != "/metrics" || e.Scheme == nil || !strings.EqualFold(e.Scheme.String(), "https") {
-		t.Errorf("endpoint %+v, want HTTPS /metrics at the Service's port", e)
+		// Alerts and dashboard expect the server's name as the job.
+		if o.monitor.Namespace != o.service.Namespace || o.service.Labels[o.monitor.Spec.JobLabel] != server.name {
+			t.Errorf("%s: namespace %q and job label %q, want those of the Service", component, o.monitor.Namespace,
+				o.monitor.Spec.JobLabel)
+		}
+		for key, value := range o.monitor.Spec.Selector.MatchLabels {
+			if o.service.Labels[key] != value {
+				t.Errorf("%s selects %s=%s, which the Service does not have", component, key, value)
+			}
+		}
+		if len(o.monitor.Spec.Selector.MatchLabels) == 0 || len(o.monitor.Spec.Endpoints) != 1 {
+			t.Fatalf("%s: %+v, want one endpoint of services that are selected", component, o.monitor.Spec)
+		}
+		if e := o.monitor.Spec.Endpoints[0]; e.Port != o.service.Spec.Ports[0].Name || e.Path != "/metrics" ||
+			e.Scheme == nil || !strings.EqualFold(e.Scheme.String(), "https") {
+			t.Errorf("%s: endpoint %+v, want HTTPS /metrics at the Service's port", component, e)
+		}
 	}
 }
 
-// TestOlderShape keeps the manifest that must go on working what it is.
+// TestOlderShape keeps the older manifest, which must continue to work, as it is.
 func TestOlderShape(t *testing.T) {
 	manifest, err := os.ReadFile(filepath.Join(deploy, "testdata", "older-shape.yaml"))
 	if err != nil {
@@ -300,8 +496,157 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// kubeletAccount is the service account whose tokens kubelets are shown.
+const kubeletAccount = "metrics-server-kubelets"
+
+// server is what an installation has that differs between the two servers of this repository.
+type server struct {
+	name        string   // of its objects, and the value of their label k8s-app
+	apiServices []string // in order
+	roles       []string // that are bound in every shape
+	memory      string   // requested
+	memoryLimit string   // "" if there is none
+	// rules are all permissions that are granted. TestRights and TestCustomMetricsRights in test/integration check that
+	// each is used.
+	rules map[string][]rbacv1.PolicyRule // by the ClusterRole's name, or the Role's namespace and name
+	// aggregated are the labels by which a ClusterRole collects the rules of others.
+	aggregated map[string][]metav1.LabelSelector
+}
+
+var resourceServer = server{
+	name:        "metrics-server",
+	apiServices: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"},
+	roles: []string{
+		"ClusterRole system:auth-delegator",
+		"ClusterRole system:metrics-server",
+		"kube-system Role extension-apiserver-authentication-reader",
+	},
+	memory: "200Mi",
+	rules: map[string][]rbacv1.PolicyRule{
+		"system:aggregated-metrics-reader": {
+			{
+				APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"},
+				Verbs: []string{"get", "list", "watch"},
+			},
+		},
+		"system:metrics-server": {
+			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
+			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list", "watch"}},
+			{
+				APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"},
+				ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"},
+			},
+			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+			{
+				APIGroups: []string{""}, Resources: []string{"configmaps"},
+				ResourceNames: []string{"extension-apiserver-authentication"}, Verbs: []string{"get", "list", "watch"},
+			},
+		},
+		// The credentials that kubelets are shown permit only this.
+		"system:metrics-server-kubelets": {
+			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
+		},
+		"kube-system/metrics-server-kubelets": {
+			{
+				APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{kubeletAccount},
+				Verbs: []string{"create"},
+			},
+		},
+		"kube-system/metrics-server-serving": {
+			{
+				APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"metrics-server-serving"},
+				Verbs: []string{"get", "update"},
+			},
+		},
+	},
+}
+
+// scaleReaderLabel is kubeapi.ScaleReaderLabel, which the server's errors tell users to set.
+const scaleReaderLabel = "metrics-server/aggregate-to-custom-metrics"
+
+var customServer = server{
+	name:        "custom-metrics-server",
+	apiServices: []string{"v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"},
+	roles: []string{
+		"ClusterRole system:auth-delegator",
+		"ClusterRole system:custom-metrics-server",
+		"ClusterRole system:custom-metrics-server-scales",
+	},
+	memory:      "100Mi",
+	memoryLimit: "1536Mi",
+	rules: map[string][]rbacv1.PolicyRule{
+		"system:aggregated-custom-metrics-reader": {
+			{APIGroups: []string{"custom.metrics.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
+		},
+		"system:custom-metrics-server": {
+			{
+				APIGroups: []string{"autoscaling"}, Resources: []string{"horizontalpodautoscalers"},
+				Verbs: []string{"list", "watch"},
+			},
+			{APIGroups: []string{""}, Resources: []string{"pods", "services"}, Verbs: []string{"list", "watch"}},
+			{
+				APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"},
+				ResourceNames: []string{"v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"},
+				Verbs:         []string{"get", "patch"},
+			},
+			{
+				APIGroups: []string{""}, Resources: []string{"configmaps"},
+				ResourceNames: []string{"extension-apiserver-authentication"}, Verbs: []string{"get", "list", "watch"},
+			},
+		},
+		"system:custom-metrics-server-scales": nil, // the API server fills them in
+		"system:custom-metrics-server-workload-scales": {
+			{
+				APIGroups: []string{"apps"}, Resources: []string{"deployments/scale", "replicasets/scale", "statefulsets/scale"},
+				Verbs: []string{"get"},
+			},
+			{APIGroups: []string{""}, Resources: []string{"replicationcontrollers/scale"}, Verbs: []string{"get"}},
+		},
+		"kube-system/custom-metrics-server-serving": {
+			{
+				APIGroups: []string{""}, Resources: []string{"secrets"},
+				ResourceNames: []string{"custom-metrics-server-serving"}, Verbs: []string{"get", "update"},
+			},
+		},
+	},
+	aggregated: map[string][]metav1.LabelSelector{
+		"system:custom-metrics-server-scales": {{MatchLabels: map[string]string{scaleReaderLabel: "true"}}},
+	},
+}
+
+// serverOf returns what an installation has of which server, by the name of its kustomization.
+func serverOf(name string) *server {
+	switch {
+	case name == "custom-metrics-external":
+		return externalServer()
+	case strings.HasPrefix(name, "custom-metrics"):
+		return &customServer
+	}
+	return &resourceServer
+}
+
+// externalServer is customServer with external metrics.
+func externalServer() *server {
+	s := customServer
+	const name = "system:custom-metrics-server-external"
+	s.apiServices = slices.Insert(slices.Clone(s.apiServices), 1, "v1beta1.external.metrics.k8s.io")
+	s.roles = slices.Insert(slices.Clone(s.roles), 2, "ClusterRole "+name)
+	s.rules = maps.Clone(s.rules)
+	s.rules["system:aggregated-external-metrics-reader"] = []rbacv1.PolicyRule{
+		{APIGroups: []string{"external.metrics.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
+	}
+	s.rules[name] = []rbacv1.PolicyRule{{
+		APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"},
+		ResourceNames: []string{"v1beta1.external.metrics.k8s.io"}, Verbs: []string{"get", "patch"},
+	}}
+	return &s
+}
+
 // objects is one installation, by kind.
 type objects struct {
+	server      *server
+	accounts    map[string]*corev1.ServiceAccount
 	deployment  *appsv1.Deployment
 	service     *corev1.Service
 	secret      *corev1.Secret // nil in older shapes
@@ -310,6 +655,7 @@ type objects struct {
 	monitor     *monitoringv1.ServiceMonitor
 	apiServices map[string]*apiregistrationv1.APIService
 	rules       map[string][]rbacv1.PolicyRule // by the ClusterRole's name, or the Role's namespace and name
+	aggregated  map[string][]metav1.LabelSelector
 	bindings    []binding
 	labels      map[string]map[string]string // by "KIND NAME"
 }
@@ -328,10 +674,26 @@ func checkReferences(t *testing.T, o objects) {
 	if _, ok := o.labels["ServiceAccount "+pod.Spec.ServiceAccountName]; !ok {
 		t.Errorf("the pod's service account %q is not there", pod.Spec.ServiceAccountName)
 	}
+	kubelets := o.accounts[kubeletAccount] // nil in older shapes
+	if named := slices.Contains(pod.Spec.Containers[0].Args,
+		"--kubelet-service-account="+kubeletAccount); named != (kubelets != nil) {
+		t.Errorf("the arguments name the account for kubelets: %v, it is there: %v", named, kubelets != nil)
+	}
+	if kubelets != nil && (kubelets.Namespace != o.deployment.Namespace ||
+		kubelets.AutomountServiceAccountToken == nil || *kubelets.AutomountServiceAccountToken) {
+		t.Errorf("account for kubelets %+v, want one beside the server that no pod gets a token of", kubelets)
+	}
 	for _, b := range o.bindings {
+		want := pod.Spec.ServiceAccountName
+		if b.role.Name == "system:metrics-server-kubelets" {
+			want = kubeletAccount
+		}
+		if len(b.subjects) != 1 {
+			t.Errorf("%s binds %d subjects, want one", b.name, len(b.subjects))
+		}
 		for _, s := range b.subjects {
-			if s.Kind != "ServiceAccount" || s.Name != pod.Spec.ServiceAccountName || s.Namespace != o.deployment.Namespace {
-				t.Errorf("%s binds %s %s/%s, want the pod's service account", b.name, s.Kind, s.Namespace, s.Name)
+			if s.Kind != "ServiceAccount" || s.Name != want || s.Namespace != o.deployment.Namespace {
+				t.Errorf("%s binds %s %s/%s, want the service account %s", b.name, s.Kind, s.Namespace, s.Name, want)
 			}
 		}
 	}
@@ -340,17 +702,15 @@ func checkReferences(t *testing.T, o objects) {
 		roles = append(roles, strings.TrimSpace(b.namespace+" "+b.role.Kind+" "+b.role.Name))
 	}
 	slices.Sort(roles)
-	wantRoles := []string{
-		"ClusterRole system:auth-delegator",
-		"ClusterRole system:metrics-server",
-		"kube-system Role extension-apiserver-authentication-reader",
-	}
-	if o.rules["default/metrics-server-events"] != nil { // which checkRules wants; manifests of older shape have none
-		wantRoles = slices.Insert(wantRoles, 2, "default Role metrics-server-events")
+	wantRoles := slices.Clone(o.server.roles)
+	if kubelets != nil {
+		wantRoles = append(wantRoles, "ClusterRole system:metrics-server-kubelets",
+			"kube-system Role metrics-server-kubelets")
 	}
 	if o.secret != nil {
 		wantRoles = append(wantRoles, "kube-system Role "+o.secret.Name)
 	}
+	slices.Sort(wantRoles)
 	if diff := cmp.Diff(wantRoles, roles); diff != "" {
 		t.Errorf("bound roles (-want +got):\n%s", diff)
 	}
@@ -406,8 +766,8 @@ func checkReferences(t *testing.T, o objects) {
 	}
 }
 
-// checkDeployment checks the pod's security: it passes the restricted Pod Security Standard, but for the host's network
-// where that is what the kustomization is for.
+// checkDeployment checks the pod's security: it passes the restricted Pod Security Standard, except
+// that the host's network is allowed if that is the purpose of the kustomization.
 func checkDeployment(t *testing.T, o objects, hostNetwork bool) {
 	t.Helper()
 	yes, no, uid := true, false, int64(1000)
@@ -422,17 +782,20 @@ func checkDeployment(t *testing.T, o objects, hostNetwork bool) {
 	if diff := cmp.Diff(want, pod.Containers[0].SecurityContext); diff != "" {
 		t.Errorf("security context (-want +got):\n%s", diff)
 	}
-	if p := pod.SecurityContext; p == nil || p.SeccompProfile == nil || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+	if p := pod.SecurityContext; p == nil || p.SeccompProfile == nil ||
+		p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("pod security context %+v, want the runtime's default seccomp profile", p)
 	}
-	if pod.HostNetwork != hostNetwork || pod.HostPID || pod.HostIPC || slices.ContainsFunc(pod.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
+	if pod.HostNetwork != hostNetwork || pod.HostPID || pod.HostIPC ||
+		slices.ContainsFunc(pod.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
 		t.Error("the pod is on the host's network, in its namespaces, or at its ports")
 	}
 	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 {
 		t.Errorf("%d containers and %d init containers, want the server alone", len(pod.Containers), len(pod.InitContainers))
 	}
 	for _, v := range pod.Volumes {
-		if v.EmptyDir == nil && v.ConfigMap == nil {
+		// The one Secret is for the administrator's credentials of backends.
+		if v.EmptyDir == nil && v.ConfigMap == nil && (v.Secret == nil || v.Name != "backends-credentials") {
 			t.Errorf("volume %s is neither an emptyDir nor a config map", v.Name)
 		}
 	}
@@ -443,44 +806,21 @@ func checkDeployment(t *testing.T, o objects, hostNetwork bool) {
 		t.Errorf("node selector %v, want linux", pod.NodeSelector)
 	}
 	requests := pod.Containers[0].Resources.Requests
-	if requests.Cpu().String() != "100m" || requests.Memory().String() != "200Mi" {
-		t.Errorf("requests %v, want 100m and 200Mi", requests)
+	if requests.Cpu().String() != "100m" || requests.Memory().String() != o.server.memory {
+		t.Errorf("requests %v, want 100m and %s", requests, o.server.memory)
 	}
 	replicas := int32(1)
 	if r := o.deployment.Spec.Replicas; r != nil {
 		replicas = *r
 	}
-	if r := o.deployment.Spec.Strategy.RollingUpdate; r == nil || r.MaxUnavailable.IntVal >= replicas || r.MaxUnavailable.StrVal != "" {
+	if r := o.deployment.Spec.Strategy.RollingUpdate; r == nil || r.MaxUnavailable.IntVal >= replicas ||
+		r.MaxUnavailable.StrVal != "" {
 		t.Errorf("rolling update %+v of %d replicas: want one to stay, or a roll-out leaves a gap", r, replicas)
 	}
 }
 
-// checkRules checks that no permission is given but the ones used. test/integration's TestRights says that they are used.
-func checkRules(t *testing.T, o objects) {
-	t.Helper()
-	wantRules := map[string][]rbacv1.PolicyRule{
-		"system:aggregated-metrics-reader": {
-			{APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
-		},
-		"system:metrics-server": {
-			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
-			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
-			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list", "watch"}},
-			{APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"}, ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"}},
-		},
-		"kube-system/metrics-server-serving": {
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"metrics-server-serving"}, Verbs: []string{"get", "update"}},
-		},
-		"default/metrics-server-events": {
-			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
-		},
-	}
-	if diff := cmp.Diff(wantRules, o.rules); diff != "" {
-		t.Errorf("roles (-want +got):\n%s", diff)
-	}
-}
-
-// renderAll renders every kustomization below deploy/, by its path there. A component is rendered upon the base.
+// renderAll renders every kustomization below deploy/, by its path there. A component is rendered upon the installation
+// that it is for.
 func renderAll(t *testing.T) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
@@ -490,7 +830,11 @@ func renderAll(t *testing.T) map[string][]byte {
 		}
 		dir := filepath.Dir(path)
 		if strings.Contains(filepath.ToSlash(dir), "/components/") {
-			dir = withComponents(t, filepath.Base(dir))
+			resource := "base"
+			if strings.HasPrefix(filepath.Base(dir), "custom-metrics") {
+				resource = "custom-metrics"
+			}
+			dir = withComponents(t, resource, filepath.Base(dir))
 		}
 		manifest, err := render(dir, testImage)
 		if err != nil {
@@ -511,8 +855,9 @@ func renderAll(t *testing.T) map[string][]byte {
 	return all
 }
 
-// withComponents returns a kustomization of the base and components, as a user would write it.
-func withComponents(t *testing.T, components ...string) string {
+// withComponents returns a kustomization of an installation, the base or custom-metrics, and components, as a user
+// would write it.
+func withComponents(t *testing.T, resource string, components ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	from := func(path string) string {
@@ -526,19 +871,26 @@ func withComponents(t *testing.T, components ...string) string {
 		}
 		return filepath.ToSlash(rel)
 	}
-	kustomization := "resources:\n- " + from("base") + "\ncomponents:\n"
+	kustomization := "resources:\n- " + from(resource) + "\ncomponents:\n"
 	for _, c := range components {
 		kustomization += "- " + from(filepath.Join("components", c)) + "\n"
 	}
-	if err := os.WriteFile(filepath.Join(dir, konfig.DefaultKustomizationFileName()), []byte(kustomization), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, konfig.DefaultKustomizationFileName()), []byte(kustomization),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
-// decode reads a manifest as strictly as the API server does with --validate=strict: unknown fields and
-// fields given twice are errors.
+// decode reads a manifest of the resource server.
 func decode(t *testing.T, manifest []byte) objects {
+	t.Helper()
+	return decodeServer(t, manifest, &resourceServer)
+}
+
+// decodeServer reads a manifest as strictly as the API server does with --validate=strict: unknown fields and
+// fields given twice are errors.
+func decodeServer(t *testing.T, manifest []byte, server *server) objects {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
@@ -547,6 +899,9 @@ func decode(t *testing.T, manifest []byte) objects {
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 
 	o := objects{
+		server:      server,
+		aggregated:  map[string][]metav1.LabelSelector{},
+		accounts:    map[string]*corev1.ServiceAccount{},
 		apiServices: map[string]*apiregistrationv1.APIService{},
 		rules:       map[string][]rbacv1.PolicyRule{},
 		labels:      map[string]map[string]string{},
@@ -569,11 +924,12 @@ func decode(t *testing.T, manifest []byte) objects {
 			t.Fatal(err)
 		}
 		o.labels[kind.Kind+" "+accessor.GetName()] = accessor.GetLabels()
-		if accessor.GetLabels()["k8s-app"] != "metrics-server" {
-			t.Errorf("%s %s has no label k8s-app=metrics-server", kind.Kind, accessor.GetName())
+		if accessor.GetLabels()["k8s-app"] != server.name {
+			t.Errorf("%s %s has no label k8s-app=%s", kind.Kind, accessor.GetName(), server.name)
 		}
 		switch object := object.(type) {
 		case *corev1.ServiceAccount:
+			o.accounts[object.Name] = object
 		case *appsv1.Deployment:
 			o.deployment = object
 		case *corev1.Service:
@@ -591,6 +947,9 @@ func decode(t *testing.T, manifest []byte) objects {
 			o.apiServices[object.Name] = object
 		case *rbacv1.ClusterRole:
 			o.rules[object.Name] = object.Rules
+			if object.AggregationRule != nil {
+				o.aggregated[object.Name] = object.AggregationRule.ClusterRoleSelectors
+			}
 		case *rbacv1.Role:
 			o.rules[object.Namespace+"/"+object.Name] = object.Rules
 		case *rbacv1.ClusterRoleBinding:

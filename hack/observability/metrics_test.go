@@ -12,7 +12,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// foreign are metrics of others: Prometheus, the kube-apiserver, cAdvisor, and the libraries of the server.
+// foreign are metrics of other programs: Prometheus, the kube-apiserver, cAdvisor, and the
+// libraries of the server.
 var foreign = []string{
 	"up",
 	"aggregator_unavailable_apiservice",
@@ -21,7 +22,7 @@ var foreign = []string{
 	"process_cpu_seconds_total", "process_resident_memory_bytes", "go_goroutines",
 }
 
-// metric is one of the server's own, as docs/metrics.md has it.
+// metric is one of the servers' own, as the documents have it.
 type metric struct {
 	kind   string
 	labels []string
@@ -32,16 +33,19 @@ var metricRow = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z]+) \\| ([^|]+
 func ownMetrics(t *testing.T) map[string]metric {
 	t.Helper()
 	own := map[string]metric{}
-	for _, row := range metricRow.FindAllStringSubmatch(read(t, "../../docs/metrics.md"), -1) {
-		own[row[1]] = metric{row[2], strings.Split(strings.Trim(row[3], "`"), "`, `")}
-	}
-	if len(own) < 10 {
-		t.Fatalf("docs/metrics.md has %d metrics, fewer than there are", len(own))
+	for doc, least := range map[string]int{"metrics.md": 10, "custom-metrics.md": 7} {
+		rows := metricRow.FindAllStringSubmatch(read(t, "../../docs/"+doc), -1)
+		if len(rows) < least {
+			t.Fatalf("docs/%s has %d metrics, fewer than there are", doc, len(rows))
+		}
+		for _, row := range rows {
+			own[row[1]] = metric{row[2], strings.Split(strings.Trim(row[3], "`"), "`, `")}
+		}
 	}
 	return own
 }
 
-// checkQuery wants a query to be valid and to ask for metrics that are there, by labels that they have.
+// checkQuery checks that a query is valid and uses only existing metrics and labels.
 func checkQuery(own map[string]metric, query string) error {
 	expr, err := promQL.ParseExpr(query)
 	if err != nil {
@@ -114,8 +118,9 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("panel %d: %+v", i, p)
 		}
 		for _, other := range places {
-			if p.GridPos.X < other.X+other.W && other.X < p.GridPos.X+p.GridPos.W && p.GridPos.Y < other.Y+other.H && other.Y < p.GridPos.Y+p.GridPos.H {
-				t.Errorf("panel %q lies on another one", p.Title)
+			if at := p.GridPos; at.X < other.X+other.W && other.X < at.X+at.W &&
+				at.Y < other.Y+other.H && other.Y < at.Y+at.H {
+				t.Errorf("panel %q overlaps another one", p.Title)
 			}
 		}
 		places = append(places, p.GridPos)
@@ -131,8 +136,9 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	for name := range own {
-		// The first is the second by cause, over time; of the third only its age is of interest, and every target has that.
-		if !asked[name] && name != "metrics_server_kubelet_scrape_failures_total" && name != "metrics_server_kubelet_last_request_time_seconds" {
+		// Failures by cause are in a gauge that is shown; a kubelet's last request only has an age, as every target has.
+		if !asked[name] && name != "metrics_server_kubelet_scrape_failures_total" &&
+			name != "metrics_server_kubelet_last_request_time_seconds" {
 			t.Errorf("no panel shows %s", name)
 		}
 	}

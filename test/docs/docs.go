@@ -1,5 +1,6 @@
-// Package docs reads the commands out of the documents and says for each what runs it, so that nobody is told to type what
-// no test has seen. Its own tests run what needs no cluster, those of test/e2e the rest. It has no state.
+// Package docs extracts the commands from the documents and records what tests each of them, so that
+// no document has a command that does not work. Its own tests run the commands that need no cluster;
+// test/e2e runs the others. It has no state.
 package docs
 
 import (
@@ -12,28 +13,30 @@ import (
 	"strings"
 )
 
-// Command is one that a document tells its reader to type.
+// Command is a command in a document.
 type Command struct {
-	File  string // of the document, seen from the root
+	File  string // the document, relative to the root
 	Line  int
 	Text  string   // one line, without its comment
-	Shell []string // what was typed before it in the same shell, of what changes the shell: cd and export
-	Shows string   // what the document says it prints, if it does
+	Shell []string // the commands before it that change the same shell: cd and export
+	Shows string   // the output that the document shows, if any
 }
 
-// Bare is the command without the directory and the variables that it is given.
+// Bare returns the command without variables and a change of directory in front of it.
 func (c Command) Bare() string { return bare.ReplaceAllString(c.Text, "") }
 
 func (c Command) String() string { return fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Text) }
 
 var (
 	bare = regexp.MustCompile(`^(?:[A-Z][A-Z0-9_]*=\S+ )*(?:cd \S+ && )?`)
-	// A span of code is a command if it begins with a program and says what that is to do: `kubectl top` is a name.
+	// A span of code is a command if it begins with a program and has arguments: `kubectl top` is only a
+	// name.
 	span   = regexp.MustCompile("`([^`\n]+(?:\n[^`\n]+)?)`")
-	spoken = regexp.MustCompile(`^(?:(?:make|go|curl|docker|git|gh|(?:bin/)?metrics-server)(?: \S+)|(?:kubectl|helm)(?: \S+){2})`)
+	spoken = regexp.MustCompile(`^(?:(?:make|go|curl|docker|git|gh|(?:bin/)?metrics-server)(?: \S+)|` +
+		`(?:kubectl|helm)(?: \S+){2})`)
 )
 
-// Files are the files below root with an extension, such as ".md", seen from there.
+// Files returns the files below root with an extension, such as ".md", relative to root.
 func Files(root, extension string) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
@@ -55,7 +58,7 @@ func Files(root, extension string) ([]string, error) {
 	return files, err
 }
 
-// Commands are those of all documents below root, in their order.
+// Commands returns the commands of all documents below root, in order.
 func Commands(root string) ([]Command, error) {
 	files, err := Files(root, ".md")
 	if err != nil {
@@ -76,13 +79,13 @@ func Commands(root string) ([]Command, error) {
 	return all, nil
 }
 
-// parse takes every line of a block of `sh`, what stands behind `$ ` in a block of `console`, and the spans that are
-// commands. A block has to say what it is of.
+// parse returns the commands of a document: every line of a block of `sh`, the lines that begin with
+// `$ ` in a block of `console`, and the spans that are commands. Every block must name its language.
 func parse(file, text string) ([]Command, error) {
 	var all []Command
 	language, fenced := "", false
 	var block []Command // of the block so far
-	var prose []string  // with empty lines in the places of blocks, so that lines have their numbers
+	var prose []string  // with empty lines in place of blocks, so that line numbers stay
 	continued := false
 	for i, line := range strings.Split(text, "\n") {
 		fence, isFence := strings.CutPrefix(strings.TrimSpace(line), "```")
@@ -94,7 +97,8 @@ func parse(file, text string) ([]Command, error) {
 		if isFence {
 			if fenced = !fenced; fenced {
 				if language = fence; language == "" {
-					return nil, fmt.Errorf("%s:%d: say what the block is of: sh is for commands, console for commands behind `$ ` and what they print, text for the rest", file, i+1)
+					return nil, fmt.Errorf("%s:%d: the block has no language: use sh for commands, console for commands after "+
+						"`$ ` with their output, and text for the rest", file, i+1)
 				}
 			}
 			all, block = append(all, block...), nil
@@ -104,7 +108,7 @@ func parse(file, text string) ([]Command, error) {
 		switch {
 		case language == "console" && !prompt && !continued:
 			if len(block) == 0 {
-				return nil, fmt.Errorf("%s:%d: a block of console begins with a command, behind `$ `", file, i+1)
+				return nil, fmt.Errorf("%s:%d: a block of console must begin with `$ ` and a command", file, i+1)
 			}
 			block[len(block)-1].Shows += line + "\n"
 			continue
@@ -125,7 +129,10 @@ func parse(file, text string) ([]Command, error) {
 	}
 	whole := strings.Join(prose, "\n")
 	for _, m := range span.FindAllStringSubmatchIndex(whole, -1) {
-		c := Command{File: file, Line: 1 + strings.Count(whole[:m[0]], "\n"), Text: strings.ReplaceAll(whole[m[2]:m[3]], "\n", " ")}
+		c := Command{
+			File: file, Line: 1 + strings.Count(whole[:m[0]], "\n"),
+			Text: strings.ReplaceAll(whole[m[2]:m[3]], "\n", " "),
+		}
 		if spoken.MatchString(c.Bare()) {
 			all = append(all, c)
 		}
@@ -134,19 +141,20 @@ func parse(file, text string) ([]Command, error) {
 	return all, nil
 }
 
-// shellBefore is the Shell of the command that follows those of a block.
+// shellBefore returns the Shell of the command that follows the commands of a block.
 func shellBefore(block []Command) []string {
 	if len(block) == 0 {
 		return nil
 	}
 	last := block[len(block)-1]
-	if cd := strings.HasPrefix(last.Text, "cd ") && !strings.Contains(last.Text, "&&"); cd || strings.HasPrefix(last.Text, "export ") {
+	cd := strings.HasPrefix(last.Text, "cd ") && !strings.Contains(last.Text, "&&")
+	if cd || strings.HasPrefix(last.Text, "export ") {
 		return append(slices.Clone(last.Shell), last.Text)
 	}
 	return last.Shell
 }
 
-// uncommented is a line of a shell without its comment.
+// uncommented returns a line of a shell script without its comment.
 func uncommented(line string) string {
 	quote := rune(0)
 	previous := ' '

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// root is the repository's root, from where this package's tests run.
+// root is the repository's root, relative to the directory in which this package's tests run.
 const root = "../.."
 
 func commands(t *testing.T) []Command {
@@ -27,7 +27,7 @@ func commands(t *testing.T) []Command {
 	return all
 }
 
-// TestRules wants every command to have a rule, and every rule a command.
+// TestRules checks that every command has a rule, and that every rule has a command.
 func TestRules(t *testing.T) {
 	used := map[string]bool{}
 	for _, c := range commands(t) {
@@ -55,6 +55,51 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// searched is the text for which a command searches a server's log.
+var searched = regexp.MustCompile(`\blogs deployment/\S+ \| grep '([^']+)'`)
+
+// TestLogs checks that a server logs every text that the documents tell administrators to search a
+// log for.
+func TestLogs(t *testing.T) {
+	var sources strings.Builder
+	err := filepath.WalkDir(filepath.Join(root, "pkg"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		sources.Write(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := regexp.MustCompile(`\b(?:klog|log)\.\w+\([^"\n]*"([^"\n]+)"`).FindAllStringSubmatch(sources.String(), -1)
+	found := 0
+	for _, c := range commands(t) {
+		m := searched.FindStringSubmatch(c.Bare())
+		if m == nil {
+			continue
+		}
+		found++
+		if !slices.ContainsFunc(logged, func(l []string) bool { return strings.Contains(l[1], m[1]) }) {
+			t.Errorf("%v\nno server logs %q", c, m[1])
+		}
+	}
+	if found < 3 {
+		t.Errorf("%d commands that search a log were found, and there are more", found)
+	}
+}
+
+// TestOnCluster checks that no command about the custom metrics server is run on the cluster: the
+// tests that install that server have removed it when the documents' commands are run.
+func TestOnCluster(t *testing.T) {
+	for _, c := range commands(t) {
+		if r, _ := c.Rule(); r.Way == OnCluster && strings.Contains(c.Text, "custom-metrics-server") {
+			t.Errorf("%v\nthe custom metrics server is not installed then: give it a rule of its own in ways.go", c)
+		}
+	}
+}
+
 func TestHere(t *testing.T) {
 	for _, c := range commands(t) {
 		if r, _ := c.Rule(); r.Way == Here {
@@ -65,7 +110,7 @@ func TestHere(t *testing.T) {
 	}
 }
 
-// TestParsed runs what a command of make comes to, too.
+// TestParsed also runs the commands that a command of make executes.
 func TestParsed(t *testing.T) {
 	program := regexp.MustCompile(`(?m)^.*\bgo run \. .*$`)
 	for _, c := range commands(t) {
@@ -94,7 +139,7 @@ var (
 	makeItself = regexp.MustCompile(`\$\(MAKE\) (?:-\S+ )*([\w-]+)`)
 )
 
-// targetsOf are the targets of every `make X` in a text, without what is set.
+// targetsOf returns the targets of every `make X` in a text, without settings.
 func targetsOf(text string) []string {
 	var all []string
 	for _, m := range makeWords.FindAllStringSubmatch(text, -1) {
@@ -107,7 +152,7 @@ func targetsOf(text string) []string {
 	return all
 }
 
-// makefile returns the targets and what else each of them makes.
+// makefile returns the targets and what each of them makes in addition.
 func makefile(t *testing.T) map[string][]string {
 	t.Helper()
 	targets := map[string][]string{}
@@ -115,7 +160,7 @@ func makefile(t *testing.T) map[string][]string {
 	for line := range strings.Lines(read(t, "Makefile")) {
 		if m := makeRule.FindStringSubmatch(strings.TrimSuffix(line, "\n")); m != nil {
 			current = m[1]
-			targets[current] = strings.Fields(m[2])
+			targets[current] = append(targets[current], strings.Fields(m[2])...) // a target may have several rules
 		}
 		for _, m := range makeItself.FindAllStringSubmatch(line, -1) {
 			targets[current] = append(targets[current], m[1])
@@ -124,8 +169,8 @@ func makefile(t *testing.T) map[string][]string {
 	return targets
 }
 
-// TestMake wants every target that documents, scripts and workflows name, and what the documents set, to be there, and what
-// the documents want made to be made by CI, unless there is another rule for it.
+// TestMake checks that every target and setting named by documents, scripts and workflows exists, and that CI runs the
+// targets named by documents, unless ways.go has another rule for them.
 func TestMake(t *testing.T) {
 	targets := makefile(t)
 	files := []string{".ci/run"}
@@ -148,14 +193,14 @@ func TestMake(t *testing.T) {
 	}
 	settings := read(t, "Makefile")
 	for _, file := range files {
-		var code strings.Builder // without comments, whose prose has made many a thing
+		var code strings.Builder // without comments, because their prose has the verb "make"
 		for line := range strings.Lines(read(t, file)) {
 			code.WriteString(uncommented(strings.TrimSpace(line)) + "\n")
 		}
 		settings += code.String()
 		for _, target := range targetsOf(strings.ReplaceAll(code.String(), "run_tests ", "make ")) {
 			if _, ok := targets[target]; !ok {
-				t.Errorf("%s says make %s, and the Makefile has no such target", file, target)
+				t.Errorf("%s runs make %s, but the Makefile has no such target", file, target)
 			}
 			if file == ".ci/run" || strings.HasPrefix(file, ".github/") {
 				made(target)
@@ -170,13 +215,13 @@ func TestMake(t *testing.T) {
 			if _, ok := targets[target]; !ok {
 				t.Errorf("%v\nthe Makefile has no target %s", c, target)
 			} else if r.Way == InCI && !inCI[target] {
-				t.Errorf("%v\nneither .ci/run nor a workflow makes %s: if another test does, give it a rule in ways.go", c, target)
+				t.Errorf("%v\nneither .ci/run nor a workflow runs %s: if another test does, add a rule to ways.go", c, target)
 			}
 		}
 		if len(targetsOf(c.Text)) > 0 {
 			for _, m := range setting.FindAllStringSubmatch(c.Text, -1) {
 				if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(settings) {
-					t.Errorf("%v\nnothing asks for %s", c, m[1])
+					t.Errorf("%v\nno script or Makefile uses the setting %s", c, m[1])
 				}
 			}
 		}
@@ -186,16 +231,24 @@ func TestMake(t *testing.T) {
 	}
 }
 
-// directories are those in which a document says that its commands are typed.
-var directories = map[string]string{"docs/cluster.md": "hack/cluster", "docs/demo.md": "hack/cluster", "hack/fleet/README.md": "hack/fleet", "test/e2e/README.md": "hack/cluster"}
+// directories are the directories in which a document says to run its commands.
+var directories = map[string]string{
+	"docs/cluster.md":      "hack/cluster",
+	"docs/demo.md":         "hack/cluster",
+	"hack/fleet/README.md": "hack/fleet",
+	"test/e2e/README.md":   "hack/cluster",
+}
 
-// run runs a command of the documents, or what was made of it, where its reader is to be.
+// run runs a command of the documents, or a variant of it, in the directory where its reader is
+// supposed to be.
 func run(t *testing.T, c Command, text string) (string, error) {
 	t.Helper()
 	if strings.HasPrefix(text, "go run ") && len(c.Shell) == 0 {
 		text = "cd " + directories[c.File] + " && " + text
 	}
-	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.Join(append(slices.Clone(c.Shell), text), "\n"))
+	cmd := exec.CommandContext(
+		t.Context(), "bash", "-euo", "pipefail", "-c", strings.Join(append(slices.Clone(c.Shell), text), "\n"),
+	)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "MAKEFLAGS=")
 	out, err := cmd.CombinedOutput()
@@ -213,9 +266,12 @@ func read(t *testing.T, file string) string {
 
 func TestParse(t *testing.T) {
 	const fence = "```"
-	got, err := parse("a.md", "A `b c`, `make x`\n| `kubectl top` | `cd d && kubectl get pods` | `go` | `kubectl -n a\nlogs b` |\n"+
-		fence+"sh\n# no\nexport A=1\nmake 'a # b' \\\n  c   # d\n\ncurl e#f\n"+fence+"\n"+
-		fence+"console\n$ kubectl get x\nNAME\nx\n$ kubectl get y\n"+fence+"\n"+fence+"yaml\nmake: no\n"+fence+"\n")
+	got, err := parse(
+		"a.md",
+		"A `b c`, `make x`\n| `kubectl top` | `cd d && kubectl get pods` | `go` | `kubectl -n a\nlogs b` |\n"+
+			fence+"sh\n# no\nexport A=1\nmake 'a # b' \\\n  c   # d\n\ncurl e#f\n"+fence+"\n"+
+			fence+"console\n$ kubectl get x\nNAME\nx\n$ kubectl get y\n"+fence+"\n"+fence+"yaml\nmake: no\n"+fence+"\n",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,15 +24,19 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"metrics-server/test/realcluster"
 )
 
 const apiPath = "/apis/metrics.k8s.io/v1"
 
-// account makes a service account and returns a client's configuration with its token.
+// account creates a service account and returns a client configuration with its token.
 func account(t *testing.T, namespace, name string) *rest.Config {
 	t.Helper()
 	accounts := cluster.client.CoreV1().ServiceAccounts(namespace)
-	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+	if _, err := accounts.Create(
+		t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
 	token, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
@@ -44,9 +48,9 @@ func account(t *testing.T, namespace, name string) *rest.Config {
 	return config
 }
 
-// TestAccess asks as various people, by way of the API server and past it.
+// TestAccess sends requests as various users, through the API server and directly.
 func TestAccess(t *testing.T) {
-	t.Parallel()
+	allNodesWell.join(t)
 	ns, other := namespace(t), namespace(t)
 	subject := func(name string) []rbacv1.Subject {
 		return []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: name}}
@@ -74,23 +78,35 @@ func TestAccess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		requests = append(requests, request{name, inside, 200}, request{name, outside, 403}, request{name, apiPath + "/pods", 403}, request{name, apiPath + "/nodes", 403})
+		requests = append(
+			requests, request{name, inside, 200}, request{name, outside, 403}, request{name, apiPath + "/pods", 403},
+			request{name, apiPath + "/nodes", 403},
+		)
 	}
 	who["viewer of all"] = account(t, ns, "viewer")
-	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: ns}, RoleRef: role("view"), Subjects: subject("viewer")}
-	if _, err := cluster.client.RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: ns},
+		RoleRef:    role("view"),
+		Subjects:   subject("viewer"),
+	}
+	if _, err := cluster.client.RbacV1().ClusterRoleBindings().Create(
+		t.Context(), binding, metav1.CreateOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := cluster.client.RbacV1().ClusterRoleBindings().Delete(context.Background(), ns, metav1.DeleteOptions{}); err != nil {
+		if err := cluster.client.RbacV1().ClusterRoleBindings().Delete(
+			context.Background(), ns, metav1.DeleteOptions{},
+		); err != nil {
 			t.Error(err)
 		}
 	})
-	requests = append(requests,
-		request{"viewer of all", outside, 200}, request{"viewer of all", apiPath + "/pods", 200}, request{"viewer of all", apiPath + "/nodes", 200},
-		request{"stranger", inside, 403}, request{"stranger", apiPath + "/nodes", 403},
-		request{"liar", apiPath + "/nodes", 401})
-	// Without credentials, whatever the API server says of its own resources.
+	requests = append(
+		requests, request{"viewer of all", outside, 200}, request{"viewer of all", apiPath + "/pods", 200},
+		request{"viewer of all", apiPath + "/nodes", 200}, request{"stranger", inside, 403},
+		request{"stranger", apiPath + "/nodes", 403}, request{"liar", apiPath + "/nodes", 401},
+	)
+	// Requests without credentials, regardless of what the API server allows for its own resources.
 	code, _, err := rawGet(who["nobody"], "/api/v1/nodes", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +122,7 @@ func TestAccess(t *testing.T) {
 	for _, r := range requests {
 		check := func(config *rest.Config, header http.Header, way string) {
 			t.Helper()
-			err := poll(max(time.Until(settled), time.Second), func() error {
+			err := realcluster.Poll(max(time.Until(settled), time.Second), func() error {
 				code, body, err := rawGet(config, r.path, header)
 				if err != nil {
 					return err
@@ -131,8 +147,10 @@ func TestAccess(t *testing.T) {
 		check(past, forged, "past the API server, with forged headers")
 	}
 
-	// Nobody with the name of the front proxy in a certificate of his own is nobody.
-	for what, certificates := range map[string][]tls.Certificate{"no certificate": nil, "a certificate of his own": {frontProxyLike(t)}} {
+	// A user with the front proxy's name in a self-made certificate has no rights.
+	for what, certificates := range map[string][]tls.Certificate{
+		"no certificate": nil, "a certificate of his own": {frontProxyLike(t)},
+	} {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: certificates}}
 		req, err := http.NewRequest(http.MethodGet, direct+apiPath+"/nodes", nil)
 		if err != nil {
@@ -161,8 +179,14 @@ func (e *answerError) Error() string { return http.StatusText(e.code) + ": " + e
 // forward returns the URL of a port of this machine that leads to the server itself.
 func forward(t *testing.T) string {
 	t.Helper()
+	return forwardTo(t, "service/"+serverName, ":443")
+}
+
+// forwardTo is like forward, for a port such as :443 of an object in the server's namespace.
+func forwardTo(t *testing.T, object, remote string) string {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, cluster.kubectls[0], "port-forward", "-n", serverNamespace, "service/"+serverName, ":443")
+	cmd := exec.CommandContext(ctx, cluster.kubectls[0], "port-forward", "-n", serverNamespace, object, remote)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +208,7 @@ func forward(t *testing.T) string {
 	return "https://127.0.0.1:" + port[1]
 }
 
-// frontProxyLike is a certificate with the front proxy's usual name, signed by itself.
+// frontProxyLike is a self-signed certificate with the front proxy's usual name.
 func frontProxyLike(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

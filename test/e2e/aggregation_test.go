@@ -28,8 +28,8 @@ import (
 // classic is what users see when the way from the API server to us is broken.
 const classic = "the server is currently unable to handle the request"
 
-// TestAggregation breaks the way from the API server to the server, in the ways that people meet. For each,
-// docs/troubleshooting.md has to have the very line that leads to the cause.
+// TestAggregation breaks the path from the API server to the server, in the ways that users
+// encounter. For each, docs/troubleshooting.md must have the line that leads to the cause.
 func TestAggregation(t *testing.T) {
 	t.Run("no-endpoints", noEndpoints)
 	t.Run("connection-refused", func(t *testing.T) {
@@ -37,7 +37,9 @@ func TestAggregation(t *testing.T) {
 			"FailedDiscoveryCheck: failing or missing response from https://", "connect: connection refused")
 	})
 	t.Run("no-match", func(t *testing.T) {
-		breakService(t, `{"spec":{"selector":{"k8s-app":"nobody"}}}`, "MissingEndpoints: ", "have no addresses with port name")
+		breakService(
+			t, `{"spec":{"selector":{"k8s-app":"nobody"}}}`, "MissingEndpoints: ", "have no addresses with port name",
+		)
 	})
 	t.Run("no-route", noRoute)
 	t.Run("other-port", func(t *testing.T) {
@@ -51,8 +53,8 @@ func TestAggregation(t *testing.T) {
 	t.Run("removed", removedAPIServices)
 }
 
-// noEndpoints takes all replicas away. Nothing is scaled and nothing crashes meanwhile, and afterwards all goes on
-// by itself.
+// noEndpoints takes all replicas out of the Service. Nothing is scaled and nothing crashes, and
+// afterwards everything recovers by itself.
 func noEndpoints(t *testing.T) {
 	ns := namespace(t)
 	createDeployment(t, ns, "web", workload("steady", "-cpu=40"))
@@ -68,25 +70,33 @@ func noEndpoints(t *testing.T) {
 	scaleServer(t, 0)
 	t.Cleanup(func() { scaleServer(t, 1) })
 	unavailable(t, "MissingEndpoints: ", "have no addresses with port name")
-	patchHPA(t, ns, "web", `{"spec":{"metrics":[{"type":"Resource","resource":{"name":"cpu","target":{"type":"AverageValue","averageValue":"20m"}}}]}}`)
+	patchHPA(
+		t, ns, "web",
+		`{"spec":{"metrics":[{"type":"Resource","resource":`+
+			`{"name":"cpu","target":{"type":"AverageValue","averageValue":"20m"}}}]}}`,
+	)
 	eventually(t, "the autoscaler says that it has no metrics", func() error {
 		h := getHPA(t, ns, "web")
 		if err := hpaCondition(h, corev1.ConditionFalse); err != nil {
 			return err
 		}
 		for _, c := range h.Status.Conditions {
-			if c.Type == autoscalingv2.ScalingActive && (c.Reason != "FailedGetResourceMetric" || !strings.Contains(c.Message, classic)) {
+			if c.Type == autoscalingv2.ScalingActive &&
+				(c.Reason != "FailedGetResourceMetric" || !strings.Contains(c.Message, classic)) {
 				return fmt.Errorf("%s: %s", c.Reason, c.Message)
 			}
 		}
 		return nil
 	})
 	documented(t, "FailedGetResourceMetric")
-	doomed, err := cluster.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-doomed-"}}, metav1.CreateOptions{})
+	deleted, err := cluster.client.CoreV1().Namespaces().Create(
+		t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-deleted-"}},
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cluster.client.CoreV1().Namespaces().Delete(t.Context(), doomed.Name, metav1.DeleteOptions{}); err != nil {
+	if err := cluster.client.CoreV1().Namespaces().Delete(t.Context(), deleted.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	always(t, "nothing scales without metrics", 20*time.Second, replicasAre(t, ns, "web", 1, 1))
@@ -97,7 +107,7 @@ func noEndpoints(t *testing.T) {
 	t.Logf("%.1f s from the scaling of the Deployment to the first usage", time.Since(begun).Seconds())
 	waitReplicas(t, ns, "web", 2, 2)
 	eventually(t, "the namespace that was deleted meanwhile is gone", func() error {
-		_, err := cluster.client.CoreV1().Namespaces().Get(t.Context(), doomed.Name, metav1.GetOptions{})
+		_, err := cluster.client.CoreV1().Namespaces().Get(t.Context(), deleted.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -105,24 +115,30 @@ func noEndpoints(t *testing.T) {
 	})
 }
 
-// foreignBundle has the API server believe another authority. The server would mend that within a minute, so it must not until users
-// have seen it.
+// foreignBundle makes the API server trust another authority. The server would repair that within a
+// minute, so it is prevented from that until users have seen the error.
 func foreignBundle(t *testing.T) {
-	config, err := cluster.client.CoreV1().ConfigMaps(serverNamespace).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
+	config, err := cluster.client.CoreV1().ConfigMaps(serverNamespace).Get(
+		t.Context(), "kube-root-ca.crt", metav1.GetOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mended(t) })
-	withoutRight(t, "apiservices")
+	withoutRight(t, "system:metrics-server", "apiservices")
 	bundle := base64.StdEncoding.EncodeToString([]byte(config.Data["ca.crt"]))
 	for _, version := range []string{"v1", "v1beta1"} {
-		mustKubectl(t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge", "-p", `{"spec":{"caBundle":"`+bundle+`"}}`)
+		mustKubectl(
+			t, "patch", "apiservice", version+".metrics.k8s.io", "--type=merge", "-p",
+			`{"spec":{"caBundle":"`+bundle+`"}}`,
+		)
 	}
 	unavailable(t, "FailedDiscoveryCheck: ", "tls: failed to verify certificate: x509: ")
 }
 
-// otherFrontProxy has the server believe front proxies of another authority than the API server's is of, as it is when the API servers'
-// --requestheader-client-ca-file and --proxy-client-cert-file do not belong together.
+// otherFrontProxy makes the server trust front proxies of another authority than the API server's,
+// as happens when --requestheader-client-ca-file and --proxy-client-cert-file of the API servers do
+// not match.
 func otherFrontProxy(t *testing.T) {
 	p := template(t).DeepCopy()
 	const name, dir = "other-authority", "/etc/other-authority"
@@ -135,25 +151,31 @@ func otherFrontProxy(t *testing.T) {
 	pod := rollOut(t, p, name, nil)
 	unavailable(t, "FailedDiscoveryCheck: failing or missing response from https://", ": 401")
 	const log = "Unable to authenticate the request"
-	eventually(t, "its log says whom it does not believe", func() error { return logHas(pod, log, "x509: certificate signed by unknown authority") })
+	eventually(
+		t, "its log says whom it does not believe",
+		func() error { return logHas(pod, log, "x509: certificate signed by unknown authority") },
+	)
 	documented(t, log)
-	says := []string{": 401", "does not believe the certificate that the API server's aggregator shows it", "--proxy-client-cert-file", "requestheader-client-ca-file"}
+	says := []string{
+		": 401", "does not trust the client certificate of the API server's aggregator", "--proxy-client-cert-file",
+		"requestheader-client-ca-file",
+	}
 	if err := doctor(t).finds("apiservice", says...); err != nil {
 		t.Error(err)
 	}
 }
 
-// withoutRight takes the right to a resource from the server until t has ended.
-func withoutRight(t *testing.T, resource string) {
+// withoutRight removes the right to a resource from a ClusterRole until t has ended.
+func withoutRight(t *testing.T, clusterRole, resource string) {
 	t.Helper()
 	roles := cluster.client.RbacV1().ClusterRoles()
-	role, err := roles.Get(t.Context(), "system:metrics-server", metav1.GetOptions{})
+	role, err := roles.Get(t.Context(), clusterRole, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	right := slices.IndexFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, resource) })
 	if right < 0 {
-		t.Fatalf("the server has no right to %s", resource)
+		t.Fatalf("ClusterRole %s has no right to %s", clusterRole, resource)
 	}
 	without := role.DeepCopy()
 	without.Rules = slices.Delete(without.Rules, right, right+1)
@@ -168,7 +190,7 @@ func withoutRight(t *testing.T, resource string) {
 	})
 }
 
-// noRoute has the Service lead to an address that is nobody's.
+// noRoute makes the Service lead to an address that nobody has.
 func noRoute(t *testing.T) {
 	ctx, core := context.Background(), cluster.client.CoreV1()
 	const name = "metrics-server-nowhere"
@@ -196,10 +218,14 @@ func noRoute(t *testing.T) {
 	t.Cleanup(func() { // services with a selector only lose theirs by themselves
 		_ = cluster.client.DiscoveryV1().EndpointSlices(serverNamespace).Delete(ctx, name, metav1.DeleteOptions{})
 	})
-	breakAPIServices(t, `{"spec":{"service":{"name":"`+name+`"}}}`, "FailedDiscoveryCheck: failing or missing response from https://")
+	breakAPIServices(
+		t, `{"spec":{"service":{"name":"`+name+`"}}}`,
+		"FailedDiscoveryCheck: failing or missing response from https://",
+	)
 }
 
-// breakService breaks the server's Service by a patch, wants the APIServices to say so, and mends it.
+// breakService breaks the server's Service by a patch, waits until the APIServices report that, and
+// repairs it.
 func breakService(t *testing.T, patch string, says ...string) {
 	t.Helper()
 	before := mustKubectl(t, "get", "service", "-n", serverNamespace, serverName, "-o", "jsonpath={.spec}")
@@ -229,13 +255,17 @@ func breakAPIServices(t *testing.T, patch string, says ...string) {
 	unavailable(t, says...)
 }
 
+// mended waits until everything works again, and no earlier pod of the server is left to which a
+// connection of the API server may still lead.
 func mended(t *testing.T) {
 	t.Helper()
-	eventually(t, "all is well again", func() error { return errors.Join(serverReady(context.Background()), nodesServed(context.Background())) })
+	eventually(t, "all is well again", func() error {
+		return errors.Join(replaced(t, nil, 1), allWell(context.Background()))
+	})
 }
 
-// unavailable wants the condition of both APIServices to say all of says, and users to see the classic line.
-// All of it has to be in the documentation.
+// unavailable waits until the condition of both APIServices contains all of says, and users see the
+// classic line. The documentation must have all of it.
 func unavailable(t *testing.T, says ...string) {
 	t.Helper()
 	var condition string
@@ -272,7 +302,7 @@ func unavailable(t *testing.T, says ...string) {
 	}
 }
 
-// documented wants docs/troubleshooting.md to have these words of an error.
+// documented checks that docs/troubleshooting.md has these words of an error.
 func documented(t *testing.T, words ...string) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "troubleshooting.md"))
@@ -286,7 +316,7 @@ func documented(t *testing.T, words ...string) {
 	}
 }
 
-// removedAPIServices removes the APIServices while the server runs, and registers it again.
+// removedAPIServices removes the APIServices while the server runs, and registers them again.
 func removedAPIServices(t *testing.T) {
 	before := strings.Join(serverPods(t), " ")
 	addAgain := rememberAPIServices(t)
@@ -307,15 +337,17 @@ func removedAPIServices(t *testing.T) {
 	})
 }
 
-// rememberAPIServices returns what adds the APIServices again, as they are now: the server would fill their caBundle in within a
-// minute only.
+// rememberAPIServices returns a function that restores the APIServices as they are now. The server
+// would need up to a minute to fill in their caBundle.
 func rememberAPIServices(t *testing.T) (addAgain func()) {
 	t.Helper()
 	client, err := dynamic.NewForConfig(cluster.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	services := client.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
+	services := client.Resource(
+		schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"},
+	)
 	var all []*unstructured.Unstructured
 	for _, version := range []string{"v1", "v1beta1"} {
 		s, err := services.Get(t.Context(), version+".metrics.k8s.io", metav1.GetOptions{})
@@ -328,7 +360,8 @@ func rememberAPIServices(t *testing.T) (addAgain func()) {
 	}
 	return func() {
 		for _, s := range all {
-			if _, err := services.Create(context.Background(), s, metav1.CreateOptions{}); err != nil {
+			_, err := services.Create(context.Background(), s, metav1.CreateOptions{})
+			if err != nil && !apierrors.IsAlreadyExists(err) { // only one of them was deleted
 				t.Error(err)
 			}
 		}

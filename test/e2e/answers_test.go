@@ -7,26 +7,25 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// pathAnnotation says where a node's kubelet is asked.
+// pathAnnotation says at which path a node's kubelet is scraped.
 const pathAnnotation = "metrics.k8s.io/resource-metrics-path"
 
-// TestAnswersThatLack has a kubelet's answer lack what it lacks where the container runtime gives the kubelet too little: it is asked
-// for a file in the node's log directory, in which its own answer is without that. Users are told what is missing, and what to do.
-func TestAnswersThatLack(t *testing.T) {
+// TestAnswersWithoutSomeSeries makes a kubelet's answer lack the series that it lacks when the container
+// runtime provides too little: the server scrapes a file in the log directory of a node of its own
+// that has the kubelet's answer without them. Users are told what is missing, and what to do.
+func TestAnswersWithoutSomeSeries(t *testing.T) {
 	if !changesNodes(t) {
 		t.Log("E2E_NODE=none: nothing is tested here")
 		return
 	}
+	added := addsNode(t)
+	amidFailingNodes.join(t)
 	ns := namespace(t)
-	nodes, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	node := nodes.Items[len(nodes.Items)-1].Name
+	node := addNode(t)
+	added()
+	t.Cleanup(func() { changeNode(t, "delete", node) })
 	pod := podOf("there", workload("c"))
 	pod.Spec.NodeName = node
 	createPod(t, ns, pod)
@@ -40,20 +39,22 @@ func TestAnswersThatLack(t *testing.T) {
 				kept.WriteString(line)
 			}
 		}
-		changeNode(t, "exec", node, "sh", "-c", `printf %s "$1" >"$2"`, "sh", kept.String(), "/var/log/"+file)
+		const write = `printf %s "$1" >"$2.next" && mv "$2.next" "$2"`
+		changeNode(t, "exec", node, "sh", "-c", write, "sh", kept.String(), "/var/log/"+file)
 	}
 	t.Cleanup(func() {
 		mustKubectl(t, "annotate", "node", node, pathAnnotation+"-")
 		mustKubectl(t, "delete", "clusterrolebinding,clusterrole", right)
-		changeNode(t, "exec", node, "rm", "-f", "/var/log/"+file)
-		noneFails(t)
-		mended(t)
+		scraped(t, node)
 	})
 	answerWithout("nothing")
 	mustKubectl(t, "create", "clusterrole", right, "--verb=get", "--resource=nodes/log")
-	mustKubectl(t, "create", "clusterrolebinding", right, "--clusterrole="+right, "--serviceaccount="+serverNamespace+":"+serverName)
+	mustKubectl(
+		t, "create", "clusterrolebinding", right, "--clusterrole="+right,
+		"--serviceaccount="+serverNamespace+":metrics-server-kubelets",
+	)
 	mustKubectl(t, "annotate", "node", node, pathAnnotation+"=/logs/"+file)
-	noneFails(t)
+	scraped(t, node)
 
 	podIs := func(says ...string) error {
 		out, err := kubectl("get", "pods.metrics.k8s.io", "-n", ns, "there")
@@ -69,37 +70,45 @@ func TestAnswersThatLack(t *testing.T) {
 	for _, tc := range []struct {
 		name, without string
 		table         []string // what the table of nodes says
-		told          bool     // as an Event and in the log, too
-		pod           []string // why the pod is not served; nil: it is
+		reported      bool     // as an Event and in the log, too
+		pod           []string // why the pod is not served; nil: it is served
 		doctor        []string
 		warning       bool // of the doctor, not a problem
 	}{
 		{
 			name: "containers", without: "container_",
-			table: []string{"<none>"}, // as far as it knows, nothing runs there
-			pod:   []string{"no kubelet lists it", "list no running container (", "the container runtime there gives the kubelet no metrics"},
+			table: []string{"<none>"}, // as far as the server knows, nothing runs there
+			pod: []string{
+				"no kubelet lists it", "list no running container (",
+				"the container runtime there gives the kubelet no metrics",
+			},
 			doctor: []string{
-				"lists no container that runs", "the container runtime gives the kubelet no metrics", "kubectl get pods -A --field-selector spec.nodeName=",
+				"lists no running container", "the container runtime gives the kubelet no metrics",
+				"kubectl get pods -A --field-selector spec.nodeName=",
 				"see the kubelet's log for cadvisor and cgroup",
 			}, warning: true,
 		},
 		{name: "container-cpu", without: cpu, table: lack(cpu), pod: []string{"listed without CPU"}, doctor: lack(cpu)},
-		{name: "container-memory", without: memory, table: lack(memory), pod: []string{"listed without memory"}, doctor: lack(memory)},
 		{
-			name: "node", without: "node_",
-			table: append(lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"), "<unknown>"), doctor: lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"),
+			name: "container-memory", without: memory, table: lack(memory), pod: []string{"listed without memory"},
+			doctor: lack(memory),
 		},
 		{
-			name: "all", without: "", told: true,
+			name: "node", without: "node_",
+			table:  append(lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"), "<unknown>"),
+			doctor: lack("node_cpu_usage_seconds_total, node_memory_working_set_bytes"),
+		},
+		{
+			name: "all", without: "", reported: true,
 			table:  []string{"answer has no usable sample", "the container runtime may give the kubelet no metrics"},
 			doctor: []string{"no usable sample", "the container runtime may give the kubelet no metrics"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			answerWithout(tc.without)
 			eventually(t, "it is said what is missing, and what to do", func() error {
-				if tc.told {
-					return told(t, node, tc.table...)
+				answerWithout(tc.without) // again and again: a usage needs two samples, with different timestamps
+				if tc.reported {
+					return scrapeFailureShown(t, node, tc.table...)
 				}
 				errs := []error{has(nodeRow(t, node), tc.table...)}
 				if tc.pod != nil {
@@ -110,7 +119,11 @@ func TestAnswersThatLack(t *testing.T) {
 				if found == nil {
 					errs = append(errs, fmt.Errorf("the node is served: %s", out))
 				}
-				return errors.Join(append(errs, err, has(out, append([]string{"has no usage: the last sample of the node was received "}, tc.table[:2]...)...))...)
+				return errors.Join(
+					append(
+						errs, err,
+						has(out, append([]string{"has no usage: the last sample of the node was received "}, tc.table[:2]...)...),
+					)...)
 			})
 			for where, d := range map[string]diagnosis{"in the pod": doctorIn(t, serverPods(t)[0]), "at a terminal": doctor(t)} {
 				says := append(tc.doctor, node)
@@ -128,7 +141,10 @@ func TestAnswersThatLack(t *testing.T) {
 		})
 	}
 	log, err := kubectl("logs", "-n", serverNamespace, "deploy/"+serverName)
-	if err := errors.Join(err, has(log, "answers of a node begin to lack series", `series="`+cpu+`"`, "see the kubelet's log for cadvisor and cgroup")); err != nil {
+	if err := errors.Join(
+		err,
+		has(log, "Answers of a node lack series", `series="`+cpu+`"`, "see the kubelet's log for cadvisor and cgroup"),
+	); err != nil {
 		t.Error(err)
 	}
 }

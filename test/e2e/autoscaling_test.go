@@ -19,10 +19,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
+
+	"metrics-server/test/realcluster"
 )
 
-// TestAutoscaling has the cluster's own controller scale by what the server serves.
+// TestAutoscaling checks that the cluster's own controller scales by the usage that the server
+// serves.
 func TestAutoscaling(t *testing.T) {
 	t.Run("v1", autoscaleV1)
 	t.Run("utilization", autoscaleUtilization)
@@ -35,6 +39,7 @@ func TestAutoscaling(t *testing.T) {
 	t.Run("missing", autoscaleMissing)
 	t.Run("deleted", autoscaleDeleted)
 	t.Run("no-request", autoscaleNoRequest)
+	t.Run("none-ready", autoscaleNoneReady)
 }
 
 // The classic: php-apache with 200m requested and 50 % as the target, by autoscaling/v1.
@@ -43,13 +48,17 @@ func autoscaleV1(t *testing.T) {
 	ns := namespace(t)
 	createWeb(t, ns, "200m")
 	target := int32(50)
-	_, err := cluster.client.AutoscalingV1().HorizontalPodAutoscalers(ns).Create(t.Context(), &autoscalingv1.HorizontalPodAutoscaler{
-		ObjectMeta: metav1.ObjectMeta{Name: "web"},
-		Spec: autoscalingv1.HorizontalPodAutoscalerSpec{
-			ScaleTargetRef: autoscalingv1.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
-			MinReplicas:    new(int32(1)), MaxReplicas: 10, TargetCPUUtilizationPercentage: &target,
+	_, err := cluster.client.AutoscalingV1().HorizontalPodAutoscalers(ns).Create(
+		t.Context(),
+		&autoscalingv1.HorizontalPodAutoscaler{
+			ObjectMeta: metav1.ObjectMeta{Name: "web"},
+			Spec: autoscalingv1.HorizontalPodAutoscalerSpec{
+				ScaleTargetRef: autoscalingv1.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+				MinReplicas:    new(int32(1)), MaxReplicas: 10, TargetCPUUtilizationPercentage: &target,
+			},
 		},
-	}, metav1.CreateOptions{})
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +107,10 @@ func autoscaleMemory(t *testing.T) {
 	createWeb(t, ns, "10m")
 	hold(t, ns, 40)
 	createHPA(t, ns, "web", 3, average(corev1.ResourceMemory, "25Mi"))
-	patchHPA(t, ns, "web", fmt.Sprintf(`{"spec":{"behavior":{"scaleDown":{"stabilizationWindowSeconds":%d}}}}`, int(window.Seconds())))
+	patchHPA(
+		t, ns, "web",
+		fmt.Sprintf(`{"spec":{"behavior":{"scaleDown":{"stabilizationWindowSeconds":%d}}}}`, int(window.Seconds())),
+	)
 	waitReplicas(t, ns, "web", 2, 2) // 40 of 25 MiB
 	hold(t, ns, 40)
 	waitReplicas(t, ns, "web", 3, 3)
@@ -123,14 +135,14 @@ func autoscaleMemory(t *testing.T) {
 	}
 }
 
-// Of several metrics the one that wants the most pods wins, in both directions.
+// Of several metrics, the one that asks for the most pods wins, in both directions.
 func autoscaleLargest(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	createWeb(t, ns, "10m", workload("steady", "-cpu=30"))
 	hold(t, ns, 40)
 	createHPA(t, ns, "web", 3,
-		average(corev1.ResourceCPU, "32m"), // is about right as it is, whatever the number of pods
+		average(corev1.ResourceCPU, "32m"), // is about right already, regardless of the number of pods
 		average(corev1.ResourceMemory, "15Mi"))
 	waitReplicas(t, ns, "web", 3, 3)
 	hold(t, ns, 2) // now memory alone would leave one pod
@@ -143,8 +155,8 @@ func autoscaleLargest(t *testing.T) {
 	always(t, "CPU keeps the pods", 30*time.Second, replicasAre(t, ns, "web", 3, 3))
 }
 
-// Within 10 % of the target nothing moves; beyond it something does. By memory, which stays the same on a busy
-// machine.
+// Within 10 % of the target nothing changes; beyond it something does. This is tested with memory,
+// which is constant even on a busy machine.
 func autoscaleTolerance(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
@@ -160,7 +172,14 @@ func autoscaleTolerance(t *testing.T) {
 		return nil
 	})
 	setTarget := func(bytes float64) {
-		patchHPA(t, ns, "steady", fmt.Sprintf(`{"spec":{"metrics":[{"type":"Resource","resource":{"name":"memory","target":{"type":"AverageValue","averageValue":"%.0f"}}}]}}`, bytes))
+		patchHPA(
+			t, ns, "steady",
+			fmt.Sprintf(
+				`{"spec":{"metrics":[{"type":"Resource","resource":`+
+					`{"name":"memory","target":{"type":"AverageValue","averageValue":"%.0f"}}}]}}`,
+				bytes,
+			),
+		)
 	}
 	used := seen()
 	for _, ratio := range []float64{1.06, 0.94} {
@@ -176,7 +195,7 @@ func autoscaleTolerance(t *testing.T) {
 	waitReplicas(t, ns, "steady", 3, 3)
 }
 
-// The CPU of a pod that is still starting does not count, however much it is.
+// The CPU of a pod that is still starting does not count, no matter how much it is.
 func autoscaleUnready(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
@@ -215,14 +234,15 @@ func autoscaleUnready(t *testing.T) {
 	})
 }
 
-// A pod without metrics damps: upwards it is taken to use nothing, downwards to be right at the target.
+// A pod without metrics dampens scaling: for scaling up it counts as using nothing, for scaling
+// down as being exactly at the target.
 func autoscaleMissing(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	createDeployment(t, ns, "steady", workload("steady", "-memory=50"))
 	scale(t, ns, "steady", 2)
 	waitReplicas(t, ns, "steady", 2, 2)
-	// It has the labels, and says that it runs. No kubelet knows of it.
+	// It has the labels, and its status says that it runs. No kubelet knows it.
 	missing := podOf("steady", workload("steady"))
 	missing.Spec.SchedulerName = "nobody"
 	createPod(t, ns, missing)
@@ -233,7 +253,14 @@ func autoscaleMissing(t *testing.T) {
 	}
 	createHPA(t, ns, "steady", 4, average(corev1.ResourceMemory, "40Mi"))
 	target := func(mib int) {
-		patchHPA(t, ns, "steady", fmt.Sprintf(`{"spec":{"metrics":[{"type":"Resource","resource":{"name":"memory","target":{"type":"AverageValue","averageValue":"%dMi"}}}]}}`, mib))
+		patchHPA(
+			t, ns, "steady",
+			fmt.Sprintf(
+				`{"spec":{"metrics":[{"type":"Resource","resource":`+
+					`{"name":"memory","target":{"type":"AverageValue","averageValue":"%dMi"}}}]}}`,
+				mib,
+			),
+		)
 	}
 	eventually(t, "the autoscaler sees the two that are served", func() error {
 		if v := seesAverage(getHPA(t, ns, "steady"), corev1.ResourceMemory) / (1 << 20); v < 45 || v > 55 {
@@ -243,7 +270,8 @@ func autoscaleMissing(t *testing.T) {
 	})
 	always(t, "50 MiB of 40, but one pod is unknown", 20*time.Second, replicasAre(t, ns, "steady", 2, 2))
 	target(100)
-	always(t, "50 MiB of 100, but one pod is unknown", 35*time.Second, replicasAre(t, ns, "steady", 2, 2)) // longer than the scale-down window
+	const longer = 35 * time.Second // than the scale-down window
+	always(t, "50 MiB of 100, but one pod is unknown", longer, replicasAre(t, ns, "steady", 2, 2))
 	if err := cluster.client.CoreV1().Pods(ns).Delete(t.Context(), missing.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -283,8 +311,8 @@ func autoscaleDeleted(t *testing.T) {
 	})
 }
 
-// A percentage of a request that is not there is nothing to scale by. The autoscaler says so, and the doctor that the server is not to
-// blame.
+// Without a request there is no percentage to scale by. The autoscaler says so, and the doctor says
+// that the server is not at fault.
 func autoscaleNoRequest(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
@@ -299,12 +327,41 @@ func autoscaleNoRequest(t *testing.T) {
 		return has(err.Error(), "FailedGetResourceMetric", says+"web of Pod web-")
 	})
 	documented(t, says)
-	if err := doctor(t).warns("autoscalers", ns+"/web", "a container has no request", "no fault of metrics-server", "set requests"); err != nil {
+	if err := doctor(t).warns(
+		"autoscalers", ns+"/web", "a container has no request", "metrics-server is not at fault", "set requests",
+	); err != nil {
 		t.Error(err)
 	}
 }
 
-// createWeb makes a Deployment and a Service of a web server, which is asked by load.
+// Pods that are not ready do not count either, although the server has their usage.
+func autoscaleNoneReady(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	never := workload("web")
+	never.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m")}
+	never.ReadinessProbe = &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(9)}},
+	}
+	createDeployment(t, ns, "web", never)
+	createHPA(t, ns, "web", 2, cpuUtilization(50))
+	const says = "did not receive metrics for targeted pods (pods might be unready)"
+	eventually(t, "the autoscaler says that the pods might be unready", func() error {
+		err := hpaCondition(getHPA(t, ns, "web"), corev1.ConditionTrue)
+		if err == nil {
+			return errors.New("it scales")
+		}
+		return has(err.Error(), "FailedGetResourceMetric", says)
+	})
+	documented(t, says)
+	if err := doctor(t).warns(
+		"autoscalers", ns+"/web", "its pods have no metrics", "none of its pods is ready",
+	); err != nil {
+		t.Error(err)
+	}
+}
+
+// createWeb creates a Deployment and a Service of a web server, to which load sends requests.
 func createWeb(t *testing.T, namespace, cpu string, others ...corev1.Container) {
 	t.Helper()
 	web := workload("web", "-listen=:8080")
@@ -322,14 +379,15 @@ func createWeb(t *testing.T, namespace, cpu string, others ...corev1.Container) 
 	waitReplicas(t, namespace, "web", 1, 1)
 }
 
-// upAndDown loads the web server with so many millicores until there are least to most pods for a while, and
-// then waits for one. More pods at first are the controller's right: what it goes by is of half a minute ago.
+// upAndDown loads the web server with so many millicores until there are least to most pods for a
+// while, and then waits for one. The controller may create more pods at first, because its data is
+// half a minute old.
 func upAndDown(t *testing.T, namespace string, millicores, least, most int) {
 	t.Helper()
 	waitActive(t, namespace)
 	stop := load(t, namespace, millicores)
 	settled, since := replicasAre(t, namespace, "web", least, most), time.Now()
-	err := poll(2*patience, func() error {
+	err := realcluster.Poll(2*patience, func() error {
 		if err := settled(); err != nil {
 			since = time.Now()
 			return err
@@ -352,10 +410,13 @@ func upAndDown(t *testing.T, namespace string, millicores, least, most int) {
 
 func waitActive(t *testing.T, namespace string) {
 	t.Helper()
-	eventually(t, "the autoscaler has metrics", func() error { return hpaCondition(getHPA(t, namespace, "web"), corev1.ConditionTrue) })
+	eventually(
+		t, "the autoscaler has metrics",
+		func() error { return hpaCondition(getHPA(t, namespace, "web"), corev1.ConditionTrue) },
+	)
 }
 
-// hpaCondition says why the condition ScalingActive is not as wanted.
+// hpaCondition returns why the condition ScalingActive is not as wanted.
 func hpaCondition(h *autoscalingv2.HorizontalPodAutoscaler, want corev1.ConditionStatus) error {
 	for _, c := range h.Status.Conditions {
 		if c.Type == autoscalingv2.ScalingActive {
@@ -402,21 +463,32 @@ func average(name corev1.ResourceName, value string) autoscalingv2.MetricSpec {
 	return autoscalingv2.MetricSpec{
 		Type: autoscalingv2.ResourceMetricSourceType,
 		Resource: &autoscalingv2.ResourceMetricSource{
-			Name:   name,
-			Target: autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, AverageValue: new(resource.MustParse(value))},
+			Name: name,
+			Target: autoscalingv2.MetricTarget{
+				Type:         autoscalingv2.AverageValueMetricType,
+				AverageValue: new(resource.MustParse(value)),
+			},
 		},
 	}
 }
 
 func createHPA(t *testing.T, namespace, deployment string, most int32, metrics ...autoscalingv2.MetricSpec) {
 	t.Helper()
-	_, err := cluster.client.AutoscalingV2().HorizontalPodAutoscalers(namespace).Create(t.Context(), &autoscalingv2.HorizontalPodAutoscaler{
-		ObjectMeta: metav1.ObjectMeta{Name: deployment},
-		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: deployment},
-			MaxReplicas:    most, Metrics: metrics,
+	_, err := cluster.client.AutoscalingV2().HorizontalPodAutoscalers(namespace).Create(
+		t.Context(),
+		&autoscalingv2.HorizontalPodAutoscaler{
+			ObjectMeta: metav1.ObjectMeta{Name: deployment},
+			Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{
+					APIVersion: "apps/v1",
+					Kind:       "Deployment",
+					Name:       deployment,
+				},
+				MaxReplicas: most, Metrics: metrics,
+			},
 		},
-	}, metav1.CreateOptions{})
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,7 +496,9 @@ func createHPA(t *testing.T, namespace, deployment string, most int32, metrics .
 
 func getHPA(t *testing.T, namespace, name string) *autoscalingv2.HorizontalPodAutoscaler {
 	t.Helper()
-	h, err := cluster.client.AutoscalingV2().HorizontalPodAutoscalers(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	h, err := cluster.client.AutoscalingV2().HorizontalPodAutoscalers(namespace).Get(
+		t.Context(), name, metav1.GetOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +507,9 @@ func getHPA(t *testing.T, namespace, name string) *autoscalingv2.HorizontalPodAu
 
 func patchHPA(t *testing.T, namespace, name, patch string) {
 	t.Helper()
-	_, err := cluster.client.AutoscalingV2().HorizontalPodAutoscalers(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := cluster.client.AutoscalingV2().HorizontalPodAutoscalers(namespace).Patch(
+		t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,13 +518,15 @@ func patchHPA(t *testing.T, namespace, name, patch string) {
 func scale(t *testing.T, namespace, deployment string, n int) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n)
-	_, err := cluster.client.AppsV1().Deployments(namespace).Patch(t.Context(), deployment, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err := cluster.client.AppsV1().Deployments(namespace).Patch(
+		t.Context(), deployment, types.MergePatchType, patch, metav1.PatchOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// seesAverage is the autoscaler's average of a resource, 0 if it sees none.
+// seesAverage returns the autoscaler's average of a resource, 0 if it sees none.
 func seesAverage(h *autoscalingv2.HorizontalPodAutoscaler, name corev1.ResourceName) float64 {
 	for _, m := range h.Status.CurrentMetrics {
 		if m.Resource != nil && m.Resource.Name == name {
@@ -458,7 +536,8 @@ func seesAverage(h *autoscalingv2.HorizontalPodAutoscaler, name corev1.ResourceN
 	return 0
 }
 
-// replicasAre returns a function that says why a Deployment is not wanted to have, and has, least to most replicas.
+// replicasAre returns a function that says why a Deployment does not have, or want, least to most
+// replicas.
 func replicasAre(t *testing.T, namespace, name string, least, most int) func() error {
 	return func() error {
 		d, err := cluster.client.AppsV1().Deployments(namespace).Get(t.Context(), name, metav1.GetOptions{})
@@ -468,7 +547,7 @@ func replicasAre(t *testing.T, namespace, name string, least, most int) func() e
 		if want := int(*d.Spec.Replicas); want < least || want > most {
 			return fmt.Errorf("%d replicas are wanted, not %d to %d", want, least, most)
 		}
-		return rolledOut(d)
+		return realcluster.RolledOut(d)
 	}
 }
 
@@ -485,14 +564,16 @@ func hold(t *testing.T, namespace string, mib int) {
 		t.Fatal(err)
 	}
 	for _, p := range pods.Items {
-		if _, err := podHTTP(t.Context(), namespace, p.Name, "/hold", map[string]string{"mib": strconv.Itoa(mib)}); err != nil {
+		if _, err := podHTTP(
+			t.Context(), namespace, p.Name, "/hold", map[string]string{"mib": strconv.Itoa(mib)},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// load has the web server's pods use so many millicores in all, until stop, which says how many requests were
-// answered and how many were not.
+// load makes the web server's pods use so many millicores in total, until stop, which returns how
+// many requests were answered and how many were not.
 func load(t *testing.T, namespace string, millicores int) (stop func() (ok, failed int64)) {
 	t.Helper()
 	config := rest.CopyConfig(cluster.config)

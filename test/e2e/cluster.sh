@@ -1,10 +1,11 @@
 # shellcheck shell=bash disable=SC2034 # what is set here is used by them
-# What the suites on clusters of hack/cluster share. Their run.sh sources it at the root of the repository, with `suite` set, which is
-# the name of the cluster's directory. It builds hack/cluster, and ends the cluster when the script ends, whatever happens.
+# Shared by the test suites that run on clusters of hack/cluster. Their run.sh sources it at the root of the repository,
+# with `suite` set to the name of the cluster's directory. It builds hack/cluster, and stops the cluster when the script
+# exits, whatever the reason.
 # Settings:
 #   E2E_STATE           directory of the cluster
 #   E2E_CLUSTERFLAGS    flags of hack/cluster's `up`
-#   E2E_KEEP=1          leave the cluster for a look; run this again to test on it
+#   E2E_KEEP=1          keep the cluster for inspection; run the script again to test on it
 state=${E2E_STATE:-${METRICS_SERVER_DEV_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/metrics-server-dev}/${suite:?}}
 clusterflags=${E2E_CLUSTERFLAGS--nodes 2}
 export KUBECONFIG=$state/kubeconfig
@@ -12,13 +13,13 @@ export KUBECONFIG=$state/kubeconfig
 tmp=$(mktemp -d)
 # In its module's directory, so that it finds the repository.
 cluster() { (cd hack/cluster && "$tmp/cluster" "$@"); }
-# pack makes an image of a static binary: pack ARCHIVE TAG BINARY.
+# pack builds an image from a static binary: pack ARCHIVE TAG BINARY.
 pack() { (cd hack/image && go run . -o "$1" -tag "$2" -binary "$3"); }
 end() {
   code=$?
   trap - EXIT
   if ((code != 0)) && [[ -e $KUBECONFIG && -n ${kubectl:-} ]]; then
-    echo "== what the server says" >&2
+    echo "== log of the server" >&2
     "$kubectl" -n kube-system get pods -o wide >&2 || true
     "$kubectl" -n kube-system logs -l k8s-app=metrics-server --prefix --tail=40 >&2 || true
   fi

@@ -13,10 +13,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,13 +26,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
 	metrics "k8s.io/metrics/pkg/client/clientset/versioned"
+
+	"metrics-server/test/realcluster"
 )
 
-// patience is how long anything here may take that has no shorter limit: machines are shared and slow.
-const patience = 2 * time.Minute
+const patience = realcluster.Patience
 
 // Where the server is, as deploy/ has it.
 const (
@@ -44,37 +46,20 @@ var cluster struct {
 	config   *rest.Config
 	client   kubernetes.Interface
 	metrics  metrics.Interface
-	kubectls []string // the first is used where it does not matter which
+	kubectls []string // the first one is used where the version does not matter
 	cache    string   // of kubectl
 	image    string   // of ./workload
 	node     []string // command that stops and starts nodes, if there is one
 }
 
-func TestMain(m *testing.M) {
-	code := 1
-	err := connect()
-	if err == nil {
-		code = m.Run()
-		err = os.RemoveAll(cluster.cache)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(realcluster.Main(m, connect)) }
 
 // connect finds the cluster and waits until the server serves.
-func connect() error {
-	kubeconfig := os.Getenv("KUBECONFIG")
-	if kubeconfig == "" {
-		return errors.New("KUBECONFIG is not set: run these tests by `make e2e`, or see README.md")
-	}
-	var err error
-	if cluster.config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+func connect(cache string) (err error) {
+	cluster.cache = cache
+	if cluster.config, err = realcluster.Config(); err != nil {
 		return err
 	}
-	cluster.config.QPS = -1 // no limit
 	if cluster.client, err = kubernetes.NewForConfig(cluster.config); err != nil {
 		return err
 	}
@@ -89,37 +74,31 @@ func connect() error {
 		}
 	}
 	cluster.node = strings.Fields(os.Getenv("E2E_NODE"))
-	if cluster.cache, err = os.MkdirTemp("", "metrics-server-e2e-"); err != nil {
-		return err
-	}
-	return poll(patience, func() error {
-		return errors.Join(serverReady(context.Background()), nodesServed(context.Background()))
-	})
+	return realcluster.Poll(patience, func() error { return allWell(context.Background()) })
 }
 
-// serverReady says what is missing of the server's installation.
+// allWell returns what is missing: of the server, of what it serves, and of what the API server
+// publishes about it.
+func allWell(ctx context.Context) error {
+	return errors.Join(serverReady(ctx), nodesServed(ctx), discovered(ctx), described(ctx))
+}
+
+// serverReady returns what is missing in the server's installation.
 func serverReady(ctx context.Context) error {
 	d, err := cluster.client.AppsV1().Deployments(serverNamespace).Get(ctx, serverName, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	if err := rolledOut(d); err != nil {
+	if err := realcluster.RolledOut(d); err != nil {
 		return err
 	}
 	return errors.Join(available("v1"), available("v1beta1"))
 }
 
-// available says why the APIService of a version is not Available.
-func available(version string) error {
-	out, err := kubectl("get", "apiservice", version+".metrics.k8s.io", "-o",
-		`jsonpath={range .status.conditions[?(@.type=="Available")]}{.status} {.reason}: {.message}{end}`)
-	if err != nil || strings.HasPrefix(out, "True") {
-		return err
-	}
-	return fmt.Errorf("APIService of %s: Available is %s", version, out)
-}
+// available returns why the APIService of a version is not Available.
+func available(version string) error { return theKubectl().Available(version + ".metrics.k8s.io") }
 
-// nodesServed says which node has no usage.
+// nodesServed returns which node has no usage.
 func nodesServed(ctx context.Context) error {
 	nodes, err := cluster.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -133,49 +112,70 @@ func nodesServed(ctx context.Context) error {
 	return nil
 }
 
-// kubectl runs the first kubectl and returns what it printed.
-func kubectl(args ...string) (string, error) { return runKubectl(cluster.kubectls[0], args...) }
-
-func runKubectl(program string, args ...string) (string, error) {
-	ctx, stop := context.WithTimeout(context.Background(), patience)
-	defer stop()
-	cmd := exec.CommandContext(ctx, program, append([]string{"--cache-dir=" + cluster.cache}, args...)...)
-	out, err := cmd.CombinedOutput()
+// discovered returns how the aggregated discovery differs from both versions, v1 first. The API
+// server fetches it after an APIService was added or changed.
+func discovered(ctx context.Context) error {
+	var list apidiscoveryv2.APIGroupDiscoveryList
+	err := cluster.client.Discovery().RESTClient().Get().AbsPath("/apis").
+		SetHeader("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").Do(ctx).Into(&list)
 	if err != nil {
-		err = fmt.Errorf("%s %q: %w\n%s", program, args, err, out)
+		return err
 	}
-	return string(out), err
-}
-
-// mustKubectl is kubectl for what has to succeed.
-func mustKubectl(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := kubectl(args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// poll calls f until it returns nil, or returns its last error when the limit is over.
-func poll(limit time.Duration, f func() error) error {
-	var err error
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
-		if err = f(); err == nil {
-			return nil
+	var got []string
+	for _, g := range list.Items {
+		if g.Name != metricsv1.GroupName {
+			continue
+		}
+		for _, v := range g.Versions {
+			for _, r := range v.Resources {
+				got = append(got, fmt.Sprint(v.Version, " ", v.Freshness, " ", r.Resource, " ", r.ResponseKind.Kind, " ",
+					r.Scope, " ", r.Verbs))
+			}
 		}
 	}
-	return fmt.Errorf("still not so after %v: %w", limit, err)
+	want := []string{
+		"v1 Current nodes NodeMetrics Cluster [get list]", "v1 Current pods PodMetrics Namespaced [get list]",
+		"v1beta1 Current nodes NodeMetrics Cluster [get list]", "v1beta1 Current pods PodMetrics Namespaced [get list]",
+	}
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("discovery says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	return nil
+}
+
+// described returns the version of which the API server has no OpenAPI document. It downloads them
+// a second after an APIService was added, and again a minute after that failed.
+func described(context.Context) error {
+	paths, err := cluster.client.Discovery().OpenAPIV3().Paths()
+	if err != nil {
+		return err
+	}
+	for _, version := range []string{"v1", "v1beta1"} {
+		if path := "apis/" + metricsv1.GroupName + "/" + version; paths[path] == nil {
+			return fmt.Errorf("OpenAPI has no %s", path)
+		}
+	}
+	return nil
+}
+
+// theKubectl returns the kubectl that is used where the version does not matter.
+func theKubectl() realcluster.Kubectl { return kubectlOf(cluster.kubectls[0]) }
+
+func kubectlOf(program string) realcluster.Kubectl {
+	return realcluster.Kubectl{Program: program, Cache: cluster.cache}
+}
+
+func kubectl(args ...string) (string, error) { return theKubectl().Run(args...) }
+
+func mustKubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	return theKubectl().MustRun(t, args...)
 }
 
 // eventually fails t if f does not return nil in time.
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
-	begun := time.Now()
-	if err := poll(patience, f); err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	t.Logf("%5.1f s until %s", time.Since(begun).Seconds(), what)
+	realcluster.Within(t, patience, what, f)
 }
 
 // always fails t if f returns an error within the time.
@@ -188,7 +188,7 @@ func always(t *testing.T, what string, period time.Duration, f func() error) {
 	}
 }
 
-// namespace makes a namespace for t and removes it after it. What runs in it may do anything.
+// namespace creates a namespace for t and removes it after t. Its pods may do anything.
 func namespace(t *testing.T) string {
 	t.Helper()
 	namespaces := cluster.client.CoreV1().Namespaces()
@@ -204,7 +204,8 @@ func namespace(t *testing.T) string {
 			objects, _ := kubectl("get", "pods,hpa", "-n", n.Name)
 			t.Logf("what there was in %s:\n%s", n.Name, objects)
 		}
-		if err := namespaces.Delete(context.Background(), n.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if err := namespaces.Delete(context.Background(), n.Name, metav1.DeleteOptions{}); err != nil &&
+			!apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
 	})
@@ -216,7 +217,7 @@ func workload(name string, args ...string) corev1.Container {
 	return corev1.Container{Name: name, Image: cluster.image, ImagePullPolicy: corev1.PullIfNotPresent, Args: args}
 }
 
-// podOf is a pod that can be created. Labels: app is name.
+// podOf returns a pod that can be created. Its label app is name.
 func podOf(name string, containers ...corev1.Container) *corev1.Pod {
 	now := int64(0)
 	return &corev1.Pod{
@@ -242,12 +243,18 @@ func getPod(t *testing.T, namespace, name string) *corev1.Pod {
 	return p
 }
 
-// createDeployment makes a Deployment of one replica, whose name is also the label app of its pods.
+// createDeployment creates a Deployment of one replica, whose name is also the label app of its
+// pods.
 func createDeployment(t *testing.T, namespace, name string, containers ...corev1.Container) {
 	t.Helper()
-	pod := podOf(name, containers...)
+	deploy(t, namespace, podOf(name, containers...))
+}
+
+// deploy creates a Deployment of one replica with the name of pod, which is its template.
+func deploy(t *testing.T, namespace string, pod *corev1.Pod) {
+	t.Helper()
 	_, err := cluster.client.AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name},
 		Spec: appsv1.DeploymentSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: pod.Labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels}, Spec: pod.Spec},
@@ -258,37 +265,32 @@ func createDeployment(t *testing.T, namespace, name string, containers ...corev1
 	}
 }
 
-// rolledOut says why the newest template of d does not run, and nothing else, in all its replicas.
-func rolledOut(d *appsv1.Deployment) error {
-	s := d.Status
-	if want := *d.Spec.Replicas; s.ObservedGeneration < d.Generation || s.Replicas != want || s.UpdatedReplicas != want || s.AvailableReplicas != want {
-		return fmt.Errorf("deployment %s: %d replicas wanted, %d there, %d of them new, %d available", d.Name, want, s.Replicas, s.UpdatedReplicas, s.AvailableReplicas)
-	}
-	return nil
-}
-
 // patchServer changes the server's Deployment and waits until that is rolled out.
 func patchServer(t *testing.T, patch string) {
 	t.Helper()
-	_, err := cluster.client.AppsV1().Deployments(serverNamespace).Patch(context.Background(), serverName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := cluster.client.AppsV1().Deployments(serverNamespace).Patch(
+		context.Background(), serverName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = poll(patience, func() error {
-		d, err := cluster.client.AppsV1().Deployments(serverNamespace).Get(context.Background(), serverName, metav1.GetOptions{})
-		return errors.Join(err, rolledOut(d))
+	err = realcluster.Poll(patience, func() error {
+		d, err := cluster.client.AppsV1().Deployments(serverNamespace).Get(
+			context.Background(), serverName, metav1.GetOptions{},
+		)
+		return errors.Join(err, realcluster.RolledOut(d))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// scaleServer gives the server n replicas and waits until they are there.
+// scaleServer scales the server to n replicas and waits until they exist.
 func scaleServer(t *testing.T, n int) {
 	t.Helper()
 	patchServer(t, fmt.Sprintf(`{"spec":{"replicas":%d}}`, n))
 	if n > 0 {
-		eventually(t, "the server is back", func() error { return errors.Join(serverReady(context.Background()), nodesServed(context.Background())) })
+		eventually(t, "the server is back", func() error { return allWell(context.Background()) })
 	}
 }
 
@@ -305,7 +307,7 @@ func waitServed(t *testing.T, namespace, name string, containers ...string) {
 	})
 }
 
-// servedWith says how what is served of a pod differs from these containers.
+// servedWith returns how the served usage of a pod differs from these containers.
 func servedWith(t *testing.T, namespace, name string, containers ...string) error {
 	m, err := podUsage(t, namespace, name)
 	if err != nil {
@@ -321,12 +323,13 @@ func servedWith(t *testing.T, namespace, name string, containers ...string) erro
 	return nil
 }
 
-// podHTTP asks a pod's port 8080 by way of the API server.
+// podHTTP sends a request to port 8080 of a pod through the API server.
 func podHTTP(ctx context.Context, namespace, pod, path string, params map[string]string) ([]byte, error) {
 	return cluster.client.CoreV1().Pods(namespace).ProxyGet("http", pod, "8080", path, params).DoRaw(ctx)
 }
 
-// rawGet asks the API server with other credentials than the administrator's, and returns status and body.
+// rawGet sends a request to the API server with credentials other than the administrator's, and
+// returns status and body.
 func rawGet(config *rest.Config, path string, header http.Header) (int, string, error) {
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {

@@ -24,9 +24,11 @@ import (
 	"metrics-server/test/docs"
 )
 
-// prints is what the documents' commands print, beside something. Where a document shows a table itself, its heading is wanted as well.
+// prints has texts that the output of the documents' commands must contain. If a document shows a
+// table itself, its heading is required, too.
 var prints = []struct{ command, says string }{
-	{"kubectl get apiservice", "v1beta1.metrics.k8s.io"},
+	{"kubectl get apiservice v1beta1.custom", "kube-system/custom-metrics-server"},
+	{"kubectl get apiservice v1.metrics", "v1beta1.metrics.k8s.io"},
 	{"custom-columns", "all checks passed"},
 	{"kubectl top nodes", "CPU(cores)"},
 	{"kubectl top pods -A", "busy"},
@@ -43,23 +45,14 @@ var prints = []struct{ command, says string }{
 	{"kubectl -n kube-system get pods", "1/1"},
 }
 
-// lasting are the commands that do not end by themselves, and what they print when others can go on.
-var lasting = map[string]string{"kubectl -n kube-system port-forward": "Forwarding from", "bin/metrics-server": "Serving securely"}
+// lasting has the commands that do not end by themselves, and what they print when the next command
+// can be run.
+var lasting = map[string]string{
+	"kubectl -n kube-system port-forward": "Forwarding from",
+	"bin/metrics-server":                  "Serving securely",
+}
 
-// monitors is what of the Prometheus operator a ServiceMonitor needs in order to be applied.
-const monitors = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: servicemonitors.monitoring.coreos.com}
-spec:
-  group: monitoring.coreos.com
-  scope: Namespaced
-  names: {kind: ServiceMonitor, plural: servicemonitors}
-  versions:
-  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
-`
-
-// reader types what the documents say, one after the other.
+// reader runs the commands of the documents in order.
 type reader struct {
 	dir          string // stands for the repository's root, with bin and dist of its own
 	env          []string
@@ -68,11 +61,12 @@ type reader struct {
 	state        string // of hack/cluster's cluster
 	insecure     bool   // kubelets have certificates of their own
 	file         string // the document that is read
-	end          func() // ends what lasts until the end of it
+	end          func() // ends lasting commands at the end of the document
 }
 
-// TestDocs runs each command of the documents that needs a cluster (test/docs says which), and wants it to succeed and to print
-// what it is there for. The server is installed by Helm, and then anew by the one-file manifest, for the tests that follow.
+// TestDocs runs each command of the documents that needs a cluster (test/docs says which). The
+// command must succeed, and its output must have the text in prints. For the tests that follow, the
+// server is installed by Helm and then by the one-file manifest.
 func TestDocs(t *testing.T) {
 	all, err := docs.Commands("../..")
 	if err != nil {
@@ -92,7 +86,7 @@ func TestDocs(t *testing.T) {
 		done[once] = true
 		return twice || rule.Way != docs.OnCluster
 	})
-	// What is installed comes first, for all others need it.
+	// Installing comes first, because all others need it.
 	slices.SortStableFunc(all, func(a, b docs.Command) int { return cmp.Compare(order(a), order(b)) })
 	for i, c := range all {
 		switch before := order(all[max(i-1, 0)]); {
@@ -112,7 +106,7 @@ const (
 	installed
 )
 
-// order is when a command is run, however early or late it is in the documents.
+// order is the order in which a command is run, regardless of its place in the documents.
 func order(c docs.Command) int {
 	switch {
 	case strings.HasPrefix(c.Text, "make manifests"), strings.HasPrefix(c.Text, "make chart"):
@@ -126,7 +120,7 @@ func order(c docs.Command) int {
 	}
 }
 
-// newReader makes what commands need to be there, and what stands in their placeholders.
+// newReader creates the objects that commands need, and chooses values for their placeholders.
 func newReader(t *testing.T) *reader {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -175,9 +169,11 @@ func newReader(t *testing.T) *reader {
 		t.Fatal(err)
 	}
 	r.state = filepath.Dir(kubeconfig)
-	r.env = append(os.Environ(), "MAKEFLAGS=", "IMAGE="+container.Image, "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+cluster.cache, "PPROF_TMPDIR="+cluster.cache,
-		"HELM_CACHE_HOME="+cluster.cache, "HELM_CONFIG_HOME="+cluster.cache, "HELM_DATA_HOME="+cluster.cache,
-		"PATH="+filepath.Join(r.dir, "bin")+":"+os.Getenv("PATH"))
+	r.env = append(
+		os.Environ(), "MAKEFLAGS=", "IMAGE="+container.Image, "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+cluster.cache,
+		"PPROF_TMPDIR="+cluster.cache, "HELM_CACHE_HOME="+cluster.cache, "HELM_CONFIG_HOME="+cluster.cache,
+		"HELM_DATA_HOME="+cluster.cache, "PATH="+filepath.Join(r.dir, "bin")+":"+os.Getenv("PATH"),
+	)
 
 	nodes, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -198,7 +194,7 @@ func newReader(t *testing.T) *reader {
 		"/NODE/", "/" + node + "/",
 		"pod NAME", "pod busy -n " + ns,
 		"node NAME", "node " + node,
-		"namespace NAME", "namespace " + doomed(t),
+		"namespace NAME", "namespace " + namespaceBeingDeleted(t),
 		"exec NAME COMMAND...", "exec " + node + " hostname",
 		"-nodes 3", clusterFlags,
 		"8443", freePort(t),
@@ -216,10 +212,7 @@ func newReader(t *testing.T) *reader {
 	}
 	r.placeholders = strings.NewReplacer(pairs...)
 
-	file := filepath.Join(r.dir, "monitors.yaml")
-	if err := os.WriteFile(file, []byte(monitors), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	const file = "../testdata/servicemonitors.yaml"
 	t.Cleanup(func() {
 		mustKubectl(t, "delete", "-f", file)
 		mustKubectl(t, "delete", "namespace", "monitoring", "--wait=false")
@@ -231,12 +224,14 @@ func newReader(t *testing.T) *reader {
 	return r
 }
 
-// doomed is a namespace that is being deleted for as long as the test runs.
-func doomed(t *testing.T) string {
+// namespaceBeingDeleted returns a namespace that is being deleted for as long as the test runs.
+func namespaceBeingDeleted(t *testing.T) string {
 	t.Helper()
 	name := namespace(t)
 	object := corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "held", Finalizers: []string{"metrics.k8s.io/e2e"}}}
-	if _, err := cluster.client.CoreV1().ConfigMaps(name).Create(t.Context(), &object, metav1.CreateOptions{}); err != nil {
+	if _, err := cluster.client.CoreV1().ConfigMaps(name).Create(
+		t.Context(), &object, metav1.CreateOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -262,7 +257,7 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// ready is what a command that lasts prints when others can go on.
+// ready returns what a lasting command prints when the next command can be run.
 func ready(c docs.Command) string {
 	for words, ready := range lasting {
 		if strings.HasPrefix(c.Text, words) {
@@ -315,7 +310,8 @@ func (r *reader) read(t *testing.T, c docs.Command) {
 		t.Errorf("it prints the heading\n%s\nand not, as the document shows,\n%s", first, shown)
 	}
 
-	// What would be in the way of others is undone, and what others need is waited for.
+	// Changes that would disturb later commands are undone, and what later commands need is waited
+	// for.
 	addAgain()
 	switch {
 	case order(c) == byManifest:
@@ -328,7 +324,8 @@ func (r *reader) read(t *testing.T, c docs.Command) {
 	}
 }
 
-// typed is a command as a reader types it: placeholders are replaced, and hack/cluster is told which cluster it is.
+// typed returns a command as a reader types it: placeholders are replaced, and hack/cluster gets
+// the directory of its cluster.
 func (r *reader) typed(c docs.Command) string {
 	text := r.placeholders.Replace(c.Text)
 	if action.MatchString(text) {
@@ -363,7 +360,7 @@ func (r *reader) run(text string) (string, error) {
 	return string(out), err
 }
 
-// must runs what no document says.
+// must runs a command that is in no document.
 func (r *reader) must(t *testing.T, text string) {
 	t.Helper()
 	if _, err := r.run(r.placeholders.Replace(text)); err != nil {
@@ -381,7 +378,7 @@ func (r *reader) start(t *testing.T, c docs.Command, ready string) {
 	}
 	before := r.end
 	r.end = func() {
-		_ = cmd.Process.Kill() // it may have ended, which the command that needs it finds out
+		_ = cmd.Process.Kill() // it may have ended, which the command that needs it will notice
 		_ = cmd.Wait()
 		before()
 	}
@@ -393,7 +390,7 @@ func (r *reader) start(t *testing.T, c docs.Command, ready string) {
 	})
 }
 
-// output is what a command printed so far.
+// output returns what a command has printed so far.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -8,16 +8,17 @@ import (
 	"strings"
 	"testing"
 
-	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
+
+	"metrics-server/test/realcluster"
 )
 
-// TestKubectl asks with every kubectl of E2E_KUBECTL for what people ask.
+// TestKubectl sends the requests of users with every kubectl of E2E_KUBECTL.
 func TestKubectl(t *testing.T) {
-	t.Parallel()
+	allNodesWell.join(t)
 	ns := namespace(t)
 	createPod(t, ns, podOf("busy", workload("burner", "-cpu=60"), workload("idle")))
 	createPod(t, ns, podOf("large", workload("large", "-memory=80")))
@@ -28,12 +29,12 @@ func TestKubectl(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, program := range cluster.kubectls {
-		version, err := runKubectl(program, "version", "--client")
+		version, err := kubectlOf(program).Run("version", "--client")
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Run(strings.Fields(version)[2], func(t *testing.T) {
-			k := client{t, program}
+			k := client{t, kubectlOf(program)}
 			k.topNodes(len(nodes.Items), nodes.Items[0].Name)
 			k.topPods(ns)
 			k.get(ns, len(nodes.Items))
@@ -45,14 +46,14 @@ func TestKubectl(t *testing.T) {
 
 // client is one kubectl.
 type client struct {
-	t       *testing.T
-	program string
+	t *testing.T
+	realcluster.Kubectl
 }
 
 // run returns what kubectl prints when it succeeds.
 func (k client) run(args ...string) string {
 	k.t.Helper()
-	out, err := runKubectl(k.program, args...)
+	out, err := k.Run(args...)
 	if err != nil {
 		k.t.Error(err)
 	}
@@ -74,7 +75,7 @@ func (k client) table(columns string, args ...string) [][]string {
 	return rows[1:]
 }
 
-// names wants these names, in this order, in the first column of the rows.
+// names checks that the first column of the rows has these names, in this order.
 func (k client) names(rows [][]string, want ...string) {
 	k.t.Helper()
 	var got []string
@@ -86,7 +87,7 @@ func (k client) names(rows [][]string, want ...string) {
 	}
 }
 
-// usages is table, together with what the API served of the pods of a namespace while kubectl asked.
+// usages is like table, and also returns what the API served for the pods of a namespace meanwhile.
 func (k client) usages(ns, columns string, args ...string) ([][]string, map[string]metricsv1.PodMetrics) {
 	k.t.Helper()
 	served := func() map[string]metricsv1.PodMetrics {
@@ -111,7 +112,7 @@ func (k client) usages(ns, columns string, args ...string) ([][]string, map[stri
 	return nil, nil
 }
 
-// shows wants the two last cells of a row to be the sum of the containers' usage.
+// shows checks that the last two cells of a row are the sum of the containers' usage.
 func (k client) shows(row []string, containers ...metricsv1.ContainerMetrics) {
 	k.t.Helper()
 	var cpu, memory resource.Quantity
@@ -128,14 +129,20 @@ func (k client) shows(row []string, containers ...metricsv1.ContainerMetrics) {
 func (k client) topNodes(n int, one string) {
 	const heading = "NAME CPU(cores) CPU(%) MEMORY(bytes) MEMORY(%)"
 	for _, args := range [][]string{
-		nil, {"--sort-by=cpu"}, {"--sort-by=memory"}, {"-l", "kubernetes.io/os=linux"}, {"--show-capacity"}, {"--use-protocol-buffers=false"},
+		nil,
+		{"--sort-by=cpu"},
+		{"--sort-by=memory"},
+		{"-l", "kubernetes.io/os=linux"},
+		{"--show-capacity"},
+		{"--use-protocol-buffers=false"},
 	} {
 		rows := k.table(heading, append([]string{"top", "nodes"}, args...)...)
 		if len(rows) != n {
 			k.t.Errorf("top nodes %q: %d rows, want %d", args, len(rows), n)
 			continue
 		}
-		if cpu, err := resource.ParseQuantity(rows[0][1]); err != nil || cpu.Sign() <= 0 || !strings.HasSuffix(rows[0][2], "%") {
+		if cpu, err := resource.ParseQuantity(rows[0][1]); err != nil || cpu.Sign() <= 0 ||
+			!strings.HasSuffix(rows[0][2], "%") {
 			k.t.Errorf("top nodes %q: %q", args, rows[0])
 		}
 	}
@@ -162,7 +169,10 @@ func (k client) topPods(ns string) {
 	rows, served = k.usages(ns, "POD NAME CPU(cores) MEMORY(bytes)", "top", "pods", "-n", ns, "--containers")
 	k.names(rows, "busy", "busy", "large")
 	for i, want := range []string{"burner", "idle", "large"}[:min(3, len(rows))] {
-		containers := slices.DeleteFunc(slices.Clone(served[rows[i][0]].Containers), func(c metricsv1.ContainerMetrics) bool { return c.Name != want })
+		containers := slices.DeleteFunc(
+			slices.Clone(served[rows[i][0]].Containers),
+			func(c metricsv1.ContainerMetrics) bool { return c.Name != want },
+		)
 		if len(containers) != 1 || rows[i][1] != want {
 			k.t.Errorf("containers are %q", rows)
 			continue
@@ -196,21 +206,30 @@ func (k client) topPods(ns string) {
 			k.t.Errorf("top pods -A has no %s: %q", want, all)
 		}
 	}
-	if rows := k.table("NAMESPACE POD NAME CPU(cores) MEMORY(bytes)", "top", "pods", "-A", "--containers", "-l", "app in (busy,large)"); len(rows) != 3 {
+	rows = k.table(
+		"NAMESPACE POD NAME CPU(cores) MEMORY(bytes)", "top", "pods", "-A", "--containers", "-l", "app in (busy,large)",
+	)
+	if len(rows) != 3 {
 		k.t.Errorf("top pods -A --containers -l: %q", rows)
 	}
 }
 
 func (k client) get(ns string, nodes int) {
-	if rows := k.table("NAME CPU MEMORY WINDOW AGE", "get", "nodes.metrics.k8s.io"); len(rows) != nodes {
+	if rows := k.table("NAME CPU MEMORY WINDOW", "get", "nodes.metrics.k8s.io"); len(rows) != nodes {
 		k.t.Errorf("get nodes.metrics.k8s.io: %q", rows)
 	}
 	for _, resource := range []string{"pods.metrics.k8s.io", "pods.v1.metrics.k8s.io", "pods.v1beta1.metrics.k8s.io"} {
-		k.names(k.table("NAME CPU MEMORY WINDOW AGE", "get", resource, "-n", ns), "busy", "large")
+		k.names(k.table("NAME CPU MEMORY WINDOW", "get", resource, "-n", ns), "busy", "large")
 	}
-	rows := k.table("NAMESPACE NAME CPU MEMORY WINDOW AGE", "get", "pods.metrics.k8s.io", "-A", "--field-selector=metadata.name=busy,metadata.namespace="+ns)
+	rows := k.table(
+		"NAMESPACE NAME CPU MEMORY WINDOW", "get", "pods.metrics.k8s.io", "-A",
+		"--field-selector=metadata.name=busy,metadata.namespace="+ns,
+	)
 	k.names(rows, ns)
-	if out := k.run("get", "pods.metrics.k8s.io", "-n", ns, "busy", "-o", "jsonpath={.kind} {.metadata.labels.app} {.containers[*].name}"); out != "PodMetrics busy burner idle" {
+	if out := k.run(
+		"get", "pods.metrics.k8s.io", "-n", ns, "busy", "-o",
+		"jsonpath={.kind} {.metadata.labels.app} {.containers[*].name}",
+	); out != "PodMetrics busy burner idle" {
 		k.t.Errorf("get -o jsonpath: %s", out)
 	}
 }
@@ -221,7 +240,8 @@ func (k client) describeAPI() {
 	for _, r := range rows {
 		got = append(got, strings.Join(r, " "))
 	}
-	if want := []string{"nodes metrics.k8s.io/v1 false NodeMetrics", "pods metrics.k8s.io/v1 true PodMetrics"}; !slices.Equal(got, want) {
+	want := []string{"nodes metrics.k8s.io/v1 false NodeMetrics", "pods metrics.k8s.io/v1 true PodMetrics"}
+	if !slices.Equal(got, want) {
 		k.t.Errorf("api-resources: %q, want %q", got, want)
 	}
 	versions := k.run("api-versions")
@@ -229,9 +249,12 @@ func (k client) describeAPI() {
 		if !strings.Contains(versions, "metrics.k8s.io/"+version+"\n") {
 			k.t.Errorf("api-versions has no metrics.k8s.io/%s:\n%s", version, versions)
 		}
-		for what, want := range map[string]string{"pods": "PodMetrics", "nodes": "NodeMetrics", "pods.containers.usage": "usage"} {
+		for what, want := range map[string]string{
+			"pods": "PodMetrics", "nodes": "NodeMetrics", "pods.containers.usage": "usage",
+		} {
 			// Without a description of the fields, explain says <empty>.
-			if out := k.run("explain", what, "--api-version=metrics.k8s.io/"+version); !strings.Contains(out, want) || strings.Contains(out, "<empty>") {
+			if out := k.run("explain", what, "--api-version=metrics.k8s.io/"+version); !strings.Contains(out, want) ||
+				strings.Contains(out, "<empty>") {
 				k.t.Errorf("explain %s of %s:\n%s", what, version, out)
 			}
 		}
@@ -246,7 +269,7 @@ func (k client) errors(ns string) {
 		{"get pods.metrics.k8s.io -n " + ns + " nobody", `"nobody" not found`},
 		{"delete pods.metrics.k8s.io -n " + ns + " busy", "MethodNotAllowed"},
 	} {
-		if out, err := runKubectl(k.program, strings.Fields(tc.args)...); err == nil || !strings.Contains(out, tc.want) {
+		if out, err := k.Run(strings.Fields(tc.args)...); err == nil || !strings.Contains(out, tc.want) {
 			k.t.Errorf("kubectl %s: %v, want %q", tc.args, err, tc.want)
 		}
 	}
@@ -255,30 +278,10 @@ func (k client) errors(ns string) {
 	}
 }
 
-// TestDiscovery wants both versions in the aggregated discovery, v1 first.
+// TestDiscovery checks that the aggregated discovery has both versions, v1 first.
 func TestDiscovery(t *testing.T) {
-	t.Parallel()
-	var list apidiscoveryv2.APIGroupDiscoveryList
-	err := cluster.client.Discovery().RESTClient().Get().AbsPath("/apis").
-		SetHeader("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").Do(t.Context()).Into(&list)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := slices.IndexFunc(list.Items, func(g apidiscoveryv2.APIGroupDiscovery) bool { return g.Name == "metrics.k8s.io" })
-	if i < 0 {
-		t.Fatal("no group metrics.k8s.io")
-	}
-	var got []string
-	for _, v := range list.Items[i].Versions {
-		for _, r := range v.Resources {
-			got = append(got, fmt.Sprint(v.Version, " ", v.Freshness, " ", r.Resource, " ", r.ResponseKind.Kind, " ", r.Scope, " ", r.Verbs))
-		}
-	}
-	want := []string{
-		"v1 Current nodes NodeMetrics Cluster [get list]", "v1 Current pods PodMetrics Namespaced [get list]",
-		"v1beta1 Current nodes NodeMetrics Cluster [get list]", "v1beta1 Current pods PodMetrics Namespaced [get list]",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("discovery says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	allNodesWell.join(t)
+	if err := discovered(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

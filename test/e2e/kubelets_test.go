@@ -27,12 +27,13 @@ const (
 	nodePort  = "--kubelet-use-node-status-port"
 	byAddress = "--kubelet-preferred-address-types=InternalIP"
 
-	// nobody is a proxy that is not there.
+	// nobody is a proxy that does not exist.
 	nobody = "http://127.0.0.1:9"
 )
 
-// TestKubeletsOutOfReach rolls the server out so that it reaches no kubelet, in ways that people meet. The pod that cannot
-// serve is never ready, so that the one before goes on, and it says why, in its log and by the doctor in it.
+// TestKubeletsOutOfReach rolls the server out with common mistakes that keep it from reaching any
+// kubelet. The new pod never becomes ready, so the old one stays. The new pod reports the cause in
+// its log, and so does the doctor that runs in it.
 func TestKubeletsOutOfReach(t *testing.T) {
 	installed := template(t)
 	config := getConfigMap(t, authenticationConfig)
@@ -41,15 +42,19 @@ func TestKubeletsOutOfReach(t *testing.T) {
 	var last []string
 	for _, tc := range []struct {
 		name string
-		args []string          // in the place of all about kubelets
-		env  map[string]string // beside that of the installation
+		args []string          // replaces all arguments about kubelets
+		env  map[string]string // in addition to that of the installation
 		says []string          // the cause and the remedy
 	}{
 		{
-			name: "unknown-authority", args: []string{nodePort, byAddress, "--kubelet-certificate-authority-text=" + config.Data[frontProxyKey]},
+			name: "unknown-authority",
+			args: []string{nodePort, byAddress, "--kubelet-certificate-authority-text=" + config.Data[frontProxyKey]},
 			says: []string{"x509: certificate signed by unknown authority", "serverTLSBootstrap"},
 		},
-		{name: "wrong-port", args: []string{"--kubelet-port=9", byAddress, "--kubelet-insecure-tls"}, says: []string{"connection refused", "--kubelet-port"}},
+		{
+			name: "wrong-port", args: []string{"--kubelet-port=9", byAddress, "--kubelet-insecure-tls"},
+			says: []string{"connection refused", "--kubelet-port"},
+		},
 		{
 			name: "plain-http", args: []string{nodePort, byAddress, "--deprecated-kubelet-completely-insecure"},
 			says: []string{"answer is 400 Bad Request", "--deprecated-kubelet-completely-insecure"},
@@ -59,7 +64,8 @@ func TestKubeletsOutOfReach(t *testing.T) {
 			says: []string{"lookup ", "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname"},
 		},
 		{
-			name: "proxy", args: []string{nodePort, byAddress}, env: map[string]string{"HTTPS_PROXY": nobody, "NO_PROXY": inCluster},
+			name: "proxy", args: []string{nodePort, byAddress},
+			env:  map[string]string{"HTTPS_PROXY": nobody, "NO_PROXY": inCluster},
 			says: []string{"through the proxy", "connection refused", "NO_PROXY"},
 		},
 	} {
@@ -80,13 +86,13 @@ func TestKubeletsOutOfReach(t *testing.T) {
 		return
 	}
 	eventually(t, "the last of the pods says why it is not ready", func() error {
-		return logHas(pod, append(slices.Clone(last), "not ready")...)
+		return logHas(pod, append(slices.Clone(last), "Not ready")...)
 	})
 }
 
-// TestNothingToStartWith rolls the server out so that it does not even learn from the API server how requests are authenticated. It
-// waits, and says for what.
-func TestNothingToStartWith(t *testing.T) {
+// TestStartWithoutAuthenticationConfig rolls the server out in a cluster without an authentication
+// configuration. The server waits, and reports what it waits for.
+func TestStartWithoutAuthenticationConfig(t *testing.T) {
 	installed := template(t)
 	for _, tc := range []struct {
 		name   string
@@ -113,7 +119,10 @@ func TestNothingToStartWith(t *testing.T) {
 		},
 		{
 			name: "no-front-proxy", set: withoutFrontProxy,
-			says:  []string{authenticationConfig + " has no " + frontProxyKey, "--requestheader-client-ca-file", "--proxy-client-cert-file"},
+			says: []string{
+				authenticationConfig + " has no " + frontProxyKey, "--requestheader-client-ca-file",
+				"--proxy-client-cert-file",
+			},
 			ready: authenticationConfig + " has no " + frontProxyKey,
 			doctor: func(t *testing.T, pod string) error {
 				says := []string{"has no " + frontProxyKey, "--requestheader-client-ca-file", "--proxy-client-cert-file"}
@@ -126,15 +135,25 @@ func TestNothingToStartWith(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.set(t)
-			pod := changedServer(t, installed, tc.name, nil, tc.env, append(slices.Clone(tc.says), "does not say how requests are authenticated"))
-			code, body, err := rawGet(cluster.config, fmt.Sprintf("/api/v1/namespaces/%s/pods/https:%s:%d/proxy/readyz", serverNamespace, pod, server(installed).Ports[0].ContainerPort), nil)
+			pod := changedServer(
+				t, installed, tc.name, nil, tc.env,
+				append(slices.Clone(tc.says), "authentication configuration cannot be read"),
+			)
+			code, body, err := rawGet(
+				cluster.config,
+				fmt.Sprintf(
+					"/api/v1/namespaces/%s/pods/https:%s:%d/proxy/readyz", serverNamespace, pod,
+					server(installed).Ports[0].ContainerPort,
+				),
+				nil,
+			)
 			if err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, tc.ready) {
 				t.Errorf("/readyz does not say %q: %d %s (%v)", tc.ready, code, body, err)
 			}
 			if err := tc.doctor(t, pod); err != nil {
 				t.Error(err)
 			}
-			documented(t, "does not say how requests are authenticated", tc.says[0])
+			documented(t, "authentication configuration cannot be read", tc.says[0])
 			if err := nodesServed(t.Context()); err != nil {
 				t.Errorf("the pod before does not go on: %v", err)
 			}
@@ -142,8 +161,8 @@ func TestNothingToStartWith(t *testing.T) {
 	}
 }
 
-// TestPortOfTheKubelet puts the server on the host network with the port that the kubelet has there, as its manifest would if only
-// hostNetwork were set. The container ends again and again, and says why.
+// TestPortOfTheKubelet puts the server on the host network with the kubelet's port, as its manifest
+// would if only hostNetwork were set. The container exits again and again, and reports the cause.
 func TestPortOfTheKubelet(t *testing.T) {
 	p := template(t).DeepCopy()
 	p.Spec.HostNetwork = true
@@ -151,7 +170,10 @@ func TestPortOfTheKubelet(t *testing.T) {
 	c.Args = slices.DeleteFunc(slices.Clone(c.Args), func(a string) bool { return strings.HasPrefix(a, "--secure-port") })
 	c.Args = append(c.Args, "--secure-port=10250")
 	c.Ports[0].ContainerPort = 10250
-	says := []string{"--secure-port 10250", "bind: address already in use", "on the host network, the kubelet has 10250", "--secure-port=4443"}
+	says := []string{
+		"--secure-port 10250", "bind: address already in use", "on the host network, the kubelet uses 10250",
+		"--secure-port=4443",
+	}
 	pod := rollOut(t, p, "port-of-the-kubelet", says)
 	documented(t, "--secure-port 10250", "bind: address already in use", "--secure-port=4443")
 	eventually(t, "the container has been restarted", func() error {
@@ -160,7 +182,9 @@ func TestPortOfTheKubelet(t *testing.T) {
 		}
 		return nil
 	})
-	if err := doctor(t).finds("pods", pod, "kubelet listens on", "--secure-port, containerPort and the Service's targetPort", "4443"); err != nil {
+	if err := doctor(t).finds(
+		"pods", pod, "kubelet listens on", "--secure-port, containerPort and the Service's targetPort", "4443",
+	); err != nil {
 		t.Error(err)
 	}
 	if err := nodesServed(t.Context()); err != nil {
@@ -168,8 +192,8 @@ func TestPortOfTheKubelet(t *testing.T) {
 	}
 }
 
-// TestProxyWithExceptions does what is said to do about a proxy and about names: the server serves, and the doctor warns of the names
-// that cost a look-up each time.
+// TestProxyWithExceptions follows the documents' advice about a proxy and about names: the server
+// serves, and the doctor warns of the names, which cost a look-up each time.
 func TestProxyWithExceptions(t *testing.T) {
 	installed := template(t)
 	nodes, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
@@ -189,7 +213,8 @@ func TestProxyWithExceptions(t *testing.T) {
 	pod := changedServer(t, installed, "exceptions", args, env, nil)
 	mended(t)
 	d := doctorIn(t, pod)
-	if err := d.warns("nodes", "not at the preferred address", "--kubelet-preferred-address-types"); err != nil || d.code != 0 {
+	if err := d.warns("nodes", "not at the preferred address", "--kubelet-preferred-address-types"); err != nil ||
+		d.code != 0 {
 		t.Errorf("exit code %d, %v", d.code, err)
 	}
 }
@@ -201,7 +226,7 @@ func names(nodes *corev1.NodeList) (all []string) {
 	return all
 }
 
-// serviceAddresses are those at which pods find the API server.
+// serviceAddresses returns the addresses at which pods find the API server.
 func serviceAddresses(t *testing.T) []string {
 	t.Helper()
 	s, err := cluster.client.CoreV1().Services("default").Get(t.Context(), "kubernetes", metav1.GetOptions{})
@@ -220,11 +245,13 @@ func getConfigMap(t *testing.T, name string) *corev1.ConfigMap {
 	return m
 }
 
-// withoutFrontProxy makes the ConfigMap what it is when API servers run without the flags of aggregation. One that has them would put
-// the key back at once, so a policy forbids it.
+// withoutFrontProxy changes the ConfigMap to what it is when API servers run without the
+// aggregation flags. An API server with these flags would restore the key at once, so a policy
+// forbids that.
 func withoutFrontProxy(t *testing.T) {
 	ctx, core := context.Background(), cluster.client.CoreV1().ConfigMaps(serverNamespace)
-	policies, bindings := cluster.client.AdmissionregistrationV1().ValidatingAdmissionPolicies(), cluster.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	admission := cluster.client.AdmissionregistrationV1()
+	policies, bindings := admission.ValidatingAdmissionPolicies(), admission.ValidatingAdmissionPolicyBindings()
 	before := getConfigMap(t, authenticationConfig)
 	const name = "metrics-server-e2e.no-front-proxy"
 	_, err := policies.Create(ctx, &admissionregistrationv1.ValidatingAdmissionPolicy{
@@ -234,8 +261,14 @@ func withoutFrontProxy(t *testing.T) {
 				ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{
 					ResourceNames: []string{authenticationConfig},
 					RuleWithOperations: admissionregistrationv1.RuleWithOperations{
-						Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
-						Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+						Operations: []admissionregistrationv1.OperationType{
+							admissionregistrationv1.Create, admissionregistrationv1.Update,
+						},
+						Rule: admissionregistrationv1.Rule{
+							APIGroups:   []string{""},
+							APIVersions: []string{"v1"},
+							Resources:   []string{"configmaps"},
+						},
 					},
 				}},
 			},
@@ -279,7 +312,7 @@ func withoutFrontProxy(t *testing.T) {
 		if _, err := core.Update(ctx, m, metav1.UpdateOptions{}); err != nil {
 			return err
 		}
-		time.Sleep(time.Second) // the policy takes a moment to hold
+		time.Sleep(time.Second) // the policy takes a moment to take effect
 		if m = getConfigMap(t, authenticationConfig); m.Data[frontProxyKey] != "" {
 			return fmt.Errorf("the key is back")
 		}
@@ -287,7 +320,7 @@ func withoutFrontProxy(t *testing.T) {
 	})
 }
 
-// template is the pod template of the server's Deployment, which t puts back when it has ended.
+// template returns the pod template of the server's Deployment, which is restored when t has ended.
 func template(t *testing.T) *corev1.PodTemplateSpec {
 	t.Helper()
 	d, err := cluster.client.AppsV1().Deployments(serverNamespace).Get(t.Context(), serverName, metav1.GetOptions{})
@@ -305,28 +338,35 @@ func template(t *testing.T) *corev1.PodTemplateSpec {
 	return &d.Spec.Template
 }
 
-// server is the container of the template that is the server.
+// server returns the container of the template that runs the server.
 func server(p *corev1.PodTemplateSpec) *corev1.Container {
-	return &p.Spec.Containers[slices.IndexFunc(p.Spec.Containers, func(c corev1.Container) bool { return c.Name == serverName })]
+	return &p.Spec.Containers[slices.IndexFunc(
+		p.Spec.Containers, func(c corev1.Container) bool { return c.Name == serverName },
+	)]
 }
 
 func setTemplate(t *testing.T, p *corev1.PodTemplateSpec) {
 	t.Helper()
 	patch, err := json.Marshal([]any{map[string]any{"op": "replace", "path": "/spec/template", "value": p}})
 	if err == nil {
-		_, err = cluster.client.AppsV1().Deployments(serverNamespace).Patch(context.Background(), serverName, types.JSONPatchType, patch, metav1.PatchOptions{})
+		_, err = cluster.client.AppsV1().Deployments(serverNamespace).Patch(
+			context.Background(), serverName, types.JSONPatchType, patch, metav1.PatchOptions{},
+		)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// changedServer rolls out the template with other arguments about kubelets, unless there are none, and with more variables. It returns
-// the name of the new pod as soon as its log says all of says.
-func changedServer(t *testing.T, template *corev1.PodTemplateSpec, way string, args []string, env map[string]string, says []string) (pod string) {
+// changedServer rolls out the template with other arguments about kubelets, if there are any, and
+// with more variables. It returns the name of the new pod when its log contains all of says.
+func changedServer(
+	t *testing.T, template *corev1.PodTemplateSpec, way string, args []string, env map[string]string,
+	says []string,
+) (pod string) {
 	t.Helper()
 	p := template.DeepCopy()
-	// Here and there DNS knows nodes.
+	// In some clusters, DNS knows the nodes.
 	p.Spec.DNSPolicy, p.Spec.DNSConfig = corev1.DNSNone, &corev1.PodDNSConfig{Nameservers: []string{"127.0.0.1"}}
 	c := server(p)
 	if args != nil {
@@ -339,10 +379,11 @@ func changedServer(t *testing.T, template *corev1.PodTemplateSpec, way string, a
 	return rollOut(t, p, way, says)
 }
 
-// rollOut rolls out the template p, which it changes, and returns the name of the new pod as soon as its log says all of says.
+// rollOut rolls out the template p, which it changes, and returns the name of the new pod when its
+// log contains all of says.
 func rollOut(t *testing.T, p *corev1.PodTemplateSpec, way string, says []string) (pod string) {
 	t.Helper()
-	const mark = "metrics-server-e2e/way" // tells the pod from others that go
+	const mark = "metrics-server-e2e/way" // distinguishes the pod from others that are ending
 	p.Annotations = maps.Clone(p.Annotations)
 	if p.Annotations == nil {
 		p.Annotations = map[string]string{}
@@ -350,7 +391,9 @@ func rollOut(t *testing.T, p *corev1.PodTemplateSpec, way string, says []string)
 	p.Annotations[mark] = way
 	setTemplate(t, p)
 	eventually(t, "the new pod runs and says what is to be said", func() error {
-		pods, err := cluster.client.CoreV1().Pods(serverNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: serverLabel})
+		pods, err := cluster.client.CoreV1().Pods(serverNamespace).List(
+			t.Context(), metav1.ListOptions{LabelSelector: serverLabel},
+		)
 		if err != nil {
 			return err
 		}
@@ -366,7 +409,7 @@ func rollOut(t *testing.T, p *corev1.PodTemplateSpec, way string, says []string)
 	return pod
 }
 
-// logHas says what of words the log of one of the server's pods does not have.
+// logHas returns which of words the log of one of the server's pods lacks.
 func logHas(pod string, words ...string) error {
 	log, err := kubectl("logs", "-n", serverNamespace, pod)
 	if err != nil {
@@ -375,7 +418,7 @@ func logHas(pod string, words ...string) error {
 	return has(log, words...)
 }
 
-// has says which of words a text does not have.
+// has returns which of words a text lacks.
 func has(text string, words ...string) error {
 	for _, w := range words {
 		if !strings.Contains(text, w) {

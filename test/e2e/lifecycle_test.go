@@ -16,7 +16,7 @@ import (
 
 // TestLifecycle follows pods whose containers come and go.
 func TestLifecycle(t *testing.T) {
-	t.Parallel()
+	allNodesWell.join(t)
 	ns := namespace(t)
 
 	initialised := podOf("initialised", workload("main", "-cpu=20"))
@@ -30,8 +30,17 @@ func TestLifecycle(t *testing.T) {
 	withSidecar.Spec.InitContainers = []corev1.Container{sidecar}
 	createPod(t, ns, withSidecar)
 
-	createPod(t, ns, podOf("restarting", workload("restarting", "-cpu=50", "-exit-after=40s"), workload("steady", "-cpu=30")))
-	createPod(t, ns, podOf("crash-looping", workload("crash", "-cpu=100", "-exit-after=1s", "-exit-code=1"), workload("steady", "-cpu=30")))
+	createPod(
+		t, ns,
+		podOf("restarting", workload("restarting", "-cpu=50", "-exit-after=40s"), workload("steady", "-cpu=30")),
+	)
+	createPod(
+		t, ns,
+		podOf(
+			"crash-looping", workload("crash", "-cpu=100", "-exit-after=1s", "-exit-code=1"),
+			workload("steady", "-cpu=30"),
+		),
+	)
 
 	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "job"}}
 	job.Spec.Template.Labels = map[string]string{"app": "job"}
@@ -73,7 +82,9 @@ func TestLifecycle(t *testing.T) {
 		t.Parallel()
 		var pod string
 		eventually(t, "the job's pod is served", func() error {
-			list, err := cluster.metrics.MetricsV1().PodMetricses(ns).List(t.Context(), metav1.ListOptions{LabelSelector: "app=job"})
+			list, err := cluster.metrics.MetricsV1().PodMetricses(ns).List(
+				t.Context(), metav1.ListOptions{LabelSelector: "app=job"},
+			)
 			if err != nil {
 				return err
 			}
@@ -95,8 +106,8 @@ func TestLifecycle(t *testing.T) {
 	})
 }
 
-// follow watches what is served of a pod whose containers use at most so many millicores. It returns how often
-// it was served with which containers; "" is not at all.
+// follow watches what is served for a pod whose containers use at most so many millicores. It
+// returns how often the pod was served with which containers; "" is not at all.
 func follow(t *testing.T, namespace, name string, period time.Duration, millicores map[string]float64) map[string]int {
 	t.Helper()
 	seen := map[string]int{}
@@ -116,7 +127,10 @@ func follow(t *testing.T, namespace, name string, period time.Duration, millicor
 			most, known := millicores[c.Name]
 			// A process needs some 20 ms to start, which counts in the first window.
 			if !known || used > most*1.05+4 {
-				t.Errorf("%s of %s is served with %.3fm in %v at %v: more than %vm", c.Name, name, used, m.Window.Duration, m.Timestamp, most)
+				t.Errorf(
+					"%s of %s is served with %.3fm in %v at %v: more than %vm", c.Name, name, used, m.Window.Duration,
+					m.Timestamp, most,
+				)
 			}
 		}
 		seen[strings.Join(names, " ")]++

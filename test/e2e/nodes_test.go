@@ -16,10 +16,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
+
+	"metrics-server/test/realcluster"
 )
 
-// told wants users to see that a node cannot be scraped and what can be done, in the table of nodes, on the Node, and in the log.
-func told(t *testing.T, node string, says ...string) error {
+// scrapeFailureShown returns an error unless users see that a node cannot be scraped, and what to
+// do, in the table of nodes, in the events of the Node, and in the log.
+func scrapeFailureShown(t *testing.T, node string, says ...string) error {
 	t.Helper()
 	row := nodeRow(t, node)
 	out := mustKubectl(t, "describe", "node", node)
@@ -29,13 +32,14 @@ func told(t *testing.T, node string, says ...string) error {
 		return err
 	}
 	errs := []error{has(row, says...), has(events, append(says, "MetricsScrapeFailing")...)}
-	if lines := strings.Split(log, "\n"); !slices.ContainsFunc(lines, func(l string) bool { return has(l, append(says, "Scraping a node", node)...) == nil }) {
+	named := func(line string) bool { return has(line, append(says, "Scraping a node", node)...) == nil }
+	if !slices.ContainsFunc(strings.Split(log, "\n"), named) {
 		errs = append(errs, fmt.Errorf("no line of the log says %q of %s", says, node))
 	}
 	return errors.Join(errs...)
 }
 
-// nodeRow is a node's row in the table of nodes, which has one also for a node without a usage.
+// nodeRow returns a node's row in the table of nodes, which also has rows for nodes without usage.
 func nodeRow(t *testing.T, node string) string {
 	t.Helper()
 	for line := range strings.Lines(mustKubectl(t, "get", "nodes.metrics.k8s.io", "-o", "wide")) {
@@ -46,7 +50,18 @@ func nodeRow(t *testing.T, node string) string {
 	return ""
 }
 
-// noneFails wants no node to have an error in the table of nodes.
+// scraped checks that a node has no error in the table of nodes.
+func scraped(t *testing.T, node string) {
+	t.Helper()
+	eventually(t, node+" does not fail", func() error {
+		if row := nodeRow(t, node); !strings.HasSuffix(strings.TrimSpace(row), "<none>") {
+			return fmt.Errorf("its row is %q", row)
+		}
+		return nil
+	})
+}
+
+// noneFails checks that no node has an error in the table of nodes.
 func noneFails(t *testing.T) {
 	t.Helper()
 	eventually(t, "no node fails", func() error {
@@ -63,18 +78,21 @@ func noneFails(t *testing.T) {
 // How long a usage is served after the last answer of its kubelet: rule 6 of docs/semantics.md.
 const expiry = time.Minute
 
-// TestNodes adds a node, has its kubelet hang and end, ends the node, and deletes it.
+// TestNodes adds a node, makes its kubelet hang and end, ends the node, and deletes it.
 func TestNodes(t *testing.T) {
 	if !changesNodes(t) {
 		t.Log("E2E_NODE=none: nothing is tested here")
 		return
 	}
-	ns := namespace(t)
 	others, err := cluster.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	added := addsNode(t)
+	amidFailingNodes.join(t)
+	ns := namespace(t)
 	name := addNode(t)
+	added()
 	deleted := false
 	t.Cleanup(func() {
 		if !deleted {
@@ -87,7 +105,7 @@ func TestNodes(t *testing.T) {
 	pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	createPod(t, ns, pod)
 	waitServed(t, ns, "there", "c")
-	// Both of the node, with numbers that can be.
+	// The node and its pod are served, with plausible numbers.
 	there := func() error {
 		_, err := nodeUsage(name)
 		m, err2 := podUsage(t, ns, "there")
@@ -121,7 +139,8 @@ func TestNodes(t *testing.T) {
 		}
 		return nil
 	}
-	// silent wants both to be served for most of the time that they may be, and then not to be.
+	// silent checks that both are served for most of the time that they may be served, and then are
+	// not.
 	silent := func(t *testing.T) {
 		t.Helper()
 		always(t, "failed scrapes hide nothing", expiry*2/3, func() error { return errors.Join(there(), fresh()) })
@@ -141,7 +160,9 @@ func TestNodes(t *testing.T) {
 		changeNode(t, "stop", name)
 		always(t, "failed scrapes hide nothing", expiry/2, func() error { return errors.Join(there(), fresh()) })
 		eventually(t, "it is said that the node cannot be scraped, and why", func() error {
-			return errors.Join(told(t, name, "connection refused", "check that the kubelet runs"), doctor(t).finds("nodes", name))
+			return errors.Join(
+				scrapeFailureShown(t, name, "connection refused", "check that the kubelet runs"), doctor(t).finds("nodes", name),
+			)
 		})
 		changeNode(t, "start", name)
 		eventually(t, "it is said that it can again", func() error {
@@ -161,6 +182,8 @@ func TestNodes(t *testing.T) {
 		})
 	})
 	t.Run("power-cut", func(t *testing.T) {
+		// If the kubelet took long to start, the pod's last usage has expired, and it needs two more samples.
+		eventually(t, "it is served again", there)
 		changeNode(t, "kill", name)
 		silent(t)
 		changeNode(t, "start", name)
@@ -169,7 +192,7 @@ func TestNodes(t *testing.T) {
 	t.Run("deleted", func(t *testing.T) {
 		changeNode(t, "delete", name)
 		deleted = true
-		err := poll(5*time.Second, func() error {
+		err := realcluster.Poll(5*time.Second, func() error {
 			list, err := cluster.metrics.MetricsV1().NodeMetricses().List(t.Context(), metav1.ListOptions{})
 			if err != nil {
 				return err
@@ -190,7 +213,7 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// changesNodes says whether there is a command that changes nodes.
+// changesNodes reports whether there is a command that changes nodes.
 func changesNodes(t *testing.T) bool {
 	t.Helper()
 	if len(cluster.node) == 0 {
@@ -199,7 +222,7 @@ func changesNodes(t *testing.T) bool {
 	return cluster.node[0] != "none"
 }
 
-// addNode adds a node, only for what is put there on purpose, and returns its name.
+// addNode adds a node, which gets only pods that are placed there on purpose, and returns its name.
 func addNode(t *testing.T) string {
 	t.Helper()
 	name := strings.TrimSpace(changeNode(t, "add"))
@@ -213,7 +236,9 @@ func changeNode(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), 2*patience)
 	defer stop()
-	cmd := exec.CommandContext(ctx, cluster.node[0], append(cluster.node[1:len(cluster.node):len(cluster.node)], args...)...)
+	cmd := exec.CommandContext(
+		ctx, cluster.node[0],
+		append(cluster.node[1:len(cluster.node):len(cluster.node)], args...)...)
 	var progress strings.Builder
 	cmd.Stderr = &progress
 	out, err := cmd.Output()

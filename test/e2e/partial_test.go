@@ -17,14 +17,15 @@ import (
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
 )
 
-// TestNeverPartial restarts one of two containers of some pods, now here, now there, so that a scrape meets one just
-// after its start. The kubelet then lists both, but one is too young to have a usage: the pod must not be served with
-// the other one alone, which an autoscaler would take for the whole.
+// TestNeverPartial restarts one of two containers of some pods at various moments, so that some
+// scrapes come just after a start. The kubelet then lists both, but one is too young to have a
+// usage: the pod must not be served with the other one alone, which an autoscaler would take for
+// the whole.
 func TestNeverPartial(t *testing.T) {
-	t.Parallel()
+	allNodesWell.join(t)
 	const (
 		pods   = 12
-		apart  = 2 * time.Second // of the restarts: all of them take longer than it is from scrape to scrape
+		apart  = 2 * time.Second // of the restarts: all of them take longer than the time between two scrapes
 		follow = 25 * time.Second
 	)
 	ns := namespace(t)
@@ -93,7 +94,8 @@ func TestNeverPartial(t *testing.T) {
 	}
 }
 
-// scrapes knows when the server scraped a node, and since when its kubelet lists containers that have restarted.
+// scrapes records when the server scraped a node, and since when its kubelet lists containers that
+// have restarted.
 type scrapes struct {
 	node, namespace string
 	config          *rest.Config // of the server itself
@@ -102,13 +104,15 @@ type scrapes struct {
 	listed map[string]time.Time // by pod
 }
 
-// last returns when the server last asked the node's kubelet.
+// last returns when the server last scraped the node's kubelet.
 func (w *scrapes) last() (time.Time, error) {
 	code, body, err := rawGet(w.config, "/metrics", nil)
 	if err != nil {
 		return time.Time{}, err
 	}
-	found := regexp.MustCompile(`(?m)^metrics_server_kubelet_last_request_time_seconds\{node="` + regexp.QuoteMeta(w.node) + `"\} (\S+)$`).FindStringSubmatch(body)
+	found := regexp.MustCompile(
+		`(?m)^metrics_server_kubelet_last_request_time_seconds\{node="` + regexp.QuoteMeta(w.node) + `"\} (\S+)$`,
+	).FindStringSubmatch(body)
 	if found == nil {
 		return time.Time{}, fmt.Errorf("/metrics: %d, has no time of the last request to %s", code, w.node)
 	}
@@ -126,8 +130,12 @@ func (w *scrapes) listedSince(pod string) time.Time {
 // lists a container that has restarted from the first time on that it is asked after it.
 func (w *scrapes) watchKubelet(t *testing.T) (stop func()) {
 	t.Helper()
-	kubelet := cluster.client.CoreV1().RESTClient().Get().Resource("nodes").Name(w.node).SubResource("proxy").Suffix("metrics/resource")
-	series := regexp.MustCompile(`(?m)^container_(cpu_usage_seconds_total|start_time_seconds)\{container="restarted",namespace="` + w.namespace + `",pod="([^"]*)"\} (\S+)`)
+	kubelet := cluster.client.CoreV1().RESTClient().Get().
+		Resource("nodes").Name(w.node).SubResource("proxy").Suffix("metrics/resource")
+	series := regexp.MustCompile(
+		`(?m)^container_(cpu_usage_seconds_total|start_time_seconds)\{container="restarted",namespace="` +
+			w.namespace + `",pod="([^"]*)"\} (\S+)`,
+	)
 	// starts returns the start of the containers, of those that have a CPU time.
 	starts := func() (map[string]float64, error) {
 		b, err := kubelet.DoRaw(t.Context())
@@ -184,7 +192,8 @@ func (w *scrapes) watchKubelet(t *testing.T) (stop func()) {
 	}
 }
 
-// metricsReader is a client's configuration for the server itself, with the right to read its /metrics.
+// metricsReader returns a client configuration for the server itself, with the right to read its
+// /metrics.
 func metricsReader(t *testing.T, namespace string) *rest.Config {
 	t.Helper()
 	config := account(t, namespace, "monitor")

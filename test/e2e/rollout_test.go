@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// TestRollout replaces servers under clients that ask ten times a second and must notice nothing.
+// TestRollout replaces servers while clients send ten requests a second and must notice nothing.
 func TestRollout(t *testing.T) {
 	ns := namespace(t)
 	for _, name := range []string{"one", "two", "three"} {
@@ -29,14 +30,14 @@ func TestRollout(t *testing.T) {
 
 	t.Run("one-replica", func(t *testing.T) {
 		stop := ask(t, ns, 3)
-		doomed := namespace(t)
+		deleted := namespace(t)
 		before := serverPods(t)
 		mustKubectl(t, "rollout", "restart", "-n", serverNamespace, "deployment/"+serverName)
-		if err := cluster.client.CoreV1().Namespaces().Delete(t.Context(), doomed, metav1.DeleteOptions{}); err != nil {
+		if err := cluster.client.CoreV1().Namespaces().Delete(t.Context(), deleted, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "a namespace that is deleted meanwhile is gone", func() error {
-			_, err := cluster.client.CoreV1().Namespaces().Get(t.Context(), doomed, metav1.GetOptions{})
+			_, err := cluster.client.CoreV1().Namespaces().Get(t.Context(), deleted, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				return nil
 			}
@@ -57,17 +58,22 @@ func TestRollout(t *testing.T) {
 				args = append(args, "--grace-period="+grace, "--force")
 			}
 			mustKubectl(t, args...)
-			eventually(t, "the killed server is replaced, grace period "+grace, func() error { return replaced(t, before[:1], 2) })
+			eventually(
+				t, "the killed server is replaced, grace period "+grace, func() error { return replaced(t, before[:1], 2) },
+			)
 			stop()
 		}
 	})
 	t.Run("drained-node", func(t *testing.T) {
 		scaleServer(t, 2)
 		t.Cleanup(func() { scaleServer(t, 1) })
-		budget := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: ns}, Spec: policyv1.PodDisruptionBudgetSpec{
-			MinAvailable: new(intstr.FromInt32(1)),
-			Selector:     &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": serverName}},
-		}}
+		budget := &policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Name: ns},
+			Spec: policyv1.PodDisruptionBudgetSpec{
+				MinAvailable: new(intstr.FromInt32(1)),
+				Selector:     &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": serverName}},
+			},
+		}
 		budgets := cluster.client.PolicyV1().PodDisruptionBudgets(serverNamespace)
 		if _, err := budgets.Create(t.Context(), budget, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -88,32 +94,47 @@ func TestRollout(t *testing.T) {
 	})
 }
 
+// listServerPods returns the server's pods. The chart labels them differently than the manifests.
+func listServerPods() ([]corev1.Pod, error) {
+	pods, err := cluster.client.CoreV1().Pods(serverNamespace).List(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.Labels["k8s-app"] != serverName && p.Labels["app.kubernetes.io/name"] != serverName
+	}), nil
+}
+
 // serverPods are the names of the server's pods.
 func serverPods(t *testing.T) []string {
 	t.Helper()
-	pods, err := cluster.client.CoreV1().Pods(serverNamespace).List(context.Background(), metav1.ListOptions{LabelSelector: serverLabel})
+	pods, err := listServerPods()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, p := range pods.Items {
+	for _, p := range pods {
 		names = append(names, p.Name)
 	}
 	return names
 }
 
-// replaced says which of the server's pods is still there, or that n others are not ready yet.
+// replaced returns which of the server's pods still exists or is ending, or that n others are not
+// ready yet.
 func replaced(t *testing.T, before []string, n int) error {
 	ready := 0
-	pods, err := cluster.client.CoreV1().Pods(serverNamespace).List(context.Background(), metav1.ListOptions{LabelSelector: serverLabel})
+	pods, err := listServerPods()
 	if err != nil {
 		return err
 	}
-	for _, p := range pods.Items {
+	for _, p := range pods {
 		for _, old := range before {
 			if p.Name == old {
 				return fmt.Errorf("%s is there", old)
 			}
+		}
+		if p.DeletionTimestamp != nil {
+			return fmt.Errorf("%s has not ended yet", p.Name)
 		}
 		for _, c := range p.Status.Conditions {
 			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
@@ -127,8 +148,8 @@ func replaced(t *testing.T, before []string, n int) error {
 	return nil
 }
 
-// ask asks for the nodes and for the pods of a namespace ten times a second until stop, which fails t if one
-// answer was not complete.
+// ask requests the nodes and the pods of a namespace ten times a second until stop, which fails t
+// if one answer was not complete.
 func ask(t *testing.T, namespace string, pods int) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -177,7 +198,10 @@ func ask(t *testing.T, namespace string, pods int) (stop func()) {
 			asking.Wait()
 			t.Logf("%d times asked, the slowest answers took %v", asked, slowest)
 			if len(failures) > 0 {
-				t.Errorf("%d of %d answers were not as they should be, the first: %q", len(failures), asked, failures[:min(5, len(failures))])
+				t.Errorf(
+					"%d of %d answers were not as they should be, the first: %q", len(failures), asked,
+					failures[:min(5, len(failures))],
+				)
 			}
 			if asked < 20 {
 				t.Errorf("asked %d times: that proves nothing", asked)

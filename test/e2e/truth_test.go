@@ -20,7 +20,7 @@ import (
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
 )
 
-// cgroupSample is what the cgroup files of a container said at one moment.
+// cgroupSample is the content of a container's cgroup files at one moment.
 type cgroupSample struct {
 	Time       time.Time
 	CPU        uint64 // nanoseconds so far
@@ -30,24 +30,26 @@ type cgroupSample struct {
 // cgroupSamples are in the order of time, ten a second.
 type cgroupSamples []cgroupSample
 
-// cover says whether the samples are of all the time from begin to end.
+// cover reports whether the samples cover all the time from begin to end.
 func (s cgroupSamples) cover(begin, end time.Time) bool {
 	return len(s) > 0 && s[0].Time.Before(begin) && s[len(s)-1].Time.After(end)
 }
 
-// cpu is the CPU time used until t, in nanoseconds, between two samples by proportion.
+// cpu returns the CPU time used until t, in nanoseconds, interpolated between two samples.
 func (s cgroupSamples) cpu(t time.Time) float64 {
 	i := sort.Search(len(s), func(i int) bool { return s[i].Time.After(t) })
 	a, b := s[i-1], s[i]
 	return float64(a.CPU) + float64(b.CPU-a.CPU)*float64(t.Sub(a.Time))/float64(b.Time.Sub(a.Time))
 }
 
-// judge says how a container's served usage differs from the samples. The timestamp of the API is in whole
-// seconds: what is served has to be true for a moment of that second.
+// judge returns how a container's served usage differs from the samples. The timestamp of the API
+// is in whole seconds: the served usage must be true for a moment of that second.
 func (s cgroupSamples) judge(m *metricsv1.PodMetrics, usage corev1.ResourceList) error {
-	const clock = 150 * time.Millisecond // between reading a file and looking at the clock, on both sides, at both ends of the window
+	// The time between reading a file and reading the clock, on both sides, at both ends of the window.
+	const clock = 150 * time.Millisecond
 	cpuLow, cpuHigh := 1e18, 0.0
-	for end := m.Timestamp.Add(-clock); end.Before(m.Timestamp.Add(time.Second + clock)); end = end.Add(50 * time.Millisecond) {
+	first, last := m.Timestamp.Add(-clock), m.Timestamp.Add(time.Second+clock)
+	for end := first; end.Before(last); end = end.Add(50 * time.Millisecond) {
 		for _, off := range []time.Duration{-clock, clock} {
 			cores := (s.cpu(end) - s.cpu(end.Add(off-m.Window.Duration))) / float64(m.Window.Nanoseconds())
 			cpuLow, cpuHigh = min(cpuLow, cores), max(cpuHigh, cores)
@@ -67,15 +69,20 @@ func (s cgroupSamples) judge(m *metricsv1.PodMetrics, usage corev1.ResourceList)
 	cpu, memory := usage.Cpu().AsApproximateFloat64(), usage.Memory().AsApproximateFloat64()
 	var errs []error
 	if cpu < cpuLow*(1-cpuShare)-cpuLeast || cpu > cpuHigh*(1+cpuShare)+cpuLeast {
-		errs = append(errs, fmt.Errorf("CPU %.3fm is served, but the cgroup says %.3fm to %.3fm", cpu*1e3, cpuLow*1e3, cpuHigh*1e3))
+		errs = append(
+			errs,
+			fmt.Errorf("CPU %.3fm is served, but the cgroup says %.3fm to %.3fm", cpu*1e3, cpuLow*1e3, cpuHigh*1e3),
+		)
 	}
 	if memory < memoryLow*(1-memoryShare)-memoryLeast || memory > memoryHigh*(1+memoryShare)+memoryLeast {
-		errs = append(errs, fmt.Errorf("memory %.0f is served, but the cgroup says %.0f to %.0f", memory, memoryLow, memoryHigh))
+		errs = append(
+			errs, fmt.Errorf("memory %.0f is served, but the cgroup says %.0f to %.0f", memory, memoryLow, memoryHigh),
+		)
 	}
 	return errors.Join(errs...)
 }
 
-// observers run an observer on every node, and return the name of that of each node.
+// observers runs an observer on every node, and returns the name of each by its node.
 func observers(t *testing.T, namespace string) map[string]string {
 	t.Helper()
 	const port = 8080
@@ -83,7 +90,9 @@ func observers(t *testing.T, namespace string) map[string]string {
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "cgroups", MountPath: "/cgroups", ReadOnly: true}}
 	c.ReadinessProbe = httpProbe()
 	pod := podOf("observer", c)
-	pod.Spec.Volumes = []corev1.Volume{{Name: "cgroups", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/sys/fs/cgroup"}}}}
+	pod.Spec.Volumes = []corev1.Volume{
+		{Name: "cgroups", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/sys/fs/cgroup"}}},
+	}
 	pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	sets := cluster.client.AppsV1().DaemonSets(namespace)
 	_, err := sets.Create(t.Context(), &appsv1.DaemonSet{
@@ -103,7 +112,9 @@ func observers(t *testing.T, namespace string) map[string]string {
 		}
 		return err
 	})
-	pods, err := cluster.client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=observer"})
+	pods, err := cluster.client.CoreV1().Pods(namespace).List(
+		t.Context(), metav1.ListOptions{LabelSelector: "app=observer"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,11 +125,12 @@ func observers(t *testing.T, namespace string) map[string]string {
 	return byNode
 }
 
-// staticPod has a node's kubelet run a pod from a file, and returns the pod as the API server comes to know it. The file
-// is there as long as another pod is.
+// staticPod makes a node's kubelet run a pod from a file, and returns the pod as it appears in the
+// API server. The file exists for as long as another pod does.
 func staticPod(t *testing.T, namespace, node string, c corev1.Container) *corev1.Pod {
 	t.Helper()
-	b, err := cluster.client.CoreV1().RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("configz").DoRaw(t.Context())
+	b, err := cluster.client.CoreV1().RESTClient().Get().
+		Resource("nodes").Name(node).SubResource("proxy").Suffix("configz").DoRaw(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,9 +152,11 @@ func staticPod(t *testing.T, namespace, node string, c corev1.Container) *corev1
 	writer.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))}
 	writer.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	writer.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "static", MountPath: dir}}
-	writer.Spec.Volumes = []corev1.Volume{{Name: "static", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
-		Path: config.KubeletConfig.StaticPodPath, Type: new(corev1.HostPathDirectory),
-	}}}}
+	writer.Spec.Volumes = []corev1.Volume{
+		{Name: "static", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
+			Path: config.KubeletConfig.StaticPodPath, Type: new(corev1.HostPathDirectory),
+		}}},
+	}
 	createPod(t, namespace, writer)
 	mirror := podOf(pod.Name+"-"+node, c)
 	eventually(t, "the API server knows the static pod", func() error {
@@ -173,9 +187,10 @@ func running(t *testing.T, namespace, name string) (p *corev1.Pod, id string) {
 	return p, id
 }
 
-// TestTruth compares what is served with the cgroups' own files, as read by somebody else at the same time.
+// TestTruth compares what is served with the cgroups' own files, which an independent program reads
+// at the same time.
 func TestTruth(t *testing.T) {
-	t.Parallel()
+	allNodesWell.join(t)
 	ns := namespace(t)
 	hostNetwork := podOf("host-network", workload("c", "-cpu=20"))
 	hostNetwork.Spec.HostNetwork = true
@@ -201,7 +216,9 @@ func TestTruth(t *testing.T) {
 		p, id := running(t, ns, p.Name)
 		observing.Go(func() {
 			var s cgroupSamples
-			b, err := podHTTP(t.Context(), ns, byNode[p.Spec.NodeName], "/cgroup", map[string]string{"id": id, "for": period.String()})
+			b, err := podHTTP(
+				t.Context(), ns, byNode[p.Spec.NodeName], "/cgroup", map[string]string{"id": id, "for": period.String()},
+			)
 			if err == nil {
 				err = json.Unmarshal(b, &s)
 			}
@@ -246,10 +263,16 @@ func TestTruth(t *testing.T) {
 			// began when the container did.
 			sinceFirst := m.Timestamp.Add(-m.Window.Duration).Sub(served[p.Name][0].Timestamp.Time)
 			if m.Window.Duration < 10*time.Second && sinceFirst > 1500*time.Millisecond || m.Window.Duration > 40*time.Second {
-				t.Errorf("%s: a window of %v at a resolution of 15 s, which begins %v after the first one ended", p.Name, m.Window.Duration, sinceFirst)
+				t.Errorf(
+					"%s: a window of %v at a resolution of 15 s, which begins %v after the first one ended", p.Name,
+					m.Window.Duration, sinceFirst,
+				)
 			}
 			usage := m.Containers[0].Usage
-			t.Logf("%-15s at %s window %-8v cpu %-12s memory %s", p.Name, m.Timestamp.Format("05"), m.Window.Duration, usage.Cpu(), usage.Memory())
+			t.Logf(
+				"%-15s at %s window %-8v cpu %-12s memory %s", p.Name, m.Timestamp.Format("05"), m.Window.Duration,
+				usage.Cpu(), usage.Memory(),
+			)
 			if err := samples[p.Name].judge(&m, usage); err != nil {
 				t.Errorf("%s at %v, window %v: %v", p.Name, m.Timestamp, m.Window.Duration, err)
 			}

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"metrics-server/test/realcluster"
 )
 
 // recommenderImage has the recommender of the VerticalPodAutoscaler that hack/vpa pins.
@@ -25,25 +27,31 @@ const recommenderImage = "localhost/metrics-server-e2e-vpa:dev"
 // recommenderLabel is what the VerticalPodAutoscaler's own manifest calls the recommender's pods.
 const recommenderLabel = "app=vpa-recommender"
 
-// TestVerticalPodAutoscaler has the real recommender, installed by its own manifests, recommend by what the server
-// serves.
+// TestVerticalPodAutoscaler checks that the real recommender, installed from its own manifests,
+// recommends by the usage that the server serves.
 func TestVerticalPodAutoscaler(t *testing.T) {
-	t.Parallel()
+	allNodesWell.join(t)
 	module := os.Getenv("E2E_VPA")
 	switch module {
 	case "":
-		t.Fatal("E2E_VPA is not set: give the directory of the VerticalPodAutoscaler's Go module, whose recommender the nodes have as " +
-			recommenderImage + ", or say E2E_VPA=none to do without")
+		t.Fatal(
+			"E2E_VPA is not set: set it to the directory of the VerticalPodAutoscaler's Go module, whose recommender " +
+				"the nodes have as " + recommenderImage + ", or to \"none\" to leave this test out",
+		)
 	case "none":
 		t.Log("E2E_VPA=none: nothing is tested here")
 		return
 	}
 
-	// Requests of a fraction of the usage: a recommendation near them is not one by usage.
+	// The requests are a fraction of the usage, so a recommendation near them would not follow the
+	// usage.
 	ns := namespace(t)
 	busy, large := workload("busy", "-cpu=200", "-memory=60"), workload("large", "-cpu=50", "-memory=112")
 	for _, c := range []*corev1.Container{&busy, &large} {
-		c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("10Mi")}
+		c.Resources.Requests = corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("20m"),
+			corev1.ResourceMemory: resource.MustParse("10Mi"),
+		}
 	}
 	createDeployment(t, ns, "web", busy, large)
 	// The recommender keeps the highest usages, and starting a container costs more than it uses then.
@@ -101,7 +109,8 @@ spec:
 	// What the recommender says of the server's answers, in its log and in its count of them.
 	log, metrics := recommenderSays(t)
 	for line := range strings.Lines(log) {
-		if strings.HasPrefix(line, "E") && (strings.Contains(line, "metrics.k8s.io") || strings.Contains(line, "MetricsClient")) {
+		if strings.HasPrefix(line, "E") &&
+			(strings.Contains(line, "metrics.k8s.io") || strings.Contains(line, "MetricsClient")) {
 			t.Errorf("the recommender's log says: %s", line)
 		}
 	}
@@ -121,10 +130,15 @@ spec:
 // waits until it runs, and removes all of it after t.
 func runRecommender(t *testing.T, manifests string) {
 	t.Helper()
-	definitions, rbac, deployment := filepath.Join(manifests, "vpa-v1-crd-gen.yaml"), filepath.Join(manifests, "vpa-rbac.yaml"), filepath.Join(manifests, "recommender-deployment.yaml")
+	definitions := filepath.Join(manifests, "vpa-v1-crd-gen.yaml")
+	rbac := filepath.Join(manifests, "vpa-rbac.yaml")
+	deployment := filepath.Join(manifests, "recommender-deployment.yaml")
 	all := []string{"--ignore-not-found", "-f", deployment, "-f", rbac, "-f", definitions}
 	if there := mustKubectl(t, append([]string{"get", "-o", "name"}, all...)...); there != "" {
-		t.Fatalf("the cluster has a VerticalPodAutoscaler that this test would remove: say E2E_VPA=none, or remove it:\n%s", there)
+		t.Fatalf(
+			"the cluster has a VerticalPodAutoscaler that this test would remove: say E2E_VPA=none, or remove it:\n%s",
+			there,
+		)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -164,7 +178,7 @@ func runRecommender(t *testing.T, manifests string) {
 		if err != nil {
 			return err
 		}
-		return rolledOut(d)
+		return realcluster.RolledOut(d)
 	})
 }
 
@@ -203,8 +217,8 @@ func says(target corev1.ResourceList) string {
 	return fmt.Sprintf("%s and %.1f MiB", target.Cpu(), target.Memory().AsApproximateFloat64()/(1<<20))
 }
 
-// follows says why a target is not one for a container that uses so many cores and bytes all the time. The usage may
-// be 10 % below, on a busy machine, to 5 % above that.
+// follows returns why a target does not fit a container that always uses so many cores and bytes.
+// On a busy machine, the usage may be 10 % below to 5 % above that.
 func follows(target corev1.ResourceList, cores, bytes float64) error {
 	var errs []error
 	for _, r := range []struct {
@@ -217,14 +231,18 @@ func follows(target corev1.ResourceList, cores, bytes float64) error {
 		got := target.Name(r.name, resource.DecimalSI).AsApproximateFloat64()
 		least, most := recommended(r.used*0.9, r.first), recommended(r.used*1.05, r.first)
 		if got < least*0.97 || got > most*1.03 { // it computes in whole millicores
-			errs = append(errs, fmt.Errorf("%s of %.3f does not follow from a usage of %.3f: want %.3f to %.3f", r.name, got, r.used, least, most))
+			errs = append(
+				errs,
+				fmt.Errorf("%s of %.3f does not follow from a usage of %.3f: want %.3f to %.3f", r.name, got, r.used, least, most),
+			)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// recommended is what the recommender makes of a usage that is always the same: the upper end of its bucket in a
-// histogram whose first bucket is so wide and each other one 5 % wider than the one before, and a margin of 15 %.
+// recommended returns the recommendation for a constant usage: the upper end of its bucket in a
+// histogram whose first bucket has this width and whose other buckets are each 5 % wider than the
+// one before, plus a margin of 15 %.
 func recommended(usage, first float64) float64 {
 	width, end := first, first
 	for end <= usage {

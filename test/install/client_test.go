@@ -17,7 +17,7 @@ type answer struct {
 	err   error
 }
 
-// gap is the time of a replacement in which there were no metrics.
+// gap is the time during a replacement in which there were no metrics.
 type gap struct {
 	asked, failed int
 	// longest is from the first of the requests that failed in a row to the next that did not.
@@ -29,13 +29,17 @@ func (g gap) String() string {
 	if g.failed == 0 {
 		return fmt.Sprintf("none of %d requests failed", g.asked)
 	}
-	return fmt.Sprintf("%d of %d requests failed, %.1f s at a stretch, the first: %v", g.failed, g.asked, g.longest.Seconds(), g.first)
+	return fmt.Sprintf(
+		"%d of %d requests failed, for up to %.1f s; the first error: %v", g.failed, g.asked, g.longest.Seconds(),
+		g.first,
+	)
 }
 
-// momentary is a gap that autoscalers do not notice: the old server's connections end with it.
+// momentary is a gap too short for autoscalers to notice: the old server's connections break when it exits.
 const momentary = 2 * time.Second
 
-// ask asks for the usage of all nodes four times a second until the end, which fails t if there was a longer gap than tolerable.
+// ask requests the usage of all nodes four times a second until the returned function is called, which fails t if there
+// was a longer gap than tolerable.
 func ask(t *testing.T) (end func(tolerable time.Duration)) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())

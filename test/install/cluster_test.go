@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,64 +19,52 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"metrics-server/test/realcluster"
 )
 
-// patience is how long anything here may take that has no shorter limit.
-const patience = 2 * time.Minute
+const patience = realcluster.Patience
 
-// firstNumbers is how long an installation may take until all is served.
+// firstNumbers is how long an installation may take until everything is served.
 const firstNumbers = time.Minute
 
 const (
 	namespace  = "kube-system"
 	deployment = "metrics-server"
-	serverPods = "k8s-app=metrics-server"                // of the manifests, theirs and ours
+	serverPods = "k8s-app=metrics-server"                // of both manifests, the incumbent's and ours
 	chartPods  = "app.kubernetes.io/name=metrics-server" // of the charts
 )
 
-// cluster is the one under test, and what there is to install.
+// cluster is the cluster under test, and what can be installed.
 var cluster struct {
 	client   kubernetes.Interface
 	metadata metadata.Interface
 	nodes    []string
-	cache    string // of kubectl
+	kubectl  realcluster.Kubectl
 
-	kubectl, helm, doctor string // programs
-	dist                  string // directory with the files of a release
-	image                 string // of the server
-	incumbent             string // directory of its Go module
+	helm, doctor string // programs
+	dist         string // directory with the files of a release
+	image        string // of the server
+	incumbent    string // directory of its Go module
 }
 
-func TestMain(m *testing.M) {
-	code := 1
-	err := connect()
-	if err == nil {
-		code = m.Run()
-		err = os.RemoveAll(cluster.cache)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(realcluster.Main(m, connect)) }
 
 // connect finds the cluster.
-func connect() error {
+func connect(cache string) error {
+	cluster.kubectl.Cache = cache
 	for variable, value := range map[string]*string{
-		"INSTALL_KUBECTL": &cluster.kubectl, "INSTALL_HELM": &cluster.helm, "INSTALL_BINARY": &cluster.doctor,
+		"INSTALL_KUBECTL": &cluster.kubectl.Program, "INSTALL_HELM": &cluster.helm, "INSTALL_BINARY": &cluster.doctor,
 		"INSTALL_DIST": &cluster.dist, "INSTALL_IMAGE": &cluster.image, "INSTALL_INCUMBENT": &cluster.incumbent,
 	} {
 		if *value = os.Getenv(variable); *value == "" {
 			return fmt.Errorf("%s is not set: run these tests by `make e2e-install`", variable)
 		}
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	config, err := realcluster.Config()
 	if err != nil {
 		return err
 	}
-	config.QPS = -1 // no limit
 	// There are kinds that are deprecated, and all kinds are looked at.
 	config.WarningHandler = rest.NoWarnings{}
 	if cluster.client, err = kubernetes.NewForConfig(config); err != nil {
@@ -97,57 +83,24 @@ func connect() error {
 	if len(cluster.nodes) != 2 {
 		return fmt.Errorf("nodes %q, want two", cluster.nodes)
 	}
-	cluster.cache, err = os.MkdirTemp("", "metrics-server-install-")
-	return err
+	return nil
 }
 
-// run runs a program as at a terminal and returns what it printed.
-func run(program string, args ...string) (string, error) {
-	ctx, stop := context.WithTimeout(context.Background(), patience)
-	defer stop()
-	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s %q: %w\n%s", filepath.Base(program), args, err, out)
-	}
-	return string(out), err
-}
+func kubectl(args ...string) (string, error) { return cluster.kubectl.Run(args...) }
 
-func kubectl(args ...string) (string, error) {
-	return run(cluster.kubectl, append([]string{"--cache-dir=" + cluster.cache}, args...)...)
-}
-
-// mustKubectl is kubectl for what has to succeed.
 func mustKubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := kubectl(args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return cluster.kubectl.MustRun(t, args...)
 }
 
 func mustHelm(t *testing.T, args ...string) {
 	t.Helper()
-	if _, err := run(cluster.helm, append(args, "-n", namespace)...); err != nil {
+	if _, err := realcluster.Run(cluster.helm, append(args, "-n", namespace)...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// within fails t if f does not return nil in time.
-func within(t *testing.T, limit time.Duration, what string, f func() error) {
-	t.Helper()
-	begun := time.Now()
-	var err error
-	for ; time.Since(begun) < limit; time.Sleep(250 * time.Millisecond) {
-		if err = f(); err == nil {
-			t.Logf("%5.1f s until %s", time.Since(begun).Seconds(), what)
-			return
-		}
-	}
-	t.Fatalf("%s: still not so after %v: %v", what, limit, err)
-}
-
-// leavesNothing fails t if there is anything in the cluster, when all else of t is over, that was not there before.
+// leavesNothing fails t if, when everything else of t is over, the cluster has an object that it did not have before.
 func leavesNothing(t *testing.T) {
 	t.Helper()
 	before, err := objects()
@@ -158,7 +111,7 @@ func leavesNothing(t *testing.T) {
 		t.Fatalf("the cluster is not empty: %q", left)
 	}
 	t.Cleanup(func() {
-		within(t, time.Minute, "nothing is left", func() error {
+		realcluster.Within(t, time.Minute, "nothing is left", func() error {
 			after, err := objects()
 			if err != nil {
 				return err
@@ -181,7 +134,7 @@ func ofServer(objects []string) []string {
 	return slices.DeleteFunc(slices.Clone(objects), func(o string) bool { return !strings.Contains(o, "metrics") })
 }
 
-// objects are all objects of the cluster, of whatever kind, but for Events, which end by themselves.
+// objects returns all objects of the cluster, of every kind, except Events, which expire by themselves.
 func objects() ([]string, error) {
 	lists, err := cluster.client.Discovery().ServerPreferredResources()
 	if err != nil {
@@ -212,23 +165,20 @@ func objects() ([]string, error) {
 	return all, nil
 }
 
-// usable says what is missing of what users want: APIServices that are available, and the usage of all nodes and of the
-// server's own pods in `kubectl top`.
+// usable returns what users lack: APIServices that are available, and the usage of all nodes and of
+// the server's own pods in `kubectl top`.
 func usable(pods string, versions ...string) error {
 	for _, v := range versions {
-		out, err := kubectl("get", "apiservice", v+".metrics.k8s.io", "-o",
-			`jsonpath={range .status.conditions[?(@.type=="Available")]}{.status} {.reason}: {.message}{end}`)
-		if err != nil {
+		if err := cluster.kubectl.Available(v + ".metrics.k8s.io"); err != nil {
 			return err
-		}
-		if !strings.HasPrefix(out, "True") {
-			return fmt.Errorf("APIService of %s: Available is %s", v, out)
 		}
 	}
 	if err := top(cluster.nodes, "nodes"); err != nil {
 		return err
 	}
-	running, err := cluster.client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{LabelSelector: pods})
+	running, err := cluster.client.CoreV1().Pods(namespace).List(
+		context.Background(), metav1.ListOptions{LabelSelector: pods},
+	)
 	if err != nil {
 		return err
 	}
@@ -242,7 +192,7 @@ func usable(pods string, versions ...string) error {
 	return top(names, "pods", "-A")
 }
 
-// top says which of names has no usage in `kubectl top`.
+// top returns which of names has no usage in `kubectl top`.
 func top(names []string, args ...string) error {
 	out, err := kubectl(append([]string{"top"}, args...)...)
 	if err != nil {
@@ -256,7 +206,7 @@ func top(names []string, args ...string) error {
 	return nil
 }
 
-// rolledOut says why not all that runs of the server is of this image, in so many replicas.
+// rolledOut returns why not all running pods of the server have this image, in so many replicas.
 func rolledOut(image string, replicas int32) error {
 	d, err := cluster.client.AppsV1().Deployments(namespace).Get(context.Background(), deployment, metav1.GetOptions{})
 	if err != nil {
@@ -265,16 +215,20 @@ func rolledOut(image string, replicas int32) error {
 	if got := d.Spec.Template.Spec.Containers[0].Image; got != image {
 		return fmt.Errorf("the image is %s, want %s", got, image)
 	}
-	s := d.Status
-	if s.ObservedGeneration < d.Generation || *d.Spec.Replicas != replicas || s.Replicas != replicas || s.UpdatedReplicas != replicas || s.AvailableReplicas != replicas {
-		return fmt.Errorf("%d replicas are wanted, %d are there, %d of them new, %d available", replicas, s.Replicas, s.UpdatedReplicas, s.AvailableReplicas)
+	if got := *d.Spec.Replicas; got != replicas {
+		return fmt.Errorf("deployment %s has %d replicas, want %d", d.Name, got, replicas)
+	}
+	if err := realcluster.RolledOut(d); err != nil {
+		return err
 	}
 	return noneTerminating(d)
 }
 
-// noneTerminating says which pod of d is on its way out: it may still be asked.
+// noneTerminating returns which pod of d is terminating: it may still get requests.
 func noneTerminating(d *appsv1.Deployment) error {
-	pods, err := cluster.client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
+	pods, err := cluster.client.CoreV1().Pods(namespace).List(
+		context.Background(), metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)},
+	)
 	if err != nil {
 		return err
 	}
@@ -286,11 +240,11 @@ func noneTerminating(d *appsv1.Deployment) error {
 	return nil
 }
 
-// healthy has `metrics-server doctor` find no problem.
+// healthy checks that `metrics-server doctor` finds no problem.
 func healthy(t *testing.T) {
 	t.Helper()
-	within(t, patience, "all is well, says the doctor", func() error {
-		_, err := run(cluster.doctor, "doctor")
+	realcluster.Within(t, patience, "all is well, says the doctor", func() error {
+		_, err := realcluster.Run(cluster.doctor, "doctor")
 		return err
 	})
 }

@@ -1,4 +1,3 @@
-// Package install tests that what a release has can be installed on an empty cluster, replaced and removed, and that it takes the
-// place of kubernetes-sigs/metrics-server. It needs the build tag e2e and an empty cluster: `make e2e-install` sees to all
-// of it.
+// Package install tests that a release can be installed on an empty cluster, upgraded and removed, and that it replaces
+// kubernetes-sigs/metrics-server. It needs the build tag e2e and an empty cluster, which `make e2e-install` provides.
 package install

@@ -9,13 +9,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"metrics-server/test/realcluster"
 )
 
-// TestIncumbentManifest takes the place of the incumbent that its own manifest has installed, in the ways that docs/install.md names,
-// and gives it back.
+// TestIncumbentManifest replaces an incumbent that was installed from its own manifest, in the ways
+// that docs/install.md describes, and goes back to it.
 func TestIncumbentManifest(t *testing.T) {
 	leavesNothing(t)
-	theirs, ours := filepath.Join(cluster.incumbent, "manifests", "overlays", "release"), filepath.Join(cluster.dist, "components.yaml")
+	theirs := filepath.Join(cluster.incumbent, "manifests", "overlays", "release")
+	ours := filepath.Join(cluster.dist, "components.yaml")
 	t.Cleanup(func() {
 		if t.Failed() {
 			_, _ = kubectl("delete", "-f", ours, "--ignore-not-found")
@@ -23,18 +26,20 @@ func TestIncumbentManifest(t *testing.T) {
 	})
 	incumbent := func(t *testing.T) {
 		mustKubectl(t, "apply", "-k", theirs)
-		within(t, patience, "the incumbent serves", func() error {
+		realcluster.Within(t, patience, "the incumbent serves", func() error {
 			return errors.Join(rolledOut(incumbentImage(), 1), usable(serverPods, "v1beta1"), allNodes())
 		})
 	}
 
 	incumbent(t)
 	t.Run("image", func(t *testing.T) {
-		args := []string{"get", "deployment", "-n", namespace, deployment, "-o", "jsonpath={.spec.template.spec.containers[0].args}"}
+		args := []string{
+			"get", "deployment", "-n", namespace, deployment, "-o", "jsonpath={.spec.template.spec.containers[0].args}",
+		}
 		before := mustKubectl(t, args...)
 		end := ask(t)
 		mustKubectl(t, "set", "image", "-n", namespace, "deployment/"+deployment, "metrics-server="+cluster.image)
-		within(t, patience, "this server serves", func() error {
+		realcluster.Within(t, patience, "this server serves", func() error {
 			return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, "v1beta1"))
 		})
 		end(momentary)
@@ -47,20 +52,24 @@ func TestIncumbentManifest(t *testing.T) {
 	t.Run("file", func(t *testing.T) {
 		end := ask(t)
 		mustKubectl(t, "apply", "-f", ours)
-		within(t, patience, "this server serves", func() error {
+		realcluster.Within(t, patience, "this server serves", func() error {
 			return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, bothVersions...))
 		})
 		end(30 * time.Second)
 		healthy(t)
 	})
 	t.Run("back-from-file", func(t *testing.T) {
-		mustKubectl(t, "delete", "apiservice", "v1.metrics.k8s.io", "v1beta1.metrics.k8s.io")
+		mustKubectl(t, "delete", "apiservice", "v1.metrics.k8s.io")
+		mustKubectl(
+			t, "patch", "apiservice", "v1beta1.metrics.k8s.io", "--type=merge", "-p",
+			`{"spec":{"caBundle":null,"insecureSkipTLSVerify":true}}`,
+		)
 		incumbent(t)
 	})
 	t.Run("file-without-apiservices", func(t *testing.T) {
 		end := ask(t)
 		mustKubectl(t, "apply", "-f", ours, "-l", "app.kubernetes.io/component!=apiservice")
-		within(t, patience, "this server serves", func() error {
+		realcluster.Within(t, patience, "this server serves", func() error {
 			return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, "v1beta1"))
 		})
 		end(momentary)
@@ -73,22 +82,29 @@ func TestIncumbentChart(t *testing.T) {
 	leavesNothing(t)
 	t.Cleanup(func() {
 		if t.Failed() {
-			_, _ = run(cluster.helm, "uninstall", "metrics-server", "-n", namespace)
+			_, _ = realcluster.Run(cluster.helm, "uninstall", "metrics-server", "-n", namespace)
 		}
 	})
 	values := filepath.Join(t.TempDir(), "values.yaml")
-	if err := os.WriteFile(values, []byte("args: [--v=2]\npodLabels: {team: infrastructure}\nresources: {requests: {cpu: 50m, memory: 100Mi}}\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		values,
+		[]byte("args: [--v=2]\npodLabels: {team: infrastructure}\nresources: {requests: {cpu: 50m, memory: 100Mi}}\n"),
+		0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	_, tag, _ := strings.Cut(incumbentImage(), ":")
-	mustHelm(t, "install", "metrics-server", filepath.Join(cluster.incumbent, "charts", "metrics-server"), "-f", values, "--set", "image.tag="+tag)
-	within(t, patience, "the incumbent serves", func() error {
+	mustHelm(
+		t, "install", "metrics-server", filepath.Join(cluster.incumbent, "charts", "metrics-server"), "-f", values,
+		"--set", "image.tag="+tag,
+	)
+	realcluster.Within(t, patience, "the incumbent serves", func() error {
 		return errors.Join(rolledOut(incumbentImage(), 1), usable(chartPods, "v1beta1"), allNodes())
 	})
 
 	end := ask(t)
 	mustHelm(t, "upgrade", "metrics-server", chart(t), "-f", values)
-	within(t, patience, "this server serves", func() error {
+	realcluster.Within(t, patience, "this server serves", func() error {
 		return errors.Join(rolledOut(cluster.image, 1), usable(chartPods+",team=infrastructure", bothVersions...))
 	})
 	end(momentary)

@@ -11,26 +11,29 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metrics-server/test/realcluster"
 )
 
 var bothVersions = []string{"v1", "v1beta1"}
 
-// TestOneFile installs one file, makes the installation highly available by the other, and removes it.
+// TestOneFile installs components.yaml, upgrades to high-availability.yaml, and removes everything.
 func TestOneFile(t *testing.T) {
 	leavesNothing(t)
-	components, highAvailability := filepath.Join(cluster.dist, "components.yaml"), filepath.Join(cluster.dist, "high-availability.yaml")
+	components := filepath.Join(cluster.dist, "components.yaml")
+	highAvailability := filepath.Join(cluster.dist, "high-availability.yaml")
 	t.Cleanup(func() {
 		if t.Failed() {
 			_, _ = kubectl("delete", "-f", highAvailability, "--ignore-not-found")
 		}
 	})
 	mustKubectl(t, "apply", "-f", components)
-	within(t, firstNumbers, "all is served", func() error { return usable(serverPods, bothVersions...) })
+	realcluster.Within(t, firstNumbers, "all is served", func() error { return usable(serverPods, bothVersions...) })
 	healthy(t)
 
 	end := ask(t)
 	mustKubectl(t, "apply", "-f", highAvailability)
-	within(t, patience, "two replicas run, on two nodes", func() error {
+	realcluster.Within(t, patience, "two replicas run, on two nodes", func() error {
 		if err := rolledOut(cluster.image, 2); err != nil {
 			return err
 		}
@@ -56,17 +59,17 @@ func TestHelm(t *testing.T) {
 	leavesNothing(t)
 	t.Cleanup(func() {
 		if t.Failed() {
-			_, _ = run(cluster.helm, "uninstall", "metrics-server", "-n", namespace)
+			_, _ = realcluster.Run(cluster.helm, "uninstall", "metrics-server", "-n", namespace)
 		}
 	})
 	upgrade := []string{"upgrade", "--install", "metrics-server", chart(t)}
 	mustHelm(t, upgrade...)
-	within(t, firstNumbers, "all is served", func() error { return usable(chartPods, bothVersions...) })
+	realcluster.Within(t, firstNumbers, "all is served", func() error { return usable(chartPods, bothVersions...) })
 	healthy(t)
 
 	end := ask(t)
 	mustHelm(t, append(upgrade, "--set", "podLabels.release=second")...)
-	within(t, patience, "the second release runs", func() error {
+	realcluster.Within(t, patience, "the second release runs", func() error {
 		return errors.Join(rolledOut(cluster.image, 1), usable(chartPods+",release=second", bothVersions...))
 	})
 	end(0)
@@ -74,7 +77,7 @@ func TestHelm(t *testing.T) {
 	mustHelm(t, "uninstall", "metrics-server")
 }
 
-// chart is the file of this server's.
+// chart is the file of this server's chart.
 func chart(t *testing.T) string {
 	t.Helper()
 	charts, err := filepath.Glob(filepath.Join(cluster.dist, "metrics-server-*.tgz"))
@@ -84,8 +87,8 @@ func chart(t *testing.T) string {
 	return charts[0]
 }
 
-// TestOverlays has the API server take each overlay as users apply it, short of keeping it: upon an empty cluster, by kubectl's own
-// kustomize, with the image set.
+// TestOverlays applies each overlay as users do, in a dry run of the API server: to an empty
+// cluster, with kubectl's own kustomize, and with the image set.
 func TestOverlays(t *testing.T) {
 	leavesNothing(t)
 	overlays, err := os.ReadDir(filepath.Join("..", "..", "deploy", "kustomize", "overlays"))
@@ -108,10 +111,14 @@ func TestHostNetwork(t *testing.T) {
 	leavesNothing(t)
 	dir := kustomization(t, "base", "host-network")
 	removed := installed(t, dir)
-	within(t, firstNumbers, "all is served", func() error {
+	realcluster.Within(t, firstNumbers, "all is served", func() error {
 		return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, bothVersions...))
 	})
-	if addresses := mustKubectl(t, "get", "pods", "-n", namespace, "-l", serverPods, "-o", "jsonpath={range .items[*]}{.status.podIP}={.status.hostIP}{end}"); !equalPair(addresses) {
+	addresses := mustKubectl(
+		t, "get", "pods", "-n", namespace, "-l", serverPods, "-o",
+		"jsonpath={range .items[*]}{.status.podIP}={.status.hostIP}{end}",
+	)
+	if !equalPair(addresses) {
 		t.Errorf("the pod does not have its node's address: %s", addresses)
 	}
 	healthy(t)
@@ -123,8 +130,8 @@ func equalPair(s string) bool {
 	return ok && a != "" && a == b
 }
 
-// TestVerifiedKubelets installs the server with an authority of the kubelets' certificates that is not theirs, and gives it the right
-// one while it runs.
+// TestVerifiedKubelets installs the server with the wrong authority for the kubelets' certificates,
+// and gives it the right one while it runs.
 func TestVerifiedKubelets(t *testing.T) {
 	leavesNothing(t)
 	const name = "metrics-server-kubelet-ca"
@@ -143,7 +150,7 @@ func TestVerifiedKubelets(t *testing.T) {
 	removed := installed(t, kustomization(t, "base", "verified-kubelets"))
 	t.Cleanup(func() { _, _ = kubectl("delete", "configmap", "-n", namespace, name, "--ignore-not-found") })
 	authority("extension-apiserver-authentication", "requestheader-client-ca-file")
-	within(t, patience, "the server believes no kubelet", func() error {
+	realcluster.Within(t, patience, "the server believes no kubelet", func() error {
 		log, err := kubectl("logs", "-n", namespace, "deployment/"+deployment)
 		if err == nil && !strings.Contains(log, "x509: certificate signed by unknown authority") {
 			err = fmt.Errorf("its log: %s", log)
@@ -152,7 +159,7 @@ func TestVerifiedKubelets(t *testing.T) {
 	})
 	authority("kube-root-ca.crt", "ca.crt")
 	// The kubelet takes a minute or two until it has the new one in the pod.
-	within(t, 2*patience, "all is served", func() error {
+	realcluster.Within(t, 2*patience, "all is served", func() error {
 		return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, bothVersions...))
 	})
 	healthy(t)
@@ -174,8 +181,8 @@ func installed(t *testing.T, dir string) (removed func()) {
 	}
 }
 
-// kustomization is the directory of one as users write it: upon what is at resource in deploy/kustomize, with components, and with the
-// image set.
+// kustomization returns the directory of a kustomization as users write it: it is based on resource
+// in deploy/kustomize, adds components, and sets the image.
 func kustomization(t *testing.T, resource string, components ...string) string {
 	t.Helper()
 	// Kustomize takes no absolute paths, and resolves symbolic links before it looks.
@@ -199,8 +206,10 @@ func kustomization(t *testing.T, resource string, components ...string) string {
 		paths = append(paths, at("components", c))
 	}
 	name, tag, _ := strings.Cut(cluster.image, ":")
-	text := fmt.Sprintf("resources: [%s]\ncomponents: [%s]\nimages: [{name: localhost/metrics-server, newName: %s, newTag: %s}]\n",
-		at(resource), strings.Join(paths, ", "), name, tag)
+	text := fmt.Sprintf(
+		"resources: [%s]\ncomponents: [%s]\nimages: [{name: localhost/metrics-server, newName: %s, newTag: %s}]\n",
+		at(resource), strings.Join(paths, ", "), name, tag,
+	)
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func asWritten(t *testing.T, certificate *tls.Certificate) *http.Client {
 	}
 }
 
-// code is the code that s answers a request with. Headers are names and values.
+// code returns the status code with which s answers a request. Headers are names and values.
 func (s *metricsServer) code(t *testing.T, c *http.Client, method, path, token string, header ...string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, http.NoBody)
@@ -59,7 +59,7 @@ func (s *metricsServer) code(t *testing.T, c *http.Client, method, path, token s
 	return resp.StatusCode
 }
 
-// TestWhoReachesWhat walks over all paths that the server has, and some that it should not have.
+// TestWhoReachesWhat requests all paths that the server has, and some that it should not have.
 func TestWhoReachesWhat(t *testing.T) {
 	f := newFleet(t, 1, 1)
 	s := startServer(t, f)
@@ -69,24 +69,31 @@ func TestWhoReachesWhat(t *testing.T) {
 	stranger, watcher, admin := token(t, "default", "stranger"), monitor(t), bound(t, "admin", "cluster-admin")
 	_, body, err := s.get("/", admin)
 	var index struct{ Paths []string }
-	if err := errors.Join(err, json.Unmarshal([]byte(body), &index)); err != nil || !slices.Contains(index.Paths, "/metrics") || !slices.Contains(index.Paths, "/readyz/metric-storage-ready") {
+	if err := errors.Join(err, json.Unmarshal([]byte(body), &index)); err != nil ||
+		!slices.Contains(index.Paths, "/metrics") || !slices.Contains(index.Paths, "/readyz/metric-storage-ready") {
 		t.Fatalf("index %s: %v", body, err)
 	}
 	resources := []string{
-		nodesPath, nodesPath + "/" + f.nodes[0].name, podsPath, "/apis/metrics.k8s.io/v1beta1/nodes", "/apis/metrics.k8s.io/v1beta1/pods",
-		"/apis/metrics.k8s.io/v1/namespaces/" + one.Namespace + "/pods", "/apis/metrics.k8s.io/v1/namespaces/" + one.Namespace + "/pods/" + one.Pod,
+		nodesPath, nodesPath + "/" + f.nodes[0].name, podsPath,
+		"/apis/metrics.k8s.io/v1beta1/nodes", "/apis/metrics.k8s.io/v1beta1/pods",
+		"/apis/metrics.k8s.io/v1/namespaces/" + one.Namespace + "/pods",
+		"/apis/metrics.k8s.io/v1/namespaces/" + one.Namespace + "/pods/" + one.Pod,
 	}
 	paths := slices.Concat(index.Paths, resources, []string{
-		"/", "/metrics", "/metrics/slis", "/metrics/", "/debug/pprof", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/goroutine?debug=2", "/debug/pprof/cmdline",
-		"/debug/pprof/profile?seconds=1", "/debug/pprof/symbol", "/debug/pprof/trace?seconds=1", "/debug/flags/v", "/version", "/version/", "/api", "/api/v1", "/apis", "/apis/metrics.k8s.io",
-		"/apis/metrics.k8s.io/v1", "/openapi", "/openapi/v2", "/openapi/v3", "/openapi/v3/apis/metrics.k8s.io/v1", "/configz", "/flagz", "/statusz", "/logs", "/healthz/ping", "/livez/ping", "/readyz/ping",
-		"/livez/", "/healthz/", "/readyz/", "//livez", "/livez/../metrics", "/healthz/..%2fmetrics", "/livez/%2e%2e/debug/pprof/", "//metrics", "/./metrics", "/LIVEZ", "/metrics%00", "/livez;/../metrics",
+		"/", "/metrics", "/metrics/slis", "/metrics/",
+		"/debug/pprof", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/goroutine?debug=2", "/debug/pprof/cmdline",
+		"/debug/pprof/profile?seconds=1", "/debug/pprof/symbol", "/debug/pprof/trace?seconds=1", "/debug/flags/v",
+		"/version", "/version/", "/api", "/api/v1", "/apis", "/apis/metrics.k8s.io", "/apis/metrics.k8s.io/v1",
+		"/openapi", "/openapi/v2", "/openapi/v3", "/openapi/v3/apis/metrics.k8s.io/v1",
+		"/configz", "/flagz", "/statusz", "/logs", "/healthz/ping", "/livez/ping", "/readyz/ping",
+		"/livez/", "/healthz/", "/readyz/", "//livez", "/livez/../metrics", "/healthz/..%2fmetrics",
+		"/livez/%2e%2e/debug/pprof/", "//metrics", "/./metrics", "/LIVEZ", "/metrics%00", "/livez;/../metrics",
 	})
 	slices.Sort(paths)
 	paths = slices.Compact(paths)
 
-	// What the cluster's own roles allow: system:public-info-viewer is for everybody, system:discovery for who has authenticated,
-	// system:monitoring for who is bound to it.
+	// The cluster's own roles: system:public-info-viewer is for everybody, system:discovery for
+	// authenticated users, and system:monitoring for its members.
 	probes := []string{"/healthz", "/livez", "/readyz"}
 	public := []string{"/healthz", "/livez", "/readyz", "/version", "/version/"}
 	under := func(path string, roots ...string) bool {
@@ -103,15 +110,18 @@ func TestWhoReachesWhat(t *testing.T) {
 		{"a stranger", stranger, discovery},
 		{"the server's own account", f.token, discovery},
 		{"who monitors", watcher, func(path string) bool {
-			return discovery(path) || under(path, probes...) || slices.Contains([]string{"/metrics", "/metrics/slis", "/flagz", "/statusz"}, path)
+			return discovery(path) || under(path, probes...) || slices.Contains(
+				[]string{"/metrics", "/metrics/slis", "/flagz", "/statusz"}, path,
+			)
 		}},
 		{"an administrator", admin, func(string) bool { return true }},
 	} {
 		for _, path := range paths {
 			code := s.code(t, c, http.MethodGet, path, who.token)
 			refused := code == http.StatusForbidden || code == http.StatusUnauthorized
-			// What a path means is for the cluster to say; the path must only not be taken for another.
-			if strange := strings.ContainsAny(path, "%;") || strings.Contains(path, "..") || strings.Contains(path, "//"); strange && who.token != admin {
+			// The cluster decides what a path means; the path must only not be mistaken for another.
+			strange := strings.ContainsAny(path, "%;") || strings.Contains(path, "..") || strings.Contains(path, "//")
+			if strange && who.token != admin {
 				if code < 300 {
 					t.Errorf("%s gets %s: %d", who.name, path, code)
 				}
@@ -139,7 +149,8 @@ func TestWhoReachesWhat(t *testing.T) {
 			}
 		}
 	}
-	// Who is not even a user of the cluster does not get as far as to be refused for want of rights.
+	// Somebody who is not a user of the cluster fails authentication, so authorization is never
+	// reached.
 	for _, liar := range []string{"not.a.token", admin + "x", strings.ToUpper(admin)} {
 		for _, path := range []string{nodesPath, "/metrics", "/apis"} {
 			if code := s.code(t, c, http.MethodGet, path, liar); code != http.StatusUnauthorized {
@@ -149,7 +160,8 @@ func TestWhoReachesWhat(t *testing.T) {
 	}
 }
 
-// TestForgedProxyHeaders names users and groups in the headers of the front proxy, as whom the front proxy is.
+// TestForgedProxyHeaders names users and groups in the headers of the front proxy, from clients
+// that are not the front proxy.
 func TestForgedProxyHeaders(t *testing.T) {
 	f := newFleet(t, 1, 1)
 	s := startServer(t, f)
@@ -167,7 +179,10 @@ func TestForgedProxyHeaders(t *testing.T) {
 		{"the front proxy", certificate(cluster.frontProxy, proxyName), http.StatusOK},
 		{"nobody", nil, http.StatusForbidden},
 		{"another name of the front proxy's authority", certificate(cluster.frontProxy, "other"), http.StatusUnauthorized},
-		{"the front proxy's name of another authority", certificate(kubelettest.NewCA("front-proxy"), proxyName), http.StatusUnauthorized},
+		{
+			"the front proxy's name of another authority", certificate(kubelettest.NewCA("front-proxy"), proxyName),
+			http.StatusUnauthorized,
+		},
 		// It is a user of the cluster, but without rights.
 		{"the front proxy's name of the clients' authority", certificate(cluster.ca, proxyName), http.StatusForbidden},
 	} {
@@ -182,20 +197,23 @@ func TestForgedProxyHeaders(t *testing.T) {
 			}
 		}
 	}
-	// A group alone is nobody, and impersonation is the kube-apiserver's.
+	// A group without a user is not accepted, and impersonation is done by the kube-apiserver.
 	stranger := token(t, "default", "stranger")
 	for _, header := range [][]string{
 		{"X-Remote-Group", "system:masters"},
 		{"X-Remote-User", readerName, "X-Remote-Group", "system:masters"},
 		{"Impersonate-User", readerName, "Impersonate-Group", "system:masters"},
 	} {
-		if code := s.code(t, asWritten(t, nil), http.MethodGet, nodesPath, stranger, header...); code != http.StatusForbidden {
+		if code := s.code(
+			t, asWritten(t, nil), http.MethodGet, nodesPath, stranger, header...,
+		); code != http.StatusForbidden {
 			t.Errorf("a stranger with %q: %d, want 403", header, code)
 		}
 	}
 }
 
-// TestTLS tries every version and cipher suite that there is, for a certificate with an RSA key and one with an elliptic curve's.
+// TestTLS tries every TLS version and cipher suite, for a certificate with an RSA key and for one
+// with an ECDSA key.
 func TestTLS(t *testing.T) {
 	const curved = "curved.test"
 	r := &rotation{t: t, fleet: newFleet(t, 0, 0)}
@@ -214,7 +232,10 @@ func TestTLS(t *testing.T) {
 	suites := func(s *metricsServer, protocol string) (accepted []string) {
 		for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
 			for _, name := range []string{"localhost", curved} {
-				state, err := dial(s, name, &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}})
+				state, err := dial(
+					s, name,
+					&tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}},
+				)
 				if err != nil {
 					continue
 				}
@@ -237,11 +258,16 @@ func TestTLS(t *testing.T) {
 		want     []string
 	}{
 		{nil, http1, []string{
-			"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-			"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+			"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+			"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+			"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+			"TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 		}},
 		{ // a manifest's own choice holds
-			[]string{"--disable-http2-serving=false", "--tls-min-version=VersionTLS12", "--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"},
+			[]string{
+				"--disable-http2-serving=false", "--tls-min-version=VersionTLS12",
+				"--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+			},
 			http2,
 			[]string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"},
 		},
@@ -256,15 +282,16 @@ func TestTLS(t *testing.T) {
 				t.Errorf("%q: %s is accepted", tc.args, tls.VersionName(version))
 			}
 		}
-		if state, err := dial(s, "localhost", &tls.Config{MinVersion: tls.VersionTLS13}); err != nil || state.NegotiatedProtocol != tc.protocol {
+		if state, err := dial(s, "localhost", &tls.Config{MinVersion: tls.VersionTLS13}); err != nil ||
+			state.NegotiatedProtocol != tc.protocol {
 			t.Errorf("%q: TLS 1.3: protocol %q, %v", tc.args, state.NegotiatedProtocol, err)
 		}
 		_ = s.kill()
 	}
 }
 
-// TestNoSecretInTheLog has servers say all that they can, while kubelets and clients do what gets into logs, and looks for every token
-// and key in what they said.
+// TestNoSecretInTheLog makes servers log as much as they can, while kubelets and clients cause
+// errors that are logged. Then it searches the logs for every token and key.
 func TestNoSecretInTheLog(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 0, 0)
@@ -304,7 +331,9 @@ func TestNoSecretInTheLog(t *testing.T) {
 		"by module":               {"--vmodule=*=10"},
 		"turned up while it runs": {"-v=6"},
 	} {
-		s := startServer(t, f, append(args, "--cert-dir="+filepath.Join(cluster.dir, f.name, strings.ReplaceAll(name, " ", "-")))...)
+		s := startServer(
+			t, f,
+			append(args, "--cert-dir="+filepath.Join(cluster.dir, f.name, strings.ReplaceAll(name, " ", "-")))...)
 		s.ready(t)
 		secrets := map[string]string{"the server's token": f.token, "the administrator's token": admin}
 		if name == "turned up while it runs" {
@@ -350,7 +379,7 @@ func TestNoSecretInTheLog(t *testing.T) {
 		secrets["the serving certificate's key"] = strings.Join(lines[1:len(lines)-2], "")
 		_ = s.kill()
 		said := s.output()
-		// The test is worth something only if what could have shown them was logged.
+		// The test proves something only if the errors that could have shown the secrets were logged.
 		if !strings.Contains(said, "tokenreviews") || !strings.Contains(said, "Request Body") {
 			t.Errorf("%s: no word of the bodies of TokenReviews", name)
 		}
@@ -362,13 +391,14 @@ func TestNoSecretInTheLog(t *testing.T) {
 	}
 }
 
-// forged is a token with a signature that somebody made up.
+// forged is a token with an invented signature.
 func forged(token string) string {
 	return token[:strings.LastIndexByte(token, '.')+1] + strings.Repeat("Zm9yZ2VkIHNpZ25hdHVyZQ", 12)
 }
 
-// partOf returns a part of secret that text shows, with the line, "" if there is none. The header and the claims of a token are no secret: only its
-// signature is looked for. A dump in hexadecimal, which shows 16 bytes in a row, would still show a part.
+// partOf returns a part of secret that text shows, with its line, or "". The header and the claims
+// of a token are not secret, so only the signature is searched for. Parts are short enough to be
+// found in a hexadecimal dump, which shows 16 bytes in a row.
 func partOf(secret, text string) string {
 	const size = 8
 	secret = secret[strings.LastIndexByte(secret, '.')+1:]
@@ -380,7 +410,7 @@ func partOf(secret, text string) string {
 	return ""
 }
 
-// trap is a port that keeps what it is sent, and answers as if it were a kubelet.
+// trap is a port that records what it is sent, and answers as if it were a kubelet.
 type trap struct {
 	net.Listener
 	mu    sync.Mutex
@@ -445,7 +475,8 @@ func (n *fakeNode) moveTo(t *testing.T, host string, port int32) {
 	})
 }
 
-// TestCompromisedKubelets has kubelets try to get the server's token to where it does not belong, and to speak for others.
+// TestCompromisedKubelets has kubelets try to divert the server's token, and to report usage for
+// pods of other nodes.
 func TestCompromisedKubelets(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 1, 2)
@@ -480,11 +511,21 @@ func TestCompromisedKubelets(t *testing.T) {
 	impostor.moveTo(t, honest.server.Host(), int32(honest.server.Port()))
 	// The pods of the honest node, with a later start and another usage, and one that does not exist.
 	liar := f.node(0)
-	liar.says = kubelettest.NewNode(kubelettest.NodeConfig{Seed: hash(f.name), Pods: 3, Containers: 2, Boot: time.Now().Add(-30 * time.Minute), RequestTime: true})
+	liar.says = kubelettest.NewNode(
+		kubelettest.NodeConfig{
+			Seed:        hash(f.name),
+			Pods:        3,
+			Containers:  2,
+			Boot:        time.Now().Add(-30 * time.Minute),
+			RequestTime: true,
+		},
+	)
 	known := honest.says.Containers()
 	others := liar.says.Containers()
 	invented := others[slices.IndexFunc(others, func(c kubelettest.Container) bool {
-		return !slices.ContainsFunc(known, func(k kubelettest.Container) bool { return k.Namespace == c.Namespace && k.Pod == c.Pod })
+		return !slices.ContainsFunc(
+			known, func(k kubelettest.Container) bool { return k.Namespace == c.Namespace && k.Pod == c.Pod },
+		)
 	})]
 	liar.kubelet.Answer = liar.says.Append
 	if liar.server, err = kubelettest.Serve(liar.kubelet, kubelettest.ServerConfig{Certificate: ours}); err != nil {
@@ -537,10 +578,14 @@ func TestCompromisedKubelets(t *testing.T) {
 		return nil
 	}
 	eventually(t, "the honest node is believed, and nobody else", true0)
-	if code, body, err := s.get("/apis/metrics.k8s.io/v1/namespaces/"+invented.Namespace+"/pods/"+invented.Pod, tok); err != nil || code != http.StatusNotFound {
+	if code, body, err := s.get(
+		"/apis/metrics.k8s.io/v1/namespaces/"+invented.Namespace+"/pods/"+invented.Pod, tok,
+	); err != nil ||
+		code != http.StatusNotFound {
 		t.Errorf("a pod that does not exist: %d %s %v", code, body, err)
 	}
-	// Its kubelet falls silent: nobody speaks in its place, also not when its last word has expired.
+	// Its kubelet falls silent: no other node speaks in its place, not even when its last answer has
+	// expired.
 	honest.server.Close()
 	eventually(t, "the honest node's last word has expired", func() error {
 		of, all := mine()

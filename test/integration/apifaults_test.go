@@ -19,7 +19,8 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// masters are headers of a request that the aggregator passes on for a user who may do everything. Nobody has to be asked.
+// masters are the headers of a request that the aggregator forwards for a user who may do
+// everything. The API server is not asked about this user.
 var masters = []string{"X-Remote-User", "root", "X-Remote-Group", "system:masters"}
 
 // refused returns an error if path is answered: it must not be for whoever has that token or these headers.
@@ -40,8 +41,9 @@ func (s *metricsServer) allowed(path, token string, header ...string) error {
 	return err
 }
 
-// fresh returns an error if of f's nodes and their pods not all are served with the samples of a moment ago. Fifteen resolutions
-// are more than any machine is late; what is not scraped any more is four resolutions, but at least a minute, on its way out.
+// fresh returns an error unless all of f's nodes and pods are served with recent samples. The limit
+// of fifteen resolutions is longer than any machine is late, and shorter than the time for which
+// the sample of a node that is no longer scraped is served.
 func (s *metricsServer) fresh(f *fleet, header ...string) error {
 	nodes, err := s.items(nodesPath, "", header...)
 	if err != nil {
@@ -66,8 +68,9 @@ func (s *metricsServer) fresh(f *fleet, header ...string) error {
 	return nil
 }
 
-// An API server that is down when this one starts, or does not let itself be asked, is waited for: the probes tell the
-// kubelet to let it live and to send no traffic, everybody else is refused, and the log names each cause once.
+// This server waits for an API server that is down when it starts, or that rejects its requests.
+// The probes tell the kubelet to let it live and to send no traffic, all other requests are
+// rejected, and the log names each cause once.
 func TestStartBeforeTheAPIServer(t *testing.T) {
 	t.Parallel()
 	api := newFlakyAPI(t)
@@ -111,12 +114,12 @@ func TestStartBeforeTheAPIServer(t *testing.T) {
 	eventually(t, "whoever may read is answered", func() error {
 		return errors.Join(s.allowed(podsPath, tok), front.fresh(f, masters...))
 	})
-	if said := linesWith(s.output(), "the API server answers"); len(said) != 1 {
+	if said := linesWith(s.output(), "The API server answers"); len(said) != 1 {
 		t.Errorf("the log says %q, want once that the API server answers", said)
 	}
 }
 
-// One that is still waiting ends as it should.
+// A server that is still waiting ends as it should.
 func TestStopBeforeTheAPIServer(t *testing.T) {
 	t.Parallel()
 	api := newFlakyAPI(t)
@@ -135,8 +138,9 @@ func TestStopBeforeTheAPIServer(t *testing.T) {
 	}
 }
 
-// While the API server is away, what is known is served on with fresh samples. Whoever was found to have the right stays so
-// for as long as decisions are kept (10 s), and nobody else gets in.
+// While the API server is away, the known objects are served with fresh samples. Users who were
+// authorized recently remain authorized for as long as decisions are cached (10 s). No other users
+// get access.
 func TestAPIServerGoesAway(t *testing.T) {
 	t.Parallel()
 	api := newFlakyAPI(t)
@@ -161,9 +165,10 @@ func TestAPIServerGoesAway(t *testing.T) {
 		t.Errorf("a decision is not kept: %v", err)
 	}
 	served := make(chan error, 1)
-	go func() { // beside the requests that are refused only after the API server was asked several times
+	go func() { // while other requests are refused only after the API server was asked several times
 		var err error
-		for end := time.Now().Add(40 * time.Second); err == nil && time.Now().Before(end); time.Sleep(300 * time.Millisecond) {
+		end := time.Now().Add(40 * time.Second)
+		for ; err == nil && time.Now().Before(end); time.Sleep(300 * time.Millisecond) {
 			err = errors.Join(front.fresh(f, masters...), s.ok("/livez"), s.ok("/readyz"))
 		}
 		served <- err
@@ -177,7 +182,10 @@ func TestAPIServerGoesAway(t *testing.T) {
 			}
 			away = false
 		default:
-			errs := []error{s.refused(podsPath, unknown), front.refused(podsPath, "", "X-Remote-User", "system:serviceaccount:default:latecomer")}
+			errs := []error{
+				s.refused(podsPath, unknown),
+				front.refused(podsPath, "", "X-Remote-User", "system:serviceaccount:default:latecomer"),
+			}
 			if time.Since(asked) > 20*time.Second { // twice as long as decisions are kept
 				errs = append(errs, s.refused(podsPath, known), front.refused(podsPath, "", user...))
 			}
@@ -195,7 +203,8 @@ func TestAPIServerGoesAway(t *testing.T) {
 	deletePod(gone.Namespace, gone.Pod)
 	api.up(t)
 	eventually(t, "afterwards", func() error {
-		if _, body, err := s.get("/apis/metrics.k8s.io/v1/namespaces/default/pods/born-meanwhile", known); err != nil || !strings.Contains(body, "no kubelet lists it") {
+		if _, body, err := s.get("/apis/metrics.k8s.io/v1/namespaces/default/pods/born-meanwhile", known); err != nil ||
+			!strings.Contains(body, "no kubelet lists it") {
 			return fmt.Errorf("the pod that was born: %s %w", body, err)
 		}
 		pods, err := s.items(podsPath, known)
@@ -212,8 +221,8 @@ func TestAPIServerGoesAway(t *testing.T) {
 	})
 }
 
-// Whatever the API server answers to lists and watches, what is known is served on, and what came and went meanwhile is
-// right in the end.
+// Whatever the API server answers to lists and watches, the known objects are still served, and
+// changes during the fault are correct in the end.
 func TestAPIServerFails(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -283,9 +292,9 @@ func TestAPIServerFails(t *testing.T) {
 	}
 }
 
-// A node and its pods that are made anew under their names while nobody can see it are not served with what was said of
+// A node and its pods that are recreated under their names while watches are cut are not served with what was said of
 // those before them: the new labels never stand with the old usage.
-func TestMadeAnewWhileWatchesAreCut(t *testing.T) {
+func TestRecreatedWhileWatchesAreCut(t *testing.T) {
 	t.Parallel()
 	api := newFlakyAPI(t)
 	f := newFleet(t, 1, 2)
@@ -307,19 +316,24 @@ func TestMadeAnewWhileWatchesAreCut(t *testing.T) {
 		before[cpu(c.NanoCores)] = true
 		if c.Name == "c0" {
 			deletePod(c.Namespace, c.Pod)
-			pods = append(pods, kubelettest.Pod{Namespace: c.Namespace, Name: c.Pod, Seed: hash(c.Pod), Started: []time.Time{started, started}})
+			pods = append(
+				pods,
+				kubelettest.Pod{Namespace: c.Namespace, Name: c.Pod, Seed: hash(c.Pod), Started: []time.Time{started, started}},
+			)
 		}
 	}
 	if err := cluster.client.CoreV1().Nodes().Delete(t.Context(), old.name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	anew.says = kubelettest.NewNode(kubelettest.NodeConfig{Seed: hash(f.name) + 99, List: pods, Boot: started, RequestTime: true})
+	anew.says = kubelettest.NewNode(
+		kubelettest.NodeConfig{Seed: hash(f.name) + 99, List: pods, Boot: started, RequestTime: true},
+	)
 	f.labels["made"] = "anew"
 	f.serve(t, anew, false)
 	f.register(t, anew)
 
-	// right counts the objects that are served as the new ones. Until the pods are seen, their names may stand for what the new
-	// kubelet says: it knows no more of them.
+	// right counts the objects that are served as the new ones. Until the pods are seen, their names
+	// suffice, because the new kubelet lists no others.
 	right := func() (n int, err error) {
 		for _, path := range []string{nodesPath, podsPath} {
 			items, err := front.items(path+"?labelSelector=fleet%3D"+f.name, "", masters...)
@@ -351,7 +365,9 @@ func TestMadeAnewWhileWatchesAreCut(t *testing.T) {
 	// The pods are seen first. What the old machine said of them is still there, and must not become theirs.
 	api.fail(at(answer(http.StatusInternalServerError, "InternalError"), apiNodes))
 	eventually(t, "the pods are seen", func() error {
-		_, body, err := front.get("/apis/metrics.k8s.io/v1/namespaces/"+pods[0].Namespace+"/pods/"+pods[0].Name, "", masters...)
+		_, body, err := front.get(
+			"/apis/metrics.k8s.io/v1/namespaces/"+pods[0].Namespace+"/pods/"+pods[0].Name, "",
+			masters...)
 		if err == nil && !strings.Contains(body, "no kubelet lists it") {
 			err = errors.New(body)
 		}
@@ -378,7 +394,8 @@ func cpu(nanoCores uint64) string {
 	return resource.NewScaledQuantity(int64(nanoCores), resource.Nano).String()
 }
 
-// When the API server cannot say who asks or what they may do, they are refused, whatever it says instead.
+// If the API server cannot say who sends a request or what they may do, the request is rejected,
+// whatever the API server answers instead.
 func TestReviewsFail(t *testing.T) {
 	t.Parallel()
 	api := newFlakyAPI(t)
@@ -405,7 +422,12 @@ func TestReviewsFail(t *testing.T) {
 		{name: "empty", fault: func(http.ResponseWriter, *http.Request) bool { return true }},
 		{name: "nonsense", fault: text("allowed: true")},
 		{name: "no-token-verdict", fault: text(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":{}}`)},
-		{name: "no-access-verdict", fault: text(`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"evaluationError":"no"}}`)},
+		{
+			name: "no-access-verdict",
+			fault: text(
+				`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"evaluationError":"no"}}`,
+			),
+		},
 	}
 	for _, u := range users { // each with an account of its own, so that no decision is remembered from another
 		u.token = bound(t, "reviewed-"+u.name, "system:aggregated-metrics-reader")
@@ -418,7 +440,8 @@ func TestReviewsFail(t *testing.T) {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(review))
 		for _, u := range users {
-			if *u.where.Load() == r.URL.Path && (bytes.Contains(review, []byte(u.token)) || bytes.Contains(review, []byte("reviewed-"+u.name))) {
+			if *u.where.Load() == r.URL.Path &&
+				(bytes.Contains(review, []byte(u.token)) || bytes.Contains(review, []byte("reviewed-"+u.name))) {
 				u.asked.Add(1)
 				return u.fault(w, r)
 			}
@@ -429,7 +452,7 @@ func TestReviewsFail(t *testing.T) {
 		t.Run(u.name, func(t *testing.T) {
 			t.Parallel()
 			s, front := *s, *front
-			s.http, front.http = patient(s.http), patient(front.http)
+			s.http, front.http = withPatience(s.http), withPatience(front.http)
 			user := []string{"X-Remote-User", "system:serviceaccount:default:reviewed-" + u.name}
 			u.where.Store(new(apiTokens))
 			if err := s.refused(podsPath, u.token); err != nil {
@@ -447,7 +470,7 @@ func TestReviewsFail(t *testing.T) {
 			if u.asked.Load() == 0 {
 				t.Error("no SubjectAccessReview was asked for")
 			}
-			// It was the fault that kept them out.
+			// The fault was the reason for the rejection.
 			u.where.Store(new(""))
 			eventually(t, "afterwards", func() error {
 				return errors.Join(s.allowed(podsPath, u.token), front.allowed(podsPath, "", user...))
@@ -456,12 +479,12 @@ func TestReviewsFail(t *testing.T) {
 	}
 }
 
-// patient is c for requests that the server itself waits with.
-func patient(c *http.Client) *http.Client {
+// withPatience returns c with a timeout for requests that the server delays.
+func withPatience(c *http.Client) *http.Client {
 	return &http.Client{Transport: c.Transport, Timeout: patience}
 }
 
-// text answers with that and no error.
+// text answers with that text and without an error.
 func text(body string) apiFault {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", "application/json")

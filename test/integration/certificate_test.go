@@ -29,8 +29,9 @@ import (
 // servingSecret is the Secret of deploy/ in which the server keeps its serving certificate.
 const servingSecret = "metrics-server-serving"
 
-// startKeeping starts a server that keeps its serving certificate in the Secret, which is empty, and that has the API services verify
-// it. Who does must hold aggregator until the server has ended.
+// startKeeping starts a server that keeps its serving certificate in the Secret, which is empty at
+// first, and makes the APIServices verify it. The caller must hold aggregator until the server has
+// ended.
 func startKeeping(t *testing.T, f *fleet, args ...string) *metricsServer {
 	t.Helper()
 	changeSecret(t, func(s *corev1.Secret) { s.Data = nil })
@@ -39,7 +40,7 @@ func startKeeping(t *testing.T, f *fleet, args ...string) *metricsServer {
 	return startServer(t, f, append(args, "--serving-certificate-secret="+servingSecret)...)
 }
 
-// changeSecret changes the serving certificate's Secret, whoever else does meanwhile.
+// changeSecret changes the serving certificate's Secret, even if others change it at the same time.
 func changeSecret(t *testing.T, change func(*corev1.Secret)) {
 	t.Helper()
 	secrets := cluster.client.CoreV1().Secrets("kube-system")
@@ -57,9 +58,10 @@ func changeSecret(t *testing.T, change func(*corev1.Secret)) {
 	}
 }
 
-// publishedBundle is what the API server verifies an API service by.
+// publishedBundle returns the authorities by which the API server verifies an API service.
 func publishedBundle(ctx context.Context, api string) ([]byte, error) {
-	body, err := cluster.client.Discovery().RESTClient().Get().AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/" + api).DoRaw(ctx)
+	body, err := cluster.client.Discovery().RESTClient().Get().
+		AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/" + api).DoRaw(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +80,7 @@ func publishedBundle(ctx context.Context, api string) ([]byte, error) {
 	return s.Spec.CABundle, nil
 }
 
-// presentsTo is the certificate that a new connection gets which believes what is published.
+// presentsTo returns the certificate that a new connection gets if it trusts the published authorities.
 func (s *metricsServer) presentsTo(ctx context.Context, api string) (*x509.Certificate, error) {
 	bundle, err := publishedBundle(ctx, api)
 	if err != nil {
@@ -86,7 +88,9 @@ func (s *metricsServer) presentsTo(ctx context.Context, api string) (*x509.Certi
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: serviceName}}).DialContext(ctx, "tcp", "127.0.0.1:"+s.port)
+	conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: serviceName}}).DialContext(
+		ctx, "tcp", "127.0.0.1:"+s.port,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +98,10 @@ func (s *metricsServer) presentsTo(ctx context.Context, api string) (*x509.Certi
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
 
-// TestServingCertificate has the API server verify the server by what that has published itself, on an installation that is new. Then
-// the certificate changes, and a new authority is published, while clients ask through the aggregator and past it: none fails.
+// TestServingCertificate checks that the API server verifies the server of a new installation by
+// the authority that the server itself has published. Then the certificate changes, and a new
+// authority is published, while clients send requests through the aggregator and directly: none
+// fails.
 func TestServingCertificate(t *testing.T) {
 	t.Parallel() // the server looks once a minute
 	aggregator.Lock()
@@ -159,12 +165,13 @@ func TestServingCertificate(t *testing.T) {
 		}
 		return err
 	})
-	// Without its key an authority needs a successor, which is published and signs nothing yet.
+	// An authority without its key needs a successor, which is published but does not sign yet.
 	before := secretCertificate(t)
 	changeSecret(t, func(s *corev1.Secret) { delete(s.Data, "ca.key") })
 	eventually(t, "two authorities are published", func() error {
 		for _, api := range apis {
-			if bundle, err := publishedBundle(t.Context(), api); err != nil || strings.Count(string(bundle), "BEGIN CERTIFICATE") != 2 {
+			if bundle, err := publishedBundle(t.Context(), api); err != nil ||
+				strings.Count(string(bundle), "BEGIN CERTIFICATE") != 2 {
 				return fmt.Errorf("%s has %s (%w)", api, bundle, err)
 			}
 		}

@@ -33,10 +33,11 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// patience is how long anything here may take: machines are shared and slow.
+// patience is how long anything here may take, because machines are shared and slow.
 const patience = 2 * time.Minute
 
-// proxyName is whom the certificate of the cluster's front proxy, the kube-apiserver's aggregator, names.
+// proxyName is the name in the certificate of the cluster's front proxy, the kube-apiserver's
+// aggregator.
 const proxyName = "front-proxy-client"
 
 // cluster is a control plane without nodes and controllers, for all tests of this package.
@@ -86,7 +87,10 @@ func (c *controlPlane) start() (err error) {
 		return err
 	}
 	c.binary = c.path("metrics-server")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-o", c.binary, "metrics-server/cmd/metrics-server")
+	build := exec.Command(
+		"go", "build", "-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-o", c.binary,
+		"metrics-server/cmd/metrics-server",
+	)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build metrics-server: %w\n%s", err, out)
@@ -97,7 +101,8 @@ func (c *controlPlane) start() (err error) {
 		return err
 	}
 	etcd, peer := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
-	if _, err = c.run("etcd", filepath.Join(c.assets, "etcd"), "--data-dir="+c.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
+	if _, err = c.run("etcd", filepath.Join(c.assets, "etcd"),
+		"--data-dir="+c.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls="+etcd, "--advertise-client-urls="+etcd, "--listen-peer-urls="+peer,
 		"--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer); err != nil {
 		return err
@@ -124,20 +129,25 @@ func (c *controlPlane) start() (err error) {
 		"apiserver.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: serving.Certificate[0]}),
 		"apiserver.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: servingKey}),
 		"audit.yaml":    []byte(auditPolicy),
-		"sa.key":        pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(tokenKey)}),
+		"sa.key": pem.EncodeToMemory(
+			&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(tokenKey)},
+		),
 	} {
 		if err := c.write(name, data); err != nil {
 			return err
 		}
 	}
 	if _, err = c.run("kube-apiserver", filepath.Join(c.assets, "kube-apiserver"), "--etcd-servers="+etcd,
-		"--bind-address=127.0.0.1", "--secure-port="+ports[2], "--service-cluster-ip-range=10.96.0.0/16", "--cert-dir="+c.path("apiserver"),
-		"--tls-cert-file="+c.path("apiserver.crt"), "--tls-private-key-file="+c.path("apiserver.key"), "--client-ca-file="+c.path("client-ca.crt"),
-		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-signing-key-file="+c.path("sa.key"), "--service-account-key-file="+c.path("sa.key"),
+		"--bind-address=127.0.0.1", "--secure-port="+ports[2], "--service-cluster-ip-range=10.96.0.0/16",
+		"--cert-dir="+c.path("apiserver"), "--client-ca-file="+c.path("client-ca.crt"),
+		"--tls-cert-file="+c.path("apiserver.crt"), "--tls-private-key-file="+c.path("apiserver.key"),
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-signing-key-file="+c.path("sa.key"), "--service-account-key-file="+c.path("sa.key"),
 		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
 		"--audit-policy-file="+c.path("audit.yaml"), "--audit-log-path="+c.path("audit.log"),
-		"--requestheader-client-ca-file="+c.path("proxy-ca.crt"), "--requestheader-allowed-names="+proxyName, "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-		"--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
+		"--requestheader-client-ca-file="+c.path("proxy-ca.crt"), "--requestheader-allowed-names="+proxyName,
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file="+c.path("proxy.crt"), "--proxy-client-key-file="+c.path("proxy.key")); err != nil {
 		return err
 	}
@@ -149,7 +159,9 @@ func (c *controlPlane) start() (err error) {
 		Burst:           1000,
 		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.PEM(), CertData: cert, KeyData: key},
 	}
-	if err := c.writeKubeconfig("admin.kubeconfig", c.admin.Host, &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}); err != nil {
+	if err := c.writeKubeconfig(
+		"admin.kubeconfig", c.admin.Host, &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key},
+	); err != nil {
 		return err
 	}
 	if c.client, err = kubernetes.NewForConfig(c.admin); err != nil {
@@ -169,14 +181,14 @@ func (c *controlPlane) start() (err error) {
 	return nil
 }
 
-// auditPolicy has the API server note what the server asks of it.
+// auditPolicy makes the API server record the requests of the servers.
 const auditPolicy = `
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
 - level: Metadata
-  users: ["system:serviceaccount:kube-system:metrics-server"]
+  users: ["system:serviceaccount:kube-system:metrics-server", "system:serviceaccount:kube-system:custom-metrics-server"]
 - level: None
 `
 
@@ -193,7 +205,7 @@ func (c *controlPlane) stop() error {
 
 func (c *controlPlane) path(name string) string { return filepath.Join(c.dir, name) }
 
-// write makes data the contents of a file, for whoever reads it at once.
+// write replaces the contents of a file with data atomically.
 func (c *controlPlane) write(name string, data []byte) error {
 	next := c.path(name + ".next")
 	if err := os.WriteFile(next, data, 0o600); err != nil {
@@ -202,7 +214,7 @@ func (c *controlPlane) write(name string, data []byte) error {
 	return os.Rename(next, c.path(name))
 }
 
-// kubectl runs the real one as the cluster's administrator and returns what it printed.
+// kubectl runs the real kubectl as the cluster's administrator and returns what it printed.
 func (c *controlPlane) kubectl(args ...string) (string, error) {
 	args = append([]string{"--kubeconfig=" + c.path("admin.kubeconfig"), "--cache-dir=" + c.path("kubectl")}, args...)
 	out, err := exec.Command(filepath.Join(c.assets, "kubectl"), args...).CombinedOutput()
@@ -307,20 +319,32 @@ func eventually(t *testing.T, what string, f func() error) {
 	}
 }
 
-func freePorts(n int) ([]string, error) {
-	if n == 0 {
-		return nil, nil
+// lastPort is the port that freePorts returned last. Its ports are below the range from which the
+// kernel chooses ports for other listeners and for outgoing connections, so that none of these takes
+// a port between its choice and its use. The first one depends on the process, for runs in parallel.
+var lastPort = 20_000 + os.Getpid()%10_000
+
+var portMu sync.Mutex
+
+// freePorts returns n ports of 127.0.0.1 on which nobody listens.
+func freePorts(n int) (ports []string, err error) {
+	portMu.Lock()
+	defer portMu.Unlock()
+	for len(ports) < n {
+		lastPort++
+		if lastPort == 32_768 {
+			return nil, fmt.Errorf("no port below %d is free: %w", lastPort, err)
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(lastPort)); err == nil {
+			_ = l.Close()
+			ports = append(ports, strconv.Itoa(lastPort))
+		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close() // only after the others are found, so that all differ
-	others, err := freePorts(n - 1)
-	return append(others, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), err
+	return ports, nil
 }
 
-// insecure is a client for a server with a certificate that it made itself.
+// insecure is a client for servers with self-signed certificates.
 func insecure() *http.Client {
 	return &http.Client{
 		Timeout:   30 * time.Second,

@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-// flakyAPI is a reverse proxy before the real API server that fails as a test wants.
+// flakyAPI is a reverse proxy in front of the real API server that fails as a test wants.
 type flakyAPI struct {
 	url, addr string
 	forward   *httputil.ReverseProxy
@@ -30,14 +30,18 @@ type flakyAPI struct {
 	open    map[*http.Request]context.CancelFunc
 }
 
-// apiFault answers a request in the place of the API server, or does not and returns false. It may change r, which is
-// then passed on.
+// apiFault answers a request in place of the API server, or returns false and does not answer it.
+// It may change r, which is then forwarded.
 type apiFault func(w http.ResponseWriter, r *http.Request) bool
 
-// newFlakyAPI starts one that passes everything on.
+// newFlakyAPI starts a flakyAPI that forwards everything.
 func newFlakyAPI(t *testing.T) *flakyAPI {
 	t.Helper()
 	target, err := url.Parse(cluster.admin.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports, err := freePorts(1) // one that no outgoing connection takes while p is down
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +54,15 @@ func newFlakyAPI(t *testing.T) *flakyAPI {
 			FlushInterval: -1,
 			ErrorLog:      quiet,
 		},
-		tls:  &tls.Config{Certificates: []tls.Certificate{*cluster.ca.Server("127.0.0.1")}, NextProtos: []string{"h2", "http/1.1"}},
-		addr: "127.0.0.1:0",
+		tls: &tls.Config{
+			Certificates: []tls.Certificate{*cluster.ca.Server("127.0.0.1")},
+			NextProtos:   []string{"h2", "http/1.1"},
+		},
+		addr: "127.0.0.1:" + ports[0],
 		open: map[*http.Request]context.CancelFunc{},
 	}
-	p.up(t)
 	p.url = "https://" + p.addr
+	p.up(t)
 	t.Cleanup(func() {
 		p.down()
 		transport.CloseIdleConnections()
@@ -63,7 +70,7 @@ func newFlakyAPI(t *testing.T) *flakyAPI {
 	return p
 }
 
-// up listens again, where it did before.
+// up listens again, at the same address.
 func (p *flakyAPI) up(t *testing.T) {
 	t.Helper()
 	var l net.Listener
@@ -74,11 +81,11 @@ func (p *flakyAPI) up(t *testing.T) {
 	server := &http.Server{Handler: p, TLSConfig: p.tls, ErrorLog: p.forward.ErrorLog}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.addr, p.server = l.Addr().String(), server
+	p.server = server
 	go func() { _ = server.ServeTLS(l, "", "") }()
 }
 
-// down refuses connections and ends those that are open.
+// down refuses connections and closes the open ones.
 func (p *flakyAPI) down() {
 	p.mu.Lock()
 	server := p.server
@@ -89,7 +96,8 @@ func (p *flakyAPI) down() {
 	}
 }
 
-// fail makes f see every request from now on; nil heals. Those that are open are cut, watches above all.
+// fail lets f handle every request from now on; nil ends the fault. Open requests, above all
+// watches, are cut.
 func (p *flakyAPI) fail(f apiFault) {
 	p.mu.Lock()
 	p.fault, p.faulted = f, 0
@@ -106,7 +114,7 @@ func (p *flakyAPI) cut() {
 	}
 }
 
-// failed is how many requests the fault has answered.
+// failed returns how many requests the fault has answered.
 func (p *flakyAPI) failed() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,7 +152,7 @@ func (p *flakyAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// at is f for the requests whose path begins with one of some.
+// at applies f only to requests whose path begins with one of some.
 func at(f apiFault, paths ...string) apiFault {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		for _, path := range paths {
@@ -164,7 +172,7 @@ const (
 	apiPermissions = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 )
 
-// answer answers with a status of the API.
+// answer answers with an API status.
 func answer(code int, reason string, header ...string) apiFault {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
 		for i := 0; i+1 < len(header); i += 2 {
@@ -178,7 +186,10 @@ func answer(code int, reason string, header ...string) apiFault {
 }
 
 func statusOf(code int, reason string) string {
-	return fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"the test says so","reason":%q,"code":%d}`, reason, code)
+	return fmt.Sprintf(
+		`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"the test says so","reason":%q,"code":%d}`,
+		reason, code,
+	)
 }
 
 // hang never answers.
@@ -187,14 +198,14 @@ func hang(_ http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// resumes reports whether r is a watch that goes on where another one ended.
+// resumes reports whether r is a watch that continues from the end of another one.
 func resumes(r *http.Request) bool {
 	q := r.URL.Query()
 	return q.Get("watch") != "" && q.Get("resourceVersion") != "" && q.Get("sendInitialEvents") == ""
 }
 
-// gone has watches close after a second each, and answers those that are to go on as an API server does that has forgotten what
-// was: with a status, or with the first event of the watch.
+// gone closes each watch after a second. It answers the next watch as an API server does that has
+// forgotten the version: with a status, or with an error as the first event.
 func gone(event bool) apiFault {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		switch {
@@ -209,7 +220,7 @@ func gone(event bool) apiFault {
 	}
 }
 
-// shortWatches has the API server close watches after a second each.
+// shortWatches makes the API server close watches after a second each.
 func shortWatches(_ http.ResponseWriter, r *http.Request) bool {
 	if q := r.URL.Query(); q.Get("watch") != "" {
 		q.Set("timeoutSeconds", "1")
@@ -218,7 +229,7 @@ func shortWatches(_ http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// asFrontProxy is s for requests that the aggregator passes on: who asks is in headers.
+// asFrontProxy returns s for requests that the aggregator forwards, with the user in headers.
 func (s *metricsServer) asFrontProxy(t *testing.T) *metricsServer {
 	t.Helper()
 	cert, err := tls.X509KeyPair(cluster.frontProxy.Client("front-proxy-client"))

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-// The whole way: fake kubelets, the binary, the aggregation layer of a real kube-apiserver, kubectl.
+// Tests the whole path: fake kubelets, the binary, the aggregation layer of a real kube-apiserver, kubectl.
 func TestKubectlThroughTheAggregator(t *testing.T) {
 	f := newFleet(t, 3, 5)
 	s := startServer(t, f)
@@ -79,7 +80,7 @@ func TestKubectlThroughTheAggregator(t *testing.T) {
 	for _, tc := range []struct {
 		args []string
 		want []string // in the output
-		rows int      // beside the heading; 0: not a table
+		rows int      // without the heading; 0: not a table
 	}{
 		{[]string{"top", "nodes"}, []string{f.nodes[0].name, f.nodes[2].name, "CPU(cores)"}, 3},
 		{[]string{"top", "node", f.nodes[1].name}, []string{f.nodes[1].name}, 1},
@@ -90,12 +91,46 @@ func TestKubectlThroughTheAggregator(t *testing.T) {
 		{[]string{"top", "pods", "-A", "-l", "fleet=" + f.name, "--sort-by=memory"}, []string{one.Pod}, 15},
 		{[]string{"top", "pods", "-A", "--field-selector=metadata.name=" + one.Pod}, []string{one.Pod}, 1},
 		{[]string{"top", "pod", "-n", one.Namespace, one.Pod}, []string{one.Pod}, 1},
-		{[]string{"get", "nodes.metrics.k8s.io"}, []string{"NAME", "CPU", "MEMORY", "WINDOW", "AGE", f.nodes[0].name}, 3},
-		{[]string{"get", "pods.metrics.k8s.io", "-A"}, []string{"NAMESPACE", "CPU", "MEMORY", "WINDOW", "AGE", one.Pod}, 15},
+		{[]string{"get", "nodes.metrics.k8s.io"}, []string{"NAME", "CPU", "MEMORY", "WINDOW\n", f.nodes[0].name}, 3},
+		{[]string{"get", "nodes.metrics.k8s.io", "-o", "wide"}, []string{"WINDOW", "AGE", "SCRAPED", "DURATION", "ERROR"}, 3},
+		{[]string{"get", "pods.metrics.k8s.io", "-A"}, []string{"NAMESPACE", "CPU", "MEMORY", "WINDOW\n", one.Pod}, 15},
+		{[]string{"get", "pods.metrics.k8s.io", "-A", "-o", "wide"}, []string{"WINDOW", "AGE\n", one.Pod}, 15},
+		// The resources have no singular name, so kubectl uses the kind as one.
+		{[]string{"get", "podmetrics", "-A"}, []string{"NAMESPACE", one.Pod}, 15},
+		{[]string{"get", "PodMetrics", "-A"}, []string{"NAMESPACE", one.Pod}, 15},
+		{[]string{"get", "nodemetrics"}, []string{"NAME", f.nodes[0].name}, 3},
+		{[]string{"get", "NodeMetrics"}, []string{"NAME", f.nodes[0].name}, 3},
+		{[]string{"get", "podmetrics.metrics.k8s.io", "-A"}, []string{one.Pod}, 15},
+		{[]string{"get", "podmetrics.v1.metrics.k8s.io", "-A"}, []string{one.Pod}, 15},
+		{[]string{"get", "podmetrics.v1beta1.metrics.k8s.io", "-A"}, []string{one.Pod}, 15},
+		{
+			[]string{"get", "podmetrics", "-n", one.Namespace, one.Pod, "-o", "json"},
+			[]string{`"kind": "PodMetrics"`, `"name": "` + one.Pod + `"`},
+			0,
+		},
+		{[]string{"get", "podmetrics/" + one.Pod, "-n", one.Namespace}, []string{one.Pod}, 1},
+		{[]string{"describe", "podmetrics", "-n", one.Namespace, one.Pod}, []string{"Kind:", "PodMetrics", one.Pod}, 0},
+		{[]string{"describe", "nodemetrics", f.nodes[0].name}, []string{"Kind:", "NodeMetrics", f.nodes[0].name}, 0},
+		{[]string{"explain", "podmetrics"}, []string{"KIND:       PodMetrics", "containers"}, 0},
+		{[]string{"explain", "podmetrics.containers", "--api-version=metrics.k8s.io/v1beta1"}, []string{"usage"}, 0},
+		{[]string{"explain", "nodemetrics"}, []string{"KIND:       NodeMetrics", "window"}, 0},
+		{[]string{"get", "pods", "-A"}, nil, 0}, // the core group's names are unchanged
 		{[]string{"get", "pods.v1beta1.metrics.k8s.io", "-A"}, []string{one.Pod}, 15},
-		{[]string{"get", "--raw", "/apis/metrics.k8s.io/v1/nodes/" + f.nodes[0].name}, []string{`"kind":"NodeMetrics"`, `"apiVersion":"metrics.k8s.io/v1"`}, 0},
-		{[]string{"get", "--raw", "/apis/metrics.k8s.io/v1beta1/namespaces/" + one.Namespace + "/pods/" + one.Pod}, []string{`"kind":"PodMetrics"`, `"apiVersion":"metrics.k8s.io/v1beta1"`}, 0},
-		{[]string{"api-resources", "--api-group=metrics.k8s.io"}, []string{"NodeMetrics", "PodMetrics", "metrics.k8s.io/v1"}, 2},
+		{
+			[]string{"get", "--raw", "/apis/metrics.k8s.io/v1/nodes/" + f.nodes[0].name},
+			[]string{`"kind":"NodeMetrics"`, `"apiVersion":"metrics.k8s.io/v1"`},
+			0,
+		},
+		{
+			[]string{"get", "--raw", "/apis/metrics.k8s.io/v1beta1/namespaces/" + one.Namespace + "/pods/" + one.Pod},
+			[]string{`"kind":"PodMetrics"`, `"apiVersion":"metrics.k8s.io/v1beta1"`},
+			0,
+		},
+		{
+			[]string{"api-resources", "--api-group=metrics.k8s.io"},
+			[]string{"NodeMetrics", "PodMetrics", "metrics.k8s.io/v1"},
+			2,
+		},
 		{[]string{"explain", "pods.containers", "--api-version=metrics.k8s.io/v1"}, []string{"usage"}, 0},
 	} {
 		out := kubectl(t, tc.args...)
@@ -136,15 +171,19 @@ func TestKubectlThroughTheAggregator(t *testing.T) {
 	if err == nil || !strings.Contains(out, `"nobody" not found`) {
 		t.Errorf("top of an unknown pod: %v\n%s", err, out)
 	}
-	if out, err := cluster.kubectl("delete", "pods.metrics.k8s.io", "-n", one.Namespace, one.Pod); err == nil || !strings.Contains(out, "MethodNotAllowed") {
+	if out, err := cluster.kubectl("delete", "pods.metrics.k8s.io", "-n", one.Namespace, one.Pod); err == nil ||
+		!strings.Contains(out, "MethodNotAllowed") {
 		t.Errorf("delete of metrics: %v\n%s", err, out)
 	}
 
-	// The aggregator's way is for those who may read, and nobody else.
-	if out, err := cluster.kubectl("--as=system:serviceaccount:default:stranger", "top", "nodes"); err == nil || !strings.Contains(out, "Forbidden") {
+	// Through the aggregator, only users with the right to read get an answer.
+	if out, err := cluster.kubectl("--as=system:serviceaccount:default:stranger", "top", "nodes"); err == nil ||
+		!strings.Contains(out, "Forbidden") {
 		t.Errorf("a stranger's kubectl top: %v\n%s", err, out)
 	}
-	if out, err := cluster.kubectl("--as=system:serviceaccount:default:reader", "get", "pods.metrics.k8s.io", "-A"); err != nil {
+	if out, err := cluster.kubectl(
+		"--as=system:serviceaccount:default:reader", "get", "pods.metrics.k8s.io", "-A",
+	); err != nil {
 		t.Errorf("a reader's kubectl get: %v\n%s", err, out)
 	}
 }
@@ -237,7 +276,8 @@ func TestOwnMetrics(t *testing.T) {
 	})
 }
 
-// With one of three scrapes failing nothing disappears, and with a kubelet that hangs the others stay as fresh as they were.
+// While every third scrape fails, nothing disappears. While a kubelet hangs, the other nodes stay
+// as fresh as they were.
 func TestFailingKubelets(t *testing.T) {
 	f := newFleet(t, 4, 3)
 	s := startServer(t, f)
@@ -266,8 +306,8 @@ func TestFailingKubelets(t *testing.T) {
 			t.Fatalf("%d nodes served while kubelets fail, want 4", len(nodes))
 		}
 		for _, healthy := range f.nodes[2:] {
-			// A resolution of 1 s: on an idle machine the age is below 1.5 s. What would break this is
-			// waiting for the kubelet that hangs.
+			// A resolution of 1 s: on an idle machine the age is below 1.5 s. The test fails if something
+			// waits for the kubelet that hangs.
 			if age := time.Since(nodes["/"+healthy.name].Timestamp.Time); age > 8*time.Second {
 				t.Fatalf("the sample of %s, which is healthy, is %v old", healthy.name, age)
 			}
@@ -307,8 +347,12 @@ func TestClocks(t *testing.T) {
 			for _, c := range n.says.Containers() {
 				for _, u := range pods[c.Namespace+"/"+c.Pod].Containers {
 					q, err := resource.ParseQuantity(u.Usage["cpu"])
-					if got, want := q.ScaledValue(resource.Nano), int64(c.NanoCores); u.Name == c.Name && (err != nil || got < want-want/1000 || got > want+want/1000) {
-						t.Fatalf("%s/%s %s is served with cpu %s, but uses %dn (%v)", c.Namespace, c.Pod, c.Name, u.Usage["cpu"], want, err)
+					if got, want := q.ScaledValue(resource.Nano), int64(c.NanoCores); u.Name == c.Name &&
+						(err != nil || got < want-want/1000 || got > want+want/1000) {
+						t.Fatalf(
+							"%s/%s %s is served with cpu %s, but uses %dn (%v)", c.Namespace, c.Pod, c.Name, u.Usage["cpu"], want,
+							err,
+						)
 					}
 				}
 			}
@@ -336,6 +380,74 @@ func TestClocks(t *testing.T) {
 	// Samples older than those before are refused until the clock has come to where it was.
 	hold("the clock that was set back is served", time.Minute-3*time.Second, 5*time.Second)
 }
+
+// For a kubelet whose counters jump, the last plausible usage is served: its Node says how many CPUs it has.
+func TestUsageBeyondTheNodesCapacity(t *testing.T) {
+	f := newFleet(t, 1, 2)
+	n := f.nodes[0]
+	node, err := cluster.client.CoreV1().Nodes().Get(t.Context(), n.name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Status.Capacity = corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("16"), corev1.ResourceMemory: resource.MustParse("64Gi"),
+	}
+	if _, err := cluster.client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var jumps atomic.Bool // in the next answer
+	n.kubelet.Answer = func(dst []byte, now time.Time) []byte {
+		answer := n.says.Append(nil, now)
+		if jumps.CompareAndSwap(true, false) {
+			answer = cpuSeconds.ReplaceAllFunc(answer, func(row []byte) []byte {
+				blank := bytes.LastIndexByte(row, ' ') + 1
+				used, _ := strconv.ParseFloat(string(row[blank:]), 64)
+				return fmt.Appendf(row[:blank:blank], "%f", used+500)
+			})
+		}
+		return append(dst, answer...)
+	}
+	s := startServer(t, f)
+	s.ready(t)
+	tok, monitor := reader(t), monitor(t)
+	cpu := func(served map[string]item) (sum int64) {
+		for _, u := range served {
+			for _, c := range append(u.Containers, containerUsage{Usage: u.Usage}) {
+				q, err := resource.ParseQuantity(c.Usage["cpu"])
+				if err == nil {
+					sum += q.MilliValue()
+				}
+			}
+		}
+		return sum
+	}
+	refused := func() bool {
+		const series = `metrics_server_samples_refused_total{reason="over_capacity"} `
+		_, body, err := s.get("/metrics", monitor)
+		return err == nil && strings.Contains(body, series) && !strings.Contains(body, series+"0")
+	}
+	if refused() {
+		t.Error("samples are refused before a counter jumps")
+	}
+	jumps.Store(true)
+	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		nodes, pods := s.list(t, tok, nodesPath), s.list(t, tok, podsPath)
+		if len(nodes) != 1 || len(pods) != 2 {
+			t.Fatalf("%d nodes and %d pods are served, want 1 and 2", len(nodes), len(pods))
+		}
+		if got := cpu(nodes); got > int64(n.says.NanoCores()/1e6)*101/100 {
+			t.Fatalf("the node is served with %d millicores", got)
+		}
+		if got := cpu(pods); got > int64(n.says.NanoCores()/1e6)*101/100 {
+			t.Fatalf("the pods are served with %d millicores", got)
+		}
+	}
+	if jumps.Load() || !refused() {
+		t.Error("no sample was refused as over_capacity")
+	}
+}
+
+var cpuSeconds = regexp.MustCompile(`(?m)^(node|container)_cpu_usage_seconds_total({[^}]*})? \S+`)
 
 var timestampAtEnd = regexp.MustCompile(`(?m) (\d{13})$`)
 
@@ -369,7 +481,9 @@ func TestReadinessSaysWhy(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, want := range []string{"0 of 3 nodes", "401", "403", "connection refused", f.nodes[0].name, f.nodes[1].name, f.nodes[2].name} {
+		for _, want := range []string{
+			"0 of 3 nodes", "401", "403", "connection refused", f.nodes[0].name, f.nodes[1].name, f.nodes[2].name,
+		} {
 			if !strings.Contains(body, want) || code == http.StatusOK {
 				return fmt.Errorf("%d %s", code, body)
 			}
@@ -379,7 +493,7 @@ func TestReadinessSaysWhy(t *testing.T) {
 	if err := s.ok("/livez"); err != nil {
 		t.Errorf("liveness depends on kubelets: %v", err)
 	}
-	// One node that answers is enough for a start, after a while.
+	// For a start, one node that answers is enough after a while.
 	f.nodes[0].kubelet.SetToken(f.token)
 	s.ready(t)
 }
@@ -414,7 +528,7 @@ func TestObjectsThatLeave(t *testing.T) {
 		}
 		return nil
 	})
-	// A pod that runs, but of which no kubelet has said anything yet.
+	// A pod that runs, but that no kubelet has listed yet.
 	f.addPod(t, "default", "silent", f.nodes[0].name)
 	eventually(t, "the 404 of a pod without usage says why", func() error {
 		code, body, err := s.get("/apis/metrics.k8s.io/v1/namespaces/default/pods/silent", tok)
@@ -422,7 +536,8 @@ func TestObjectsThatLeave(t *testing.T) {
 		if err := errors.Join(err, json.Unmarshal([]byte(body), &status)); err != nil {
 			return err
 		}
-		if code != http.StatusNotFound || !strings.Contains(status.Message, "silent") || !strings.Contains(status.Message, "kubelet") {
+		if code != http.StatusNotFound || !strings.Contains(status.Message, "silent") ||
+			!strings.Contains(status.Message, "kubelet") {
 			return fmt.Errorf("%d %s", code, body)
 		}
 		return nil
@@ -436,11 +551,21 @@ func claimedTwice(t *testing.T) (f *fleet, honest, liar *fakeNode) {
 	liar = &fakeNode{
 		name: f.name + "-liar",
 		// The same pods, with later starts and another usage.
-		says: kubelettest.NewNode(kubelettest.NodeConfig{Seed: hash(f.name), Pods: 2, Containers: 1, Boot: time.Now().Add(-30 * time.Minute), RequestTime: true}),
+		says: kubelettest.NewNode(
+			kubelettest.NodeConfig{
+				Seed:        hash(f.name),
+				Pods:        2,
+				Containers:  1,
+				Boot:        time.Now().Add(-30 * time.Minute),
+				RequestTime: true,
+			},
+		),
 	}
 	liar.kubelet = &kubelettest.Kubelet{Answer: liar.says.Append}
 	var err error
-	if liar.server, err = kubelettest.Serve(liar.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1")}); err != nil {
+	if liar.server, err = kubelettest.Serve(
+		liar.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1")},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(liar.server.Close)
@@ -448,7 +573,7 @@ func claimedTwice(t *testing.T) (f *fleet, honest, liar *fakeNode) {
 	return f, f.nodes[0], liar
 }
 
-// A kubelet that speaks for another node's pods is not believed: the API server says whose they are.
+// A kubelet that reports another node's pods is not trusted: the API server says which node they run on.
 func TestPodsClaimedByTwoNodes(t *testing.T) {
 	f, honest, liar := claimedTwice(t)
 	s := startServer(t, f)
@@ -466,7 +591,7 @@ func TestPodsClaimedByTwoNodes(t *testing.T) {
 	})
 }
 
-// What fails is told on the Node, once with a count, and so is its end.
+// A failing node gets one Event with a count, and another one when it recovers.
 func TestNodeEvents(t *testing.T) {
 	f := newFleet(t, 2, 1)
 	s := startServer(t, f)
@@ -476,14 +601,16 @@ func TestNodeEvents(t *testing.T) {
 		t.Errorf("events of a node that does not fail: %v", events)
 	}
 	out := kubectl(t, "describe", "node", f.nodes[0].name)
-	for _, want := range []string{"MetricsScrapeFailing", "MetricsScrapeRecovered", "cannot scrape resource metrics", "500"} {
+	for _, want := range []string{
+		"MetricsScrapeFailing", "MetricsScrapeRecovered", "cannot scrape resource metrics", "500",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("kubectl describe node does not show %q:\n%s", want, out)
 		}
 	}
 }
 
-// failTwice has a node fail, recover, fail and recover until its events say so.
+// failTwice makes a node fail, recover, fail and recover until its events say so.
 func failTwice(t *testing.T, n *fakeNode) {
 	t.Helper()
 	for round := range int32(2) {
@@ -519,59 +646,74 @@ func nodeEvents(t *testing.T, node string) map[string]corev1.Event {
 	return newest
 }
 
-// Of the API server the server asks what deploy/ gives it the right to, all of that, and nothing else. The rights are
+// The server uses all rights that deploy/ grants it at the API server, and needs no others. The rights are
 // read from the API server, to which deploy/ is applied; hack/manifests has them one by one.
 func TestRights(t *testing.T) {
 	aggregator.Lock()
 	t.Cleanup(aggregator.Unlock)
 	f, honest, _ := claimedTwice(t)
-	s := startKeeping(t, f)
+	honest.kubelet.Authenticate = false // it would want the server's own token
+	s := startKeeping(t, f, "--kubelet-service-account="+kubeletAccount)
 	s.ready(t)
 	s.list(t, reader(t), podsPath) // asks who the reader is, and what it may read
 	failTwice(t, honest)
 
-	want := map[string]bool{}
-	give := func(rules []rbacv1.PolicyRule) {
-		for _, rule := range rules {
-			for _, resource := range rule.Resources {
-				for _, verb := range rule.Verbs {
-					want[verb+" "+resource] = true
-				}
-			}
-		}
-	}
-	rbac := cluster.client.RbacV1()
-	for _, name := range []string{"system:metrics-server", "system:auth-delegator"} {
-		role, err := rbac.ClusterRoles().Get(t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		give(role.Rules)
-	}
-	for _, name := range [][2]string{
-		{"kube-system", "extension-apiserver-authentication-reader"}, {"kube-system", servingSecret}, {"default", "metrics-server-events"},
-	} {
-		role, err := rbac.Roles(name[0]).Get(t.Context(), name[1], metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		give(role.Rules)
-	}
-	delete(want, "get nodes/metrics") // is asked of kubelets
-	for _, streamed := range []string{"list nodes", "list pods", "list configmaps"} {
-		delete(want, streamed) // is asked of older API servers, whose watches do not begin with what is there
+	want := granted(t, []string{"system:metrics-server", "system:auth-delegator"}, [][2]string{
+		{"kube-system", "extension-apiserver-authentication-reader"},
+		{"kube-system", servingSecret},
+		{"kube-system", kubeletAccount},
+	})
+	delete(want, "get nodes/metrics")                                  // is for kubelets, if there are no tokens for them
+	streamed := []string{"list nodes", "list pods", "list configmaps"} // asked only where watches do not begin with a list
+	for _, right := range streamed {
+		delete(want, right)
 	}
 
 	eventually(t, "the rights that are used are those that are given", func() error {
-		if diff := cmp.Diff(want, asked(t)); diff != "" {
+		used := asked(t, "metrics-server")
+		for _, right := range append(streamed, "create selfsubjectaccessreviews", "get /version") {
+			delete(used, right) // the last two are everybody's, and are used only when something is refused
+		}
+		if diff := cmp.Diff(want, used); diff != "" {
 			return fmt.Errorf("rights (-given +used):\n%s", diff)
 		}
 		return nil
 	})
 }
 
-// asked returns what the servers, but not the doctors, of all tests so far have asked of the API server, as "VERB RESOURCE".
-func asked(t *testing.T) map[string]bool {
+// granted returns the rights of ClusterRoles and of Roles, each a namespace and a name, as "VERB RESOURCE".
+func granted(t *testing.T, clusterRoles []string, roles [][2]string) map[string]bool {
+	t.Helper()
+	var rules []rbacv1.PolicyRule
+	rbac := cluster.client.RbacV1()
+	for _, name := range clusterRoles {
+		role, err := rbac.ClusterRoles().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules = append(rules, role.Rules...)
+	}
+	for _, name := range roles {
+		role, err := rbac.Roles(name[0]).Get(t.Context(), name[1], metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules = append(rules, role.Rules...)
+	}
+	all := map[string]bool{}
+	for _, rule := range rules {
+		for _, resource := range rule.Resources {
+			for _, verb := range rule.Verbs {
+				all[verb+" "+resource] = true
+			}
+		}
+	}
+	return all
+}
+
+// asked returns what the servers with a service account of kube-system, but not the doctors, have asked of the API
+// server in all tests so far, as "VERB RESOURCE".
+func asked(t *testing.T, account string) map[string]bool {
 	t.Helper()
 	log, err := os.ReadFile(cluster.path("audit.log"))
 	if err != nil {
@@ -584,16 +726,20 @@ func asked(t *testing.T) map[string]bool {
 		}
 		var event struct {
 			Verb, RequestURI, UserAgent string
-			ObjectRef                   *struct{ Resource string }
+			User                        struct{ Username string }
+			ObjectRef                   *struct{ Resource, Subresource string }
 		}
 		if err := json.Unmarshal([]byte(line), &event); err != nil {
 			t.Fatal(err)
 		}
+		if event.User.Username != "system:serviceaccount:kube-system:"+account {
+			continue
+		}
 		if strings.HasPrefix(event.UserAgent, "metrics-server-doctor/") {
 			continue // which asks for more, with the same account
 		}
-		if event.ObjectRef != nil {
-			all[event.Verb+" "+event.ObjectRef.Resource] = true
+		if ref := event.ObjectRef; ref != nil {
+			all[strings.TrimSuffix(event.Verb+" "+ref.Resource+"/"+ref.Subresource, "/")] = true
 		} else {
 			all[event.Verb+" "+event.RequestURI] = true
 		}
@@ -601,7 +747,7 @@ func asked(t *testing.T) map[string]bool {
 	return all
 }
 
-// On SIGTERM readiness goes first, requests are still answered, and the process ends with 0.
+// On SIGTERM readiness fails first, requests are still answered, and the process exits with 0.
 func TestStop(t *testing.T) {
 	f := newFleet(t, 1, 1)
 	s := startServer(t, f)
@@ -616,7 +762,7 @@ func TestStop(t *testing.T) {
 		default:
 			if s.ok("/readyz") != nil {
 				if !unready {
-					// Readiness has gone: what clients that do not know yet ask for is answered.
+					// Readiness has ended: requests of clients that do not know that yet are still answered.
 					if pods := s.list(t, tok, podsPath); len(pods) != 1 {
 						t.Errorf("%d pods served while stopping, want 1", len(pods))
 					}
@@ -634,9 +780,12 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A manifest's typing errors are all reported at once.
+// All typing errors of a manifest are reported at once.
 func TestEveryBadFlagIsReported(t *testing.T) {
-	p, err := cluster.run("metrics-server", cluster.binary, "--metric-resolution=0s", "--kubelet-port=0", "--kubelet-client-key=/nowhere")
+	p, err := cluster.run(
+		"metrics-server", cluster.binary, "--metric-resolution=0s", "--kubelet-port=0",
+		"--kubelet-client-key=/nowhere",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

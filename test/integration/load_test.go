@@ -26,7 +26,8 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// crowd is a fleet of so many pods that their objects are made up by a proxy before the API server: there are none in it.
+// crowd is a fleet with so many pods that they do not exist in the API server: a proxy in front of
+// it generates them.
 const (
 	crowdNodes = 10
 	crowdPods  = 5000
@@ -42,7 +43,8 @@ func newCrowd(t *testing.T, env ...string) (*fleet, *metricsServer) {
 	f.api, f.env = api.url, env
 	for i := range crowdNodes {
 		n := &fakeNode{name: fmt.Sprintf("%s-%d", f.name, i), says: kubelettest.NewNode(kubelettest.NodeConfig{
-			Seed: hash(f.name) + uint64(i), Pods: crowdPods / crowdNodes, Containers: 2, Boot: time.Now().Add(-time.Hour), RequestTime: true,
+			Seed: hash(f.name) + uint64(i), Pods: crowdPods / crowdNodes, Containers: 2,
+			Boot: time.Now().Add(-time.Hour), RequestTime: true,
 		})}
 		f.serve(t, n, false)
 		f.registerNode(t, n)
@@ -58,9 +60,13 @@ func newCrowd(t *testing.T, env ...string) (*fleet, *metricsServer) {
 func (f *fleet) podObjects(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set("Content-Type", "application/json")
 	q, kind := r.URL.Query(), `"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1"`
-	before, between, after := `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[`, ",", `]}`
+	before := `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1",` +
+		`"metadata":{"resourceVersion":"1"},"items":[`
+	between, after := ",", `]}`
 	if q.Get("watch") != "" {
-		before, between, after = "", "\n", `{"type":"BOOKMARK","object":{`+kind+`,"metadata":{"resourceVersion":"1","annotations":{"k8s.io/initial-events-end":"true"}}}}`+"\n"
+		before, between = "", "\n"
+		after = `{"type":"BOOKMARK","object":{` + kind +
+			`,"metadata":{"resourceVersion":"1","annotations":{"k8s.io/initial-events-end":"true"}}}}` + "\n"
 	}
 	if q.Get("watch") == "" || q.Get("sendInitialEvents") == "true" {
 		sep := before
@@ -69,7 +75,11 @@ func (f *fleet) podObjects(w http.ResponseWriter, r *http.Request) bool {
 				if c.Name != "c0" {
 					continue
 				}
-				pod := fmt.Sprintf(`{%s,"metadata":{"name":%q,"namespace":%q,"uid":"%s-%s","resourceVersion":"1","labels":{"app":"web","fleet":%q,"pod-template-hash":"5d4f8c7b9"}}}`, kind, c.Pod, c.Namespace, c.Namespace, c.Pod, f.name)
+				pod := fmt.Sprintf(
+					`{%s,"metadata":{"name":%q,"namespace":%q,"uid":"%s-%s","resourceVersion":"1",`+
+						`"labels":{"app":"web","fleet":%q,"pod-template-hash":"5d4f8c7b9"}}}`,
+					kind, c.Pod, c.Namespace, c.Namespace, c.Pod, f.name,
+				)
 				if between == "\n" {
 					pod = `{"type":"ADDED","object":` + pod + `}`
 				}
@@ -86,7 +96,7 @@ func (f *fleet) podObjects(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// memory is what the process holds, in MiB, but for pages of its binary: the kernel takes those back instead of ending it.
+// memory is the memory of the process in MiB, except pages of its binary, which the kernel reclaims before it kills.
 func (s *metricsServer) memory() (int, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
@@ -101,7 +111,7 @@ func (s *metricsServer) memory() (int, error) {
 	return 0, fmt.Errorf("no RssAnon in %q", status)
 }
 
-// watchMemory looks at what the process holds until stop is called, which returns the most that it was.
+// watchMemory samples the memory of the process until stop is called, which returns the maximum.
 func (s *metricsServer) watchMemory(t *testing.T) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -124,7 +134,7 @@ func (s *metricsServer) watchMemory(t *testing.T) (stop func() int) {
 	}
 }
 
-// goroutines is how many the process has, as it says itself.
+// goroutines returns the number of goroutines that the process reports.
 func (s *metricsServer) goroutines(t *testing.T, monitor string) int {
 	t.Helper()
 	_, body, err := s.get("/metrics", monitor)
@@ -144,7 +154,7 @@ func (s *metricsServer) goroutines(t *testing.T, monitor string) int {
 	return 0
 }
 
-// descriptors is how many files and connections the process has open.
+// descriptors returns how many files and connections the process has open.
 func (s *metricsServer) descriptors(t *testing.T) int {
 	t.Helper()
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid))
@@ -154,8 +164,9 @@ func (s *metricsServer) descriptors(t *testing.T) int {
 	return len(open)
 }
 
-// prober asks for /livez all the time until stop is called, which says how long it took. It is a process of its own, as the
-// kubelet is: one of hundreds of goroutines that are clients would wait for those.
+// prober requests /livez continuously until stop is called, which returns how long each answer
+// took. It is a process of its own, like the kubelet: a goroutine among hundreds of clients would
+// have to wait for them.
 func (s *metricsServer) prober(t *testing.T) (stop func() []time.Duration) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -188,11 +199,11 @@ func (s *metricsServer) prober(t *testing.T) (stop func() []time.Duration) {
 	}
 }
 
-// probeVariable names what this process is to probe, in the environment of a prober.
+// probeVariable is the environment variable of a prober with the URL to probe.
 const probeVariable = "INTEGRATION_PROBE"
 
-// probe asks for url until standard input ends, over a new connection each time as the kubelet does, and prints how long each
-// answer took, or why there was none.
+// probe requests url until standard input ends, over a new connection each time like the kubelet,
+// and prints how long each answer took, or the error.
 func probe(url string, out io.Writer) {
 	ended := make(chan struct{})
 	go func() {
@@ -239,8 +250,8 @@ var forms = []form{
 	{name: "yaml", accept: "application/yaml"},
 }
 
-// listers has n clients list all pods until stop is called, which returns how many lists were complete and how many were turned away
-// with the advice to come again, by form.
+// listers runs n clients that list all pods until stop is called, which returns the numbers of
+// complete lists and of rejections with Retry-After, by form.
 func (s *metricsServer) listers(t *testing.T, n int, token string) (stop func() (served, turnedAway map[string]int)) {
 	t.Helper()
 	type result struct {
@@ -329,12 +340,12 @@ func listOnce(ctx context.Context, c *http.Client, url, token string, f form) (i
 	return r.StatusCode, nil
 }
 
-// container is the memory limit of the container that TestLoad is about, in MiB. The server gives the garbage collector nine tenths
-// of such a limit.
+// container is the memory limit in MiB of the container that TestLoad simulates. The server gives
+// nine tenths of such a limit to the garbage collector.
 const container = 256
 
-// TestLoad has far too many clients ask for far too much, of a server whose container has little memory. It gets slower and turns
-// some away; it is not killed, its probes are answered, it goes on scraping, and afterwards it is as it was before.
+// TestLoad overloads a server whose container has little memory. The server may get slower and reject requests, but it
+// must not be killed, must answer its probes and keep scraping, and must recover afterwards.
 func TestLoad(t *testing.T) {
 	f, s := newCrowd(t, fmt.Sprintf("GOMEMLIMIT=%dMiB", container*9/10))
 	tok, mon := reader(t), monitor(t)
@@ -346,7 +357,7 @@ func TestLoad(t *testing.T) {
 	}
 	t.Logf("before: %d MiB, %d descriptors, %d goroutines", idle, connections, goroutines)
 
-	// during does what is too much, and holds the server to what it promises meanwhile and afterwards.
+	// during overloads the server, and checks what it must still do meanwhile and afterwards.
 	during := func(what string, load func(t *testing.T) string) {
 		t.Run(what, func(t *testing.T) {
 			probes, scrapes, memory := s.prober(t), s.watchScrapes(t, f, tok), s.watchMemory(t)
@@ -367,7 +378,9 @@ func TestLoad(t *testing.T) {
 			}
 			eventually(t, "all is as it was", func() error {
 				if c, g := s.descriptors(t), s.goroutines(t, mon); c > connections+20 || g > goroutines+50 {
-					return fmt.Errorf("%d descriptors and %d goroutines are left, before it were %d and %d", c, g, connections, goroutines)
+					return fmt.Errorf(
+						"%d descriptors and %d goroutines are left, before it were %d and %d", c, g, connections, goroutines,
+					)
 				}
 				return nil
 			})
@@ -388,13 +401,15 @@ func TestLoad(t *testing.T) {
 		}
 		return fmt.Sprintf("served %v, turned away %v", served, turnedAway)
 	})
-	// giveUp has 200 clients of an aggregator give up, each after 1 to 100 ms. Over HTTP/1.1 each of them costs it a connection.
+	// giveUp runs 200 clients of an aggregator that each give up after 1 to 100 ms. Over HTTP/1.1 each
+	// of them costs the aggregator a connection.
 	giveUp := func(t *testing.T, http2 bool) string {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		client := insecure()
 		client.Transport.(*http.Transport).ForceAttemptHTTP2 = http2
-		// Over the connection that the aggregator has. Without one each of them would begin to connect, a thousand in a moment.
+		// Open the connection of the aggregator first. Otherwise each client would begin to connect, a
+		// thousand in a moment.
 		if _, err := listOnce(ctx, client, s.url+podsPath, tok, forms[0]); err != nil {
 			t.Error(err)
 		}
@@ -445,7 +460,7 @@ func (s *metricsServer) servesAll(t *testing.T, token string) {
 	})
 }
 
-// watchScrapes looks at the samples of f's nodes until stop is called, which returns how old the oldest one ever was.
+// watchScrapes watches the samples of f's nodes until stop is called, which returns the greatest age seen.
 func (s *metricsServer) watchScrapes(t *testing.T, f *fleet, token string) (stop func() time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -460,10 +475,11 @@ func (s *metricsServer) watchScrapes(t *testing.T, f *fleet, token string) (stop
 			now := time.Now() // what is served later may only be newer
 			nodes, err := client.items(nodesPath, token)
 			if errors.Is(err, errTurnedAway) {
-				continue // the next look will see how old it got
+				continue // the next look will see how old it was
 			}
 			// The server closes the idlest of too many connections, which may be this one: a client comes again.
-			if broken := new(url.Error); errors.As(err, &broken) && !broken.Timeout() && !errors.Is(err, syscall.ECONNREFUSED) && closed < 2 {
+			if broken := new(url.Error); errors.As(err, &broken) && !broken.Timeout() && !errors.Is(err, syscall.ECONNREFUSED) &&
+				closed < 2 {
 				closed++
 				continue
 			}
@@ -483,8 +499,8 @@ func (s *metricsServer) watchScrapes(t *testing.T, f *fleet, token string) (stop
 	}
 }
 
-// connect opens n connections, or as many as this process may, on which nothing happens. One of five shakes hands first, and one of
-// ten asks for a probe; the others say nothing at all.
+// connect opens n idle connections, or as many as this process may. One in five completes the TLS
+// handshake, and one in ten requests a probe; the others send nothing at all.
 func (s *metricsServer) connect(t *testing.T, n int) []net.Conn {
 	t.Helper()
 	var files syscall.Rlimit
@@ -495,7 +511,8 @@ func (s *metricsServer) connect(t *testing.T, n int) []net.Conn {
 	var mu sync.Mutex
 	var conns []net.Conn
 	var dialers sync.WaitGroup
-	secure, plain := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}}, net.Dialer{}
+	secure := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}}
+	var plain net.Dialer
 	for i := range 32 {
 		dialers.Go(func() {
 			for j := i; j < n; j += 32 {
@@ -523,8 +540,8 @@ func (s *metricsServer) connect(t *testing.T, n int) []net.Conn {
 	return conns
 }
 
-// Clients that read nothing of what they asked for cannot keep others out: for a minute, which a request may take, and not
-// longer, though they stay.
+// Clients that do not read their answers cannot keep others out for longer than a minute, which is
+// the timeout of a request, even if they stay connected.
 func TestClientsThatReadNothing(t *testing.T) {
 	t.Parallel()
 	_, s := newCrowd(t)
@@ -534,7 +551,10 @@ func TestClientsThatReadNothing(t *testing.T) {
 	memory := s.watchMemory(t)
 	dial := tls.Dialer{
 		NetDialer: &net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
-			return errors.Join(c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }), err)
+			return errors.Join(
+				c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }),
+				err,
+			)
 		}},
 		Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}},
 	}
@@ -546,7 +566,9 @@ func TestClientsThatReadNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", podsPath, tok); err != nil {
+		if _, err := fmt.Fprintf(
+			c, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", podsPath, tok,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -561,13 +583,18 @@ func TestClientsThatReadNothing(t *testing.T) {
 	eventually(t, "others are answered again", func() error { return s.allowed(nodesPath, tok) })
 	after := time.Since(start)
 	took, peak := probes(), memory()
-	t.Logf("answered again after %v; /livez of %d: p50 %v, p99 %v, max %v; at most %d MiB", after.Round(time.Second), len(took), quantile(took, .5), quantile(took, .99), quantile(took, 1), peak)
+	t.Logf(
+		"answered again after %v; /livez of %d: p50 %v, p99 %v, max %v; at most %d MiB", after.Round(time.Second),
+		len(took), quantile(took, .5), quantile(took, .99), quantile(took, 1), peak,
+	)
 	if peak > 2*container {
 		t.Errorf("the server held %d MiB", peak)
 	}
 	eventually(t, "nothing is left of them", func() error {
 		if c, g := s.descriptors(t), s.goroutines(t, mon); c > connections+100 || g > goroutines+200 {
-			return fmt.Errorf("%d descriptors and %d goroutines are left, before it were %d and %d", c, g, connections, goroutines)
+			return fmt.Errorf(
+				"%d descriptors and %d goroutines are left, before it were %d and %d", c, g, connections, goroutines,
+			)
 		}
 		return nil
 	})

@@ -31,14 +31,17 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// TestRotation changes every credential while the server runs: its own token, what it shows to kubelets and believes of them, its
-// serving certificate, and whom it believes. Clients ask all the time, on every way there is, and scrapes go on. None may fail, and
-// what was replaced is worth nothing afterwards.
+// TestRotation changes every credential while the server runs: its own token, the credentials that
+// it shows to kubelets, its serving certificate, and all authorities that it trusts. Meanwhile
+// clients send requests in every possible way, and scrapes go on. None may fail, and the replaced
+// credentials must be worthless afterwards.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	r := newRotation(t)
 	s := startServer(t, r.fleet, slices.Concat(r.args, []string{"--kubeconfig=" + r.kubeconfig})...)
-	certified := startServer(t, r.fleet, slices.Concat(r.args, r.flags("scraper", "kubelet-client-certificate", "kubelet-client-key"))...)
+	certified := startServer(
+		t, r.fleet,
+		slices.Concat(r.args, r.flags("scraper", "kubelet-client-certificate", "kubelet-client-key"))...)
 	s.ready(t)
 	certified.ready(t)
 	r.startFrontProxy(s)
@@ -46,7 +49,7 @@ func TestRotation(t *testing.T) {
 	r.callers(s, certified)
 	before := []scrapes{scrapesOf(t, s, r.monitor), scrapesOf(t, certified, r.monitor)}
 
-	// The server reads its token again within a minute. All else is changed meanwhile.
+	// The server reads its token again within a minute. Everything else is changed meanwhile.
 	r.phase("the service account's token changes")
 	written := time.Now()
 	first, second := r.token, boundToken(t, "rotation-second")
@@ -54,7 +57,10 @@ func TestRotation(t *testing.T) {
 
 	r.phase("the serving certificate changes")
 	r.renewServing(cluster.ca.Server("127.0.0.1", serviceName))
-	eventually(t, "new connections get the new serving certificate", func() error { return errors.Join(r.presents(s), r.presents(certified)) })
+	eventually(
+		t, "new connections get the new serving certificate",
+		func() error { return errors.Join(r.presents(s), r.presents(certified)) },
+	)
 
 	r.phase("the authority of the kubelets' certificates changes: both are believed")
 	next := kubelettest.NewCA("next")
@@ -65,7 +71,10 @@ func TestRotation(t *testing.T) {
 	for _, n := range r.fleet.nodes {
 		n.server.SetCertificate(next.Server("127.0.0.1"))
 	}
-	r.rescraped("a change of the authorities makes new connections", func() { r.check(cluster.write(r.kubeletCA, next.PEM())) })
+	r.rescraped(
+		"a change of the authorities makes new connections",
+		func() { r.check(cluster.write(r.kubeletCA, next.PEM())) },
+	)
 
 	r.phase("the client certificate for kubelets changes")
 	cert, key := r.clients.Client("scraper-second")
@@ -93,7 +102,7 @@ func TestRotation(t *testing.T) {
 		}
 		return err
 	})
-	for range 3 { // tokens that nobody can have cached an answer about
+	for range 3 { // tokens for which nobody can have cached an answer
 		s.list(t, token(t, "default", "reader"), nodesPath)
 	}
 	r.fleet.addPod(t, "default", "after-rotation", r.fleet.nodes[0].name)
@@ -109,12 +118,15 @@ func TestRotation(t *testing.T) {
 	for i, server := range []*metricsServer{s, certified} {
 		after := scrapesOf(t, server, r.monitor)
 		if after.failed != before[i].failed || after.good < before[i].good+20 {
-			t.Errorf("server %d: %d scrapes failed and %d were good during the rotations, want 0 and many", i, after.failed-before[i].failed, after.good-before[i].good)
+			t.Errorf(
+				"server %d: %d scrapes failed and %d were good during the rotations, want 0 and many", i,
+				after.failed-before[i].failed, after.good-before[i].good,
+			)
 		}
 	}
 
-	// A kubelet with a certificate of the authority that was replaced is not believed any more. It is another process: the same one
-	// could resume its TLS session.
+	// A kubelet with a certificate of the replaced authority is no longer trusted. It is another
+	// process, because the same one could resume its TLS session.
 	n := r.fleet.nodes[0]
 	late, err := kubelettest.Serve(n.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1")})
 	r.check(err)
@@ -128,13 +140,13 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// serviceName is the name under which the aggregator asks, and verifies.
+// serviceName is the name for which the aggregator verifies the server's certificate.
 const serviceName = "metrics-server.kube-system.svc"
 
-// readerName is whom a client certificate or the front proxy has to name so that it may read metrics.
+// readerName is the user who may read metrics, to be named by a client certificate or the front proxy.
 const readerName = "system:serviceaccount:default:reader"
 
-// rotation is what TestRotation rotates, and who watches that nothing fails.
+// rotation has what TestRotation rotates, and what checks that nothing fails.
 type rotation struct {
 	t     *testing.T
 	fleet *fleet
@@ -145,7 +157,7 @@ type rotation struct {
 	serving    []byte // certificate
 	kubeletCA  string // file of the cluster
 	clients    *kubelettest.CA
-	frontProxy *kubelettest.CA // beside the cluster's own, which other tests use at the same time
+	frontProxy *kubelettest.CA // in addition to the cluster's own, which other tests use at the same time
 	guards     []*guard
 
 	reader, monitor string // tokens
@@ -161,24 +173,43 @@ type rotation struct {
 
 func newRotation(t *testing.T) *rotation {
 	t.Helper()
-	r := &rotation{t: t, fleet: newFleet(t, 0, 0), answers: map[string]int{}, clients: kubelettest.NewCA("clients"), frontProxy: kubelettest.NewCA("front-proxy-first")}
+	r := &rotation{
+		t:          t,
+		fleet:      newFleet(t, 0, 0),
+		answers:    map[string]int{},
+		clients:    kubelettest.NewCA("clients"),
+		frontProxy: kubelettest.NewCA("front-proxy-first"),
+	}
 	r.reader, r.monitor, r.token = reader(t), monitor(t), boundToken(t, "rotation-first")
 	name := r.fleet.name
 	r.kubeletCA, r.kubeconfig = name+"-kubelet-ca.crt", cluster.path(name+"-file.kubeconfig")
 	r.check(errors.Join(
-		cluster.write(name+".token", []byte(r.token)), cluster.write(r.kubeletCA, cluster.ca.PEM()),
-		cluster.writeKubeconfig(name+"-file.kubeconfig", cluster.admin.Host, &clientcmdapi.AuthInfo{TokenFile: cluster.path(name + ".token")})))
+		cluster.write(name+".token", []byte(r.token)),
+		cluster.write(r.kubeletCA, cluster.ca.PEM()),
+		cluster.writeKubeconfig(
+			name+"-file.kubeconfig", cluster.admin.Host,
+			&clientcmdapi.AuthInfo{TokenFile: cluster.path(name + ".token")},
+		),
+	))
 	r.renewServing(cluster.ca.Server("127.0.0.1", serviceName))
 	cert, key := r.clients.Client(readerName)
 	r.client.Store(keyPair(t, cert, key))
 	cert, key = r.clients.Client("scraper-first")
 	r.writePair("scraper", cert, key)
 	r.check(cluster.write("client-ca.crt", append(cluster.ca.PEM(), r.clients.PEM()...)))
-	r.args = append(r.flags("serving", "tls-cert-file", "tls-private-key-file"), "--kubelet-certificate-authority="+cluster.path(r.kubeletCA))
+	r.args = append(
+		r.flags("serving", "tls-cert-file", "tls-private-key-file"),
+		"--kubelet-certificate-authority="+cluster.path(r.kubeletCA),
+		// No scrape may fail. On a busy machine one may take longer than the 700 ms that a resolution of 1 s leaves it.
+		"--metric-resolution=5s",
+	)
 	for i := range 2 {
 		n, g := r.fleet.node(2), &guard{refused: map[string]bool{}}
 		n.kubelet.SetFault(g.serve)
-		r.fleet.add(t, n, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1"), HTTP2: i%2 == 1, ClientCA: r.clients.Pool()})
+		r.fleet.add(
+			t, n,
+			kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1"), HTTP2: i%2 == 1, ClientCA: r.clients.Pool()},
+		)
 		r.guards = append(r.guards, g)
 	}
 	return r
@@ -193,25 +224,39 @@ func (r *rotation) check(err error) {
 
 func (r *rotation) phase(what string) { r.doing.Store(&what) }
 
-// boundToken is a token of the server's service account that is good as long as a Secret of that name, which is made, exists.
+// boundToken returns a token of the server's service account that is valid for as long as a Secret
+// of that name exists, which it creates.
 func boundToken(t *testing.T, name string) string {
 	t.Helper()
 	secrets := cluster.client.CoreV1().Secrets("kube-system")
-	secret, err := secrets.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	secret, err := secrets.Create(
+		t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = secrets.Delete(context.Background(), name, metav1.DeleteOptions{}) })
-	r, err := cluster.client.CoreV1().ServiceAccounts("kube-system").CreateToken(t.Context(), "metrics-server", &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: name, UID: secret.UID}},
-	}, metav1.CreateOptions{})
+	r, err := cluster.client.CoreV1().ServiceAccounts("kube-system").CreateToken(
+		t.Context(), "metrics-server",
+		&authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{
+				BoundObjectRef: &authenticationv1.BoundObjectReference{
+					APIVersion: "v1",
+					Kind:       "Secret",
+					Name:       name,
+					UID:        secret.UID,
+				},
+			},
+		},
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r.Status.Token
 }
 
-// guard is a kubelet's authentication: who shows what is not refused gets in.
+// guard is a kubelet's authentication: it accepts every credential that is not rejected explicitly.
 type guard struct {
 	mu          sync.Mutex
 	token, user string // that were shown last
@@ -240,7 +285,7 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, answer []byte) {
 	kubelettest.Answer(w, r, answer)
 }
 
-// shown waits until every kubelet was shown what is wanted.
+// shown waits until every kubelet has seen the wanted credential.
 func (r *rotation) shown(what string, want func(*guard) bool) {
 	r.t.Helper()
 	eventually(r.t, what, func() error {
@@ -256,7 +301,7 @@ func (r *rotation) shown(what string, want func(*guard) bool) {
 	})
 }
 
-// refuse has the kubelets refuse a token or user from now on.
+// refuse makes the kubelets refuse a token or user from now on.
 func (r *rotation) refuse(credential string) {
 	for _, g := range r.guards {
 		g.mu.Lock()
@@ -265,7 +310,7 @@ func (r *rotation) refuse(credential string) {
 	}
 }
 
-// rescraped makes a change and waits until both servers have a new connection to every kubelet.
+// rescraped makes a change and waits until both servers have opened a new connection to every kubelet.
 func (r *rotation) rescraped(what string, change func()) {
 	r.t.Helper()
 	before := make([]int, len(r.fleet.nodes))
@@ -293,8 +338,8 @@ func (r *rotation) startFrontProxy(s *metricsServer) {
 	r.check(errors.Join(cluster.write("proxy.crt", cert), cluster.write("proxy.key", key)))
 }
 
-// rotateFrontProxy goes the way of an administrator: the authority's successor is added, the aggregator gets a certificate of it,
-// and the predecessor is removed.
+// rotateFrontProxy does what an administrator does: it adds the new authority, gives the aggregator
+// a certificate that it signed, and removes the old authority.
 func (r *rotation) rotateFrontProxy(s *metricsServer) {
 	t := r.t
 	t.Helper()
@@ -319,8 +364,12 @@ func (r *rotation) rotateFrontProxy(s *metricsServer) {
 	r.check(err)
 	t.Cleanup(probe.Close)
 	kubectl(t, "create", "service", "externalname", "-n", "kube-system", "rotation", "--external-name=localhost")
-	api := fmt.Sprintf(`{"apiVersion":"apiregistration.k8s.io/v1","kind":"APIService","metadata":{"name":"v1.rotation.test"},"spec":{"group":"rotation.test","version":"v1",`+
-		`"groupPriorityMinimum":100,"versionPriority":100,"insecureSkipTLSVerify":true,"service":{"name":"rotation","namespace":"kube-system","port":%d}}}`, probe.Port())
+	api := fmt.Sprintf(
+		`{"apiVersion":"apiregistration.k8s.io/v1","kind":"APIService","metadata":{"name":"v1.rotation.test"},`+
+			`"spec":{"group":"rotation.test","version":"v1","groupPriorityMinimum":100,"versionPriority":100,`+
+			`"insecureSkipTLSVerify":true,"service":{"name":"rotation","namespace":"kube-system","port":%d}}}`,
+		probe.Port(),
+	)
 	const services = "/apis/apiregistration.k8s.io/v1/apiservices"
 	client := cluster.client.Discovery().RESTClient()
 	r.check(client.Post().AbsPath(services).Body([]byte(api)).Do(t.Context()).Error())
@@ -350,7 +399,10 @@ func (r *rotation) rotateFrontProxy(s *metricsServer) {
 	r.more()
 	r.check(cluster.write("proxy-ca.crt", left))
 	// The kube-apiserver adds its authorities to the config map, but leaves it to the administrator to remove them.
-	r.distrust("requestheader-client-ca-file", left, "the old front proxy is believed no more", func() int { return s.as(previous) })
+	r.distrust(
+		"requestheader-client-ca-file", left, "the old front proxy is believed no more",
+		func() int { return s.as(previous) },
+	)
 	r.more()
 }
 
@@ -377,11 +429,15 @@ func (r *rotation) rotateClients(s *metricsServer) {
 	r.more()
 	left := append(cluster.ca.PEM(), next.PEM()...)
 	r.check(cluster.write("client-ca.crt", left))
-	r.distrust("client-ca-file", left, "the old authority of clients is believed no more", func() int { return s.certified(previous) })
+	r.distrust(
+		"client-ca-file", left, "the old authority of clients is believed no more",
+		func() int { return s.certified(previous) },
+	)
 	r.more()
 }
 
-// distrust has the config map name only those authorities, until the server refuses whom the others certified.
+// distrust makes the config map name only those authorities, until the server refuses clients that
+// the others certified.
 func (r *rotation) distrust(key string, authorities []byte, what string, code func() int) {
 	r.t.Helper()
 	maps := cluster.client.CoreV1().ConfigMaps("kube-system")
@@ -395,7 +451,8 @@ func (r *rotation) distrust(key string, authorities []byte, what string, code fu
 	})
 }
 
-// as is the code for a list that a front proxy with that certificate asks for in the name of a reader.
+// as returns the status code for a list that a front proxy with that certificate requests in the
+// name of a reader.
 func (s *metricsServer) as(proxy *tls.Certificate) int {
 	c := newClient(func() *tls.Certificate { return proxy })
 	c.header = http.Header{"X-Remote-User": {readerName}}
@@ -403,7 +460,7 @@ func (s *metricsServer) as(proxy *tls.Certificate) int {
 	return code
 }
 
-// certified is the code for a list that a client with that certificate asks for.
+// certified returns the status code for a list that a client with that certificate requests.
 func (s *metricsServer) certified(client *tls.Certificate) int {
 	code, _, _ := newClient(func() *tls.Certificate { return client }).get(context.Background(), s.url+nodesPath, "")
 	return code
@@ -416,7 +473,7 @@ func wantCode(got, want int) error {
 	return nil
 }
 
-// callers begins to ask, several times a second, on every way that there is.
+// callers starts clients that send requests several times a second, in every possible way.
 func (r *rotation) callers(s, certified *metricsServer) {
 	r.t.Helper()
 	ctx, quit := context.WithCancel(context.Background())
@@ -445,7 +502,8 @@ func (r *rotation) callers(s, certified *metricsServer) {
 				return err
 			}
 			var list struct{ Items []item }
-			if err := json.Unmarshal([]byte(body), &list); err != nil || code != http.StatusOK || len(list.Items) != len(r.fleet.nodes) {
+			if err := json.Unmarshal([]byte(body), &list); err != nil || code != http.StatusOK ||
+				len(list.Items) != len(r.fleet.nodes) {
 				return fmt.Errorf("%d %s", code, body)
 			}
 			return nil
@@ -468,7 +526,7 @@ func (r *rotation) callers(s, certified *metricsServer) {
 	}
 }
 
-// more waits until every caller has asked some more.
+// more waits until every caller has sent some more requests.
 func (r *rotation) more() {
 	r.t.Helper()
 	r.mu.Lock()
@@ -486,7 +544,7 @@ func (r *rotation) more() {
 	})
 }
 
-// stop ends the asking and fails the test if one request failed.
+// stop ends the callers and fails the test if one request failed.
 func (r *rotation) stop() {
 	r.t.Helper()
 	r.quit()
@@ -529,7 +587,10 @@ func (r *rotation) renewServing(c *tls.Certificate) {
 	r.t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	r.check(err)
-	r.writePair("serving", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	r.writePair(
+		"serving", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+	)
 	r.serving = c.Certificate[0]
 }
 
@@ -540,7 +601,7 @@ func (r *rotation) writePair(name string, cert, key []byte) {
 	r.check(errors.Join(cluster.write(name+".crt", cert), cluster.write(name+".key", key)))
 }
 
-// flags are those by which a server gets the files that writePair writes.
+// flags returns the flags that give a server the files that writePair writes.
 func (r *rotation) flags(name, cert, key string) []string {
 	path := cluster.path(r.fleet.name + "-" + name)
 	return []string{"--" + cert + "=" + path + ".crt", "--" + key + "=" + path + ".key"}
@@ -559,7 +620,8 @@ func (r *rotation) presents(s *metricsServer) error {
 	return nil
 }
 
-// httpClient is a client that verifies who it speaks to. It may show a certificate, which may change.
+// httpClient returns a client that verifies its server. It may present a certificate, which may
+// change.
 type httpClient struct {
 	client      *http.Client
 	header      http.Header
@@ -571,7 +633,9 @@ func newClient(certificate func() *tls.Certificate) *httpClient {
 	config := &tls.Config{RootCAs: cluster.ca.Pool()}
 	c := &httpClient{certificate: certificate}
 	if certificate != nil {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate(), nil }
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return certificate(), nil
+		}
 	}
 	c.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}
 	return c

@@ -28,11 +28,13 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// token returns a token of a service account, which is made if it is not there.
+// token returns a token of a service account, and creates the account if necessary.
 func token(t *testing.T, namespace, name string) string {
 	t.Helper()
 	accounts := cluster.client.CoreV1().ServiceAccounts(namespace)
-	_, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := accounts.Create(
+		t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{},
+	)
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
@@ -51,18 +53,18 @@ type fakeNode struct {
 	server  *kubelettest.Server
 }
 
-// fleet is some nodes with the label fleet=name, and the service account of the server that scrapes them.
+// fleet is a set of nodes with the label fleet=name, and the service account of the server that scrapes them.
 type fleet struct {
 	name   string
 	token  string
 	api    string            // where the server finds the API server
-	env    []string          // of the server, beside this process's
-	labels map[string]string // of nodes and pods that are made
+	env    []string          // of the server, in addition to this process's
+	labels map[string]string // of generated nodes and pods
 	nodes  []*fakeNode
 }
 
-// newFleet makes nodes with fake kubelets, and their pods. Timestamps are those of the request, so that
-// a usage needs no more than two scrapes.
+// newFleet creates nodes with fake kubelets, and their pods. Timestamps are the times of requests,
+// so that a usage needs no more than two scrapes.
 func newFleet(t *testing.T, nodes, pods int) *fleet {
 	t.Helper()
 	f := &fleet{name: label(t.Name()), token: token(t, "kube-system", "metrics-server"), api: cluster.admin.Host}
@@ -82,7 +84,7 @@ func (f *fleet) newNode(t *testing.T, i, pods int) *fakeNode {
 	return n
 }
 
-// node returns the fleet's next node, which is to be added.
+// node returns the fleet's next node, which must be added.
 func (f *fleet) node(pods int) *fakeNode {
 	n := f.made(len(f.nodes), pods)
 	n.kubelet = &kubelettest.Kubelet{Answer: n.says.Append}
@@ -118,13 +120,15 @@ func (f *fleet) serve(t *testing.T, n *fakeNode, http2 bool) {
 	n.kubelet = &kubelettest.Kubelet{Answer: n.says.Append, Authenticate: true}
 	n.kubelet.SetToken(f.token)
 	var err error
-	if n.server, err = kubelettest.Serve(n.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1"), HTTP2: http2}); err != nil {
+	if n.server, err = kubelettest.Serve(
+		n.kubelet, kubelettest.ServerConfig{Certificate: cluster.ca.Server("127.0.0.1"), HTTP2: http2},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.server.Close)
 }
 
-// label makes a test's name one that a node may have.
+// label converts a test's name to a valid label of nodes.
 func label(test string) string {
 	return strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(test))
 }
@@ -136,7 +140,7 @@ func hash(s string) (h uint64) {
 	return h
 }
 
-// register makes the objects of n and its pods in the API server, and removes them after the test.
+// register creates the objects of n and its pods in the API server, and deletes them after the test.
 func (f *fleet) register(t *testing.T, n *fakeNode) {
 	t.Helper()
 	f.registerNode(t, n)
@@ -148,23 +152,31 @@ func (f *fleet) register(t *testing.T, n *fakeNode) {
 func (f *fleet) registerNode(t *testing.T, n *fakeNode) {
 	t.Helper()
 	ctx, core := context.Background(), cluster.client.CoreV1()
-	node, err := core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: maps.Clone(f.labels)}}, metav1.CreateOptions{})
+	node, err := core.Nodes().Create(
+		ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: maps.Clone(f.labels)}},
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = core.Nodes().Delete(ctx, n.name, metav1.DeleteOptions{}) })
-	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "no-such-host.invalid"}, {Type: corev1.NodeInternalIP, Address: n.server.Host()}}
+	node.Status.Addresses = []corev1.NodeAddress{
+		{Type: corev1.NodeHostName, Address: "no-such-host.invalid"},
+		{Type: corev1.NodeInternalIP, Address: n.server.Host()},
+	}
 	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(n.server.Port())
 	if _, err := core.Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// addPod makes a running pod, if it is not there yet.
+// addPod creates a running pod, if it does not exist yet.
 func (f *fleet) addPod(t *testing.T, namespace, name, node string) {
 	t.Helper()
 	ctx, core := context.Background(), cluster.client.CoreV1()
-	_, err := core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	_, err := core.Namespaces().Create(
+		ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{},
+	)
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
@@ -190,7 +202,9 @@ func (f *fleet) addPod(t *testing.T, namespace, name, node string) {
 
 func deletePod(namespace, name string) {
 	now := int64(0)
-	_ = cluster.client.CoreV1().Pods(namespace).Delete(context.Background(), name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+	_ = cluster.client.CoreV1().Pods(namespace).Delete(
+		context.Background(), name, metav1.DeleteOptions{GracePeriodSeconds: &now},
+	)
 }
 
 // metricsServer is the real binary at work for a fleet.
@@ -204,6 +218,15 @@ type metricsServer struct {
 // startServer starts the binary with the rights of its service account, at a resolution of a second, for f's nodes.
 func startServer(t *testing.T, f *fleet, args ...string) *metricsServer {
 	t.Helper()
+	return f.start(t, "", append([]string{
+		"--kubelet-use-node-status-port", "--metric-resolution=1s",
+		"--kubelet-certificate-authority=" + cluster.path("ca.crt"), "--node-selector=fleet=" + f.name,
+	}, args...)...)
+}
+
+// start starts a command of the binary, "" for the resource server, with the rights of f's service account.
+func (f *fleet) start(t *testing.T, command string, args ...string) *metricsServer {
+	t.Helper()
 	if err := cluster.writeKubeconfig(f.name+".kubeconfig", f.api, &clientcmdapi.AuthInfo{Token: f.token}); err != nil {
 		t.Fatal(err)
 	}
@@ -211,10 +234,13 @@ func startServer(t *testing.T, f *fleet, args ...string) *metricsServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := cluster.run("metrics-server", "/usr/bin/env", slices.Concat(f.env, []string{cluster.binary}, []string{
+	program := append(slices.Clone(f.env), cluster.binary)
+	if command != "" {
+		program = append(program, command)
+	}
+	p, err := cluster.run("metrics-server", "/usr/bin/env", slices.Concat(program, []string{
 		"--kubeconfig=" + cluster.path(f.name+".kubeconfig"), "--secure-port=" + ports[0], "--bind-address=127.0.0.1",
-		"--cert-dir=" + filepath.Join(cluster.dir, f.name), "--kubelet-use-node-status-port", "--metric-resolution=1s",
-		"--kubelet-certificate-authority=" + cluster.path("ca.crt"), "--node-selector=fleet=" + f.name,
+		"--cert-dir=" + filepath.Join(cluster.dir, f.name),
 	}, args)...)
 	if err != nil {
 		t.Fatal(err)
@@ -230,11 +256,11 @@ func startServer(t *testing.T, f *fleet, args ...string) *metricsServer {
 	return s
 }
 
-// aggregator is held by the one test to whose server the API services lead.
+// aggregator is held by the test to whose server the API services lead.
 var aggregator sync.Mutex
 
-// aggregate has the kube-apiserver's aggregator lead to s until the test ends. It verifies the serving certificate if an authority
-// is given.
+// aggregate makes the kube-apiserver's aggregator send requests to s until the test ends. It
+// verifies the serving certificate if an authority is given.
 func (s *metricsServer) aggregate(t *testing.T, authority []byte) {
 	t.Helper()
 	aggregator.Lock()
@@ -247,7 +273,8 @@ func (s *metricsServer) aggregate(t *testing.T, authority []byte) {
 	s.lead(t)
 }
 
-// patchAPIServices changes fields of the specifications of both API services. Who does must hold aggregator.
+// patchAPIServices changes fields of the specifications of both API services. The caller must hold
+// aggregator.
 func patchAPIServices(t *testing.T, fields string) {
 	t.Helper()
 	for _, version := range []string{"v1", "v1beta1"} {
@@ -255,19 +282,32 @@ func patchAPIServices(t *testing.T, fields string) {
 	}
 }
 
-// lead has the API services lead to s, and waits until they are available.
+// lead makes the API services lead to s, and waits until they are available.
 func (s *metricsServer) lead(t *testing.T) {
 	t.Helper()
-	// The Service of deploy/ selects pods, of which there are none here: one that leads to this process takes its place.
+	// The Service of deploy/ selects pods, but there are none here: a Service that leads to this process replaces it.
+	until := func(condition string) {
+		for _, version := range []string{"v1", "v1beta1"} {
+			kubectl(t, "wait", "--for=condition="+condition, "apiservice/"+version+".metrics.k8s.io", "--timeout=2m")
+		}
+	}
 	kubectl(t, "delete", "service", "-n", "kube-system", "metrics-server")
+	until("Available=false") // otherwise the next wait would accept the status of another server
 	kubectl(t, "create", "service", "externalname", "-n", "kube-system", "metrics-server", "--external-name=localhost")
 	patchAPIServices(t, `"service":{"port":`+s.port+`}`)
-	for _, version := range []string{"v1", "v1beta1"} {
-		kubectl(t, "wait", "--for=condition=Available", "apiservice/"+version+".metrics.k8s.io", "--timeout=2m")
-	}
+	until("Available")
+	eventually(t, "the aggregator leads to the server", func() error {
+		for _, version := range []string{"v1", "v1beta1"} {
+			if out, err := cluster.kubectl("get", "--raw", "/apis/metrics.k8s.io/"+version); err != nil {
+				status, _ := cluster.kubectl("get", "apiservice", version+".metrics.k8s.io", "-o", "jsonpath={.status}")
+				return fmt.Errorf("%w\n%s\n%s", err, out, status)
+			}
+		}
+		return nil
+	})
 }
 
-// get asks the server itself, past the aggregator.
+// get sends a request to the server itself, not through the aggregator.
 func (s *metricsServer) get(path, token string, header ...string) (int, string, error) {
 	req, err := http.NewRequest(http.MethodGet, s.url+path, nil)
 	if err != nil {
@@ -319,7 +359,7 @@ func (s *metricsServer) list(t *testing.T, token, path string) map[string]item {
 	return items
 }
 
-// items is list for those who do not want to fail.
+// items is like list, for callers that cannot continue after an error.
 func (s *metricsServer) items(path, token string, header ...string) (map[string]item, error) {
 	code, body, err := s.get(path, token, header...)
 	switch {
@@ -341,7 +381,7 @@ func (s *metricsServer) items(path, token string, header ...string) (map[string]
 	return items, nil
 }
 
-// errTurnedAway says that the server has too much to do, and that a client is to come again.
+// errTurnedAway is the error for a server that is overloaded and asks the client to retry.
 var errTurnedAway = errors.New("too many requests")
 
 // item is a NodeMetrics or a PodMetrics, with quantities as they were written.

@@ -14,8 +14,8 @@ import (
 // dependencyRow is a row of the tables in docs/dependencies.md: a module, its licence, and more columns.
 var dependencyRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| [^|]+ \\| [^|]+ \\|$")
 
-// TestDependencies wants every direct dependency of the product to be one that somebody gave reasons for, and its
-// licence to be the one that is said there.
+// TestDependencies checks that docs/dependencies.md gives a reason for every direct dependency of the product, and the
+// right licence.
 func TestDependencies(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs", "dependencies.md"))
 	if err != nil {
@@ -24,7 +24,7 @@ func TestDependencies(t *testing.T) {
 	documented := map[string]string{}
 	for _, row := range dependencyRow.FindAllSubmatch(text, -1) {
 		if _, ok := documented[string(row[1])]; ok {
-			t.Errorf("docs/dependencies.md has two rows of %s", row[1])
+			t.Errorf("docs/dependencies.md has two rows for %s", row[1])
 		}
 		documented[string(row[1])] = string(row[2])
 	}
@@ -32,7 +32,7 @@ func TestDependencies(t *testing.T) {
 	for _, path := range directDependencies(t) {
 		licence, ok := documented[path]
 		if !ok {
-			t.Errorf("go.mod requires %s, and docs/dependencies.md does not say why: give it a row, or do without it", path)
+			t.Errorf("go.mod requires %s, but docs/dependencies.md does not say why: add a row, or remove the dependency", path)
 			continue
 		}
 		delete(documented, path)
@@ -41,7 +41,7 @@ func TestDependencies(t *testing.T) {
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(documented)) {
-		t.Errorf("docs/dependencies.md has a row of %s, which go.mod does not require directly", path)
+		t.Errorf("docs/dependencies.md has a row for %s, which go.mod does not require directly", path)
 	}
 }
 

@@ -13,8 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// pkg/server puts the generic server's filters together itself. When a new version of it has others, or another order, it is to be decided
-// anew which of them are needed here: read what has changed, change handlerChain, and then this list.
+// pkg/apiserver assembles the generic server's filters itself. If a new version of the generic
+// server has other filters, or another order, decide again which of them are needed here: read what
+// has changed, update handlerChain, then this list.
 func TestFiltersOfTheGenericServer(t *testing.T) {
 	want := []string{
 		"TrackCompleted", "WithAuthorization", "TrackStarted",
@@ -32,7 +33,9 @@ func TestFiltersOfTheGenericServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(strings.TrimSpace(string(dir)), "pkg/server/config.go"), nil, 0)
+	file, err := parser.ParseFile(
+		token.NewFileSet(), filepath.Join(strings.TrimSpace(string(dir)), "pkg/server/config.go"), nil, 0,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,9 +48,10 @@ func TestFiltersOfTheGenericServer(t *testing.T) {
 		if !ok {
 			return true
 		}
-		if f, ok := call.Fun.(*ast.SelectorExpr); ok && slices.ContainsFunc([]string{"With", "Track", "Unauthorized"}, func(prefix string) bool {
-			return strings.HasPrefix(f.Sel.Name, prefix)
-		}) {
+		if f, ok := call.Fun.(*ast.SelectorExpr); ok &&
+			slices.ContainsFunc([]string{"With", "Track", "Unauthorized"}, func(prefix string) bool {
+				return strings.HasPrefix(f.Sel.Name, prefix)
+			}) {
 			got = append(got, f.Sel.Name)
 		}
 		return true

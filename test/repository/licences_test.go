@@ -14,14 +14,29 @@ import (
 // with a sentence that no other has. White space does not count.
 var licences = []struct{ name, says string }{
 	{"Apache-2.0", "Apache License Version 2.0, January 2004"},
-	{"MIT", "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation files"},
-	{"BSD", "Redistribution and use in source and binary forms, with or without modification, are permitted provided that the following conditions are met"},
-	{"ISC", "Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby granted"},
+	{
+		"MIT",
+		"Permission is hereby granted, free of charge, to any person obtaining a copy of this software " +
+			"and associated documentation files",
+	},
+	{
+		"BSD",
+		"Redistribution and use in source and binary forms, with or without modification, are permitted " +
+			"provided that the following conditions are met",
+	},
+	{
+		"ISC",
+		"Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee " +
+			"is hereby granted",
+	},
 }
 
 // TestLicences checks every module that is linked into the binary.
 func TestLicences(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}\t{{.Dir}}{{end}}", "./cmd/metrics-server")
+	cmd := exec.CommandContext(
+		t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}\t{{.Dir}}{{end}}",
+		"./cmd/metrics-server",
+	)
 	cmd.Dir = root
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -36,13 +51,16 @@ func TestLicences(t *testing.T) {
 			continue // the standard library
 		}
 		if got := licencesIn(t, dir); len(got) == 0 {
-			t.Errorf("%s: no licence in %s that is known and allowed: read it, and add it here or do without the module", path, dir)
+			t.Errorf(
+				"%s: no licence in %s that is known and allowed: read it, and add it here or do without the module", path,
+				dir,
+			)
 		}
 	}
 }
 
 // licencesIn returns the allowed licences that a module's folder holds. A file with any other text is an error,
-// even beside one that is allowed.
+// even next to one that is allowed.
 func licencesIn(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -88,7 +106,11 @@ func TestIdentify(t *testing.T) {
 	}
 	for _, tt := range []struct{ text, want string }{
 		{string(own), "Apache-2.0"},
-		{"The MIT License\n\nPermission is hereby granted, free of\ncharge, to any person obtaining a copy of this software and\nassociated documentation files (the", "MIT"},
+		{
+			"The MIT License\n\nPermission is hereby granted, free of\ncharge, to any person obtaining a copy " +
+				"of this software and\nassociated documentation files (the",
+			"MIT",
+		},
 		{"GNU GENERAL PUBLIC LICENSE Version 3, 29 June 2007", ""},
 		{"", ""},
 	} {

@@ -23,8 +23,8 @@ var (
 	runbookURL = regexp.MustCompile(`(?m)^ *runbook_url: (\S+)$`)
 )
 
-// TestLinks wants every link of every document to lead somewhere in this repository, heading and all, unless it leads out of
-// it. So must the runbooks that alerts name.
+// TestLinks checks that every link of every document leads to an existing file and heading of this
+// repository, or out of it, and that the runbooks of alerts exist.
 func TestLinks(t *testing.T) {
 	links, runbooks := 0, 0
 	for _, file := range documents(t, ".md") {
@@ -46,7 +46,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// checkLink checks a link of a file, both seen from the root.
+// checkLink checks a link of a file, both relative to the root.
 func checkLink(t *testing.T, file, link string) {
 	t.Helper()
 	target, anchor, hasAnchor := strings.Cut(link, "#")
@@ -91,7 +91,7 @@ func TestAnchors(t *testing.T) {
 	}
 }
 
-// documents are the files of the repository with an extension, seen from the root.
+// documents returns the files of the repository with an extension, relative to the root.
 func documents(t *testing.T, extension string) []string {
 	t.Helper()
 	files, err := docs.Files(root, extension)
@@ -101,7 +101,7 @@ func documents(t *testing.T, extension string) []string {
 	return files
 }
 
-// prose is a document without its code.
+// prose returns a document without its code.
 func prose(t *testing.T, file string) string {
 	t.Helper()
 	return codeSpan.ReplaceAllString(codeBlock.ReplaceAllString(read(t, file), ""), "")

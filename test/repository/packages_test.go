@@ -13,10 +13,10 @@ import (
 	"testing"
 )
 
-// root is the repository's root, from where this package's tests run.
+// root is the repository's root, relative to the directory in which this package's tests run.
 const root = "../.."
 
-// goPackage is what the files of one folder say.
+// goPackage is the package in one directory.
 type goPackage struct {
 	name    string
 	docs    []string          // files with a package comment
@@ -94,8 +94,8 @@ func (p *goPackage) add(file string, parsed *ast.File) error {
 	return nil
 }
 
-// TestPackageDocs wants one comment that says what a package is for: with two, the tools show them run
-// together, in the order of the files' names.
+// TestPackageDocs checks that each package has one comment that describes it: tools show two
+// comments run together, in the order of the files' names.
 func TestPackageDocs(t *testing.T) {
 	for folder, p := range allPackages(t, "cmd", "hack", "pkg", "test") {
 		if len(p.docs) != 1 {
@@ -104,11 +104,13 @@ func TestPackageDocs(t *testing.T) {
 	}
 }
 
-// TestPackageNames refuses names that say nothing of what is inside: such packages only grow.
+// TestPackageNames rejects names that do not describe the package: such packages only grow.
 func TestPackageNames(t *testing.T) {
 	for folder := range allPackages(t, "cmd", "hack", "pkg", "test") {
 		for part := range strings.SplitSeq(folder, "/") {
-			if slices.Contains([]string{"common", "helper", "helpers", "interfaces", "misc", "shared", "types", "util", "utils"}, part) {
+			if slices.Contains(
+				[]string{"common", "helper", "helpers", "interfaces", "misc", "shared", "types", "util", "utils"}, part,
+			) {
 				t.Errorf("%s: name the package after what it does, not %q", folder, part)
 			}
 		}

@@ -13,7 +13,8 @@ var (
 	namedTest      = regexp.MustCompile("`([a-z0-9/]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
 )
 
-// TestReliability wants every fault of docs/reliability.md to have a test, and every test that it names to exist.
+// TestReliability checks that every fault of docs/reliability.md has a test, and that every test
+// that it names exists.
 func TestReliability(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs", "reliability.md"))
 	if err != nil {
@@ -41,7 +42,7 @@ func TestReliability(t *testing.T) {
 	}
 }
 
-// hasTest says whether there is a test of that name in a folder, under whatever build tag.
+// hasTest reports whether a folder has a test of that name, under any build tag.
 func hasTest(t *testing.T, folder, name string) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(folder), "*_test.go"))

@@ -41,7 +41,8 @@ func serve(ctx context.Context, nodes, pods int, cert, key, out string) error {
 	boot := time.Now()
 	for i := range nodes {
 		node := kubelettest.NewNode(kubelettest.NodeConfig{Seed: uint64(i + 1), Pods: pods, Containers: 2, Boot: boot})
-		server, err := kubelettest.Serve(&kubelettest.Kubelet{Answer: node.Append}, kubelettest.ServerConfig{Certificate: &certificate})
+		server, err := kubelettest.Serve(&kubelettest.Kubelet{Answer: node.Append},
+			kubelettest.ServerConfig{Certificate: &certificate})
 		if err != nil {
 			return err
 		}
@@ -51,7 +52,7 @@ func serve(ctx context.Context, nodes, pods int, cert, key, out string) error {
 	if err != nil {
 		return err
 	}
-	// Renamed into place: who waits for the file must not read half of it.
+	// Renamed into place, so that nobody reads half of the file.
 	if err := os.WriteFile(out+".tmp", b, 0o644); err != nil {
 		return err
 	}
@@ -64,7 +65,8 @@ func serve(ctx context.Context, nodes, pods int, cert, key, out string) error {
 
 type object = map[string]any
 
-// objects are a node and, in their namespaces, its running pods. A pod's annotations say its true usage.
+// objects are a node and its running pods, each in its namespace. Annotations of a pod give its
+// true usage.
 func objects(name string, port int, node *kubelettest.Node) []any {
 	condition := []object{{"type": "Ready", "status": "True", "reason": "Simulated", "message": "simulated kubelet"}}
 	items := []any{object{
@@ -73,8 +75,8 @@ func objects(name string, port int, node *kubelettest.Node) []any {
 		"status": object{
 			"addresses":       []object{{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": name}},
 			"daemonEndpoints": object{"kubeletEndpoint": object{"Port": port}},
-			"capacity":        object{"cpu": "4", "memory": "8Gi", "pods": "110"},
-			"allocatable":     object{"cpu": "4", "memory": "8Gi", "pods": "110"},
+			"capacity":        object{"cpu": "64", "memory": "64Gi", "pods": "110"},
+			"allocatable":     object{"cpu": "64", "memory": "64Gi", "pods": "110"},
 			"conditions":      condition,
 		},
 	}}
@@ -85,9 +87,12 @@ func objects(name string, port int, node *kubelettest.Node) []any {
 		if pod == nil {
 			pod = object{
 				"apiVersion": "v1", "kind": "Pod",
-				"metadata": object{"namespace": c.Namespace, "name": c.Pod, "annotations": object{}, "labels": object{"app": c.Pod[:5]}},
-				"spec":     object{"nodeName": name, "containers": []object{}},
-				"status":   object{"phase": "Running", "conditions": condition},
+				"metadata": object{
+					"namespace": c.Namespace, "name": c.Pod, "annotations": object{},
+					"labels": object{"app": c.Pod[:5]},
+				},
+				"spec":   object{"nodeName": name, "containers": []object{}},
+				"status": object{"phase": "Running", "conditions": condition},
 			}
 			known[c.Pod] = pod
 			items = append(items, object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": c.Namespace}}, pod)

@@ -1,11 +1,12 @@
 // Command workload is every container of the demonstration: without flags it only waits (a pod's pause process,
-// an idle container); with -cpu and -memory it uses so much and no more, so that what the metrics API says of it can
-// be judged.
+// an idle container); with -cpu and -memory it uses so much and no more, and with -packets it counts so many packets
+// on a metrics page, so that what the metrics APIs say of it can be judged.
 package main
 
 import (
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -19,6 +20,7 @@ func main() {
 	cpu := flag.Int("cpu", 0, "millicores to use, up to 1000")
 	memory := flag.Int("memory", 0, "MiB to use in all, the program's own included")
 	period := flag.Duration("period", 0, "use -cpu for this long, then nothing for as long, and so on; 0 = always")
+	packets := flag.Float64("packets", 0, "packets per second that packets_total counts at :8080/metrics; 0 = no metrics")
 	flag.Parse()
 
 	signals := make(chan os.Signal, 8)
@@ -32,6 +34,9 @@ func main() {
 	if *cpu > 0 {
 		go burn(float64(min(*cpu, 1000))/1000, *period)
 	}
+	if *packets > 0 {
+		go serve(*packets)
+	}
 	for s := range signals {
 		if s != syscall.SIGCHLD {
 			return
@@ -42,6 +47,18 @@ func main() {
 			}
 		}
 	}
+}
+
+// serve answers scrapes with a counter that has grown by perSecond since the start.
+func serve(perSecond float64) {
+	start := time.Now()
+	http.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		fmt.Fprintf(w, "# TYPE packets_total counter\npackets_total %.0f\n", perSecond*time.Since(start).Seconds())
+	})
+	s := http.Server{Addr: ":8080", ReadHeaderTimeout: 10 * time.Second}
+	fmt.Fprintln(os.Stderr, "workload:", s.ListenAndServe())
+	os.Exit(1)
 }
 
 // held keeps what hold has taken.
@@ -74,12 +91,13 @@ func resident() (int, error) {
 	return pages * os.Getpagesize(), err
 }
 
-// burn uses share of one core: every 50 ms it makes up what the process, all of it and since it started, has used
-// too little.
+// burn uses share of one core: every 50 ms it makes up for what the whole process has used too
+// little since its start.
 func burn(share float64, period time.Duration) {
 	start, due, last := time.Now(), time.Duration(0), time.Now()
 	for now := range time.Tick(50 * time.Millisecond) {
-		// A machine that was busy for longer is not made busier still to catch up.
+		// After a longer delay on a busy machine, it does not catch up, which would make the machine
+		// busier still.
 		step := min(now.Sub(last), 500*time.Millisecond)
 		last = now
 		if period == 0 || now.Sub(start)/period%2 == 0 {

@@ -75,7 +75,7 @@ func TestList(t *testing.T) {
 			t.Errorf("pods (-JSON +protobuf):\n%s", d)
 		}
 
-		// In pages, and their metadata only.
+		// In pages, and only their metadata.
 		var paged []metav1.PartialObjectMetadata
 		o := metav1.ListOptions{Limit: 7}
 		for pages := 1; ; pages++ {
@@ -103,7 +103,8 @@ func TestList(t *testing.T) {
 		if err != nil || len(cached.Items) != 40 {
 			t.Errorf("%s: a list from the cache has %d pods, %v", contentType, len(cached.Items), err)
 		}
-		if _, err := meta.Resource(podResource).List(t.Context(), metav1.ListOptions{Limit: 7, Continue: "99-7"}); !apierrors.IsResourceExpired(err) {
+		if _, err := meta.Resource(podResource).List(t.Context(),
+			metav1.ListOptions{Limit: 7, Continue: "99-7"}); !apierrors.IsResourceExpired(err) {
 			t.Errorf("%s: a page of a forgotten list: %v", contentType, err)
 		}
 
@@ -111,12 +112,14 @@ func TestList(t *testing.T) {
 		if err != nil || len(nodes.Items) != 3 {
 			t.Fatalf("%s: %d selected nodes, %v", contentType, len(nodes.Items), err)
 		}
-		on, err := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "status.phase=Running,spec.nodeName=" + nodes.Items[0].Name})
+		on, err := client.CoreV1().Pods("").List(t.Context(),
+			metav1.ListOptions{FieldSelector: "status.phase=Running,spec.nodeName=" + nodes.Items[0].Name})
 		if err != nil || len(on.Items) != 8 {
 			t.Errorf("%s: %d pods on a node, %v", contentType, len(on.Items), err)
 		}
 		app := first.Items[0].Labels["app"]
-		of, err := client.CoreV1().Pods(first.Items[0].Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
+		of, err := client.CoreV1().Pods(first.Items[0].Namespace).List(t.Context(),
+			metav1.ListOptions{LabelSelector: "app=" + app})
 		if err != nil || len(of.Items) != 10 {
 			t.Errorf("%s: %d pods of a workload, %v", contentType, len(of.Items), err)
 		}
@@ -136,21 +139,25 @@ func TestGet(t *testing.T) {
 		if p.Spec.NodeName != want.Machine.Name || string(p.UID) != want.UID() || len(p.Status.ContainerStatuses) != 2 {
 			t.Errorf("%s: pod on %s with UID %s", contentType, p.Spec.NodeName, p.UID)
 		}
-		if _, err := meta.Resource(podResource).Namespace(want.Namespace).Get(t.Context(), want.Name, metav1.GetOptions{}); err != nil {
+		if _, err := meta.Resource(podResource).Namespace(want.Namespace).Get(t.Context(), want.Name,
+			metav1.GetOptions{}); err != nil {
 			t.Errorf("%s: %v", contentType, err)
 		}
 		n, err := client.CoreV1().Nodes().Get(t.Context(), want.Machine.Name, metav1.GetOptions{})
 		if err != nil || n.Status.Addresses[0].Address != want.Machine.Addr.Addr().String() {
 			t.Errorf("%s: node %v, %v", contentType, n.Status.Addresses, err)
 		}
-		config, err := client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), "extension-apiserver-authentication", metav1.GetOptions{})
+		config, err := client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), "extension-apiserver-authentication",
+			metav1.GetOptions{})
 		if err != nil || !strings.HasPrefix(config.Data["client-ca-file"], "-----BEGIN CERTIFICATE-----") {
 			t.Errorf("%s: ConfigMap %v, %v", contentType, config.Data, err)
 		}
-		if _, err := client.CoreV1().Pods("nowhere").Get(t.Context(), "nobody", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		if _, err := client.CoreV1().Pods("nowhere").Get(t.Context(), "nobody",
+			metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("%s: an unknown pod: %v", contentType, err)
 		}
-		if _, err := client.CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{}); !apierrors.IsNotFound(err) {
+		if _, err := client.CoreV1().Secrets("kube-system").List(t.Context(),
+			metav1.ListOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("%s: an unknown resource: %v", contentType, err)
 		}
 		if v, err := client.Discovery().ServerVersion(); err != nil || v.Major != "1" {
@@ -159,7 +166,7 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// TestSizes compares with what these objects have in clusters.
+// TestSizes compares the sizes with those of real objects.
 func TestSizes(t *testing.T) {
 	c, clients := start(t)
 	client, meta := clients("application/json")
@@ -190,7 +197,7 @@ func next(t *testing.T, w watch.Interface) watch.Event {
 			t.Fatal("the watch has ended")
 		}
 		return e
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("no event")
 	}
 	panic("not reached")
@@ -206,7 +213,8 @@ func TestWatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		partial, err := meta.Resource(podResource).Watch(t.Context(), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+		partial, err := meta.Resource(podResource).Watch(t.Context(),
+			metav1.ListOptions{ResourceVersion: list.ResourceVersion})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +272,8 @@ func TestWatchList(t *testing.T) {
 	for _, contentType := range []string{"application/json", protobuf} {
 		client, meta := clients(contentType)
 		o := metav1.ListOptions{
-			SendInitialEvents: new(true), AllowWatchBookmarks: true, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+			SendInitialEvents: new(true), AllowWatchBookmarks: true,
+			ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
 		}
 		whole := func(o metav1.ListOptions) (watch.Interface, error) {
 			return client.CoreV1().Nodes().Watch(t.Context(), o)
@@ -305,7 +314,8 @@ func TestWatchList(t *testing.T) {
 				t.Errorf("%s, %s: %v", contentType, tt.what, slices.Sorted(maps.Keys(seen)))
 			}
 		}
-		if _, err := client.CoreV1().Nodes().Watch(t.Context(), metav1.ListOptions{SendInitialEvents: new(true)}); !apierrors.IsBadRequest(err) {
+		if _, err := client.CoreV1().Nodes().Watch(t.Context(),
+			metav1.ListOptions{SendInitialEvents: new(true)}); !apierrors.IsBadRequest(err) {
 			t.Errorf("%s: initial events without a match of versions: %v", contentType, err)
 		}
 	}
@@ -332,13 +342,16 @@ func TestReviews(t *testing.T) {
 	for _, contentType := range []string{"application/json", protobuf} {
 		client, _ := clients(contentType)
 		for token, want := range map[string]bool{"load": true, "other": false} {
-			r, err := client.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
+			r, err := client.AuthenticationV1().TokenReviews().Create(t.Context(),
+				&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
 			if err != nil || r.Status.Authenticated != want {
 				t.Errorf("%s: review of token %q: %v, %v", contentType, token, r.Status, err)
 			}
 		}
 		for user, want := range map[string]bool{apiserver.User: true, "other": false} {
-			r, err := client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: user}}, metav1.CreateOptions{})
+			r, err := client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(),
+				&authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: user}},
+				metav1.CreateOptions{})
 			if err != nil || r.Status.Allowed != want {
 				t.Errorf("%s: review of user %q: %v, %v", contentType, user, r.Status, err)
 			}
@@ -353,7 +366,10 @@ func TestUnauthorized(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	client := kubernetes.NewForConfigOrDie(&rest.Config{Host: s.URL(), BearerToken: "bad", TLSClientConfig: rest.TLSClientConfig{CAData: bytes.Clone(s.CA())}})
+	client := kubernetes.NewForConfigOrDie(&rest.Config{
+		Host: s.URL(), BearerToken: "bad",
+		TLSClientConfig: rest.TLSClientConfig{CAData: bytes.Clone(s.CA())},
+	})
 	if _, err := client.CoreV1().Nodes().List(context.Background(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
 		t.Error(err)
 	}

@@ -10,8 +10,9 @@ import (
 	"metrics-server/hack/fleet/cluster"
 )
 
-// collection is a kind of object. Its functions take what its snapshots consist of.
+// collection is a kind of object. Its functions take the elements of its snapshots.
 type collection struct {
+	version     string // of the API
 	name, kind  string
 	namespaced  bool
 	selectable  map[string]bool // fields
@@ -26,10 +27,10 @@ type collection struct {
 	empty       func(m metav1.ObjectMeta) message
 }
 
-// resources are the kinds of objects that there are.
+// resources has the kinds of objects, by version and name.
 func resources(c *cluster.Cluster, clientCA []byte) map[string]*collection {
 	nodes := &collection{
-		name: "nodes", kind: "Node",
+		version: "v1", name: "nodes", kind: "Node",
 		selectable: map[string]bool{"metadata.name": true},
 		snapshot: func(string) ([]any, uint64) {
 			nodes, version := c.Nodes()
@@ -50,8 +51,11 @@ func resources(c *cluster.Cluster, clientCA []byte) map[string]*collection {
 		empty:       func(m metav1.ObjectMeta) message { return &corev1.Node{ObjectMeta: m} },
 	}
 	pods := &collection{
-		name: "pods", kind: "Pod", namespaced: true,
-		selectable: map[string]bool{"metadata.name": true, "metadata.namespace": true, "spec.nodeName": true, "status.phase": true},
+		version: "v1", name: "pods", kind: "Pod", namespaced: true,
+		selectable: map[string]bool{
+			"metadata.name": true, "metadata.namespace": true, "spec.nodeName": true,
+			"status.phase": true,
+		},
 		snapshot: func(namespace string) ([]any, uint64) {
 			pods, version := c.Pods(namespace)
 			return objects(pods), version
@@ -78,7 +82,7 @@ func resources(c *cluster.Cluster, clientCA []byte) map[string]*collection {
 	}
 	config := authentication(clientCA)
 	configMaps := &collection{
-		name: "configmaps", kind: "ConfigMap", namespaced: true,
+		version: "v1", name: "configmaps", kind: "ConfigMap", namespaced: true,
 		selectable: map[string]bool{"metadata.name": true, "metadata.namespace": true},
 		snapshot: func(namespace string) ([]any, uint64) {
 			if namespace != "" && namespace != config.Namespace {
@@ -101,7 +105,11 @@ func resources(c *cluster.Cluster, clientCA []byte) map[string]*collection {
 		whole: func(any) message { return config },
 		empty: func(m metav1.ObjectMeta) message { return &corev1.ConfigMap{ObjectMeta: m} },
 	}
-	return map[string]*collection{"nodes": nodes, "pods": pods, "configmaps": configMaps}
+	all := map[string]*collection{}
+	for _, r := range []*collection{nodes, pods, configMaps, services(c), autoscalers(c)} {
+		all[r.version+"/"+r.name] = r
+	}
+	return all
 }
 
 func objects[T any](in []T) []any {
@@ -112,7 +120,7 @@ func objects[T any](in []T) []any {
 	return out
 }
 
-// authentication is the ConfigMap from which extension API servers learn whom to trust.
+// authentication is the ConfigMap with the CAs that extension API servers trust.
 func authentication(ca []byte) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{

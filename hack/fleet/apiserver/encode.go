@@ -9,16 +9,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// message is an object of the API: all of them can encode themselves.
+// message is an API object; all of them can encode themselves.
 type message interface {
 	Size() int
 	MarshalTo(b []byte) (int, error)
 }
 
-// magic begins every object in protobuf that is not within another one.
+// magic is the prefix of every protobuf object that is not part of another one.
 var magic = []byte("k8s\x00")
 
-// encode appends m as it is alone: in a response, or in an event.
+// encode appends m as a complete object, as in a response or an event.
 func encode(dst []byte, as form, apiVersion, kind string, m message) []byte {
 	if !as.protobuf {
 		return appendJSON(dst, apiVersion, kind, m)
@@ -28,8 +28,8 @@ func encode(dst []byte, as form, apiVersion, kind string, m message) []byte {
 	return appendMessage(dst, m)
 }
 
-// appendUnknown appends the beginning of a runtime.Unknown with that kind, up to and with the length of its
-// raw object, which is to follow.
+// appendUnknown appends the beginning of a runtime.Unknown of that kind, up to and including the
+// length of its raw object, which must follow.
 func appendUnknown(dst []byte, apiVersion, kind string, size int) []byte {
 	t := runtime.TypeMeta{APIVersion: apiVersion, Kind: kind}
 	dst = append(dst, 1<<3|2)
@@ -48,7 +48,7 @@ func appendMessage(dst []byte, m message) []byte {
 	return dst
 }
 
-// appendJSON appends m in JSON. Its own kind is empty: ours comes before what it has.
+// appendJSON appends m in JSON. It writes the kind itself and omits the kind in m.
 func appendJSON(dst []byte, apiVersion, kind string, m message) []byte {
 	b, err := json.Marshal(m)
 	must(err)
@@ -63,22 +63,23 @@ func appendJSON(dst []byte, apiVersion, kind string, m message) []byte {
 	return append(dst, bytes.TrimPrefix(b, []byte("{"))...)
 }
 
-// must is for errors of encoding what was made here.
+// must panics if an object that this package made cannot be encoded.
 func must(err error) {
 	if err != nil {
 		panic(err)
 	}
 }
 
-// encode appends o as q wants it, alone.
+// encode appends o as a complete object, in the form that q asks for.
 func (q *query) encode(dst []byte, o any) []byte {
 	if q.as.partial {
-		return encode(dst, q.as, "meta.k8s.io/v1", "PartialObjectMetadata", &metav1.PartialObjectMetadata{ObjectMeta: q.collection.meta(o)})
+		return encode(dst, q.as, "meta.k8s.io/v1", "PartialObjectMetadata",
+			&metav1.PartialObjectMetadata{ObjectMeta: q.collection.meta(o)})
 	}
-	return encode(dst, q.as, "v1", q.collection.kind, q.collection.whole(o))
+	return encode(dst, q.as, q.collection.version, q.collection.kind, q.collection.whole(o))
 }
 
-// item is o as an item of a list.
+// item appends o as an item of a list.
 func (q *query) item(o any) message {
 	if q.as.partial {
 		return &metav1.PartialObjectMetadata{ObjectMeta: q.collection.meta(o)}
@@ -86,7 +87,7 @@ func (q *query) item(o any) message {
 	return q.collection.whole(o)
 }
 
-// appendEvent appends an event of a watch, of an object as encode made it.
+// appendEvent appends a watch event with an object that encode has encoded.
 func appendEvent(dst []byte, as form, kind string, object []byte) []byte {
 	if !as.protobuf {
 		dst = append(dst, `{"type":"`...)

@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// list answers a list, or a page of one. Like an API server's watch cache it ignores the limit of a list at
-// version 0.
+// list serves a list, or a page of one. Like an API server's watch cache, it ignores the limit of a
+// list at version 0.
 func (s *Server) list(w http.ResponseWriter, r *http.Request, q query) {
 	s.lists.Add(1)
 	var (
@@ -47,7 +47,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, q query) {
 	}
 	w.Header().Set("Content-Type", q.as.contentType())
 	out := bufio.NewWriterSize(w, 64<<10)
-	defer out.Flush() // an error is the client's, who is gone
+	defer out.Flush() // an error means that the client is gone
 	if q.as.protobuf {
 		q.listProtobuf(out, &meta, page)
 	} else {
@@ -69,10 +69,11 @@ func (q *query) listKind() (apiVersion, kind string) {
 	if q.as.partial {
 		return "meta.k8s.io/v1", "PartialObjectMetadataList"
 	}
-	return "v1", q.collection.kind + "List"
+	return q.collection.version, q.collection.kind + "List"
 }
 
-// listProtobuf makes each object twice, once for its size, so that no list is ever in memory.
+// listProtobuf makes each object twice, the first time for its size, so that no list is ever in
+// memory.
 func (q *query) listProtobuf(out *bufio.Writer, meta *metav1.ListMeta, page []any) {
 	size := field(meta.Size())
 	for _, o := range page {

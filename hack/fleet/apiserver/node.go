@@ -13,7 +13,8 @@ import (
 	"metrics-server/hack/fleet/cluster"
 )
 
-// nodeLabels are the labels of n. The half of all nodes that has fleet/half=0 is for --node-selector.
+// nodeLabels returns the labels of n. The half of all nodes with fleet/half=0 is for
+// --node-selector.
 func nodeLabels(n *cluster.Node) map[string]string {
 	zone := string(rune('a' + n.Index%3))
 	return map[string]string{
@@ -48,23 +49,38 @@ func nodeMeta(n *cluster.Node) metav1.ObjectMeta {
 			"volumes.kubernetes.io/controller-managed-attach-detach": "true",
 		},
 		ManagedFields: []metav1.ManagedFieldsEntry{
-			{Manager: "kubelet", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &created, FieldsType: "FieldsV1", FieldsV1: nodeFields},
-			{Manager: "kube-controller-manager", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &created, FieldsType: "FieldsV1", FieldsV1: ipamFields},
-			{Manager: "kubelet", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &beat, FieldsType: "FieldsV1", FieldsV1: nodeStatusFields, Subresource: "status"},
+			{
+				Manager: "kubelet", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &created,
+				FieldsType: "FieldsV1", FieldsV1: nodeFields,
+			},
+			{
+				Manager: "kube-controller-manager", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
+				Time: &created, FieldsType: "FieldsV1", FieldsV1: ipamFields,
+			},
+			{
+				Manager: "kubelet", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &beat,
+				FieldsType: "FieldsV1", FieldsV1: nodeStatusFields, Subresource: "status",
+			},
 		},
 	}
 }
 
 var (
-	nodeFields = fieldsV1("metadata{annotations{.,alpha.kubernetes.io/provided-node-ip,csi.volume.kubernetes.io/nodeid,volumes.kubernetes.io/controller-managed-attach-detach}," +
-		"labels{.,beta.kubernetes.io/arch,beta.kubernetes.io/os,kubernetes.io/arch,kubernetes.io/hostname,kubernetes.io/os,node.kubernetes.io/instance-type," +
+	nodeFields = fieldsV1("metadata{" +
+		"annotations{.,alpha.kubernetes.io/provided-node-ip,csi.volume.kubernetes.io/nodeid," +
+		"volumes.kubernetes.io/controller-managed-attach-detach}," +
+		"labels{.,beta.kubernetes.io/arch,beta.kubernetes.io/os,kubernetes.io/arch,kubernetes.io/hostname," +
+		"kubernetes.io/os,node.kubernetes.io/instance-type," +
 		"topology.kubernetes.io/region,topology.kubernetes.io/zone}},spec{providerID}")
-	ipamFields       = fieldsV1("metadata{annotations{node.alpha.kubernetes.io/ttl}},spec{podCIDR,podCIDRs{.,v:10.0.0.0/24}}")
-	nodeStatusFields = fieldsV1("status{allocatable{cpu,ephemeral-storage,hugepages-1Gi,hugepages-2Mi,memory,pods},capacity{cpu,ephemeral-storage,memory,pods}," +
-		"conditions{" + strings.Repeat("k:type{lastHeartbeatTime,lastTransitionTime,message,reason,status},", 4) + "},images,nodeInfo{bootID}}")
+	ipamFields = fieldsV1("metadata{annotations{node.alpha.kubernetes.io/ttl}}," +
+		"spec{podCIDR,podCIDRs{.,v:10.0.0.0/24}}")
+	nodeStatusFields = fieldsV1("status{allocatable{cpu,ephemeral-storage,hugepages-1Gi,hugepages-2Mi,memory,pods}," +
+		"capacity{cpu,ephemeral-storage,memory,pods}," +
+		"conditions{" + strings.Repeat("k:type{lastHeartbeatTime,lastTransitionTime,message,reason,status},", 4) +
+		"},images,nodeInfo{bootID}}")
 )
 
-// node is n whole, about 13 KB of JSON, most of it its images.
+// node returns the whole object of n, about 13 KB of JSON, most of which is its images.
 func node(n *cluster.Node) *corev1.Node {
 	ip := n.Addr.Addr().String()
 	o := &corev1.Node{
@@ -84,8 +100,10 @@ func node(n *cluster.Node) *corev1.Node {
 			},
 			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(n.Addr.Port())}},
 			NodeInfo: corev1.NodeSystemInfo{
-				MachineID: n.UID(), SystemUUID: n.UID(), BootID: n.UID(), KernelVersion: "6.12.48-amd64", OSImage: "Debian GNU/Linux 13 (trixie)",
-				ContainerRuntimeVersion: "containerd://2.1.4", KubeletVersion: "v1.37.2", OperatingSystem: "linux", Architecture: "amd64",
+				MachineID: n.UID(), SystemUUID: n.UID(), BootID: n.UID(), KernelVersion: "6.12.48-amd64",
+				OSImage:                 "Debian GNU/Linux 13 (trixie)",
+				ContainerRuntimeVersion: "containerd://2.1.4", KubeletVersion: "v1.37.2", OperatingSystem: "linux",
+				Architecture: "amd64",
 			},
 			Images: images,
 		},
@@ -95,7 +113,10 @@ func node(n *cluster.Node) *corev1.Node {
 		status          corev1.ConditionStatus
 		reason, message string
 	}{
-		{corev1.NodeMemoryPressure, corev1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"},
+		{
+			corev1.NodeMemoryPressure, corev1.ConditionFalse, "KubeletHasSufficientMemory",
+			"kubelet has sufficient memory available",
+		},
 		{corev1.NodeDiskPressure, corev1.ConditionFalse, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"},
 		{corev1.NodePIDPressure, corev1.ConditionFalse, "KubeletHasSufficientPID", "kubelet has sufficient PID available"},
 		{corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status"},
@@ -109,21 +130,24 @@ func node(n *cluster.Node) *corev1.Node {
 }
 
 var capacity = corev1.ResourceList{
-	corev1.ResourceCPU:              resource.MustParse("8"),
-	corev1.ResourceMemory:           resource.MustParse("32Gi"),
+	corev1.ResourceCPU:              resource.MustParse("512"),
+	corev1.ResourceMemory:           resource.MustParse("512Gi"),
 	corev1.ResourceEphemeralStorage: resource.MustParse("100Gi"),
 	corev1.ResourcePods:             resource.MustParse("110"),
 	"hugepages-1Gi":                 resource.MustParse("0"),
 	"hugepages-2Mi":                 resource.MustParse("0"),
 }
 
-// images are as many as a kubelet lists at most.
+// images has as many images as a kubelet lists at most.
 var images = func() []corev1.ContainerImage {
 	var all []corev1.ContainerImage
 	for i := range 50 {
 		name := fmt.Sprintf("registry.example.com/platform/component-%02d", i)
 		all = append(all, corev1.ContainerImage{
-			Names:     []string{name + "@sha256:" + strings.Repeat(fmt.Sprintf("%08x", 0x9e3779b9*uint32(i+1)), 8), name + ":v1." + strconv.Itoa(i)},
+			Names: []string{
+				name + "@sha256:" + strings.Repeat(fmt.Sprintf("%08x", 0x9e3779b9*uint32(i+1)), 8),
+				name + ":v1." + strconv.Itoa(i),
+			},
 			SizeBytes: int64(50+i) << 20,
 		})
 	}

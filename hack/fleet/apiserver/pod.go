@@ -15,7 +15,7 @@ import (
 	"metrics-server/hack/fleet/cluster"
 )
 
-// podMeta is the metadata of p, about 4 KB of JSON as they are in clusters.
+// podMeta returns the metadata of p, about 4 KB of JSON as in real clusters.
 func podMeta(p *cluster.Pod) metav1.ObjectMeta {
 	owner := metav1.OwnerReference{
 		APIVersion: "apps/v1", Kind: "ReplicaSet", Name: p.Workload.Name + "-" + p.Hash,
@@ -33,8 +33,8 @@ func podMeta(p *cluster.Pod) metav1.ObjectMeta {
 		Annotations: map[string]string{
 			"checksum/config":                       p.UID() + p.Hash,
 			"cni.projectcalico.org/containerID":     strings.Repeat(p.Hash, 8),
-			"cni.projectcalico.org/podIP":           podIP(p) + "/32",
-			"cni.projectcalico.org/podIPs":          podIP(p) + "/32",
+			"cni.projectcalico.org/podIP":           p.IP().String() + "/32",
+			"cni.projectcalico.org/podIPs":          p.IP().String() + "/32",
 			"kubectl.kubernetes.io/restartedAt":     "2026-10-02T09:11:27Z",
 			"prometheus.io/path":                    "/metrics",
 			"prometheus.io/port":                    "8080",
@@ -60,26 +60,36 @@ func podMeta(p *cluster.Pod) metav1.ObjectMeta {
 	return m
 }
 
-func podIP(p *cluster.Pod) string {
-	return fmt.Sprintf("10.%d.%d.%d", p.Seed>>16&0xff, p.Seed>>8&0xff, p.Seed&0xff)
+func localReference(name string) corev1.LocalObjectReference {
+	return corev1.LocalObjectReference{Name: name}
 }
 
-// specFields and statusFields say who wrote which field, as every object in a cluster does: of two containers.
+// specFields and statusFields are the managed fields, as every object in a cluster has them, for a
+// pod with two containers.
 var (
-	specFields = fieldsV1("metadata{annotations{.,checksum/config,kubectl.kubernetes.io/restartedAt,prometheus.io/path,prometheus.io/port,prometheus.io/scrape}," +
-		"generateName,labels{.,app,app.kubernetes.io/instance,app.kubernetes.io/managed-by,app.kubernetes.io/name,helm.sh/chart,pod-template-hash}," +
+	specFields = fieldsV1("metadata{annotations{.,checksum/config,kubectl.kubernetes.io/restartedAt," +
+		"prometheus.io/path,prometheus.io/port,prometheus.io/scrape}," +
+		"generateName,labels{.,app,app.kubernetes.io/instance," +
+		"app.kubernetes.io/managed-by,app.kubernetes.io/name,helm.sh/chart,pod-template-hash}," +
 		"ownerReferences{.,k:uid}},spec{affinity{.,podAntiAffinity{.,preferredDuringSchedulingIgnoredDuringExecution}}," +
-		"containers{" + strings.Repeat("k:name{.,env{.,k:name{.,name,value},k:name{.,name,valueFrom{.,secretKeyRef}}},image,imagePullPolicy,livenessProbe{.,failureThreshold,httpGet{.,path,port,scheme},"+
-		"periodSeconds,successThreshold,timeoutSeconds},name,ports{.,k:containerPort{.,containerPort,name,protocol}},readinessProbe{.,failureThreshold,httpGet{.,path,port,scheme},"+
-		"periodSeconds,successThreshold,timeoutSeconds},resources{.,limits{.,memory},requests{.,cpu,memory}},securityContext{.,allowPrivilegeEscalation,capabilities{.,drop}},"+
-		"terminationMessagePath,terminationMessagePolicy,volumeMounts{.,k:mountPath{.,mountPath,name}}},", 2) + "},dnsPolicy,enableServiceLinks," +
-		"restartPolicy,schedulerName,securityContext{.,fsGroup,runAsNonRoot},serviceAccount,serviceAccountName,terminationGracePeriodSeconds," +
-		"tolerations,topologySpreadConstraints{.,k:topologyKey{.,labelSelector,maxSkew,topologyKey,whenUnsatisfiable}},volumes{.,k:name{.,configMap{.,defaultMode,name},name}}}")
-	statusFields = fieldsV1("status{conditions{" + strings.Repeat("k:type{.,lastProbeTime,lastTransitionTime,observedGeneration,status,type},", 4) +
+		"containers{" + strings.Repeat("k:name{.,"+
+		"env{.,k:name{.,name,value},k:name{.,name,valueFrom{.,secretKeyRef}}},image,imagePullPolicy,"+
+		"livenessProbe{.,failureThreshold,httpGet{.,path,port,scheme},"+
+		"periodSeconds,successThreshold,timeoutSeconds},name,ports{.,k:containerPort{.,containerPort,name,protocol}},"+
+		"readinessProbe{.,failureThreshold,httpGet{.,path,port,scheme},"+
+		"periodSeconds,successThreshold,timeoutSeconds},resources{.,limits{.,memory},requests{.,cpu,memory}},"+
+		"securityContext{.,allowPrivilegeEscalation,capabilities{.,drop}},"+
+		"terminationMessagePath,terminationMessagePolicy,volumeMounts{.,k:mountPath{.,mountPath,name}}},", 2) +
+		"},dnsPolicy,enableServiceLinks,restartPolicy,schedulerName,securityContext{.,fsGroup,runAsNonRoot}," +
+		"serviceAccount,serviceAccountName,terminationGracePeriodSeconds," +
+		"tolerations,topologySpreadConstraints{.,k:topologyKey{.,labelSelector,maxSkew,topologyKey,whenUnsatisfiable}}," +
+		"volumes{.,k:name{.,configMap{.,defaultMode,name},name}}}")
+	statusFields = fieldsV1("status{conditions{" +
+		strings.Repeat("k:type{.,lastProbeTime,lastTransitionTime,observedGeneration,status,type},", 4) +
 		"},containerStatuses,hostIP,hostIPs,observedGeneration,phase,podIP,podIPs{.,k:ip{.,ip}},startTime}")
 )
 
-// fieldsV1 makes a set of fields from a short form of it, in which k: is an element of a list.
+// fieldsV1 expands a short form of a set of managed fields, in which k: is an element of a list.
 func fieldsV1(short string) *metav1.FieldsV1 {
 	elements := 0
 	var set func() map[string]any
@@ -118,7 +128,7 @@ func fieldsV1(short string) *metav1.FieldsV1 {
 	return metav1.NewFieldsV1(strings.ReplaceAll(string(b), "null", "{}"))
 }
 
-// pod is p whole, about 9 KB of JSON.
+// pod returns the whole object of p, about 9 KB of JSON.
 func pod(p *cluster.Pod) *corev1.Pod {
 	started := metav1.NewTime(p.Created)
 	o := &corev1.Pod{
@@ -136,31 +146,54 @@ func pod(p *cluster.Pod) *corev1.Pod {
 			Priority:                      new(int32(0)),
 			SecurityContext:               &corev1.PodSecurityContext{RunAsNonRoot: new(true), FSGroup: new(int64(65534))},
 			Tolerations: []corev1.Toleration{
-				{Key: "node.kubernetes.io/not-ready", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(300))},
-				{Key: "node.kubernetes.io/unreachable", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(300))},
+				{
+					Key: "node.kubernetes.io/not-ready", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute,
+					TolerationSeconds: new(int64(300)),
+				},
+				{
+					Key: "node.kubernetes.io/unreachable", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute,
+					TolerationSeconds: new(int64(300)),
+				},
 			},
 			Volumes: []corev1.Volume{
-				{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: p.Workload.Name}, DefaultMode: new(int32(420))}}},
-				{Name: "kube-api-access-x7k2p", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{DefaultMode: new(int32(420)), Sources: []corev1.VolumeProjection{
-					{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(3607))}},
-					{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"}, Items: []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}}}},
-				}}}},
+				{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+					LocalObjectReference: localReference(p.Workload.Name), DefaultMode: new(int32(420)),
+				}}},
+				{Name: "kube-api-access-x7k2p", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+					DefaultMode: new(int32(420)),
+					Sources: []corev1.VolumeProjection{
+						{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+							Path: "token", ExpirationSeconds: new(int64(3607)),
+						}},
+						{ConfigMap: &corev1.ConfigMapProjection{
+							LocalObjectReference: localReference("kube-root-ca.crt"),
+							Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+						}},
+					},
+				}}},
 			},
 		},
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning, QOSClass: corev1.PodQOSBurstable, StartTime: &started,
 			HostIP: p.Machine.Addr.Addr().String(), HostIPs: []corev1.HostIP{{IP: p.Machine.Addr.Addr().String()}},
-			PodIP: podIP(p), PodIPs: []corev1.PodIP{{IP: podIP(p)}},
+			PodIP: p.IP().String(), PodIPs: []corev1.PodIP{{IP: p.IP().String()}},
 		},
 	}
-	for _, c := range []corev1.PodConditionType{"PodReadyToStartContainers", corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled} {
-		o.Status.Conditions = append(o.Status.Conditions, corev1.PodCondition{Type: c, Status: corev1.ConditionTrue, LastTransitionTime: started})
+	for _, c := range []corev1.PodConditionType{
+		"PodReadyToStartContainers", corev1.PodInitialized, corev1.PodReady,
+		corev1.ContainersReady, corev1.PodScheduled,
+	} {
+		o.Status.Conditions = append(o.Status.Conditions,
+			corev1.PodCondition{Type: c, Status: corev1.ConditionTrue, LastTransitionTime: started})
 	}
 	for i, at := range p.Started {
 		name := "c" + strconv.Itoa(i)
 		image := "registry.example.com/" + p.Namespace + "/" + p.Workload.Name + ":1.4." + strconv.Itoa(i)
 		probe := &corev1.Probe{
-			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080), Scheme: corev1.URISchemeHTTP}},
+			ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+				Path: "/healthz", Port: intstr.FromInt32(8080),
+				Scheme: corev1.URISchemeHTTP,
+			}},
 			PeriodSeconds: 10, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3,
 		}
 		o.Spec.Containers = append(o.Spec.Containers, corev1.Container{
@@ -169,7 +202,9 @@ func pod(p *cluster.Pod) *corev1.Pod {
 			Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080, Protocol: corev1.ProtocolTCP}},
 			Env: []corev1.EnvVar{
 				{Name: "ENVIRONMENT", Value: "production"},
-				{Name: "DATABASE_PASSWORD", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: p.Workload.Name}, Key: "password"}}},
+				{Name: "DATABASE_PASSWORD", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+					LocalObjectReference: localReference(p.Workload.Name), Key: "password",
+				}}},
 			},
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: cpuRequest, corev1.ResourceMemory: memoryRequest},
@@ -181,7 +216,10 @@ func pod(p *cluster.Pod) *corev1.Pod {
 			},
 			LivenessProbe: probe, ReadinessProbe: probe,
 			TerminationMessagePath: "/dev/termination-log", TerminationMessagePolicy: corev1.TerminationMessageReadFile,
-			SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+			SecurityContext: &corev1.SecurityContext{
+				AllowPrivilegeEscalation: new(false),
+				Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+			},
 		})
 		restarts := int32(0)
 		if i == 0 {

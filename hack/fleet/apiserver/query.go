@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// query is what a request for a resource asks.
+// query is a request for a resource.
 type query struct {
 	*collection
 	namespace, name string
@@ -28,7 +28,7 @@ type query struct {
 	timeout  time.Duration
 }
 
-// form is how an object is to be encoded. The zero value is JSON of the whole object.
+// form is the encoding of an object. The zero value is JSON of the whole object.
 type form struct {
 	protobuf bool
 	partial  bool // PartialObjectMetadata
@@ -47,7 +47,7 @@ func (f form) contentType() string {
 	return protobufType
 }
 
-// accepted returns the first form of an Accept header that there is.
+// accepted returns the first supported form in an Accept header.
 func accepted(header string) (form, error) {
 	if header == "" {
 		return form{}, nil

@@ -6,15 +6,22 @@ import (
 )
 
 func TestAccepted(t *testing.T) {
+	const (
+		json     = "application/json"
+		protobuf = "application/vnd.kubernetes.protobuf"
+		v1       = ";g=meta.k8s.io;v=v1"
+	)
+	metadata, table := ";as=PartialObjectMetadata"+v1, ";as=Table"+v1
 	for header, want := range map[string]form{
-		"":                      {},
-		"*/*":                   {},
-		"application/json, */*": {},
-		"application/vnd.kubernetes.protobuf,application/json":                                                                                     {protobuf: true},
-		"application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json":                                     {protobuf: true, partial: true},
-		"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1":                                                                             {partial: true},
-		"application/json;as=Table;v=v1;g=meta.k8s.io,application/json":                                                                            {},
-		"application/cbor,application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/vnd.kubernetes.protobuf;type=whatever, */* ": {protobuf: true},
+		"":                        {},
+		"*/*":                     {},
+		json + ", */*":            {},
+		protobuf + "," + json:     {protobuf: true},
+		json + metadata:           {partial: true},
+		json + table + "," + json: {},
+		"application/cbor," + protobuf + table + "," + protobuf + ";type=whatever, */* ": {protobuf: true},
+		protobuf + ";as=PartialObjectMetadataList" + v1 + "," + json:                     {protobuf: true, partial: true},
+		json + ";as=Table;v=v1;g=meta.k8s.io," + json:                                    {},
 	} {
 		if got, err := accepted(header); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", header, got, err)
@@ -31,7 +38,8 @@ func TestFieldsV1(t *testing.T) {
 	if err := json.Unmarshal(got, &m); err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"f:metadata":{"f:labels":{".":{},"f:app":{}},"f:ownerReferences":{".":{},"k:{\"uid\":\"value-1\"}":{".":{},"f:x":{}}}},"f:spec":{"f:a":{},"f:b":{"f:c":{}}}}`
+	const want = `{"f:metadata":{"f:labels":{".":{},"f:app":{}},` +
+		`"f:ownerReferences":{".":{},"k:{\"uid\":\"value-1\"}":{".":{},"f:x":{}}}},"f:spec":{"f:a":{},"f:b":{"f:c":{}}}}`
 	if string(got) != want {
 		t.Errorf("%s, want\n%s", got, want)
 	}

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 )
 
-// User is who has Config.LoadToken. Nobody else may do anything.
+// User is the user with Config.LoadToken. Nobody else may do anything.
 const User = "fleet-load"
 
 var reviews = func() runtime.Decoder {
@@ -46,7 +46,7 @@ func (s *Server) reviewAccess(w http.ResponseWriter, r *http.Request) {
 	answer(w, r, "authorization.k8s.io/v1", "SubjectAccessReview", review, &review.TypeMeta)
 }
 
-// read reads the body of a request; if it cannot, it has answered it.
+// read reads the body of a request. If it fails, it has sent the response.
 func read[T runtime.Object](s *Server, w http.ResponseWriter, r *http.Request) (T, bool) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	var o runtime.Object

@@ -1,6 +1,6 @@
-// Package apiserver is as much of a Kubernetes API server as metrics servers ask for: nodes, pods and one
-// ConfigMap to get, list and watch, whole or their metadata only, as JSON or protobuf; and reviews of one
-// token.
+// Package apiserver is as much of a Kubernetes API server as metrics servers ask for: nodes, pods, autoscalers and one
+// ConfigMap to get, list and watch, whole or their metadata only, as JSON or protobuf; the scale of workloads and
+// discovery, as JSON; and reviews of one token.
 //
 // Objects are made when they are asked for and as large as they are in real clusters; only what is true of a
 // cluster.Cluster is kept.
@@ -30,7 +30,8 @@ import (
 // Config is what a Server needs.
 type Config struct {
 	Cluster *cluster.Cluster
-	// Token is the credential of the binary under test, LoadToken of whoever measures it.
+	// Token is the credential of the binary under test, LoadToken the credential of the measuring
+	// client.
 	Token, LoadToken string
 }
 
@@ -45,7 +46,7 @@ type Server struct {
 	snapshots snapshots
 	lists     atomic.Int64
 	events    atomic.Int64
-	unknown   sync.Map // paths that were asked for and are not known
+	unknown   sync.Map // unknown paths that were requested
 }
 
 // Start serves on a free port of 127.0.0.1.
@@ -62,9 +63,12 @@ func Start(c Config) (*Server, error) {
 	}
 	s.resources = resources(c.Cluster, s.ca.PEM())
 	s.http = &http.Server{
-		Handler:   s,
-		ErrorLog:  log.New(io.Discard, "", 0),
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*s.ca.Server("127.0.0.1", "localhost")}},
+		Handler:  s,
+		ErrorLog: log.New(io.Discard, "", 0),
+		TLSConfig: &tls.Config{
+			MinVersion:   tls.VersionTLS12,
+			Certificates: []tls.Certificate{*s.ca.Server("127.0.0.1", "localhost")},
+		},
 	}
 	go func() {
 		defer close(s.done)
@@ -73,10 +77,10 @@ func Start(c Config) (*Server, error) {
 	return s, nil
 }
 
-// URL is where the server is.
+// URL returns the URL of the server.
 func (s *Server) URL() string { return "https://" + s.addr }
 
-// CA is the authority of its certificate, in PEM.
+// CA returns the authority of its certificate, in PEM.
 func (s *Server) CA() []byte { return s.ca.PEM() }
 
 // Close ends the server.
@@ -86,7 +90,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Unknown returns what was asked for in vain.
+// Unknown returns the unknown paths that were requested.
 func (s *Server) Unknown() []string {
 	var paths []string
 	s.unknown.Range(func(path, _ any) bool {
@@ -96,7 +100,7 @@ func (s *Server) Unknown() []string {
 	return paths
 }
 
-// ServeHTTP answers a request.
+// ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Authorization") != "Bearer "+s.config.Token {
 		s.fail(w, r, http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "Unauthorized")
@@ -106,7 +110,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := strings.Join(parts, "/"); {
 	case path == "version":
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"major":"1","minor":"37","gitVersion":"v1.37.2","goVersion":"go1.26.0","platform":"linux/amd64"}`)
+		_, _ = io.WriteString(w,
+			`{"major":"1","minor":"37","gitVersion":"v1.37.2","goVersion":"go1.26.0","platform":"linux/amd64"}`)
 		return
 	case path == "readyz", path == "healthz", path == "livez":
 		_, _ = io.WriteString(w, "ok")
@@ -117,8 +122,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost && strings.HasSuffix(path, "/subjectaccessreviews"):
 		s.reviewAccess(w, r)
 		return
-	case r.Method == http.MethodPost && strings.HasSuffix(path, "/events"):
+	case r.Method == http.MethodPost && strings.HasSuffix(path, "/events"),
+		r.Method == http.MethodPatch && len(parts) > 1 && parts[len(parts)-2] == "events": // an Event that recurs
 		s.fail(w, r, http.StatusForbidden, metav1.StatusReasonForbidden, "no events are kept here")
+		return
+	}
+	if r.Method == http.MethodGet && s.discover(w, parts) || r.Method == http.MethodGet && s.scale(w, r, parts) {
 		return
 	}
 	q, ok := s.parse(parts)
@@ -146,18 +155,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// parse reads a path: api/v1[/namespaces/N]/RESOURCE[/NAME].
+// parse parses a path: api/VERSION[/namespaces/N]/RESOURCE[/NAME], or with apis/GROUP before the
+// version.
 func (s *Server) parse(parts []string) (query, bool) {
-	if len(parts) < 3 || parts[0] != "api" || parts[1] != "v1" {
+	var version string
+	switch {
+	case len(parts) >= 3 && parts[0] == "api":
+		version, parts = parts[1], parts[2:]
+	case len(parts) >= 4 && parts[0] == "apis":
+		version, parts = parts[1]+"/"+parts[2], parts[3:]
+	default:
 		return query{}, false
 	}
-	parts = parts[2:]
 	var q query
 	if len(parts) > 2 && parts[0] == "namespaces" {
 		q.namespace = parts[1]
 		parts = parts[2:]
 	}
-	q.collection = s.resources[parts[0]]
+	q.collection = s.resources[version+"/"+parts[0]]
 	if q.collection == nil || q.namespace != "" && !q.collection.namespaced || len(parts) > 2 {
 		return q, false
 	}
@@ -170,13 +185,14 @@ func (s *Server) parse(parts []string) (query, bool) {
 func (s *Server) get(w http.ResponseWriter, r *http.Request, q query) {
 	o := q.collection.get(q.namespace, q.name)
 	if o == nil {
-		s.fail(w, r, http.StatusNotFound, metav1.StatusReasonNotFound, fmt.Sprintf("%s %q not found", q.collection.name, q.name))
+		s.fail(w, r, http.StatusNotFound, metav1.StatusReasonNotFound,
+			fmt.Sprintf("%s %q not found", q.collection.name, q.name))
 		return
 	}
 	send(w, http.StatusOK, q.as, q.encode(nil, o))
 }
 
-// fail answers with a Status.
+// fail responds with a Status.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, code int, reason metav1.StatusReason, message string) {
 	as, err := accepted(r.Header.Get("Accept"))
 	if err != nil {
@@ -197,7 +213,7 @@ func send(w http.ResponseWriter, code int, as form, body []byte) {
 	_, _ = w.Write(body)
 }
 
-// snapshots are what lists in pages go on from.
+// snapshots keeps the snapshots on which paged lists continue.
 type snapshots struct {
 	mu   sync.Mutex
 	next int
@@ -210,7 +226,7 @@ type snapshot struct {
 	until   time.Time
 }
 
-// errExpired is the answer to a page of a list that is forgotten.
+// errExpired is the response to a request for a page of a list that was forgotten.
 var errExpired = errors.New("the continue token is too old: list again")
 
 // keep keeps a snapshot for a few minutes and returns its name.
@@ -233,7 +249,7 @@ func (s *snapshots) keep(k snapshot) string {
 	return name
 }
 
-// page returns the snapshot that a continue token is of, and where its page begins.
+// page returns the snapshot of a continue token, and where its page begins.
 func (s *snapshots) page(token string) (k snapshot, name string, from int, err error) {
 	name, at, _ := strings.Cut(token, "-")
 	s.mu.Lock()

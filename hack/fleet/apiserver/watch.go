@@ -14,7 +14,7 @@ import (
 // bookmarkPeriod is how often a watch that asked for bookmarks gets one.
 const bookmarkPeriod = time.Minute
 
-// watch answers a watch: first with all objects, if it asks for that or has no version to begin at.
+// watch serves a watch. It starts with all objects if the client asks for that or gives no version.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, q query) {
 	if q.name != "" {
 		s.fail(w, r, http.StatusBadRequest, metav1.StatusReasonBadRequest, "watch a list with a field selector")
@@ -61,11 +61,11 @@ type watching struct {
 	q           query
 	out         *bufio.Writer
 	flush       func()
-	version     uint64 // all events until this one were sent
+	version     uint64 // all events up to this version were sent
 	object, buf []byte
 }
 
-// begin sends what there is.
+// begin sends the existing objects.
 func (c *watching) begin() bool {
 	q := &c.q
 	if !q.initial && q.version != "" && q.version != "0" {
@@ -89,7 +89,7 @@ func (c *watching) begin() bool {
 	return c.flushed()
 }
 
-// events sends the events since the last one, and returns what is closed at the next.
+// events sends the events since the last one, and returns a channel that is closed at the next one.
 func (c *watching) events() (<-chan struct{}, bool) {
 	var (
 		events []cluster.Event
@@ -101,7 +101,8 @@ func (c *watching) events() (<-chan struct{}, bool) {
 	}
 	if !ok {
 		as := c.q.as
-		c.write("ERROR", encode(nil, as, "v1", "Status", status(http.StatusGone, metav1.StatusReasonExpired, "too old resource version: list again")))
+		c.write("ERROR", encode(nil, as, "v1", "Status",
+			status(http.StatusGone, metav1.StatusReasonExpired, "too old resource version: list again")))
 		c.flushed()
 		return nil, false
 	}
@@ -120,7 +121,7 @@ func (c *watching) send(kind string, o any) bool {
 	return c.write(kind, c.object)
 }
 
-// bookmark sends an object with nothing but a version.
+// bookmark sends an object that has only a version.
 func (c *watching) bookmark(annotations map[string]string) bool {
 	m := metav1.ObjectMeta{ResourceVersion: strconv.FormatUint(c.version, 10), Annotations: annotations}
 	as := c.q.as
@@ -128,7 +129,7 @@ func (c *watching) bookmark(annotations map[string]string) bool {
 	if as.partial {
 		object = encode(nil, as, "meta.k8s.io/v1", "PartialObjectMetadata", &metav1.PartialObjectMetadata{ObjectMeta: m})
 	} else {
-		object = encode(nil, as, "v1", c.q.collection.kind, c.q.collection.empty(m))
+		object = encode(nil, as, c.q.collection.version, c.q.collection.kind, c.q.collection.empty(m))
 	}
 	return c.write("BOOKMARK", object) && c.flushed()
 }

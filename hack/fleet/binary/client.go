@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	// ServerToken is what the binary shows to the API server and the kubelets.
+	// ServerToken is the token that the binary sends to the API server and the kubelets.
 	ServerToken = "fleet-server-token"
-	// LoadToken is what we show to the binary.
+	// LoadToken is the token that we send to the binary.
 	LoadToken = "fleet-load-token"
 )
 
-// Group is the version of the API that every metrics server has.
+// Group is the API version that every metrics server serves.
 const Group = "/apis/metrics.k8s.io/v1beta1"
 
-// What a Request can ask for.
+// The possible values of a Request.
 const (
 	JSON     = "application/json"
 	Protobuf = "application/vnd.kubernetes.protobuf"
 	Table    = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 )
 
-// Client asks the binary under test over one connection that it keeps.
+// Client sends requests to the binary under test over one connection that it keeps open.
 type Client struct {
 	url  string
 	http *http.Client
@@ -38,21 +38,21 @@ func NewClient(url string) *Client {
 	t := &http.Transport{
 		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, // it signs its certificate itself
 		ForceAttemptHTTP2:  true,
-		DisableCompression: true, // compressed only where it is asked for, and never decompressed
+		DisableCompression: true, // compressed only on request, and never decompressed
 		WriteBufferSize:    64 << 10,
 		ReadBufferSize:     64 << 10,
 	}
 	return &Client{url: url, http: &http.Client{Transport: t, Timeout: 5 * time.Minute}}
 }
 
-// Request is what is asked.
+// Request describes one request.
 type Request struct {
 	Path   string
 	Accept string
 	Gzip   bool
 }
 
-// Do asks, and copies what is answered to w. It returns the size of the answer.
+// Do sends a request and copies the response to w. It returns the size of the response.
 func (c *Client) Do(ctx context.Context, q Request, w io.Writer) (int64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+q.Path, nil)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Client) Do(ctx context.Context, q Request, w io.Writer) (int64, error) 
 	return n, err
 }
 
-// Get asks and returns the answer.
+// Get sends a request and returns the response.
 func (c *Client) Get(ctx context.Context, q Request) ([]byte, error) {
 	var b bytes.Buffer
 	_, err := c.Do(ctx, q, &b)

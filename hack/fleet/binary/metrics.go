@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// Metrics returns what /metrics says: a value for each series, which is named as it is there, with its labels.
+// Metrics returns the values of /metrics by series, with labels as written there.
 func (c *Client) Metrics(ctx context.Context) (map[string]float64, error) {
 	b, err := c.Get(ctx, Request{Path: "/metrics"})
 	if err != nil {

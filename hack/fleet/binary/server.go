@@ -1,4 +1,5 @@
-// Package binary starts a metrics server as an administrator would, on loopback, and asks it. It does not know which one it is.
+// Package binary starts a metrics server on loopback, as an administrator would, and sends it requests. It works with
+// any implementation.
 package binary
 
 import (
@@ -15,19 +16,20 @@ import (
 	"time"
 )
 
-// Config says what to start, and what there is for it.
+// Config configures a Server.
 type Config struct {
 	Path       string        // of the program
+	Custom     bool          // start its command custom-metrics
 	Dir        string        // for its files; it exists
-	Resolution time.Duration // --metric-resolution
+	Resolution time.Duration // --metric-resolution; not for Custom
 	Flags      []string      // more of them
 
 	APIServer   string // URL
 	APIServerCA []byte // PEM
-	KubeletCA   []byte // PEM
+	KubeletCA   []byte // PEM; not for Custom
 }
 
-// Server is the binary under test at work.
+// Server is the running binary under test.
 type Server struct {
 	URL string
 
@@ -37,7 +39,7 @@ type Server struct {
 	err  error // once done is closed
 }
 
-// Start starts it. Stop it.
+// Start starts the binary. The caller must call Stop.
 func Start(c *Config) (*Server, error) {
 	for name, data := range map[string]string{
 		"kubelets.crt": string(c.KubeletCA),
@@ -58,13 +60,18 @@ contexts: [{name: fleet, context: {cluster: fleet, user: metrics-server}}]
 		return nil, err
 	}
 	kubeconfig := filepath.Join(c.Dir, "kubeconfig")
-	args := append([]string{
+	args := []string{
 		"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
 		"--bind-address=127.0.0.1", "--secure-port=" + port, "--cert-dir=" + filepath.Join(c.Dir, "certificates"),
-		"--kubelet-use-node-status-port", "--kubelet-preferred-address-types=InternalIP",
-		"--kubelet-certificate-authority=" + filepath.Join(c.Dir, "kubelets.crt"),
-		"--metric-resolution=" + c.Resolution.String(),
-	}, c.Flags...)
+	}
+	if c.Custom {
+		args = append([]string{"custom-metrics"}, args...)
+	} else {
+		args = append(args, "--kubelet-use-node-status-port", "--kubelet-preferred-address-types=InternalIP",
+			"--kubelet-certificate-authority="+filepath.Join(c.Dir, "kubelets.crt"),
+			"--metric-resolution="+c.Resolution.String())
+	}
+	args = append(args, c.Flags...)
 	s := &Server{
 		cmd:  exec.Command(c.Path, args...),
 		URL:  "https://127.0.0.1:" + port,
@@ -88,32 +95,32 @@ contexts: [{name: fleet, context: {cluster: fleet, user: metrics-server}}]
 	return s, nil
 }
 
-// PID is the process's.
+// PID returns the ID of the process.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
-// Failure is err, or that the server has ended, if it has.
+// Failure returns err, or an error that says so if the server has exited.
 func (s *Server) Failure(err error) error {
 	select {
 	case <-s.done:
-		return fmt.Errorf("the server has ended: %w\n%s", errors.Join(s.err, err), s.Tail())
+		return fmt.Errorf("the server has exited: %w\n%s", errors.Join(s.err, err), s.Tail())
 	default:
 		return err
 	}
 }
 
-// Log is what the server has logged so far.
+// Log returns what the server has logged so far.
 func (s *Server) Log() string {
 	b, _ := os.ReadFile(s.log)
 	return string(b)
 }
 
-// Tail is the end of the server's log.
+// Tail returns the end of the server's log.
 func (s *Server) Tail() string {
 	all := s.Log()
 	return all[max(0, len(all)-4000):]
 }
 
-// Stop ends the server: kindly, for a profile may be written at the end.
+// Stop ends the server gracefully, because it may write a profile at the end.
 func (s *Server) Stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {

@@ -37,7 +37,7 @@ func (s *Cluster) Heartbeat(i int, now time.Time) {
 	}
 }
 
-// status writes the status of the i-th node, which is m. mu is held.
+// status writes the status of m, the i-th node. mu is held.
 func (s *Cluster) status(i int, m *Machine, now time.Time) {
 	s.version++
 	n := &Node{Machine: m, Joined: s.nodes[i].Joined, Version: s.version, Heartbeat: now}
@@ -48,8 +48,9 @@ func (s *Cluster) status(i int, m *Machine, now time.Time) {
 // Tell tells the kubelet of m its pods.
 type Tell func(m *Machine, pods []kubelettest.Pod) error
 
-// Churn restarts containers and replaces pods, rate of them a second, until ctx ends or tell fails. The kubelet
-// knows of a change before the API server does, for it is what starts and ends containers.
+// Churn restarts containers and replaces pods, rate of them a second, until ctx ends or tell fails.
+// The kubelet knows of a change before the API server does, because it starts and ends the
+// containers.
 func (s *Cluster) Churn(ctx context.Context, rate float64, tell Tell) error {
 	tick := time.NewTicker(time.Duration(float64(time.Second) / rate))
 	defer tick.Stop()
@@ -66,7 +67,8 @@ func (s *Cluster) Churn(ctx context.Context, rate float64, tell Tell) error {
 	}
 }
 
-// Churner changes a cluster step by step. It is for one goroutine, and the cluster must have no other.
+// Churner changes a cluster step by step. Only one goroutine may use it, and a cluster may have
+// only one.
 type Churner struct {
 	cluster *Cluster
 	tell    Tell
@@ -85,7 +87,8 @@ func (s *Cluster) NewChurner(tell Tell) *Churner {
 	return &Churner{cluster: s, tell: tell, random: rand.New(rand.NewPCG(1, 2))}
 }
 
-// Step restarts a container, or deletes a pod, or starts what is to replace those that were deleted some time ago, by turns.
+// Step restarts a container, deletes a pod, or starts the replacements of pods that were deleted
+// some time ago, in turn.
 func (c *Churner) Step(now time.Time) error {
 	defer func() { c.steps++ }()
 	switch c.steps % 3 {
@@ -99,14 +102,14 @@ func (c *Churner) Step(now time.Time) error {
 	return c.replace(now, c.cluster.config.Away)
 }
 
-// Leave has a node leave the cluster, whose pods are then started on others.
+// Leave removes a node from the cluster and starts its pods on other nodes.
 func (c *Churner) Leave(m *Machine, now time.Time) {
 	for _, p := range c.cluster.RemoveNode(m, now) {
 		c.waiting = append(c.waiting, deleted{p, now})
 	}
 }
 
-// Settle starts all that is still to be replaced.
+// Settle starts all replacements that are still due.
 func (c *Churner) Settle(now time.Time) error { return c.replace(now, 0) }
 
 func (c *Churner) replace(now time.Time, away time.Duration) error {
@@ -143,8 +146,9 @@ func (s *Cluster) Restart(p *Pod, now time.Time, tell Tell) error {
 // Delete deletes p.
 func (s *Cluster) Delete(p *Pod, now time.Time, tell Tell) error { return s.change(p, nil, now, tell) }
 
-// Replace starts what the owner of p makes in its place: on the same node, if that is still there, it is a StatefulSet and the
-// seed is even, or on one that the number tells.
+// Replace starts what the owner of p creates in its place. It runs on the same node if that still
+// exists, the owner is a StatefulSet and the seed is even; otherwise on a node that the number
+// selects.
 func (s *Cluster) Replace(p *Pod, node int, seed uint64, now time.Time, tell Tell) error {
 	fresh := *p
 	fresh.Seed = seed | 1<<63 // the first pods have small ones
@@ -152,8 +156,9 @@ func (s *Cluster) Replace(p *Pod, node int, seed uint64, now time.Time, tell Tel
 	fresh.Name = p.podName(p.Ordinal, fresh.Seed)
 	fresh.Started = starts(now, len(p.Started))
 	fresh.Restarts = 0
-	if !p.Stateful || seed%2 == 1 || s.Node(p.Machine.Name) == nil {
-		fresh.Machine = s.machine(node)
+	fresh.Machine = s.machine(node)
+	if same := s.Node(p.Machine.Name); same != nil && p.Stateful && seed%2 == 0 {
+		fresh.Machine = same.Machine // perhaps another one under the name
 	}
 	return s.change(nil, &fresh, now, tell)
 }
@@ -164,7 +169,7 @@ func (s *Cluster) machine(i int) *Machine {
 	return s.nodes[i%len(s.nodes)].Machine
 }
 
-// change makes before after: one of the two may be nil.
+// change replaces before with after, one of which may be nil.
 func (s *Cluster) change(before, after *Pod, now time.Time, tell Tell) error {
 	m := before
 	if m == nil {
@@ -210,18 +215,19 @@ func (s *Cluster) change(before, after *Pod, now time.Time, tell Tell) error {
 	return nil
 }
 
-// RemoveNode has a node leave the cluster, and returns the pods that were on it and are gone. Its kubelet has ended.
+// RemoveNode removes a node from the cluster, and returns the pods that were on it, which are gone.
+// Its kubelet must have ended.
 func (s *Cluster) RemoveNode(m *Machine, now time.Time) []*Pod {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := s.index[m.Name]
+	i := s.position[m.Name]
 	gone := *s.nodes[i]
 	s.nodes = slices.Delete(slices.Clone(s.nodes), i, i+1)
 	s.version++
 	gone.Version = s.version
 	s.NodeLog.add(Event{Type: "DELETED", Version: s.version, Object: &gone})
 	s.pastNodes[m.Name] = PastNode{Node: &gone, Until: now}
-	s.indexNodes()
+	s.renumberNodes()
 	pods := s.running[m.Index]
 	s.running[m.Index] = nil
 	for _, p := range pods {
@@ -237,8 +243,8 @@ func (s *Cluster) RemoveNode(m *Machine, now time.Time) []*Pod {
 	return pods
 }
 
-// AddNode has a node join the cluster, without pods: one that left comes back under its name, as another one. Its kubelet
-// is told.
+// AddNode adds a node without pods. One that left returns under its name, as a new node. Its
+// kubelet is told.
 func (s *Cluster) AddNode(m *Machine, now time.Time, tell Tell) error {
 	fresh := *m
 	fresh.Seed = hash(m.Seed, 19)
@@ -250,33 +256,34 @@ func (s *Cluster) AddNode(m *Machine, now time.Time, tell Tell) error {
 	defer s.mu.Unlock()
 	s.version++
 	n := &Node{Machine: &fresh, Joined: now, Version: s.version, Heartbeat: now}
-	i, _ := slices.BinarySearchFunc(s.nodes, n.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
+	i, _ := slices.BinarySearchFunc(s.nodes, n.Name,
+		func(n *Node, name string) int { return strings.Compare(n.Name, name) })
 	s.nodes = slices.Insert(slices.Clone(s.nodes), i, n)
-	s.indexNodes()
+	s.renumberNodes()
 	s.NodeLog.add(Event{Type: "ADDED", Version: s.version, Object: n})
 	return nil
 }
 
-// MoveNode writes the status of a node whose kubelet has another address or port.
+// MoveNode changes the address or port of a node's kubelet in its status.
 func (s *Cluster) MoveNode(m *Machine, to netip.AddrPort, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	moved := *m
 	moved.Addr = to
-	s.status(s.index[m.Name], &moved, now)
+	s.status(s.position[m.Name], &moved, now)
 }
 
-func (s *Cluster) indexNodes() {
-	clear(s.index)
+func (s *Cluster) renumberNodes() {
+	clear(s.position)
 	for i, n := range s.nodes {
-		s.index[n.Name] = i
+		s.position[n.Name] = i
 	}
 }
 
 func (s *Cluster) remember(p *Pod, now time.Time) {
 	key := p.Namespace + "/" + p.Name
 	s.past[key] = append(s.past[key], Past{Pod: p, Until: now})
-	// The others that are too old are forgotten now and then.
+	// From time to time, the others that are too old are forgotten.
 	if s.version%1000 != 0 {
 		return
 	}

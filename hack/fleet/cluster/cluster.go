@@ -1,6 +1,5 @@
-// Package cluster is what is true of a simulated cluster: its nodes and pods, which of them there were until
-// lately, and each change as an event. The API server and the kubelets tell it, the checker of what is served
-// compares with it.
+// Package cluster is the state of a simulated cluster: its nodes and pods, those that were deleted recently,
+// and each change as an event. The API server and the kubelets serve it; the checker compares answers with it.
 //
 // All that is reachable from a Pod or a Node is immutable: a change makes a new one. A Cluster's methods may be
 // called from any goroutine; only Churn and Heartbeats change it.
@@ -24,42 +23,41 @@ type Config struct {
 	Nodes      int
 	Pods       int // on each node
 	Containers int // in each pod
+	Replicas   int // of each workload; 10 by default
 	Faulty     int // percent of the nodes
-	HTTP2      int // percent of the nodes
 	Port       int // of all kubelets
 	Now        time.Time
 	Away       time.Duration // between the end of a pod and the start of its replacement, at least
 }
 
-// Machine is what never changes of a node.
+// Machine is the part of a node that never changes.
 type Machine struct {
 	Index  int
 	Name   string
 	Addr   netip.AddrPort // of its kubelet
 	Seed   uint64
 	Boot   time.Time
-	HTTP2  bool
 	Faulty bool
 	Fault  int // counts the faulty nodes
 }
 
-// Node is a node as the API server has it.
+// Node is a node as the API server knows it.
 type Node struct {
 	*Machine
-	Joined    time.Time // zero if it was there from the beginning
+	Joined    time.Time // zero if it existed from the beginning
 	Version   uint64
 	Heartbeat time.Time
 }
 
-// Workload is what makes pods: a Deployment, or a StatefulSet.
+// Workload is an owner of pods: a Deployment, or a StatefulSet.
 type Workload struct {
 	Namespace, Name string
 	Stateful        bool
 	Hash            string            // of its pods' template
-	Labels          map[string]string // of its pods; a StatefulSet's have two more
+	Labels          map[string]string // of its pods; the pods of a StatefulSet have two more
 }
 
-// Pod is a pod, all of whose containers run.
+// Pod is a pod. All its containers run.
 type Pod struct {
 	*Workload
 	Name     string
@@ -72,15 +70,23 @@ type Pod struct {
 	Version  uint64
 }
 
-// Simulated is p as its kubelet needs to know it.
+// Simulated returns p as its kubelet needs to know it.
 func (p *Pod) Simulated() kubelettest.Pod {
 	return kubelettest.Pod{Namespace: p.Namespace, Name: p.Name, Seed: p.Seed, Started: p.Started}
 }
 
-// UID is the pod's.
+// IP returns the pod's address: 10.0.0.0/8 with the last 24 bits of its seed.
+func (p *Pod) IP() netip.Addr { return IP(p.Seed) }
+
+// IP returns the address of a pod with that seed.
+func IP(seed uint64) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(seed >> 16), byte(seed >> 8), byte(seed)})
+}
+
+// UID returns the pod's UID.
 func (p *Pod) UID() string { return uid(p.Seed) }
 
-// UID is the node's.
+// UID returns the node's UID.
 func (m *Machine) UID() string { return uid(m.Seed) }
 
 func uid(seed uint64) string {
@@ -88,7 +94,7 @@ func uid(seed uint64) string {
 	return fmt.Sprintf("%08x-%04x-4%03x-8%03x-%012x", a>>32, a>>16&0xffff, a&0xfff, b>>48&0xfff, b&0xffffffffffff)
 }
 
-// Past is a pod that is no more as it was.
+// Past is an earlier state of a pod.
 type Past struct {
 	*Pod
 	Until time.Time
@@ -106,15 +112,18 @@ type Cluster struct {
 
 	mu         sync.RWMutex
 	version    uint64
-	nodes      []*Node // sorted by name
-	index      map[string]int
-	running    [][]*Pod // by Machine.Index
+	nodes      []*Node        // sorted by name
+	position   map[string]int // in nodes, by name
+	running    [][]*Pod       // by Machine.Index
 	namespaces []*namespace
 	byName     map[string]*namespace
 	past       map[string][]Past   // by namespace and name
 	pastNodes  map[string]PastNode // the last one of each name
 	NodeLog    Log
 	PodLog     Log
+
+	autoscalers   []*Autoscaler // sorted by namespace and name
+	AutoscalerLog Log
 }
 
 type namespace struct {
@@ -123,19 +132,19 @@ type namespace struct {
 }
 
 const (
-	// replicas is how many pods a workload has, and perNamespace how many workloads a namespace has.
-	replicas     = 10
+	// perNamespace is how many workloads a namespace has.
 	perNamespace = 20
-	// remembered is how long a pod that has gone is remembered.
+	// remembered is how long a deleted pod is remembered.
 	remembered = 5 * time.Minute
 )
 
 // New returns a cluster whose pods have run for some time.
 func New(c Config) *Cluster {
+	replicas := cmp.Or(c.Replicas, 10)
 	s := &Cluster{
 		config:    c,
 		version:   1000,
-		index:     make(map[string]int, c.Nodes),
+		position:  make(map[string]int, c.Nodes),
 		running:   make([][]*Pod, c.Nodes),
 		byName:    map[string]*namespace{},
 		past:      map[string][]Past{},
@@ -143,6 +152,7 @@ func New(c Config) *Cluster {
 	}
 	s.NodeLog.init(s.version)
 	s.PodLog.init(s.version)
+	s.AutoscalerLog.init(s.version)
 	machines := make([]*Machine, c.Nodes)
 	faults := 0
 	for i := range machines {
@@ -157,7 +167,7 @@ func New(c Config) *Cluster {
 		s.nodes = append(s.nodes, &Node{Machine: m, Version: s.version, Heartbeat: at})
 	}
 	slices.SortFunc(s.nodes, func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
-	s.indexNodes()
+	s.renumberNodes()
 
 	var w *Workload
 	for g := range c.Nodes * c.Pods {
@@ -196,7 +206,6 @@ func newMachine(i int, c Config) *Machine {
 		Addr:   netip.AddrPortFrom(ip, uint16(c.Port)),
 		Seed:   hash(uint64(i), 11),
 		Boot:   c.Now.Add(-300 * time.Hour),
-		HTTP2:  hash(uint64(i), 12)%100 < uint64(c.HTTP2),
 		Faulty: i*c.Faulty/100 != (i+1)*c.Faulty/100, // evenly among the others
 	}
 }
@@ -227,7 +236,7 @@ func newWorkload(w int) *Workload {
 	return s
 }
 
-// podName is the name of a pod; seed makes those of a Deployment's differ.
+// podName returns the name of a pod. In a Deployment, seed makes the names differ.
 func (w *Workload) podName(ordinal int, seed uint64) string {
 	if w.Stateful {
 		return fmt.Sprintf("%s-%d", w.Name, ordinal)
@@ -235,7 +244,7 @@ func (w *Workload) podName(ordinal int, seed uint64) string {
 	return fmt.Sprintf("%s-%s-%05x", w.Name, w.Hash, hash(seed, 17)&0xfffff)
 }
 
-// PodLabels are the labels of p. They must not be changed.
+// PodLabels returns the labels of p. They must not be changed.
 func (p *Pod) PodLabels() map[string]string {
 	if !p.Stateful {
 		return p.Labels
@@ -254,7 +263,7 @@ func starts(at time.Time, containers int) []time.Time {
 	return s
 }
 
-// Config is what the cluster was made from.
+// Config returns the Config of the cluster.
 func (s *Cluster) Config() Config { return s.config }
 
 // Nodes returns all nodes, sorted by name, and the version that this is.
@@ -268,7 +277,7 @@ func (s *Cluster) Nodes() ([]*Node, uint64) {
 func (s *Cluster) Node(name string) *Node {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if i, ok := s.index[name]; ok {
+	if i, ok := s.position[name]; ok {
 		return s.nodes[i]
 	}
 	return nil
@@ -326,14 +335,14 @@ func (s *Cluster) Pod(in, name string) *Pod {
 	return nil
 }
 
-// Past returns the pods that had that name until lately, or were something else under it.
+// Past returns the recent earlier pods of that name, and earlier states of the current one.
 func (s *Cluster) Past(in, name string) []Past {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return slices.Clone(s.past[in+"/"+name])
 }
 
-// Version is that of the last change.
+// Version returns the version of the last change.
 func (s *Cluster) Version() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -344,7 +353,7 @@ func (s *Cluster) Version() uint64 {
 func (s *Cluster) On(m *Machine) []kubelettest.Pod {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	pods := make([]kubelettest.Pod, 0, len(s.running[m.Index])) // not nil, for that means something else
+	pods := make([]kubelettest.Pod, 0, len(s.running[m.Index])) // not nil, because that means something else
 	for _, p := range s.running[m.Index] {
 		pods = append(pods, p.Simulated())
 	}
@@ -355,7 +364,7 @@ func (ns *namespace) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(ns.pods, name, func(p *Pod, name string) int { return cmp.Compare(p.Name, name) })
 }
 
-// hash makes numbers that look random, always the same ones.
+// hash hashes its arguments to reproducible numbers that look random.
 func hash(a, b uint64) uint64 {
 	h := a*0x9e3779b97f4a7c15 ^ (b+1)*0xd6e8feb86659fd93
 	for range 3 {

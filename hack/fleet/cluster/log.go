@@ -9,7 +9,7 @@ type Event struct {
 	Object  any // a *Node or *Pod
 }
 
-// Log is the events of a kind of object, as far as they are remembered.
+// Log has the recent events of a kind of object.
 type Log struct {
 	mu      sync.Mutex
 	events  []Event
@@ -17,7 +17,7 @@ type Log struct {
 	changed chan struct{}
 }
 
-// kept is how many events are remembered at least.
+// kept is the least number of events that are remembered.
 const kept = 50_000
 
 func (l *Log) init(version uint64) {
@@ -39,8 +39,8 @@ func (l *Log) add(e Event) {
 	l.changed = make(chan struct{})
 }
 
-// Since returns the events after version, and a channel that is closed at the next one. It is false if some
-// are forgotten.
+// Since returns the events after version, and a channel that is closed at the next one. It returns
+// false if some of the events were forgotten.
 func (l *Log) Since(version uint64) ([]Event, <-chan struct{}, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

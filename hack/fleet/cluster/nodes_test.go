@@ -9,7 +9,8 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// TestNodes has a node leave, its pods start elsewhere, the node come back and its kubelet move.
+// TestNodes checks that a node can leave, its pods start elsewhere, the node return and its kubelet
+// move.
 func TestNodes(t *testing.T) {
 	now := time.Now()
 	c := cluster.New(cluster.Config{Nodes: 3, Pods: 20, Containers: 1, Port: 10250, Now: now})
@@ -59,5 +60,34 @@ func TestNodes(t *testing.T) {
 	}
 	if kinds != "DELETED ADDED MODIFIED " {
 		t.Errorf("events %s", kinds)
+	}
+}
+
+// TestReplaceOnAnotherMachine has a node come back as another machine before its pods are replaced: those of
+// StatefulSets that stay on the node are told to the kubelet of the new one.
+func TestReplaceOnAnotherMachine(t *testing.T) {
+	now := time.Now()
+	c := cluster.New(cluster.Config{Nodes: 3, Pods: 100, Containers: 1, Port: 10250, Now: now})
+	gone := c.Node("ip-127-16-0-1.fleet.internal").Machine
+	told := 0
+	tell := func(m *cluster.Machine, _ []kubelettest.Pod) error {
+		if m.Name == gone.Name {
+			told++
+			if m.UID() != c.Node(m.Name).UID() {
+				t.Errorf("the kubelet of %s is told as that of the machine that left", m.Name)
+			}
+		}
+		return nil
+	}
+	churner := c.NewChurner(tell)
+	churner.Leave(gone, now)
+	if err := c.AddNode(gone, now, func(*cluster.Machine, []kubelettest.Pod) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := churner.Settle(now); err != nil {
+		t.Fatal(err)
+	}
+	if told == 0 {
+		t.Error("no pod returned to the node")
 	}
 }

@@ -1,3 +1,4 @@
-// Package faults tests what is promised of kubelets that fail or lie, and of a cluster that never rests, on the real binary
-// in a fleet. It has tests only; they need the build tag faults, and `make test-faults` sees to that.
+// Package faults tests the promises about kubelets that fail or lie, and about a cluster that
+// changes all the time, with the real binary in a fleet. It has only tests; they need the build tag
+// faults, which `make test-faults` sets.
 package faults

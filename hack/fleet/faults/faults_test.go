@@ -20,15 +20,15 @@ import (
 const (
 	nodes      = 100
 	resolution = 5 * time.Second
-	// late is how much later than promised something may be, for the machine may be busy. What waits for a node that
+	// late is how much later than promised something may be, because the machine may be busy. What waits for a node that
 	// hangs is later by much more.
 	late = resolution
 	// flooded is how much memory all answers that are too large may take together.
 	flooded = 256 << 20
 )
 
-// TestFaults puts every fault on a node of its own, all at once, takes them away, and then has 1, 30 and 100 of 100 nodes
-// fail, in one run of the binary.
+// TestFaults applies every fault to a node of its own, all at once, ends them, and then makes 1, 30
+// and 100 of 100 nodes fail, in one run of the binary.
 func TestFaults(t *testing.T) {
 	f := start(t, nodes, 5, resolution)
 	t.Parallel()               // with the soak, which finds this port taken: both wait most of the time
@@ -37,14 +37,15 @@ func TestFaults(t *testing.T) {
 	f.peak(t)
 	time.Sleep(3 * resolution)
 	f.right(t)
-	before, calm := f.ages(f.seen(begun, time.Now()), healthy), f.peak(t)
-	t.Logf("before: %v, %d MiB", before, calm>>20)
+	before, usual := f.ages(f.seen(begun, time.Now()), healthy), f.peak(t)
+	t.Logf("before: %v, %d MiB", before, usual>>20)
 
 	// fresh checks that what is served is about as old as before.
 	fresh := func(t *testing.T, what string, got ages) {
 		t.Helper()
 		t.Logf("%s: %v", what, got)
-		if len(got) == 0 || got.quantile(0.5) > before.quantile(0.5)+late || got.quantile(0.99) > before.quantile(0.99)+2*late {
+		if len(got) == 0 || got.quantile(0.5) > before.quantile(0.5)+late ||
+			got.quantile(0.99) > before.quantile(0.99)+2*late {
 			t.Errorf("what is served of %s is too old: %v; before it was %v", what, got, before)
 		}
 	}
@@ -53,13 +54,14 @@ func TestFaults(t *testing.T) {
 		t.Helper()
 		peak := f.peak(t)
 		t.Logf("memory: at most %d MiB", peak>>20)
-		if peak > calm+flooded {
-			t.Errorf("%d MiB of memory, and %d MiB before: answers that are too large took more than %d MiB", peak>>20, calm>>20, flooded>>20)
+		if peak > usual+flooded {
+			t.Errorf("%d MiB of memory, and %d MiB before: answers that are too large took more than %d MiB", peak>>20,
+				usual>>20, flooded>>20)
 		}
 	}
 
 	began := time.Now()
-	expiring := map[string]*cluster.Machine{} // what goes on failing while the others recover
+	expiring := map[string]*cluster.Machine{} // still fails while the others recover
 	t.Run("each fault", func(t *testing.T) {
 		logged, refused := len(f.server.Log()), f.refusals(t)
 		failing := map[*cluster.Machine]string{} // cause
@@ -148,7 +150,8 @@ func TestFaults(t *testing.T) {
 				})
 			}
 			logged, broke := len(f.server.Log()), time.Now()
-			// The cause of a flood is not certain: it waits for its turn behind the slow ones, and its time may be over before that.
+			// The cause of a flood is not certain: it waits for its turn behind the slow ones, and its time
+			// may be over before that.
 			const flood = "1 GiB"
 			often := []string{"1 GiB, slowly", "hang", flood, "500", "endless header", "reset"}
 			at := map[*cluster.Machine]netip.AddrPort{}
@@ -198,13 +201,13 @@ func TestFaults(t *testing.T) {
 	})
 }
 
-// fault makes the kubelet of m do what the fault of that name is; none heals it.
+// fault applies the fault of that name to the kubelet of m; "" ends its fault.
 func (f *fleet) fault(t *testing.T, m *cluster.Machine, name string) {
 	t.Helper()
 	f.must(t, f.kubelets.SetFault(f.cluster.Node(m.Name).Addr.Addr(), name))
 }
 
-// claim has a kubelet list the pods of another node beside its own: they have started later, and use something else.
+// claim makes a kubelet list the pods of another node, too, with later starts and other usages.
 func (f *fleet) claim(t *testing.T, m, other *cluster.Machine) {
 	t.Helper()
 	s := f.spec(m)
@@ -216,7 +219,8 @@ func (f *fleet) claim(t *testing.T, m, other *cluster.Machine) {
 	f.must(t, f.kubelets.Add(s))
 }
 
-// restart ends the kubelet of m, and starts it with another certificate, perhaps elsewhere.
+// restart ends the kubelet of m, and starts it with another certificate, possibly at another
+// address.
 func (f *fleet) restart(t *testing.T, m *cluster.Machine, to netip.AddrPort) {
 	t.Helper()
 	s := f.spec(m)
@@ -245,12 +249,13 @@ func (f *fleet) named(t *testing.T, since int, m *cluster.Machine, words ...stri
 		ok = ok && strings.Contains(lines[0], w)
 	}
 	if !ok {
-		t.Errorf("node %d (%s) is named in %d lines, want one with %q:\n%s", m.Index, m.Name, len(lines), words, strings.Join(lines, "\n"))
+		t.Errorf("node %d (%s) is named in %d lines, want one with %q:\n%s", m.Index, m.Name, len(lines), words,
+			strings.Join(lines, "\n"))
 	}
 }
 
-// recovers waits until each of the nodes that failed answers at its address and the log says so, and checks that it does
-// not take longer than promised.
+// recovers waits until each of the nodes that failed answers at its address and the log says so,
+// and checks that it does not take longer than promised.
 func (f *fleet) recovers(t *testing.T, logged int, healed time.Time, at map[*cluster.Machine]netip.AddrPort) {
 	t.Helper()
 	slowest := time.Duration(0)
@@ -276,7 +281,8 @@ func (f *fleet) recovers(t *testing.T, logged int, healed time.Time, at map[*clu
 			return strings.Contains(line, "no longer refused") || strings.Contains(line, "fails for another cause")
 		})
 		if len(lines) != 2 {
-			t.Errorf("node %d is named in %d lines, want one that it fails and one that it works:\n%s", m.Index, len(lines), strings.Join(lines, "\n"))
+			t.Errorf("node %d is named in %d lines, want one that it fails and one that it works:\n%s", m.Index, len(lines),
+				strings.Join(lines, "\n"))
 		}
 	}
 }
@@ -286,7 +292,7 @@ func (f *fleet) expires(t *testing.T, began time.Time, nodes map[string]*cluster
 	t.Helper()
 	time.Sleep(time.Until(began.Add(expiry + 3*late)))
 	for name, m := range nodes {
-		received := began // a lie is told at once
+		received := began // lies start at once
 		pods := []string{f.victim(m)}
 		if name != "1970" {
 			received = f.kubelets.LastAnswer(m.Addr.Addr())

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"metrics-server/hack/fleet/binary"
 	"metrics-server/hack/fleet/cluster"
 	"metrics-server/hack/fleet/kubelets"
+	"metrics-server/hack/fleet/pods"
 	"metrics-server/hack/fleet/proc"
 	"metrics-server/hack/fleet/truth"
 )
@@ -28,22 +30,34 @@ import (
 // program is the binary under test, built by TestMain.
 var program string
 
+// programVariable is the variable with program in the environment of tests that run in a network of their own.
+const programVariable = "FLEET_PROGRAM"
+
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == kubelets.Argument { // one of the processes that start starts
-		if err := kubelets.Main(os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	// The processes that tests start are this program, too.
+	for argument, main := range map[string]func(io.Reader, io.Writer) error{
+		kubelets.Argument: kubelets.Main, pods.Argument: pods.Main,
+	} {
+		if len(os.Args) == 2 && os.Args[1] == argument {
+			if err := main(os.Stdin, os.Stdout); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
+	}
+	if program = os.Getenv(programVariable); program != "" {
+		os.Exit(m.Run())
 	}
 	dir, err := os.MkdirTemp("", "metrics-server-faults-")
 	if err == nil {
 		program = filepath.Join(dir, "metrics-server")
-		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-o", program, "./cmd/metrics-server")
+		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-o", program,
+			"./cmd/metrics-server")
 		build.Dir = "../../.." // the root of the repository
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr
-		err = build.Run()
+		err = errors.Join(build.Run(), os.Setenv(programVariable, program))
 	}
 	code := 1
 	if err == nil {
@@ -55,7 +69,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// fleet is a cluster and the binary beside it. What the binary serves is looked at all the time.
+// fleet is a cluster and the binary. Everything that the binary serves is checked all the time.
 type fleet struct {
 	resolution time.Duration
 	cluster    *cluster.Cluster
@@ -100,7 +114,10 @@ func start(t *testing.T, nodes, pods int, resolution time.Duration) *fleet {
 		f.machines[n.Index] = n.Machine
 		must(f.kubelets.Add(f.spec(n.Machine)))
 	}
-	api, err := apiserver.Start(apiserver.Config{Cluster: f.cluster, Token: binary.ServerToken, LoadToken: binary.LoadToken})
+	api, err := apiserver.Start(apiserver.Config{
+		Cluster: f.cluster, Token: binary.ServerToken,
+		LoadToken: binary.LoadToken,
+	})
 	must(err)
 	t.Cleanup(func() { api.Close() })
 	f.server, err = binary.Start(&binary.Config{
@@ -116,10 +133,13 @@ func start(t *testing.T, nodes, pods int, resolution time.Duration) *fleet {
 	})
 	f.client = binary.NewClient(f.server.URL)
 	t.Cleanup(f.client.Close)
-	f.checker = truth.New(truth.Config{Cluster: f.cluster, Resolution: resolution, Excused: func(node string, _, asked time.Time) bool {
-		from, ok := f.excused[node]
-		return ok && asked.After(from)
-	}})
+	f.checker = truth.New(truth.Config{
+		Cluster: f.cluster, Resolution: resolution,
+		Excused: func(node string, _, asked time.Time) bool {
+			from, ok := f.excused[node]
+			return ok && asked.After(from)
+		},
+	})
 
 	f.eventually(t, "all pods are served", func() error {
 		l, err := f.look(t.Context(), nil)
@@ -183,7 +203,7 @@ func (f *fleet) watch(ctx context.Context) {
 	}
 }
 
-// excuse lets what is on m be missing from then on.
+// excuse allows the pods and the usage of m to be missing from then on.
 func (f *fleet) excuse(m *cluster.Machine, from time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -196,7 +216,7 @@ func (f *fleet) excuseNone() {
 	clear(f.excused)
 }
 
-// seen is what was looked at between two moments.
+// seen is what looks found between two moments.
 func (f *fleet) seen(from, to time.Time) []look {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -215,7 +235,8 @@ func (f *fleet) right(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if v := f.checker.Verdict(); !v.OK() || f.broken != nil {
-		t.Errorf("%d wrong and %d missing of %d numbers in %d lists, %v: %s", v.Wrong, v.Missing, v.Numbers, v.Lists, f.broken, strings.Join(v.Examples, "; "))
+		t.Errorf("%d wrong and %d missing of %d numbers in %d lists, %v: %s", v.Wrong, v.Missing, v.Numbers, v.Lists,
+			f.broken, strings.Join(v.Examples, "; "))
 	}
 }
 
@@ -258,7 +279,7 @@ func (f *fleet) podsOn(of ...*cluster.Machine) []string {
 	return pods
 }
 
-// peak is the most memory that the binary had since the last call.
+// peak returns the most memory that the binary used since the last call.
 func (f *fleet) peak(t *testing.T) int64 {
 	t.Helper()
 	m, err := proc.MemoryOf(f.server.PID())
@@ -271,7 +292,7 @@ func (f *fleet) peak(t *testing.T) int64 {
 	return m.Peak
 }
 
-// log is what was logged since an offset, of the lines that name a node.
+// log returns the log since an offset, of lines that name a node.
 func (f *fleet) log(since int, m *cluster.Machine) []string {
 	var lines []string
 	for line := range strings.Lines(f.server.Log()[since:]) {

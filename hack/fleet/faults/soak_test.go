@@ -10,12 +10,13 @@ import (
 	"metrics-server/hack/fleet/measure"
 )
 
-// TestSoak is `make soak` for a minute, in which there is every fault and much comes and goes.
+// TestSoak is `make soak` for a minute, with every fault and with much churn.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	var progress, report bytes.Buffer
 	r, err := measure.Soak(t.Context(), measure.Options{
-		Binary: program, Nodes: 50, Pods: 10, Containers: 2, Resolution: 5 * time.Second, For: 80 * time.Second, Churn: 40, Faulty: 25,
+		Binary: program, Nodes: 50, Pods: 10, Containers: 2, Resolution: 5 * time.Second, For: 80 * time.Second, Churn: 40,
+		Faulty: 25,
 	}, &progress)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())

@@ -20,7 +20,8 @@ func BenchmarkAnswer(b *testing.B) {
 	one := Spec{Addr: addr("127.31.2.1"), Boot: time.Now().Add(-time.Hour)}
 	for i := range 30 {
 		one.Pods = append(one.Pods, kubelettest.Pod{
-			Namespace: "team-0001", Name: fmt.Sprintf("cart-api-12-12345678-%05d", i), Seed: uint64(i), Started: []time.Time{one.Boot, one.Boot},
+			Namespace: "team-0001", Name: fmt.Sprintf("cart-api-12-12345678-%05d", i), Seed: uint64(i),
+			Started: []time.Time{one.Boot, one.Boot},
 		})
 	}
 	if err := s.Add(one); err != nil {

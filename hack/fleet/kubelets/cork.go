@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// A kubelet writes an answer of 43 KB in eleven pieces, each a TLS record and a system call. The records are
-// what the other end sees, so they stay; the system calls are saved, for the other end wants the CPU.
+// A kubelet writes an answer of 43 KB in eleven pieces, each a TLS record and a system call. The
+// client sees the records, so they stay. The system calls are saved, so that the client gets the
+// CPU.
 
 // corkingListener accepts connections that can hold back what is written.
 type corkingListener struct{ net.Listener }
@@ -20,7 +21,7 @@ func (l corkingListener) Accept() (net.Conn, error) {
 	return &corkedConn{Conn: c}, nil
 }
 
-// corkOf returns the corkedConn under a connection of a http.Server's.
+// corkOf returns the corkedConn below a connection of an http.Server.
 func corkOf(c net.Conn) *corkedConn {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -35,7 +36,7 @@ type corkedConn struct {
 	held *[]byte // nil: nothing is held back
 }
 
-// most is how much is held back.
+// most is the most that is held back.
 const most = 256 << 10
 
 var buffers = sync.Pool{New: func() any {
@@ -57,7 +58,7 @@ func (k *corkedConn) release() {
 	if k.held == nil {
 		return
 	}
-	_, _ = k.Conn.Write(*k.held) // the next read finds out what is wrong
+	_, _ = k.Conn.Write(*k.held) // the next read reports the error
 	k.free()
 }
 
@@ -86,7 +87,7 @@ func (k *corkedConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// SetLinger is the TCP connection's.
+// SetLinger sets the option on the TCP connection.
 func (k *corkedConn) SetLinger(seconds int) error { return k.Conn.(*net.TCPConn).SetLinger(seconds) }
 
 // Close sends what is held back and closes the connection.

@@ -12,8 +12,8 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// Fault is something that a kubelet can do wrong: it fails, so that a scrape of it gives nothing, or it lies, so that
-// of its answer a part is worth nothing. Most lies are about one pod, its victim.
+// Fault is something that a kubelet can do wrong. Either it fails, so that a scrape gives nothing,
+// or it lies, so that a part of its answer is useless. Most lies are about one pod, its victim.
 type Fault struct {
 	Name string
 	// Cause is what a metrics server should say of the scrape that fails. Empty: it does not fail.
@@ -25,13 +25,13 @@ type Fault struct {
 	place place
 }
 
-// place says where something is wrong, if it is not the answer.
+// place says where the fault is, if not in the answer.
 type place uint8
 
 const (
 	inAnswer      place = iota
-	inCertificate       // it is of an authority that nobody knows
-	inListener          // there is none
+	inCertificate       // the certificate is signed by an unknown authority
+	inListener          // nothing listens
 )
 
 const (
@@ -39,7 +39,7 @@ const (
 	mib = 1 << 20
 )
 
-// Faults are what a faulty kubelet can do.
+// Faults has all faults of a kubelet.
 var Faults = []Fault{
 	{Name: "hang", Cause: "timeout", do: plain(kubelettest.Hang)},
 	{Name: "hang in the header", Cause: "timeout", do: plain(kubelettest.HangInHeader)},
@@ -59,15 +59,16 @@ var Faults = []Fault{
 	{Name: "1 GiB", Cause: "body too large", do: plain(kubelettest.Flood(gib, false))},
 	{Name: "1 GiB, declared", Cause: "body too large", do: plain(kubelettest.Flood(gib, true))},
 	{Name: "1 GiB, slowly", Cause: "timeout", do: plain(slowly)},
-	{Name: "gzip bomb", Cause: "body too large", do: plain(kubelettest.GzipBomb(gib))},
+	{Name: "gzip bomb", Cause: "content type", do: plain(kubelettest.GzipBomb(gib))},
 	{Name: "endless header", Cause: "other", do: plain(kubelettest.EndlessHeader)},
-	{Name: "noise", Cause: "no samples", do: plain(kubelettest.Noise(1, 100_000))},
+	{Name: "noise", Cause: "incomplete", do: plain(kubelettest.Noise(1, 100_000))},
 	{Name: "a million containers", Cause: "body too large", do: plain(million)},
 
 	{Name: "100,000 containers", Refused: "excess", do: adding(strangers(100_000))},
 	{Name: "a line of 10 MiB", Refused: "malformed", do: adding(longLine)},
 	{Name: "noise between lines", Refused: "malformed", do: adding(noiseLines)},
-	{Name: "no labels", Refused: "malformed", do: adding(fixed("container_cpu_usage_seconds_total 1\ncontainer_memory_working_set_bytes{} 1\n"))},
+	{Name: "no labels", Refused: "malformed", do: adding(fixed("container_cpu_usage_seconds_total " +
+		"1\ncontainer_memory_working_set_bytes{} 1\n"))},
 	{Name: "duplicates", Refused: "duplicate", do: lying(func(r *row) { r.again = true })},
 	{Name: "NaN", Refused: "not_a_number", do: lying(valued("NaN"))},
 	{Name: "infinities", Refused: "infinite", do: lying(func(r *row) {
@@ -78,8 +79,11 @@ var Faults = []Fault{
 	{Name: "negatives", Refused: "negative", do: lying(func(r *row) { r.value = "-" + r.value })},
 	{Name: "over 2^63", Refused: "overflow", do: lying(valued("9.3e+18"))},
 	{Name: "exponents", do: rewriting(func(r *row) { r.value = exponent(r.value) })},
-	{Name: "1970", Refused: "timestamp_old", do: lying(func(r *row) { r.time = "1" })},
-	{Name: "next year", Refused: "timestamp_ahead", do: lying(func(r *row) { r.time = shifted(r.time, 365*24*time.Hour) })},
+	{Name: "1970", Refused: "timestamp_behind", do: lying(func(r *row) { r.time = "1" })},
+	{
+		Name: "next year", Refused: "timestamp_ahead",
+		do: lying(func(r *row) { r.time = shifted(r.time, 365*24*time.Hour) }),
+	},
 	{Name: "backwards", Refused: "timestamp_old", do: func() kubelettest.Fault {
 		var asked atomic.Int64
 		return sending(func(answer []byte) []byte {
@@ -103,13 +107,14 @@ func plain(f kubelettest.Fault) func() kubelettest.Fault {
 	return func() kubelettest.Fault { return f }
 }
 
-// sending answers with what f makes of the right answer.
+// sending returns a handler that sends what f makes of the correct answer.
 func sending(f func(answer []byte) []byte) kubelettest.Fault {
 	return func(w http.ResponseWriter, r *http.Request, answer []byte) { kubelettest.Answer(w, r, f(answer)) }
 }
 
-// adding puts the rows that more appends to dst before the right answer's rows of memory: of each family of rows that it
-// names, the right ones come first. The n-th answer may have others than the one before.
+// adding puts the rows that more appends to dst before the right answer's rows of memory: of each
+// family of rows that it names, the right ones come first. The n-th answer may have others than the
+// one before.
 func adding(more func(dst []byte, n int64) []byte) func() kubelettest.Fault {
 	return func() kubelettest.Fault {
 		var asked atomic.Int64
@@ -125,7 +130,7 @@ func fixed(text string) func([]byte, int64) []byte {
 	return func(dst []byte, _ int64) []byte { return append(dst, text...) }
 }
 
-// strangers are containers that nobody knows, other ones each time.
+// strangers are containers that nobody knows, different ones each time.
 func strangers(count int) func(dst []byte, n int64) []byte {
 	return func(dst []byte, n int64) []byte {
 		for i := range count {
@@ -137,7 +142,7 @@ func strangers(count int) func(dst []byte, n int64) []byte {
 	}
 }
 
-// slowly sends what would be too large, but does not come to that before a scrape is given up: 4 MiB a second.
+// slowly sends 4 MiB a second: it would be too much in total, but the scrape is given up before.
 func slowly(w http.ResponseWriter, r *http.Request, _ []byte) {
 	w.Header().Set("Content-Type", kubelettest.ContentType)
 	const period = 50 * time.Millisecond
@@ -157,7 +162,7 @@ func slowly(w http.ResponseWriter, r *http.Request, _ []byte) {
 	}
 }
 
-// million sends a million containers, as far as the other end wants them.
+// million sends a million containers, as far as the client reads them.
 func million(w http.ResponseWriter, _ *http.Request, answer []byte) {
 	w.Header().Set("Content-Type", kubelettest.ContentType)
 	_, err := w.Write(answer)
@@ -169,7 +174,7 @@ func million(w http.ResponseWriter, _ *http.Request, answer []byte) {
 	}
 }
 
-// longLine is a container whose name has 10 MiB, and is another one each time.
+// longLine is a container with a name of 10 MiB, a different one each time.
 func longLine(dst []byte, n int64) []byte {
 	dst = append(dst, cpuName+`{container="c`...)
 	dst = strconv.AppendInt(dst, n, 10)
@@ -193,7 +198,7 @@ const (
 	memoryName = "container_memory_working_set_bytes"
 )
 
-// row is one of CPU or memory of a container.
+// row is a row of CPU or memory of a container.
 type row struct {
 	name, labels, value, time string
 	again                     bool // it is there twice, the second time with another value
@@ -211,7 +216,7 @@ func rewriting(change func(*row)) func() kubelettest.Fault {
 
 func valued(value string) func(*row) { return func(r *row) { r.value = value } }
 
-// exponent is the same number, written with one.
+// exponent returns the same number, written with an exponent.
 func exponent(value string) string {
 	v, err := strconv.ParseFloat(value, 64)
 	if err != nil {
@@ -228,7 +233,7 @@ func shifted(stamp string, by time.Duration) string {
 	return strconv.FormatInt(ms+by.Milliseconds(), 10)
 }
 
-// victim is the end of the labels of the pod that is lied about: the first one.
+// victim returns the end of the labels of the pod that is lied about, the first pod.
 func victim(answer []byte) string {
 	_, after, _ := bytes.Cut(answer, []byte("\n"+cpuName+"{"))
 	labels, _, _ := bytes.Cut(after, []byte("} "))
@@ -236,7 +241,8 @@ func victim(answer []byte) string {
 	return string(labels[at:]) + "}"
 }
 
-// rewrite returns answer with change made to the rows of CPU and memory of the containers whose labels end so.
+// rewrite returns answer with change applied to the rows of CPU and memory of the containers whose
+// labels end with end.
 func rewrite(answer []byte, end string, change func(*row)) []byte {
 	out := make([]byte, 0, 2*len(answer))
 	for line := range bytes.Lines(answer) {

@@ -28,7 +28,6 @@ type Spec struct {
 	Addr  netip.AddrPort
 	Seed  uint64
 	Boot  time.Time
-	HTTP2 bool
 	Fault string // the Name of one of Faults, or empty
 	Pods  []kubelettest.Pod
 }
@@ -39,10 +38,10 @@ type Config struct {
 	RequestTime bool   // see kubelettest.NodeConfig
 }
 
-// Stats is what was asked and answered so far.
+// Stats counts requests and answers.
 type Stats struct {
-	Answers int64 // that were right
-	Faults  int64 // requests that were answered wrongly, or not, on purpose
+	Answers int64 // correct answers
+	Faults  int64 // requests that were deliberately answered wrongly, or not at all
 	Refused int64 // requests without the token
 	Bytes   int64 // of the right answers, before compression
 }
@@ -51,51 +50,54 @@ type Stats struct {
 type Server struct {
 	config   Config
 	ca       *kubelettest.CA
-	stranger *kubelettest.CA // whom nobody knows
+	stranger *kubelettest.CA // not trusted by the server
 	server   *http.Server
 	serving  sync.WaitGroup
 	close    context.CancelFunc
 
-	mu    sync.Mutex
-	nodes map[netip.Addr]*node
+	mu       sync.Mutex
+	kubelets map[netip.Addr]*kubelet
 
 	answers, faults, refused, bytes atomic.Int64
 }
 
-// node is one kubelet.
-type node struct {
+// kubelet is one kubelet of a Server.
+type kubelet struct {
 	spec    Spec
 	node    atomic.Pointer[kubelettest.Node]
 	handler kubelettest.Kubelet
 	faulty  atomic.Bool
 	tls     atomic.Pointer[tls.Config]
-	right   atomic.Int64 // Unix nanoseconds of the last answer that was right
+	right   atomic.Int64 // Unix nanoseconds of the last correct answer
 
 	// Server.mu guards the rest.
-	listener net.Listener // nil: nobody listens
+	listener net.Listener // nil: nothing listens
 	conns    map[net.Conn]struct{}
 }
 
-// nodeKey is the key of a connection's *node in its context.
-type nodeKey struct{}
+// kubeletKey is the key of a connection's *kubelet in its context.
+type kubeletKey struct{}
 
 // Serve returns a server without kubelets. Close it.
 func Serve(c Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{config: c, ca: kubelettest.NewCA("fleet-kubelets"), stranger: kubelettest.NewCA("stranger"), nodes: map[netip.Addr]*node{}, close: cancel}
+	s := &Server{
+		config: c, ca: kubelettest.NewCA("fleet-kubelets"), stranger: kubelettest.NewCA("stranger"),
+		kubelets: map[netip.Addr]*kubelet{}, close: cancel,
+	}
 	s.server = &http.Server{
 		Handler:     http.HandlerFunc(s.serve),
-		ErrorLog:    log.New(io.Discard, "", 0), // what a binary does to its connections is not ours to log
+		ErrorLog:    log.New(io.Discard, "", 0), // what a binary does with its connections is not for our log
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, nodeKey{}, s.node(c.LocalAddr()))
+			return context.WithValue(ctx, kubeletKey{}, s.kubelet(c.LocalAddr()))
 		},
 		ConnState: s.track,
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				if n := s.node(hello.Conn.LocalAddr()); n != nil {
-					return n.tls.Load(), nil
+				if k := s.kubelet(hello.Conn.LocalAddr()); k != nil {
+					return k.tls.Load(), nil
 				}
 				return nil, net.ErrClosed
 			},
@@ -103,50 +105,52 @@ func Serve(c Config) *Server {
 		Protocols: new(http.Protocols),
 	}
 	s.server.Protocols.SetHTTP1(true)
-	s.server.Protocols.SetHTTP2(true)
 	return s
 }
 
 // CA returns the authority that signed the kubelets' certificates, in PEM.
 func (s *Server) CA() []byte { return s.ca.PEM() }
 
-// Add starts a kubelet, or tells one at the same address its pods anew.
+// Add starts a kubelet, or replaces the pods of the kubelet at that address.
 func (s *Server) Add(spec Spec) error {
-	fresh := kubelettest.NewNode(kubelettest.NodeConfig{Seed: spec.Seed, Boot: spec.Boot, List: spec.Pods, RequestTime: s.config.RequestTime})
+	fresh := kubelettest.NewNode(kubelettest.NodeConfig{
+		Seed: spec.Seed, Boot: spec.Boot, List: spec.Pods,
+		RequestTime: s.config.RequestTime,
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := s.nodes[spec.Addr.Addr()]; n != nil {
-		n.node.Store(fresh)
+	if k := s.kubelets[spec.Addr.Addr()]; k != nil {
+		k.node.Store(fresh)
 		return nil
 	}
-	spec.Pods = nil // fresh has them
-	n := &node{spec: spec, conns: map[net.Conn]struct{}{}}
-	n.node.Store(fresh)
-	n.handler = kubelettest.Kubelet{
-		Answer:       func(dst []byte, now time.Time) []byte { return n.node.Load().Append(dst, now) },
+	spec.Pods = nil // fresh has the pods
+	k := &kubelet{spec: spec, conns: map[net.Conn]struct{}{}}
+	k.node.Store(fresh)
+	k.handler = kubelettest.Kubelet{
+		Answer:       func(dst []byte, now time.Time) []byte { return k.node.Load().Append(dst, now) },
 		Authenticate: true,
 	}
-	n.handler.SetToken(s.config.Token)
-	if err := s.setFault(n, spec.Fault); err != nil {
+	k.handler.SetToken(s.config.Token)
+	if err := s.setFault(k, spec.Fault); err != nil {
 		return err
 	}
-	s.nodes[spec.Addr.Addr()] = n
+	s.kubelets[spec.Addr.Addr()] = k
 	return nil
 }
 
-// SetFault makes the kubelet at addr do what the fault of that name is; none heals it.
+// SetFault applies the fault of that name to the kubelet at addr; "" ends its fault.
 func (s *Server) SetFault(addr netip.Addr, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.nodes[addr]
-	if n == nil {
+	k := s.kubelets[addr]
+	if k == nil {
 		return fmt.Errorf("there is no kubelet at %v", addr)
 	}
-	return s.setFault(n, name)
+	return s.setFault(k, name)
 }
 
-// setFault is SetFault for n. mu is held.
-func (s *Server) setFault(n *node, name string) error {
+// setFault is SetFault for k. mu is held.
+func (s *Server) setFault(k *kubelet, name string) error {
 	f := &Fault{}
 	if name != "" {
 		var err error
@@ -160,11 +164,8 @@ func (s *Server) setFault(n *node, name string) error {
 	}
 	config := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{*ca.Server(n.spec.Addr.Addr().String())},
+		Certificates: []tls.Certificate{*ca.Server(k.spec.Addr.Addr().String())},
 		NextProtos:   []string{"http/1.1"},
-	}
-	if n.spec.HTTP2 {
-		config.NextProtos = []string{"h2", "http/1.1"}
 	}
 	// Without keys of its own it would resume sessions that were made with another certificate, which a kubelet cannot.
 	var key [32]byte
@@ -172,30 +173,30 @@ func (s *Server) setFault(n *node, name string) error {
 		return err
 	}
 	config.SetSessionTicketKeys([][32]byte{key})
-	n.tls.Store(config)
-	n.faulty.Store(name != "")
-	if n.handler.SetFault(nil); f.do != nil {
-		n.handler.SetFault(f.do())
+	k.tls.Store(config)
+	k.faulty.Store(name != "")
+	if k.handler.SetFault(nil); f.do != nil {
+		k.handler.SetFault(f.do())
 	}
 	if f.place != inAnswer {
-		n.closeConns()
+		k.closeConns()
 	}
 	if f.place == inListener {
-		return n.closeListener()
+		return k.closeListener()
 	}
-	return s.listen(n)
+	return s.listen(k)
 }
 
-// listen lets n accept connections, unless it does. mu is held.
-func (s *Server) listen(n *node) error {
-	if n.listener != nil {
+// listen lets k accept connections, unless it does. mu is held.
+func (s *Server) listen(k *kubelet) error {
+	if k.listener != nil {
 		return nil
 	}
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", n.spec.Addr.String())
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", k.spec.Addr.String())
 	if err != nil {
 		return err
 	}
-	n.listener = l
+	k.listener = l
 	s.serving.Go(func() {
 		_ = s.server.ServeTLS(corkingListener{l}, "", "") // it ends with l
 	})
@@ -203,17 +204,17 @@ func (s *Server) listen(n *node) error {
 }
 
 // closeListener is for a node without connections. Server.mu is held.
-func (n *node) closeListener() error {
-	if n.listener == nil {
+func (k *kubelet) closeListener() error {
+	if k.listener == nil {
 		return nil
 	}
-	err := n.listener.Close()
-	n.listener = nil
+	err := k.listener.Close()
+	k.listener = nil
 	return err
 }
 
-func (n *node) closeConns() {
-	for c := range n.conns {
+func (k *kubelet) closeConns() {
+	for c := range k.conns {
 		corkOf(c).Conn.Close() // not the TLS above it, which would wait for a write that hangs
 	}
 }
@@ -222,38 +223,39 @@ func (n *node) closeConns() {
 func (s *Server) Remove(addr netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.nodes[addr]
-	if n == nil {
+	k := s.kubelets[addr]
+	if k == nil {
 		return fmt.Errorf("there is no kubelet at %v", addr)
 	}
-	delete(s.nodes, addr)
-	n.closeConns()
-	return n.closeListener()
+	delete(s.kubelets, addr)
+	k.closeConns()
+	return k.closeListener()
 }
 
-// LastAnswer is when the kubelet at addr answered last as it should.
+// LastAnswer returns when the kubelet at addr last gave a correct answer.
 func (s *Server) LastAnswer(addr netip.Addr) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Unix(0, s.nodes[addr].right.Load())
+	return time.Unix(0, s.kubelets[addr].right.Load())
 }
 
-// track is the http.Server's ConnState. What a kubelet that works writes from the begin to the end of a request is sent at its end.
+// track is the http.Server's ConnState. A kubelet without a fault holds back what it writes until
+// the end of the request.
 func (s *Server) track(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
-	n := s.nodes[localAddr(c.LocalAddr())]
-	if n != nil {
+	k := s.kubelets[localAddr(c.LocalAddr())]
+	if k != nil {
 		switch state {
 		case http.StateNew:
-			n.conns[c] = struct{}{}
+			k.conns[c] = struct{}{}
 		case http.StateClosed, http.StateHijacked:
-			delete(n.conns, c)
+			delete(k.conns, c)
 		}
 	}
 	s.mu.Unlock()
 	switch {
-	case n == nil:
-	case state == http.StateActive && !n.spec.HTTP2 && !n.faulty.Load():
+	case k == nil:
+	case state == http.StateActive && !k.faulty.Load():
 		corkOf(c).hold()
 	case state == http.StateIdle, state == http.StateHijacked:
 		corkOf(c).release()
@@ -278,34 +280,34 @@ func (s *Server) Close() error {
 
 func localAddr(a net.Addr) netip.Addr { return a.(*net.TCPAddr).AddrPort().Addr().Unmap() }
 
-func (s *Server) node(local net.Addr) *node {
+func (s *Server) kubelet(local net.Addr) *kubelet {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.nodes[localAddr(local)]
+	return s.kubelets[localAddr(local)]
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	n := r.Context().Value(nodeKey{}).(*node)
-	if n == nil {
+	k := r.Context().Value(kubeletKey{}).(*kubelet)
+	if k == nil {
 		panic(http.ErrAbortHandler) // it was removed a moment ago
 	}
-	if n.faulty.Load() {
+	if k.faulty.Load() {
 		s.faults.Add(1) // some never return
-		n.handler.ServeHTTP(w, r)
+		k.handler.ServeHTTP(w, r)
 		return
 	}
 	c := counter{ResponseWriter: w, code: http.StatusOK}
-	n.handler.ServeHTTP(&c, r)
+	k.handler.ServeHTTP(&c, r)
 	if c.code != http.StatusOK {
 		s.refused.Add(1)
 		return
 	}
-	n.right.Store(time.Now().UnixNano())
+	k.right.Store(time.Now().UnixNano())
 	s.answers.Add(1)
 	s.bytes.Add(c.bytes)
 }
 
-// counter counts what is written.
+// counter counts the bytes written.
 type counter struct {
 	http.ResponseWriter
 	code  int

@@ -7,7 +7,7 @@ import (
 	"net"
 )
 
-// FreePort returns a port that no one has on all addresses, nor on the first node's.
+// FreePort returns a port that is free on all addresses and on the address of the first node.
 func FreePort() (int, error) {
 	var errs []error
 	for port := 10250; port < 10350; port++ {

@@ -3,41 +3,29 @@ package kubelets
 import (
 	"bytes"
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"os/exec"
 	"runtime/debug"
 	"sync"
-	"syscall"
 
+	"metrics-server/hack/fleet/child"
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// Processes are kubelets in other processes.
+// Processes runs kubelets in other processes.
 type Processes struct {
-	all []*child
+	all []*child.Process
 	ca  []byte
 
 	mu sync.Mutex
-	of map[netip.AddrPort]*child // the one that has the kubelet there
+	of map[netip.AddrPort]*child.Process // the process that runs the kubelet at an address
 }
 
-type child struct {
-	cmd *exec.Cmd // nil: it is no process
-	in  io.Closer
-
-	mu  sync.Mutex // one request at a time
-	enc *gob.Encoder
-	dec *gob.Decoder
-}
-
-// request is what a child is asked; it answers each with a reply.
+// request is a request to a child, which sends a reply to each.
 type request struct {
-	Config *Config // the first request, and no other
+	Config *Config // in the first request only
 	Add    []Spec
 	Remove netip.Addr
 	Faulty netip.Addr
@@ -59,29 +47,18 @@ func (r *reply) fail(err error) {
 // Argument is the only argument of a child: main calls Main for it.
 const Argument = "serve-kubelets"
 
-// Main is a child's: it answers the requests that are read from in until there are no more.
+// Main runs a child: it answers the requests in in until there are no more.
 func Main(in io.Reader, out io.Writer) error {
-	debug.SetGCPercent(300) // the binary that is measured wants the CPU
-	enc, dec := gob.NewEncoder(out), gob.NewDecoder(in)
+	debug.SetGCPercent(300) // leave the CPU to the binary that is measured
 	var s *Server
-	for {
-		var q request
-		if err := dec.Decode(&q); err != nil {
-			if s != nil {
-				err = errors.Join(err, s.Close())
-			}
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
+	err := child.Serve(in, out, func(q *request) *reply {
 		var r reply
 		if q.Config != nil {
 			s = Serve(*q.Config)
 			r.CA = s.CA()
 		}
 		for i := range q.Add {
-			if q.Add[i].Pods == nil { // gob makes no difference, but a node without pods is not one whose pods are to be made up
+			if q.Add[i].Pods == nil { // as gob decodes an empty slice, but a nil one would ask for generated pods
 				q.Add[i].Pods = []kubelettest.Pod{}
 			}
 			if err := s.Add(q.Add[i]); err != nil {
@@ -96,64 +73,41 @@ func Main(in io.Reader, out io.Writer) error {
 			r.fail(s.SetFault(q.Faulty, q.Fault))
 		}
 		r.Stats = s.Stats()
-		if err := enc.Encode(&r); err != nil {
-			return err
-		}
+		return &r
+	})
+	if s != nil {
+		err = errors.Join(err, s.Close())
 	}
+	return err
 }
 
 // Start starts n processes of this program, with Argument. They end with Close, or with this process.
 func Start(ctx context.Context, n int, c Config) (*Processes, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	p := &Processes{of: map[netip.AddrPort]*child{}}
+	p := &Processes{of: map[netip.AddrPort]*child.Process{}}
 	for range n {
-		cmd := exec.CommandContext(ctx, self, Argument)
-		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = endsWithUs()
-		in, err := cmd.StdinPipe()
+		k, err := child.Start(ctx, Argument)
 		if err != nil {
 			return p, err
 		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return p, err
-		}
-		if err := cmd.Start(); err != nil {
-			return p, err
-		}
-		if err := p.attach(cmd, in, out, c); err != nil {
+		if err := p.attach(k, c); err != nil {
 			return p, err
 		}
 	}
 	return p, nil
 }
 
-// attach makes what reads from in and writes to out, as Main does, one of p.
-func (p *Processes) attach(cmd *exec.Cmd, in io.WriteCloser, out io.Reader, c Config) error {
-	k := &child{cmd: cmd, in: in, enc: gob.NewEncoder(in), dec: gob.NewDecoder(out)}
+// attach adds k to p.
+func (p *Processes) attach(k *child.Process, c Config) error {
 	p.all = append(p.all, k)
-	r, err := k.ask(request{Config: &c})
+	r, err := ask(k, request{Config: &c})
 	p.ca = append(p.ca, r.CA...)
 	return err
 }
 
-// endsWithUs makes a child end with this process, however that ends, and not by the terminal's Ctrl-C before.
-func endsWithUs() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-}
-
-func (k *child) ask(q request) (reply, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func ask(k *child.Process, q request) (reply, error) {
 	var r reply
-	if err := k.enc.Encode(&q); err != nil {
-		return r, fmt.Errorf("kubelets: %w", err)
-	}
-	if err := k.dec.Decode(&r); err != nil {
-		return r, fmt.Errorf("kubelets: %w", err)
+	if err := k.Ask(&q, &r); err != nil {
+		return r, err
 	}
 	if r.Err != "" {
 		return r, fmt.Errorf("kubelets: %s", r.Err)
@@ -164,30 +118,30 @@ func (k *child) ask(q request) (reply, error) {
 // CA returns the authorities of all processes, in PEM.
 func (p *Processes) CA() []byte { return bytes.Clone(p.ca) }
 
-// Add starts kubelets, or tells those at the same addresses their pods anew.
+// Add starts kubelets, or replaces the pods of the kubelets at the same addresses.
 func (p *Processes) Add(specs ...Spec) error {
 	groups := make([]request, len(p.all))
-	at := map[*child]int{}
+	at := map[*child.Process]int{}
 	for i, k := range p.all {
 		at[k] = i
 	}
 	for _, s := range specs {
-		k := p.child(s.Addr)
+		k := p.process(s.Addr)
 		groups[at[k]].Add = append(groups[at[k]].Add, s)
 	}
 	errs := make([]error, len(p.all))
 	var wg sync.WaitGroup
 	for i, k := range p.all {
 		if len(groups[i].Add) > 0 {
-			wg.Go(func() { _, errs[i] = k.ask(groups[i]) })
+			wg.Go(func() { _, errs[i] = ask(k, groups[i]) })
 		}
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// child returns the process that has the kubelet at addr, or is to have it.
-func (p *Processes) child(addr netip.AddrPort) *child {
+// process returns the process that runs the kubelet at addr, or will run it.
+func (p *Processes) process(addr netip.AddrPort) *child.Process {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k := p.of[addr]
@@ -200,21 +154,21 @@ func (p *Processes) child(addr netip.AddrPort) *child {
 
 // Remove ends the kubelet at addr.
 func (p *Processes) Remove(addr netip.AddrPort) error {
-	_, err := p.child(addr).ask(request{Remove: addr.Addr()})
+	_, err := ask(p.process(addr), request{Remove: addr.Addr()})
 	return err
 }
 
-// SetFault makes the kubelet at addr do what the fault of that name is; none heals it.
+// SetFault applies the fault of that name to the kubelet at addr; "" ends its fault.
 func (p *Processes) SetFault(addr netip.AddrPort, name string) error {
-	_, err := p.child(addr).ask(request{Faulty: addr.Addr(), Fault: name})
+	_, err := ask(p.process(addr), request{Faulty: addr.Addr(), Fault: name})
 	return err
 }
 
-// Stats is the sum of all processes'.
+// Stats returns the sum over all processes.
 func (p *Processes) Stats() (Stats, error) {
 	var sum Stats
 	for _, k := range p.all {
-		r, err := k.ask(request{})
+		r, err := ask(k, request{})
 		if err != nil {
 			return sum, err
 		}
@@ -226,11 +180,11 @@ func (p *Processes) Stats() (Stats, error) {
 	return sum, nil
 }
 
-// PIDs are those of the processes.
+// PIDs returns the IDs of the processes.
 func (p *Processes) PIDs() []int {
 	var pids []int
 	for _, k := range p.all {
-		pids = append(pids, k.cmd.Process.Pid)
+		pids = append(pids, k.PID())
 	}
 	return pids
 }
@@ -238,10 +192,6 @@ func (p *Processes) PIDs() []int {
 // Close ends the processes.
 func (p *Processes) Close() {
 	for _, k := range p.all {
-		k.in.Close()
-	}
-	for _, k := range p.all {
-		_ = k.cmd.Process.Kill() // connections of a server that hangs would keep it
-		_ = k.cmd.Wait()
+		k.Close()
 	}
 }

@@ -5,16 +5,18 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"metrics-server/hack/fleet/child"
 )
 
-// TestChild asks what a child is asked.
+// TestChild sends a child the requests of a parent.
 func TestChild(t *testing.T) {
 	in, ask := io.Pipe()
 	answer, out := io.Pipe()
 	done := make(chan error)
 	go func() { done <- Main(in, out) }()
-	p := &Processes{of: map[netip.AddrPort]*child{}}
-	if err := p.attach(nil, ask, answer, Config{Token: "good"}); err != nil {
+	p := &Processes{of: map[netip.AddrPort]*child.Process{}}
+	if err := p.attach(child.Attach(ask, answer), Config{Token: "good"}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(p.CA()), "CERTIFICATE") {
@@ -35,7 +37,8 @@ func TestChild(t *testing.T) {
 	if got, err := p.Stats(); err != nil || got != (Stats{}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if err := p.Add(Spec{Addr: addr("127.31.1.3"), Fault: "x"}); err == nil || !strings.Contains(err.Error(), "not a fault") {
+	if err := p.Add(Spec{Addr: addr("127.31.1.3"), Fault: "x"}); err == nil ||
+		!strings.Contains(err.Error(), "not a fault") {
 		t.Errorf("an error of a child: %v", err)
 	}
 	ask.Close()

@@ -63,7 +63,10 @@ func TestTable(t *testing.T) {
 	if err := r.WriteTable(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"3 nodes x 2 pods", "OVERLOADED", "12.3 s", "never", "321 us", "12.3 ms", "777", "pod n/p is purple"} {
+	for _, want := range []string{
+		"3 nodes x 2 pods", "OVERLOADED", "12.3 s", "never", "321 us", "12.3 ms", "777",
+		"pod n/p is purple",
+	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, b.String())
 		}
@@ -74,7 +77,10 @@ func TestTable(t *testing.T) {
 }
 
 func TestShort(t *testing.T) {
-	for s, want := range map[float64]string{0.00048: "0.48 ms", 0.0123: "12.3 ms", 0.9994: "999 ms", 0.9996: "1 s", 12.34: "12.3 s"} {
+	for s, want := range map[float64]string{
+		0.00048: "0.48 ms", 0.0123: "12.3 ms", 0.9994: "999 ms", 0.9996: "1 s",
+		12.34: "12.3 s",
+	} {
 		if got := short(s); got != want {
 			t.Errorf("%v s is %q, want %q", s, got, want)
 		}
@@ -94,15 +100,58 @@ func TestYardstick(t *testing.T) {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 	if err := YardstickMain(strings.NewReader("{"), &out, "1ms"); err == nil {
-		t.Error("what is no answer is measured")
+		t.Error("an invalid answer is measured")
 	}
 }
 
 func TestLate(t *testing.T) {
-	result, stop := watchLateness(t.Context())
-	time.Sleep(100 * time.Millisecond)
-	stop()
-	if len(result()) == 0 {
-		t.Error("nothing was measured")
+	for span := 100 * time.Millisecond; ; span *= 2 { // on a busy machine little happens in a short time
+		result, stop := watchLateness(t.Context())
+		time.Sleep(span)
+		stop()
+		if len(result()) > 0 {
+			return
+		}
+		if span > 10*time.Second {
+			t.Fatalf("nothing was measured in %v", span)
+		}
+	}
+}
+
+func TestHPATable(t *testing.T) {
+	r := newHPAReport(HPAOptions{Binary: "/bin/x", HPAs: 3, Pods: 2, Faulty: 10, Fault: "hang"})
+	r.Controlled.Cores, r.Controlled.CPUPerPage = 0.456, 321
+	r.Changes.NewPod = delaysOf(durations{time.Second, 2 * time.Second, 5 * time.Second})
+	r.Loop = answersOf(durations{time.Millisecond, 3 * time.Millisecond}, 4)
+	r.Truth = truth.Verdict{Numbers: 10, Missing: 1, Examples: []string{"pod x is missing"}}
+	r.Controlled.Pods, r.Controlled.RSS = 4, 8<<10
+	r.Prometheus = &PrometheusReport{Using: Scraping{Pods: 8, RSS: 32 << 10}, CPU: 0.123, RSS: 0.5}
+	var b bytes.Buffer
+	if err := r.WriteTable(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"3 HPAs x 2 pods: /bin/x", "10% faulty pods (hang)", "0.456 cores, 321 us per page", "p50 2.0 s, p99 5.0 s of 3",
+		"0/s, p50 1 ms, p99 3 ms", "0, 1", "pod x is missing",
+		"same 8 pods", "12.3%: 321 of 0 us", "50.0%: 2 of 4 KiB, of 4 and 8 pods",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, b.String())
+		}
+	}
+	if strings.Contains(b.String(), "OVERLOADED") || r.OK() {
+		t.Errorf("overloaded or OK: %v\n%s", r.OK(), b.String())
+	}
+}
+
+// Servers that scraped different numbers of pods, for different times, are compared by page and by pod.
+func TestComparisonWithPrometheus(t *testing.T) {
+	server := &Scraping{Pods: 1900, Pages: 3800, Cores: 0.028, CPUPerPage: 200, RSS: 1900 << 10}
+	p := &PrometheusReport{Using: Scraping{Pods: 2000, Pages: 8000, Cores: 0.2, CPUPerPage: 800, RSS: 2000 << 12}}
+	if err := p.compare(server); err != nil || p.CPU != 0.25 || p.RSS != 0.25 {
+		t.Errorf("CPU %v, RSS %v, error %v, want a quarter of both", p.CPU, p.RSS, err)
+	}
+	if err := p.compare(&Scraping{Pods: 1900}); err == nil {
+		t.Error("a server that scraped nothing is compared")
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"metrics-server/hack/fleet/binary"
 )
 
-// profiles saves profiles of the binary at its daily work, if it serves them.
+// profiles saves profiles of the binary under load, if it serves them.
 func (r *run) profiles(ctx context.Context) error {
 	if r.Profiles == "" {
 		return nil
@@ -19,7 +19,7 @@ func (r *run) profiles(ctx context.Context) error {
 	if err := r.profile(ctx, "cpu", profileCPU(2*r.Resolution)); err != nil {
 		return err
 	}
-	return r.profile(ctx, "heap", "/debug/pprof/heap?gc=1")
+	return r.profile(ctx, "heap", profileHeap)
 }
 
 // startProfile is how much of the start is profiled.
@@ -55,22 +55,34 @@ func (r *run) profileRequest(ctx context.Context, name string, ask func() error)
 	}
 }
 
+// profileHeap is the path of a heap profile after a garbage collection.
+const profileHeap = "/debug/pprof/heap?gc=1"
+
+// profileCPU returns the path of a CPU profile of that time.
 func profileCPU(d time.Duration) string {
 	return fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(d.Seconds()))
 }
 
-// profile saves what the binary serves at path. It waits for other profiles: a program makes one of its CPU time at once.
+// profile saves a profile of the binary. It waits for other profiles, because a program can make
+// only one CPU profile at a time.
 func (r *run) profile(ctx context.Context, name, path string) error {
 	r.profiling.Lock()
 	defer r.profiling.Unlock()
-	if err := os.MkdirAll(r.Profiles, 0o755); err != nil {
+	file := filepath.Join(r.Profiles, fmt.Sprintf("%dx%d-%s.pprof", r.Nodes, r.Pods, name))
+	return saveProfile(ctx, r.server.URL, path, file)
+}
+
+// saveProfile writes what the server at url serves at path to file, over a connection that is not
+// measured.
+func saveProfile(ctx context.Context, url, path, file string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	c := binary.NewClient(r.server.URL) // on a connection of its own: r.client's is what is measured
+	c := binary.NewClient(url)
 	defer c.Close()
 	b, err := c.Get(ctx, binary.Request{Path: path})
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}
-	return os.WriteFile(filepath.Join(r.Profiles, fmt.Sprintf("%dx%d-%s.pprof", r.Nodes, r.Pods, name)), b, 0o644)
+	return os.WriteFile(file, b, 0o644)
 }

@@ -8,7 +8,8 @@ import (
 // durations are measured one by one.
 type durations []time.Duration
 
-// quantile returns the smallest of d that a part q of all are not longer than; 0 if there are none.
+// quantile returns the q-quantile of d: the smallest element that at least a fraction q of d does
+// not exceed; 0 if d is empty.
 func (d durations) quantile(q float64) time.Duration {
 	if len(d) == 0 {
 		return 0

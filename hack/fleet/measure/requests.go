@@ -19,13 +19,16 @@ func (r *run) requests(ctx context.Context) error {
 	kinds := []struct {
 		name string
 		q    binary.Request
-		most int // how many are enough
+		most int // the number of requests that is enough
 	}{
 		{"all pods, JSON", binary.Request{Path: all, Accept: binary.JSON}, 10},
 		{"all pods, JSON, gzip", binary.Request{Path: all, Accept: binary.JSON, Gzip: true}, 10},
 		{"all pods, protobuf", binary.Request{Path: all, Accept: binary.Protobuf}, 10},
 		{"all pods, table", binary.Request{Path: all, Accept: binary.Table}, 10},
-		{"pods of a workload, protobuf", binary.Request{Path: one + "?labelSelector=app%3D" + p.Workload.Name, Accept: binary.Protobuf}, 1000},
+		{"pods of a workload, protobuf", binary.Request{
+			Path:   one + "?labelSelector=app%3D" + p.Workload.Name,
+			Accept: binary.Protobuf,
+		}, 1000},
 		{"one pod, protobuf", binary.Request{Path: one + "/" + p.Name, Accept: binary.Protobuf}, 1000},
 		{"all nodes, JSON", binary.Request{Path: binary.Group + "/nodes", Accept: binary.JSON}, 50},
 	}
@@ -70,7 +73,8 @@ func (r *run) requests(ctx context.Context) error {
 	return nil
 }
 
-// more reports whether a kind of request that was measured n times in that time is to be measured again.
+// more reports whether a kind of request should be measured again, after n times that took spent in
+// total.
 func more(n int, spent time.Duration) bool {
 	const budget = 5 * time.Second
 	if n < 3 {
@@ -79,8 +83,8 @@ func more(n int, spent time.Duration) bool {
 	return spent < budget
 }
 
-// target is a pod on a node that answers, of a workload of which that is true, too. Churn may delete it, so it is
-// looked for when it is needed.
+// target returns a pod on a working node, of a workload whose other pods are on working nodes, too.
+// Churn may delete it, so it is determined again for each use.
 func (r *run) target() *cluster.Pod {
 	for _, ns := range r.samples {
 		pods, _ := r.cluster.Pods(ns)
@@ -93,7 +97,7 @@ func (r *run) target() *cluster.Pod {
 	return nil
 }
 
-// concurrent is how many lists are asked for at once.
+// concurrent is the number of concurrent lists.
 const concurrent = 4
 
 // lists measures the memory of several lists of all pods at once.
@@ -130,7 +134,7 @@ func (r *run) final(ctx context.Context) error {
 	return err
 }
 
-// look asks for all pods and nodes and checks them.
+// look requests all pods and nodes and checks them.
 func (r *run) look(ctx context.Context) error {
 	pods := r.checker.Pods("")
 	b, err := r.client.Get(ctx, binary.Request{Path: binary.Group + "/pods", Accept: binary.Protobuf})

@@ -1,17 +1,14 @@
-// Package measure starts a metrics server beside a simulated cluster and measures it from outside: what /proc says
-// of its process, what its API answers, and whether that is true.
+// Package measure starts a metrics server with a simulated cluster and measures it from outside:
+// its resource usage according to /proc, the answers of its API, and whether they are correct.
 package measure
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
-	"metrics-server/hack/fleet/apiserver"
 	"metrics-server/hack/fleet/binary"
 	"metrics-server/hack/fleet/cluster"
 	"metrics-server/hack/fleet/kubelets"
@@ -20,69 +17,46 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// Options say what to measure.
+// Options configure a measurement.
 type Options struct {
 	Binary      string
-	Flags       []string // more of them for the binary
+	Flags       []string // additional ones for the binary
 	Nodes       int
-	Pods        int // of each node
-	Containers  int // of each pod
+	Pods        int // per node
+	Containers  int // per pod
 	Resolution  time.Duration
-	For         time.Duration // how long to measure, beside the start
-	Churn       float64       // changes of pods a second
+	For         time.Duration // how long to measure, not counting the start
+	Churn       float64       // pod changes per second
 	Faulty      int           // percent of the nodes
-	HTTP2       int           // percent of the nodes
-	RequestTime bool          // kubelets sample when they are asked
+	RequestTime bool          // kubelets sample when they are scraped
 	Profiles    string        // a directory for profiles of the binary, or empty
 }
 
-// run is one measurement under way.
+// run is a measurement in progress.
 type run struct {
 	Options
-	say      func(format string, args ...any) // progress
-	cluster  *cluster.Cluster
+	*testbed
 	kubelets *kubelets.Processes
-	api      *apiserver.Server
-	server   *binary.Server
 	client   *binary.Client
 	checker  *truth.Checker
 	excused  func(node string, since, asked time.Time) bool // see truth.Config
 	samples  []string                                       // namespaces that stand for all
 	report   *Report
-	live     func(func(context.Context)) // runs what changes the cluster, until endLife
-	life     sync.WaitGroup
-	endLife  context.CancelFunc
-	broken   chan error // of what changes it
 
-	profiling sync.Mutex // one profile at once
+	profiling sync.Mutex // one profile at a time
 }
 
-// Run measures. What it started has ended when it returns. Progress goes to progress, a line for each step.
+// Run measures. It stops everything that it started before it returns, and writes a line for each step to progress.
 func Run(ctx context.Context, o Options, progress io.Writer) (*Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := newRun(o, progress)
-	dir, err := os.MkdirTemp("", "metrics-server-fleet-")
+	r, err := newRun(o, progress)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
 	defer r.end()
-
-	steps := []func(context.Context) error{
-		func(ctx context.Context) error { return r.setUp(ctx, dir) },
-		r.untilServed, r.steady, r.age, r.requests, r.lists, r.profiles, r.final,
-	}
-	for _, step := range steps {
-		err := step(ctx)
-		select {
-		case broken := <-r.broken:
-			err = errors.Join(broken, err)
-		default:
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err := r.take(ctx, r.setUp, r.untilServed, r.steady, r.age, r.requests, r.lists, r.profiles, r.final); err != nil {
+		return nil, err
 	}
 	r.end()
 	if err := r.yardstick(ctx); err != nil {
@@ -92,15 +66,14 @@ func Run(ctx context.Context, o Options, progress io.Writer) (*Report, error) {
 	return r.report, nil
 }
 
-func newRun(o Options, progress io.Writer) *run {
-	begin := time.Now()
-	return &run{Options: o, broken: make(chan error, 1), report: newReport(o), say: func(format string, args ...any) {
-		fmt.Fprintf(progress, "%7.1fs  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}}
+// newRun returns a measurement for which nothing has been started yet. The caller must call end.
+func newRun(o Options, progress io.Writer) (*run, error) {
+	bed, err := newTestbed(progress)
+	return &run{Options: o, testbed: bed, report: newReport(o)}, err
 }
 
 // setUp starts the cluster and the binary.
-func (r *run) setUp(ctx context.Context, dir string) error {
+func (r *run) setUp(ctx context.Context) error {
 	groups, err := filesAllow(r.Nodes)
 	if err != nil {
 		return err
@@ -110,11 +83,16 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 		return err
 	}
 	r.cluster = cluster.New(cluster.Config{
-		Nodes: r.Nodes, Pods: r.Pods, Containers: r.Containers, Faulty: r.Faulty, HTTP2: r.HTTP2, Port: port, Now: time.Now(), Away: 2 * time.Second,
+		Nodes: r.Nodes, Pods: r.Pods, Containers: r.Containers, Faulty: r.Faulty,
+		Port: port, Now: time.Now(), Away: 2 * time.Second,
 	})
-	r.checker = truth.New(truth.Config{Cluster: r.cluster, Resolution: r.Resolution, RequestTime: r.RequestTime, Excused: r.excused})
+	r.checker = truth.New(truth.Config{
+		Cluster: r.cluster, Resolution: r.Resolution, RequestTime: r.RequestTime,
+		Excused: r.excused,
+	})
 	r.samples = spread(r.cluster.Namespaces(), 10)
-	if r.kubelets, err = kubelets.Start(ctx, groups, kubelets.Config{Token: binary.ServerToken, RequestTime: r.RequestTime}); err != nil {
+	if r.kubelets, err = kubelets.Start(ctx, groups,
+		kubelets.Config{Token: binary.ServerToken, RequestTime: r.RequestTime}); err != nil {
 		return err
 	}
 	nodes, _ := r.cluster.Nodes()
@@ -132,13 +110,9 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 			return ctx.Err()
 		}
 	}
-	if r.api, err = apiserver.Start(apiserver.Config{Cluster: r.cluster, Token: binary.ServerToken, LoadToken: binary.LoadToken}); err != nil {
+	if err := r.startAPIServer(ctx); err != nil {
 		return err
 	}
-	life, endLife := context.WithCancel(ctx)
-	r.endLife = endLife
-	r.live = func(f func(context.Context)) { r.life.Go(func() { f(life) }) }
-	r.live(r.cluster.Heartbeats)
 	r.say("%d kubelets and the API server are up", r.Nodes)
 	before, err := proc.MachineNow()
 	if err != nil {
@@ -153,7 +127,7 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 	}
 	r.report.Machine.BusyBefore = after.Since(before)
 	if r.server, err = binary.Start(&binary.Config{
-		Path: r.Binary, Dir: dir, Resolution: r.Resolution, Flags: r.Flags,
+		Path: r.Binary, Dir: r.dir, Resolution: r.Resolution, Flags: r.Flags,
 		APIServer: r.api.URL(), APIServerCA: r.api.CA(), KubeletCA: r.kubelets.CA(),
 	}); err != nil {
 		return err
@@ -163,57 +137,43 @@ func (r *run) setUp(ctx context.Context, dir string) error {
 	return nil
 }
 
-// faults are what the faulty nodes of a measurement do, by turns.
+// faults has the faults of the faulty nodes, which get them in turn.
 var faults = []string{"hang", "drip", "500", "half"}
 
-// spec is the kubelet of m.
+// spec returns the kubelet of m.
 func (r *run) spec(m *cluster.Machine, pods []kubelettest.Pod) kubelets.Spec {
-	s := kubelets.Spec{Addr: m.Addr, Seed: m.Seed, Boot: m.Boot, HTTP2: m.HTTP2, Pods: pods}
+	s := kubelets.Spec{Addr: m.Addr, Seed: m.Seed, Boot: m.Boot, Pods: pods}
 	if m.Faulty {
 		s.Fault = faults[m.Fault%len(faults)]
 	}
 	return s
 }
 
-// end ends what setUp started; it may be called twice.
+// end stops what setUp started; it may be called twice.
 func (r *run) end() {
 	if r.client != nil {
 		r.client.Close()
 		r.client = nil
 	}
-	if r.endLife != nil {
-		r.endLife()
-		r.life.Wait()
-		r.endLife = nil
-	}
-	if r.server != nil {
-		r.server.Stop()
-		r.server = nil
-	}
-	if r.api != nil {
-		if paths := r.api.Unknown(); len(paths) > 0 {
-			r.say("the API server was asked in vain for %q", paths)
-		}
-		_ = r.api.Close()
-		r.api = nil
-	}
+	r.testbed.end()
 	if r.kubelets != nil {
 		r.kubelets.Close()
 		r.kubelets = nil
 	}
 }
 
-// reserve is how many files a process has open beside those for nodes.
+// reserve is how many files a process has open besides those for nodes.
 const reserve = 500
 
-// filesAllow raises the limit of open files and returns in how many processes the kubelets must be.
+// filesAllow raises the limit of open files and returns how many processes the kubelets need.
 func filesAllow(nodes int) (int, error) {
 	limit, err := proc.RaiseFiles(uint64(2*nodes + reserve))
 	if err != nil {
 		return 0, err
 	}
 	if limit < uint64(nodes+reserve) {
-		return 0, fmt.Errorf("the binary needs a connection to each of %d nodes, but a process may have only %d files open: raise the limit (ulimit -Hn, LimitNOFILE of systemd) to %d",
+		return 0, fmt.Errorf("the binary needs a connection to each of %d nodes, but a process may open only %d files: "+
+			"raise the limit (ulimit -Hn, LimitNOFILE of systemd) to %d",
 			nodes, limit, nodes+reserve)
 	}
 	// A listener and a connection for each node.
@@ -221,19 +181,19 @@ func filesAllow(nodes int) (int, error) {
 	return (nodes + perProcess - 1) / perProcess, nil
 }
 
-// spread returns about n of names, evenly spread.
-func spread(names []string, n int) []string {
-	if len(names) <= n {
-		return names
+// spread returns about n evenly spaced elements of all.
+func spread[T any](all []T, n int) []T {
+	if len(all) <= n {
+		return all
 	}
-	var some []string
+	var some []T
 	for i := range n {
-		some = append(some, names[i*len(names)/n])
+		some = append(some, all[i*len(all)/n])
 	}
 	return some
 }
 
-// wait waits unless ctx ends before.
+// wait waits for a time, or until ctx ends.
 func wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,32 +24,33 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// What a kubelet can do wrong in a soak beside kubelets.Faults.
+// Faults of a soak besides kubelets.Faults.
 const (
 	restarts = "restart" // with another certificate
 	claims   = "claim"   // it lists pods of another node, too
 )
 
-// SoakKinds is in how many ways nodes fail in a soak, if it is long enough.
+// SoakKinds is the number of kinds of faults in a soak that is long enough.
 var SoakKinds = len(kubelets.Faults) + 2
 
-// soak is a run in which nodes fail and recover, and pods and nodes come and go, while everything that is served is checked.
+// soak is a run in which nodes fail and recover, and pods and nodes come and go, while everything
+// that is served is checked.
 type soak struct {
 	*run
 	percent int        // of the nodes fail
 	rate    float64    // changes of pods a second
 	random  *rand.Rand // of what changes the cluster
 	churner *cluster.Churner
-	away    []left                      // nodes that are to come back
-	gone    []string                    // names of nodes that never come back
-	lies    map[string]*cluster.Machine // whose pods a kubelet claims, by the name of its node
-	kinds   int                         // how many faults there were
+	away    []left                      // nodes that are to rejoin
+	gone    []string                    // names of nodes that never rejoin
+	claimed map[string]*cluster.Machine // the pods that a kubelet claims falsely, by the name of its node
+	kinds   int                         // the number of faults
 	next    int                         // index of the node that fails next
 	ages    durations
 	report  *SoakReport
 
-	mu     sync.Mutex
-	spells map[string][]spell // in which nodes fail, by name
+	mu      sync.Mutex
+	outages map[string][]outage // by the name of the node
 }
 
 type left struct {
@@ -58,43 +58,42 @@ type left struct {
 	at time.Time
 }
 
-// spell is a time in which a node fails, until now if it has no end.
-type spell struct{ from, to time.Time }
+// outage is a time in which a node fails; without an end, it lasts until now.
+type outage struct{ from, to time.Time }
 
-// Soak lets o.Faulty percent of the nodes fail by turns, in every way that there is, o.Churn pods a second change, and nodes leave
-// and join, for o.For. It checks all that is served, and compares what the binary holds after a third of the time with what it
-// holds at the end, both times with a cluster of the same size in which nothing fails. If ctx ends before, the report is of
-// what was until then.
+// Soak runs for o.For. Meanwhile, o.Faulty percent of the nodes fail, in turn and with every kind
+// of fault, o.Churn pods a second change, and nodes leave and join. It checks everything that is
+// served, and compares what the binary holds after a third of the time with what it holds at the
+// end, both times with a cluster of the same size without faults. If ctx ends earlier, the report
+// covers the time until then.
 func Soak(ctx context.Context, o Options, progress io.Writer) (*SoakReport, error) {
 	s := &soak{
 		percent: o.Faulty, rate: o.Churn, random: rand.New(rand.NewPCG(3, 4)),
-		lies: map[string]*cluster.Machine{}, spells: map[string][]spell{},
+		claimed: map[string]*cluster.Machine{}, outages: map[string][]outage{},
 		report: &SoakReport{Options: o, Faults: map[string]int{}},
 	}
-	o.Faulty, o.Churn = 0, 0 // neither always the same nodes, nor by somebody else
-	s.run = newRun(o, progress)
-	s.run.excused = s.excused
-	dir, err := os.MkdirTemp("", "metrics-server-soak-")
-	if err != nil {
+	o.Faulty, o.Churn = 0, 0 // not always the same nodes, and only the soak makes them fail
+	var err error
+	if s.run, err = newRun(o, progress); err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	s.run.excused = s.excused
 	defer s.end()
-	// What is started must not end by itself when ctx does: the report is still to be written.
+	// The end of ctx must not end what is started here, because the report has yet to be written.
 	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	if err := s.setUp(lasting, dir); err != nil {
+	if err := s.setUp(lasting); err != nil {
 		return nil, err
 	}
-	s.churner = s.cluster.NewChurner(s.tellLies)
+	s.churner = s.cluster.NewChurner(s.setPods)
 	begun := time.Now()
 	for _, step := range []func(context.Context) error{
 		s.untilServed,
 		func(ctx context.Context) error { return s.spend(ctx, o.For/3) },
-		s.calm,
+		s.restore,
 		func(ctx context.Context) (err error) { s.report.Before, err = s.holds(ctx); return err },
 		func(ctx context.Context) error { return s.spend(ctx, o.For-o.For/3) },
-		s.calm,
+		s.restore,
 		s.compare,
 	} {
 		if err = step(ctx); err != nil {
@@ -109,21 +108,21 @@ func Soak(ctx context.Context, o Options, progress io.Writer) (*SoakReport, erro
 	return s.report, nil
 }
 
-// spend lets things go wrong for some time.
+// spend injects faults and churn for some time.
 func (s *soak) spend(ctx context.Context, d time.Duration) error {
 	living, stop := context.WithCancel(ctx)
 	defer stop()
 	broken := make(chan error, 1)
 	go func() { broken <- s.changes(living) }()
-	end, told := time.Now().Add(d), time.Now()
+	end, said := time.Now().Add(d), time.Now()
 	var err error
 	for err == nil && time.Now().Before(end) {
 		if _, _, err = s.look(ctx); err == nil {
 			err = wait(ctx, 500*time.Millisecond)
 		}
-		if time.Since(told) >= time.Minute {
-			told = time.Now()
-			s.tellProgress()
+		if time.Since(said) >= time.Minute {
+			said = time.Now()
+			s.sayProgress()
 		}
 		select {
 		case err = <-broken:
@@ -135,7 +134,7 @@ func (s *soak) spend(ctx context.Context, d time.Duration) error {
 	return cmp.Or(err, <-broken)
 }
 
-func (s *soak) tellProgress() {
+func (s *soak) sayProgress() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.checker.Verdict()
@@ -156,7 +155,7 @@ func (s *soak) changes(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := time.Now()
-		errs := []error{s.churner.Step(now), s.comeBack(now, 5*time.Second)}
+		errs := []error{s.churner.Step(now), s.rejoin(now, 5*time.Second)}
 		s.count(func() { s.report.Changes++ })
 		if now.After(leaves) {
 			leaves = now.Add(10 * time.Second)
@@ -178,7 +177,7 @@ func (s *soak) count(f func()) {
 	f()
 }
 
-// leave has a node that does not fail leave the cluster.
+// leave removes a healthy node from the cluster.
 func (s *soak) leave(now time.Time) error {
 	m := s.healthy()
 	if m == nil {
@@ -194,16 +193,16 @@ func (s *soak) leave(now time.Time) error {
 	return nil
 }
 
-// healthy is some node that neither fails nor is lied about.
+// healthy returns a node that neither fails nor is the victim of a false claim.
 func (s *soak) healthy() *cluster.Machine {
 	nodes, _ := s.cluster.Nodes()
 	for range 20 {
 		m := nodes[s.random.IntN(len(nodes))].Machine
-		lied := false
-		for _, other := range s.lies {
-			lied = lied || other == m
+		victim := false
+		for _, other := range s.claimed {
+			victim = victim || other == m
 		}
-		if !lied && !s.fails(m.Name) {
+		if !victim && !s.fails(m.Name) {
 			return m
 		}
 	}
@@ -213,11 +212,11 @@ func (s *soak) healthy() *cluster.Machine {
 func (s *soak) fails(node string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.spells[node], func(p spell) bool { return p.to.IsZero() })
+	return slices.ContainsFunc(s.outages[node], func(o outage) bool { return o.to.IsZero() })
 }
 
-// comeBack has nodes join that have been away that long: one of two under a name that there never was.
-func (s *soak) comeBack(now time.Time, away time.Duration) error {
+// rejoin adds nodes that have been away that long, half of them under a new name.
+func (s *soak) rejoin(now time.Time, away time.Duration) error {
 	for len(s.away) > 0 && now.Sub(s.away[0].at) >= away {
 		m := *s.away[0].Machine
 		s.away = s.away[1:]
@@ -225,14 +224,14 @@ func (s *soak) comeBack(now time.Time, away time.Duration) error {
 			s.gone = append(s.gone, m.Name)
 			m.Name = fmt.Sprintf("soak-%d", now.UnixNano())
 		}
-		if err := s.cluster.AddNode(&m, now, s.tellLies); err != nil {
+		if err := s.cluster.AddNode(&m, now, s.setPods); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fail has the next nodes fail, each in the next way.
+// fail makes the next nodes fail, each with the next kind of fault.
 func (s *soak) fail(now time.Time) error {
 	nodes, _ := s.cluster.Nodes()
 	for range max(1, len(nodes)*s.percent/100) {
@@ -248,7 +247,7 @@ func (s *soak) fail(now time.Time) error {
 		s.count(func() {
 			s.kinds++
 			s.report.Faults[kind]++
-			s.spells[m.Name] = append(s.spells[m.Name], spell{from: now})
+			s.outages[m.Name] = append(s.outages[m.Name], outage{from: now})
 		})
 		if err := s.inflict(m, kind); err != nil {
 			return err
@@ -264,44 +263,48 @@ func (s *soak) inflict(m *cluster.Machine, kind string) error {
 			return err
 		}
 	case claims:
-		s.lies[m.Name] = s.healthy()
+		s.claimed[m.Name] = s.healthy()
 	default:
 		return s.kubelets.SetFault(m.Addr, kind)
 	}
-	return s.tellLies(m, s.cluster.On(m))
+	return s.setPods(m, s.cluster.On(m))
 }
 
-// heal ends all that fails.
+// heal ends all faults.
 func (s *soak) heal(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, spells := range s.spells {
-		spells = slices.DeleteFunc(spells, func(p spell) bool { return !p.to.IsZero() && now.Sub(p.to) > truth.Settle(s.Resolution) })
-		if len(spells) == 0 {
-			delete(s.spells, name)
+	for name, outages := range s.outages {
+		outages = slices.DeleteFunc(outages, func(o outage) bool {
+			return !o.to.IsZero() && now.Sub(o.to) > truth.Settle(s.Resolution)
+		})
+		if len(outages) == 0 {
+			delete(s.outages, name)
 			continue
 		}
-		s.spells[name] = spells
-		last := &spells[len(spells)-1]
+		s.outages[name] = outages
+		last := &outages[len(outages)-1]
 		if !last.to.IsZero() {
 			continue
 		}
 		last.to = now
 		m := s.cluster.Node(name).Machine
-		delete(s.lies, name)
-		if err := errors.Join(s.kubelets.SetFault(m.Addr, ""), s.tellLies(m, s.cluster.On(m))); err != nil {
+		delete(s.claimed, name)
+		if err := errors.Join(s.kubelets.SetFault(m.Addr, ""), s.setPods(m, s.cluster.On(m))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tellLies tells a kubelet its pods, and those that it lies about. They belong to Deployments: a pod that is made anew under its
-// name is for a moment listed by nobody else, and then nobody else is believed.
-func (s *soak) tellLies(m *cluster.Machine, pods []kubelettest.Pod) error {
-	if other := s.lies[m.Name]; other != nil {
+// setPods sets the pods of a kubelet, and those that it claims falsely. It claims only pods that their own
+// kubelets have listed: rule 7 of docs/semantics.md lets a kubelet speak for any other. So they belong to
+// Deployments, whose pods never return under the same name, and are old enough to have been listed.
+func (s *soak) setPods(m *cluster.Machine, pods []kubelettest.Pod) error {
+	if other := s.claimed[m.Name]; other != nil {
 		for _, p := range s.cluster.On(other) {
-			if of := s.cluster.Pod(p.Namespace, p.Name); of == nil || of.Stateful {
+			of := s.cluster.Pod(p.Namespace, p.Name)
+			if of == nil || of.Stateful || time.Since(of.Created) < truth.Settle(s.Resolution) {
 				continue
 			}
 			p.Seed += 1 << 40
@@ -309,31 +312,32 @@ func (s *soak) tellLies(m *cluster.Machine, pods []kubelettest.Pod) error {
 			pods = append(pods, p)
 		}
 	}
-	return s.tell(m, pods)
+	return s.run.setPods(m, pods)
 }
 
-// excused says whether something that has been on a node since then may be missing, because the node fails or did so
-// lately. What was served before it failed may not, until that has expired.
+// excused reports whether something that has been on a node since then may be missing, because the
+// node fails or failed recently. What was served before the failure may be missing only when it has
+// expired.
 func (s *soak) excused(node string, since, asked time.Time) bool {
 	settle := truth.Settle(s.Resolution)
 	expiry := max(4*s.Resolution, time.Minute)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.spells[node], func(p spell) bool {
-		recovered := asked.After(p.to.Add(settle)) && !p.to.IsZero()
-		kept := since.Before(p.from.Add(-settle)) && asked.Before(p.from.Add(expiry-2*s.Resolution))
-		return !asked.Before(p.from) && !recovered && !kept
+	return slices.ContainsFunc(s.outages[node], func(o outage) bool {
+		recovered := asked.After(o.to.Add(settle)) && !o.to.IsZero()
+		kept := since.Before(o.from.Add(-settle)) && asked.Before(o.from.Add(expiry-2*s.Resolution))
+		return !asked.Before(o.from) && !recovered && !kept
 	})
 }
 
-// look asks for all pods and all nodes by one of the versions, and for the pods of one namespace. It returns how many pods and nodes
-// are served.
+// look asks for all pods and all nodes by one of the versions, and for the pods of one namespace.
+// It returns how many pods and nodes are served.
 func (s *soak) look(ctx context.Context) (pods, nodes int, err error) {
 	group := binary.Group
 	if s.checker.Verdict().Lists%2 == 0 {
 		group = strings.TrimSuffix(group, "beta1")
 	}
-	// A connection of its own, as kubectl's is.
+	// A new connection, as kubectl would make.
 	client := binary.NewClient(s.server.URL)
 	defer client.Close()
 
@@ -380,10 +384,10 @@ func (s *soak) look(ctx context.Context) (pods, nodes int, err error) {
 	return pods, len(all.Items), nil
 }
 
-// calm brings the cluster back to its size, with no fault, and waits until all is served.
-func (s *soak) calm(ctx context.Context) error {
+// restore ends all faults, restores the size of the cluster, and waits until everything is served.
+func (s *soak) restore(ctx context.Context) error {
 	now := time.Now()
-	if err := errors.Join(s.heal(now), s.comeBack(now, 0), s.churner.Settle(now)); err != nil {
+	if err := errors.Join(s.heal(now), s.rejoin(now, 0), s.churner.Settle(now)); err != nil {
 		return err
 	}
 	limit := truth.Settle(s.Resolution)
@@ -397,7 +401,8 @@ func (s *soak) calm(ctx context.Context) error {
 			return nil
 		}
 		if time.Since(begun) > limit {
-			return fmt.Errorf("%d of %d pods and %d of %d nodes are served %v after all is well: %s", pods, s.Nodes*s.Pods, nodes, s.Nodes, limit, s.whyNot(ctx))
+			return fmt.Errorf("%d of %d pods and %d of %d nodes are served %v after all is well: %s", pods, s.Nodes*s.Pods,
+				nodes, s.Nodes, limit, s.whyNot(ctx))
 		}
 		if err := wait(ctx, time.Second); err != nil {
 			return err
@@ -405,12 +410,15 @@ func (s *soak) calm(ctx context.Context) error {
 	}
 }
 
-// whyNot is what the binary says of a pod that it does not serve.
+// whyNot returns the binary's reason for not serving a pod.
 func (s *soak) whyNot(ctx context.Context) string {
 	pods, _ := s.cluster.Pods("")
 	for _, p := range pods {
 		var b bytes.Buffer
-		_, err := s.client.Do(ctx, binary.Request{Path: binary.Group + "/namespaces/" + p.Namespace + "/pods/" + p.Name, Accept: binary.JSON}, &b)
+		_, err := s.client.Do(ctx, binary.Request{
+			Path:   binary.Group + "/namespaces/" + p.Namespace + "/pods/" + p.Name,
+			Accept: binary.JSON,
+		}, &b)
 		if err != nil {
 			return fmt.Sprintf("pod %s/%s on node %s: %s", p.Namespace, p.Name, p.Machine.Name, b.Bytes())
 		}
@@ -418,7 +426,8 @@ func (s *soak) whyNot(ctx context.Context) string {
 	return "it says that all are"
 }
 
-// compare looks at what the binary holds until that is as little as before, for as long as something may be remembered.
+// compare reads what the binary holds until that is as little as before, for at most as long as
+// something may be remembered.
 func (s *soak) compare(ctx context.Context) error {
 	for begun := time.Now(); ; {
 		var err error
@@ -434,33 +443,41 @@ func (s *soak) compare(ctx context.Context) error {
 	}
 }
 
-// holds reads what the binary holds, after a garbage collection.
+// holds returns what the binary keeps in memory after a garbage collection.
 func (s *soak) holds(ctx context.Context) (Holding, error) {
-	h := Holding{}
-	for range 2 { // pools are emptied by the second one
-		if _, err := s.client.Get(ctx, binary.Request{Path: "/debug/pprof/heap?gc=1"}); err != nil {
-			return h, s.server.Failure(err)
-		}
-	}
-	series, err := s.client.Metrics(ctx)
-	if err != nil {
-		return h, s.server.Failure(err)
-	}
-	stale := 0
+	h, series, err := holds(ctx, s.server, s.client)
 	for name := range series {
 		if slices.ContainsFunc(s.gone, func(node string) bool { return strings.Contains(name, `"`+node+`"`) }) {
-			stale++
+			h.Stale++
 		}
 	}
-	m, err := proc.MemoryOf(s.server.PID())
-	if err != nil {
-		return h, s.server.Failure(err)
-	}
-	files, err := proc.Files(s.server.PID())
-	h = Holding{
-		Heap: int64(series["go_memstats_heap_alloc_bytes"]), RSS: m.RSS,
-		Goroutines: int64(series["go_goroutines"]), Files: int64(files), Series: int64(len(series)), Stale: int64(stale),
-		Samples: int64(series[`metrics_server_storage_points{type="container"}`] + series[`metrics_server_storage_points{type="node"}`]),
-	}
 	return h, err
+}
+
+// holds returns what a server keeps in memory after a garbage collection, and its metrics.
+func holds(ctx context.Context, server *binary.Server, client *binary.Client) (Holding, map[string]float64, error) {
+	for range 2 { // the second collection empties pools
+		if _, err := client.Get(ctx, binary.Request{Path: profileHeap}); err != nil {
+			return Holding{}, nil, server.Failure(err)
+		}
+	}
+	series, err := client.Metrics(ctx)
+	if err != nil {
+		return Holding{}, nil, server.Failure(err)
+	}
+	m, err := proc.MemoryOf(server.PID())
+	if err != nil {
+		return Holding{}, nil, server.Failure(err)
+	}
+	files, err := proc.Files(server.PID())
+	h := Holding{
+		Heap: int64(series["go_memstats_heap_alloc_bytes"]), RSS: m.RSS,
+		Goroutines: int64(series["go_goroutines"]), Files: int64(files), Series: int64(len(series)),
+	}
+	for name, n := range series {
+		if strings.HasPrefix(name, "metrics_server_storage_points{") {
+			h.Samples += int64(n)
+		}
+	}
+	return h, series, err
 }

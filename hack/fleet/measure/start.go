@@ -12,7 +12,7 @@ import (
 	"metrics-server/hack/fleet/proc"
 )
 
-// untilServed waits until all pods are served, and sees on the way when the binary became ready.
+// untilServed waits until all pods are served, and records when the binary became ready.
 func (r *run) untilServed(ctx context.Context) error {
 	start := time.Now()
 	before, err := r.read()
@@ -36,7 +36,7 @@ func (r *run) untilServed(ctx context.Context) error {
 				r.say("/readyz is ok")
 			}
 		}
-		// It is not asked so often that this would be what it does.
+		// It is asked rarely enough not to be kept busy by that.
 		if s.All == 0 && time.Since(looked) > time.Second {
 			looked = time.Now()
 			served := 0
@@ -70,16 +70,12 @@ func (r *run) untilServed(ctx context.Context) error {
 	m, err := proc.MemoryOf(r.server.PID())
 	s.Peak = m.Peak
 	if err == nil && r.Churn > 0 {
-		r.live(func(ctx context.Context) {
-			if err := r.cluster.Churn(ctx, r.Churn, r.tell); err != nil && ctx.Err() == nil {
-				r.broken <- err
-			}
-		})
+		r.liveOrFail(func(ctx context.Context) error { return r.cluster.Churn(ctx, r.Churn, r.setPods) })
 	}
 	return err
 }
 
-// expected is how many pods of the sample are on nodes that answer.
+// expected returns how many pods of the sample are on working nodes.
 func (r *run) expected() int {
 	n := 0
 	for _, ns := range r.samples {

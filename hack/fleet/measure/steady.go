@@ -10,19 +10,20 @@ import (
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// tell tells a kubelet its pods.
-func (r *run) tell(m *cluster.Machine, pods []kubelettest.Pod) error {
+// setPods sets the pods of a kubelet.
+func (r *run) setPods(m *cluster.Machine, pods []kubelettest.Pod) error {
 	return r.kubelets.Add(r.spec(m, pods))
 }
 
-// steady measures while nothing is asked.
+// steady measures while no requests are made.
 func (r *run) steady(ctx context.Context) error {
 	settle := 2 * r.Resolution
 	r.say("settle for %v", settle)
 	if err := wait(ctx, settle); err != nil {
 		return err
 	}
-	// A whole number of resolutions: about as many scrapes as there are nodes in each, whatever a binary makes of the flag.
+	// A multiple of the resolution, so that each node is scraped about equally often, however the binary interprets the
+	// flag.
 	span := max((r.For/2 + r.Resolution - 1).Truncate(r.Resolution), 2*r.Resolution)
 	r.say("steady for %v", span)
 	late, stop := watchLateness(ctx)
@@ -31,17 +32,9 @@ func (r *run) steady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := &r.report.Steady
-	for end := before.at.Add(span); time.Now().Before(end); {
-		if err := wait(ctx, min(time.Second, time.Until(end))); err != nil {
-			return err
-		}
-		m, err := proc.MemoryOf(r.server.PID())
-		if err != nil {
-			return r.server.Failure(err)
-		}
-		s.RSS, s.Anonymous = m.RSS, m.Anonymous
-		s.MostRSS = max(s.MostRSS, m.RSS)
+	memory, most, err := watchMemory(ctx, r.server.PID(), before.at.Add(span))
+	if err != nil {
+		return r.server.Failure(err)
 	}
 	after, err := r.read()
 	if err != nil {
@@ -52,6 +45,8 @@ func (r *run) steady(ctx context.Context) error {
 	if w.answers == 0 {
 		return fmt.Errorf("the binary scraped no kubelet in %v\n%s", w.wall, r.server.Tail())
 	}
+	s := &r.report.Steady
+	s.RSS, s.Anonymous, s.MostRSS = memory.RSS, memory.Anonymous, most
 	s.Seconds, s.Answers = seconds(w.wall), w.answers
 	s.Refused = after.kubelets.Refused
 	s.ScrapesPerSecond = float64(w.answers) / w.wall.Seconds()
@@ -76,7 +71,8 @@ func (r *run) steady(ctx context.Context) error {
 	return err
 }
 
-// watchLateness measures how late this process is until stop, which may be called twice.
+// watchLateness measures how late this process is woken up, until stop is called, which may happen
+// twice.
 func watchLateness(ctx context.Context) (result func() durations, stop func()) {
 	ctx, stop = context.WithCancel(ctx)
 	done := make(chan durations, 1)
@@ -84,10 +80,10 @@ func watchLateness(ctx context.Context) (result func() durations, stop func()) {
 	return func() durations { return <-done }, stop
 }
 
-// age measures how old what is served is, and checks it on the way.
+// age measures the age of served samples, and checks their values.
 func (r *run) age(ctx context.Context) error {
 	span := max(r.For/4, 2*r.Resolution)
-	r.say("age of what is served, for %v", span)
+	r.say("age of served samples, for %v", span)
 	var ages durations
 	const looks = 15
 	for i := range looks {
@@ -104,7 +100,7 @@ func (r *run) age(ctx context.Context) error {
 			ages = append(ages, now.Sub(list.Items[i].Timestamp.Time))
 		}
 		l.EndPods()
-		// Each is at another fraction of a second, because timestamps are cut to seconds.
+		// Each look is at another fraction of a second, because timestamps are truncated to seconds.
 		if err := wait(ctx, (span+time.Second)/looks); err != nil {
 			return err
 		}

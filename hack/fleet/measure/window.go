@@ -12,11 +12,11 @@ import (
 // self is this process.
 var self = os.Getpid()
 
-// reading is what was used until some moment.
+// reading is the resource usage up to some moment.
 type reading struct {
 	at            time.Time
 	server, fleet time.Duration // CPU
-	answering     time.Duration // the part of fleet that is the kubelets'
+	answering     time.Duration // the kubelets' part of fleet
 	machine       proc.Machine
 	kubelets      kubelets.Stats
 }
@@ -30,12 +30,22 @@ type window struct {
 }
 
 func (r *run) read() (reading, error) {
-	m := reading{at: time.Now()}
-	var err error
-	if m.server, err = proc.CPU(r.server.PID()); err != nil {
+	m, err := read(r.server.PID(), r.kubelets.PIDs()...)
+	if err != nil {
 		return m, r.server.Failure(err)
 	}
-	for _, pid := range r.kubelets.PIDs() {
+	m.kubelets, err = r.kubelets.Stats()
+	return m, err
+}
+
+// read reads what a server, the processes that answer its scrapes, and this process used.
+func read(server int, answering ...int) (reading, error) {
+	m := reading{at: time.Now()}
+	var err error
+	if m.server, err = proc.CPU(server); err != nil {
+		return m, err
+	}
+	for _, pid := range answering {
 		d, err := proc.CPU(pid)
 		if err != nil {
 			return m, err
@@ -47,10 +57,7 @@ func (r *run) read() (reading, error) {
 		return m, err
 	}
 	m.fleet = m.answering + rest
-	if m.machine, err = proc.MachineNow(); err != nil {
-		return m, err
-	}
-	m.kubelets, err = r.kubelets.Stats()
+	m.machine, err = proc.MachineNow()
 	return m, err
 }
 
@@ -65,11 +72,25 @@ func (m reading) since(before reading) window {
 	}
 }
 
-// cores is how many processors a CPU time kept busy.
+// cores returns how many processors a CPU time kept busy.
 func (w window) cores(cpu time.Duration) float64 { return cpu.Seconds() / w.wall.Seconds() }
 
-// late measures how late this process is woken up, until ctx ends: where the processors have too much to do, all times
-// that are measured are too long.
+// watchMemory returns the memory of a process at the end of a span, and its largest RSS until then.
+func watchMemory(ctx context.Context, pid int, end time.Time) (last proc.Memory, most int64, err error) {
+	for time.Now().Before(end) {
+		if err := wait(ctx, min(time.Second, time.Until(end))); err != nil {
+			return last, most, err
+		}
+		if last, err = proc.MemoryOf(pid); err != nil {
+			return last, most, err
+		}
+		most = max(most, last.RSS)
+	}
+	return last, most, nil
+}
+
+// late measures how late this process is woken up, until ctx ends. If the processors have too much
+// to do, all measured times are too long.
 func late(ctx context.Context) durations {
 	const period = 10 * time.Millisecond
 	var all durations

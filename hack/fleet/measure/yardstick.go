@@ -20,9 +20,9 @@ import (
 // answers: main calls YardstickMain for it.
 const YardstickArgument = "yardstick"
 
-// YardstickMain writes to out how many nanoseconds of CPU the parser of Prometheus needs for the answer that is read
-// from in: in a loop, and at a pace of one in each interval. It has a process of its own, in which nothing else uses CPU or
-// fills the heap.
+// YardstickMain writes to out how many nanoseconds of CPU the Prometheus parser needs for the
+// answer that is read from in: in a loop, and once in each interval. It runs in a process of its
+// own, in which nothing else uses CPU or fills the heap.
 func YardstickMain(in io.Reader, out io.Writer, pace string) error {
 	interval, err := time.ParseDuration(pace)
 	if err != nil {
@@ -56,7 +56,7 @@ func YardstickMain(in io.Reader, out io.Writer, pace string) error {
 	return err
 }
 
-// used is the CPU time of this process.
+// used returns the CPU time of this process.
 func used() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -65,11 +65,13 @@ func used() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// yardstick measures what the parser of Prometheus needs for an answer of this fleet.
+// yardstick measures how much CPU the Prometheus parser needs for an answer of this fleet.
 func (r *run) yardstick(ctx context.Context) error {
 	r.say("yardstick")
 	nodes, _ := r.cluster.Nodes()
-	node := kubelettest.NewNode(kubelettest.NodeConfig{Seed: nodes[0].Seed, Boot: nodes[0].Boot, List: r.cluster.On(nodes[0].Machine)})
+	node := kubelettest.NewNode(kubelettest.NodeConfig{
+		Seed: nodes[0].Seed, Boot: nodes[0].Boot, List: r.cluster.On(nodes[0].Machine),
+	})
 	path, err := os.Executable()
 	if err != nil {
 		return err

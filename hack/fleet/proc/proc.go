@@ -1,4 +1,4 @@
-// Package proc reads what Linux says of processes and of the machine.
+// Package proc reads statistics of processes and of the machine from /proc.
 package proc
 
 import (
@@ -14,15 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Memory is that of a process, in bytes. Anonymous is the part of RSS that no file has: pages of the program's file are in
-// RSS too, but the kernel can drop them, and a container's working set does not count them until they are used again and again.
+// Memory is the memory of a process, in bytes. Anonymous is the part of RSS that is not backed by a
+// file. Pages of the program's file are in RSS too, but the kernel can drop them, and a container's
+// working set does not count them until they are used again and again.
 type Memory struct{ RSS, Anonymous, Peak int64 }
 
-// CPU returns the CPU time that a process used so far. It is exact to the microsecond where the kernel lets us
-// read the process's clock, and else to a hundredth of a second, by its stat file.
+// CPU returns the CPU time that a process used so far. It is exact to the microsecond where the
+// kernel allows reading the process's clock; otherwise to a hundredth of a second, from its stat
+// file.
 func CPU(pid int) (time.Duration, error) {
 	var t unix.Timespec
-	// What clock_getcpuclockid makes of a process.
+	// The clock ID that clock_getcpuclockid returns.
 	if err := unix.ClockGettime(^int32(pid)<<3|2, &t); err == nil {
 		return time.Duration(t.Nano()), nil
 	}
@@ -33,7 +35,7 @@ func CPU(pid int) (time.Duration, error) {
 	return parseStat(b)
 }
 
-// ticks is how many the kernel counts in a second, on every architecture that there is.
+// ticks is the number of clock ticks per second, which is the same on every architecture.
 const ticks = 100
 
 // parseStat returns the CPU time of a process's stat file.
@@ -100,15 +102,15 @@ func parseStatus(b []byte) (Memory, error) {
 	return m, nil
 }
 
-// ResetPeak makes the peak of a process's memory begin anew.
+// ResetPeak resets the peak of a process's memory.
 func ResetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
-// Files is how many files a process has open.
+// Files returns how many files a process has open.
 func Files(pid int) (int, error) { return entries(fmt.Sprintf("/proc/%d/fd", pid)) }
 
-// Threads is how many threads a process has.
+// Threads returns how many threads a process has.
 func Threads(pid int) (int, error) { return entries(fmt.Sprintf("/proc/%d/task", pid)) }
 
 func entries(dir string) (int, error) {
@@ -121,10 +123,10 @@ func entries(dir string) (int, error) {
 	return len(names), err
 }
 
-// Machine is the time that all processors together spent so far.
+// Machine is the time that all processors together have spent so far.
 type Machine struct{ Busy, Idle time.Duration }
 
-// MachineNow reads it.
+// MachineNow reads the current values.
 func MachineNow() (Machine, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -141,7 +143,7 @@ func parseMachine(b []byte) (Machine, error) {
 		return Machine{}, fmt.Errorf("%q is not the first line of /proc/stat", line)
 	}
 	var m Machine
-	for i, s := range f[1:9] { // those behind are part of these
+	for i, s := range f[1:9] { // the fields that follow are part of these
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			return m, err
@@ -156,7 +158,8 @@ func parseMachine(b []byte) (Machine, error) {
 	return m, nil
 }
 
-// Since returns which part of the time since before the processors were busy, from 0 to 1.
+// Since returns the fraction of the time since before in which the processors were busy, from 0 to
+// 1.
 func (m Machine) Since(before Machine) float64 {
 	busy, idle := m.Busy-before.Busy, m.Idle-before.Idle
 	if busy+idle <= 0 {
@@ -165,8 +168,8 @@ func (m Machine) Since(before Machine) float64 {
 	return float64(busy) / float64(busy+idle)
 }
 
-// RaiseFiles raises the limit of open files of this process, and of those that it starts, as far as it may, and
-// returns it. Where the administrator may, it raises it to want.
+// RaiseFiles raises the limit of open files of this process and its children as far as allowed, and
+// returns it. An administrator may raise it to want.
 func RaiseFiles(want uint64) (uint64, error) {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

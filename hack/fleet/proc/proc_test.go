@@ -20,7 +20,8 @@ func TestParseStat(t *testing.T) {
 
 func TestParseStatus(t *testing.T) {
 	const status = "Name:\tx\nVmPeak:\t  999 kB\nVmHWM:\t   300 kB\nVmRSS:\t   200 kB\nRssAnon:\t   150 kB\nThreads:\t8\n"
-	if m, err := parseStatus([]byte(status)); err != nil || m != (Memory{RSS: 200 << 10, Anonymous: 150 << 10, Peak: 300 << 10}) {
+	if m, err := parseStatus([]byte(status)); err != nil ||
+		m != (Memory{RSS: 200 << 10, Anonymous: 150 << 10, Peak: 300 << 10}) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for _, bad := range []string{"", "Name:\tzombie\n", "VmRSS:\t x kB\n"} {

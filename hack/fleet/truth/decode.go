@@ -8,8 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// errEncoding is of a list in protobuf that is none.
-var errEncoding = errors.New("the list is not what the API encodes as protobuf")
+// errEncoding is the error for a list that is not valid protobuf.
+var errEncoding = errors.New("the list is not in the API's protobuf encoding")
 
 // EachItem calls f with each item of a list in protobuf, encoded, so that a list of a hundred thousand objects need
 // not be in memory a second time.

@@ -1,6 +1,7 @@
 package truth_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func usage(nanoCores, memory uint64) corev1.ResourceList {
 
 // served is what a server serves of p that knows all samples until now.
 func served(p *cluster.Pod, now time.Time) *metricsv1beta1.PodMetrics {
-	node := kubelettest.NewNode(kubelettest.NodeConfig{List: []kubelettest.Pod{p.Simulated()}})
+	node := simulated(p)
 	m := &metricsv1beta1.PodMetrics{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name}}
 	for i, c := range node.Containers() {
 		b, _ := node.Container(i, now)
@@ -37,7 +38,10 @@ func served(p *cluster.Pod, now time.Time) *metricsv1beta1.PodMetrics {
 		if !ok {
 			a.Time = c.Start // the first sample since a restart
 		}
-		m.Containers = append(m.Containers, metricsv1beta1.ContainerMetrics{Name: c.Name, Usage: usage(c.NanoCores, b.Memory)})
+		m.Containers = append(m.Containers, metricsv1beta1.ContainerMetrics{
+			Name:  c.Name,
+			Usage: usage(c.NanoCores, b.Memory),
+		})
 		if m.Timestamp.IsZero() || b.Time.Before(m.Timestamp.Time) {
 			m.Timestamp, m.Window.Duration = metav1.NewTime(b.Time), b.Time.Sub(a.Time)
 		}
@@ -57,7 +61,9 @@ func servedNode(n *cluster.Node, now time.Time) *metricsv1beta1.NodeMetrics {
 }
 
 // check serves all pods and nodes, except that change may change each, or leave it out by returning false.
-func check(c *cluster.Cluster, checker *truth.Checker, change func(*metricsv1beta1.PodMetrics) bool, changeNode func(*metricsv1beta1.NodeMetrics) bool) truth.Verdict {
+func check(c *cluster.Cluster, checker *truth.Checker, change func(*metricsv1beta1.PodMetrics) bool,
+	changeNode func(*metricsv1beta1.NodeMetrics) bool,
+) truth.Verdict {
 	pods := checker.Pods("")
 	now := time.Now()
 	pods.Answered(now)
@@ -108,7 +114,8 @@ func TestWrong(t *testing.T) {
 			return true
 		}, 1, 0, "CPU"},
 		"the memory of an older sample": {func(m *metricsv1beta1.PodMetrics) bool {
-			m.Containers[0].Usage[corev1.ResourceMemory] = *resource.NewQuantity(m.Containers[0].Usage.Memory().Value()+4096*257, resource.BinarySI)
+			m.Containers[0].Usage[corev1.ResourceMemory] = *resource.NewQuantity(
+				m.Containers[0].Usage.Memory().Value()+4096*257, resource.BinarySI)
 			return true
 		}, 1, 0, "memory"},
 		"a timestamp": {func(m *metricsv1beta1.PodMetrics) bool {
@@ -130,7 +137,7 @@ func TestWrong(t *testing.T) {
 		"a pod that there is not": {func(m *metricsv1beta1.PodMetrics) bool {
 			m.Name += "x"
 			return true
-		}, 1, 1, "there is no such pod"},
+		}, 1, 1, "no such pod exists"},
 		"a pod that is missing": {func(*metricsv1beta1.PodMetrics) bool { return false }, 0, 1, "not served"},
 	} {
 		checker := truth.New(truth.Config{Cluster: c, Resolution: 15 * time.Second})
@@ -162,9 +169,10 @@ func TestWrongNode(t *testing.T) {
 		"no node": {func(m *metricsv1beta1.NodeMetrics) bool { m.Name = "x"; return true }, 1, 1},
 		"missing": {func(*metricsv1beta1.NodeMetrics) bool { return false }, 0, 1},
 	} {
-		v := check(c, truth.New(truth.Config{Cluster: c, Resolution: 15 * time.Second}), nil, func(m *metricsv1beta1.NodeMetrics) bool {
-			return m.Name != one || tt.change(m)
-		})
+		v := check(c, truth.New(truth.Config{Cluster: c, Resolution: 15 * time.Second}), nil,
+			func(m *metricsv1beta1.NodeMetrics) bool {
+				return m.Name != one || tt.change(m)
+			})
 		if v.Wrong != tt.wrong || v.Missing != tt.missing {
 			t.Errorf("%s: %+v", name, v)
 		}
@@ -226,6 +234,67 @@ func TestChurn(t *testing.T) {
 	if v := serveAt(healthy[3], before); v.Wrong != 0 {
 		t.Errorf("restarted and then deleted a moment ago, served as before: %+v", v)
 	}
+}
+
+// TestAcrossRestarts checks that a usage across a restart is wrong, except those that rule 3 allows.
+func TestAcrossRestarts(t *testing.T) {
+	quiet := func(*cluster.Machine, []kubelettest.Pod) error { return nil }
+	const ms = time.Millisecond
+	for name, tt := range map[string]struct {
+		ages   []time.Duration // of the runs of a container at its newest samples, oldest first: one run for each sample
+		factor float64         // of the difference between the newest two samples
+		wrong  int
+	}{
+		"a sample half a second after a restart":     {[]time.Duration{300 * ms, 500 * ms}, 1, 0},
+		"half of that difference":                    {[]time.Duration{300 * ms, 500 * ms}, 0.5, 1},
+		"a sample two seconds after a restart":       {[]time.Duration{300 * ms, 2000 * ms}, 1, 1},
+		"restarts between each two of three samples": {[]time.Duration{1000 * ms, 2000 * ms, 3000 * ms}, 1, 0},
+		"twice that difference":                      {[]time.Duration{1000 * ms, 2000 * ms, 3000 * ms}, 2, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster()
+			all, _ := c.Pods("")
+			now := time.Now()
+			if err := c.Replace(all[0], 0, 2, now.Add(-time.Hour), quiet); err != nil {
+				t.Fatal(err)
+			}
+			after, _ := c.Pods("")
+			first := after[slices.IndexFunc(after, func(p *cluster.Pod) bool { return !slices.Contains(all, p) })]
+			sampled := []kubelettest.Sample{} // newest first
+			for at := now; len(sampled) < len(tt.ages); at = sampled[len(sampled)-1].Time.Add(-ms) {
+				s, _ := simulated(first).Container(0, at)
+				sampled = append(sampled, s)
+			}
+			// The pod's only run so far gives way to one for each sample.
+			for i, age := range tt.ages {
+				began := sampled[len(sampled)-1-i].Time.Add(-age)
+				if i == 0 {
+					first.Started[0] = began
+				} else if err := c.Restart(c.Pod(first.Namespace, first.Name), began, quiet); err != nil {
+					t.Fatal(err)
+				}
+			}
+			last := c.Pod(first.Namespace, first.Name)
+			grown := (tt.ages[len(tt.ages)-1] - tt.ages[len(tt.ages)-2]).Seconds()
+			window := sampled[0].Time.Sub(sampled[1].Time).Seconds()
+			cores := float64(simulated(last).Containers()[0].NanoCores)
+			m := served(last, now)
+			m.Containers[0].Usage = usage(uint64(cores*grown/window*tt.factor), sampled[0].Memory)
+
+			checker := truth.New(truth.Config{Cluster: c, Resolution: 15 * time.Second})
+			l := checker.Pods(first.Namespace)
+			l.Answered(now)
+			l.Pod(m)
+			if v := checker.Verdict(); v.Wrong != tt.wrong || v.Understated != 1-tt.wrong {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
+// simulated is what the kubelet of p reports of it.
+func simulated(p *cluster.Pod) *kubelettest.Node {
+	return kubelettest.NewNode(kubelettest.NodeConfig{List: []kubelettest.Pod{p.Simulated()}})
 }
 
 func TestEachItem(t *testing.T) {

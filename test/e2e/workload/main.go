@@ -5,6 +5,11 @@
 //	GET /hold?mib=40    use 40 MiB in all from now on
 //	GET /ready?is=false fail /healthz from now on; true: pass it again
 //	GET /exit           end
+//	GET /metrics        metrics of its own, whose values are told: see families
+//	GET /rate?SERIES=5  let the series grow by 5 per second from now on, as packets_total or
+//	                    http_requests_total{code="200",path="/"}
+//	GET /set?SERIES=5   give it this value
+//	GET /fail?404       answer 404 to /metrics from now on; html, hang; empty: be good again
 //	GET /cgroup?id=ID&for=30s   the observer: samples of the cgroup of container ID, ten a second, as JSON
 package main
 
@@ -14,9 +19,11 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -44,6 +51,10 @@ func run() (int, error) {
 	file := flag.String("file", "", "a file to be there, with -content, as long as this runs")
 	content := flag.String("content", "", "what is in -file")
 	exitCode := flag.Int("exit-code", 0, "exit code of -exit-after")
+	metrics := newPage(time.Now)
+	flag.Func("rate", "SERIES=5: let a series of /metrics grow by 5 per second; may be repeated", metrics.rate)
+	flag.Func("set", "SERIES=5: give a series of /metrics this value; may be repeated", metrics.set)
+	flag.Func("fail", "what is wrong with /metrics: a status such as 404, html or hang", metrics.fail)
 	flag.Parse()
 
 	if err := holdMemory(*mib); err != nil {
@@ -60,7 +71,7 @@ func run() (int, error) {
 	}
 	failed, exit := make(chan error, 1), make(chan struct{}, 1)
 	if *listen != "" {
-		go func() { failed <- serve(*listen, *cgroups, *unready, exit) }()
+		go func() { failed <- serve(*listen, *cgroups, *unready, metrics, exit) }()
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -81,7 +92,7 @@ func run() (int, error) {
 	}
 }
 
-func serve(address, cgroups string, isUnready bool, exit chan<- struct{}) error {
+func serve(address, cgroups string, isUnready bool, metrics *page, exit chan<- struct{}) error {
 	var unready atomic.Bool
 	unready.Store(isUnready)
 	handle := func(path string, h func(http.ResponseWriter, *http.Request) error) {
@@ -113,10 +124,22 @@ func serve(address, cgroups string, isUnready bool, exit chan<- struct{}) error 
 		}
 		return nil
 	})
+	handle("/metrics", metrics.serve)
+	for path, f := range map[string]func(string) error{
+		"/rate": metrics.rate, "/set": metrics.set, "/fail": metrics.fail,
+	} {
+		handle(path, func(_ http.ResponseWriter, r *http.Request) error {
+			text, err := url.QueryUnescape(strings.TrimSuffix(r.URL.RawQuery, "="))
+			if err != nil {
+				return err
+			}
+			return f(text)
+		})
+	}
 	handle("/work", func(_ http.ResponseWriter, r *http.Request) error {
 		ms, err := strconv.Atoi(r.FormValue("ms"))
 		work(time.Duration(ms) * time.Millisecond)
-		return err
+		return cmp.Or(err, metrics.count(`http_requests_total{code="200",path="/work"}`))
 	})
 	handle("/hold", func(_ http.ResponseWriter, r *http.Request) error {
 		mib, err := strconv.Atoi(r.FormValue("mib"))

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// sample is what the cgroup files said at one moment.
+// sample is the content of the cgroup files at one moment.
 type sample struct {
 	Time       time.Time
 	CPU        uint64 // nanoseconds so far
@@ -54,7 +54,8 @@ func observe(w http.ResponseWriter, r *http.Request, root string) error {
 	return json.NewEncoder(w).Encode(samples)
 }
 
-// cgroup is the directories of one container's controllers: the same one in version 2.
+// cgroup has the directories of one container's controllers, which are the same directory in
+// version 2.
 type cgroup struct {
 	v2          bool
 	cpu, memory string

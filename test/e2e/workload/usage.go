@@ -18,7 +18,8 @@ var held struct {
 	memory []byte
 }
 
-// holdMemory takes or gives back memory until the process has mib MiB in all; 0 = what it needs itself.
+// holdMemory takes or returns memory until the process has mib MiB in total; with 0, only what it
+// needs itself.
 func holdMemory(mib int) error {
 	held.Lock()
 	defer held.Unlock()
@@ -33,7 +34,9 @@ func holdMemory(mib int) error {
 	if err != nil || used >= mib<<20 {
 		return err
 	}
-	held.memory, err = syscall.Mmap(-1, 0, mib<<20-used, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	held.memory, err = syscall.Mmap(
+		-1, 0, mib<<20-used, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE,
+	)
 	if err != nil {
 		return fmt.Errorf("take %d MiB: %w", mib, err)
 	}
@@ -53,13 +56,14 @@ func resident() (int, error) {
 	return pages * os.Getpagesize(), err
 }
 
-// burn uses millicores: every 50 ms it makes up what the process, all of it and since it started, has used too
-// little, with as many threads as it takes.
+// burn uses millicores: every 50 ms it makes up for what the whole process has used too little
+// since its start, with as many threads as necessary.
 func burn(millicores int, period time.Duration) {
 	share, threads := float64(millicores)/1000, (millicores+999)/1000
 	start, due, last := time.Now(), time.Duration(0), time.Now()
 	for now := range time.Tick(50 * time.Millisecond) {
-		// A machine that was busy for longer is not made busier still to catch up.
+		// After a longer delay on a busy machine, it does not catch up, which would make the machine
+		// busier still.
 		step := min(now.Sub(last), 500*time.Millisecond)
 		last = now
 		if period == 0 || now.Sub(start)/period%2 == 0 {

@@ -1,0 +1,2 @@
+// Package adapter has only tests: see go.mod.
+package adapter

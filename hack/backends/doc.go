@@ -1,0 +1,2 @@
+// Package backends has only tests: see go.mod.
+package backends

@@ -1,0 +1,2 @@
+// Package hpa has only tests: see go.mod.
+package hpa

@@ -1,0 +1,2 @@
+// Package schema has only tests: see go.mod.
+package schema
