@@ -1,110 +1,112 @@
-// Package api serves metrics.k8s.io, v1 and v1beta1, on a generic API server: it joins what exists
-// (Objects) with what it uses (NodeReader, PodReader) at the moment of the request. It keeps no
-// state, so everything in it may be used by many requests at once; so must the readers be.
+// Package api is an engine for read-only API groups on a generic API server: content negotiation,
+// get and list with selectors, and streaming encoders. It knows no group; each is a package of its
+// own that describes its types (Group) and what is served of them (Resource).
 //
-// A list is written while it is read: as JSON, protobuf or Table straight from the usage, without an object of
-// the API in between (see lazy). Unusual formats are left to the generic server.
+// For each request the engine joins the existing objects (Objects) with their current values
+// (Resource.Read). It keeps no state, so everything in it is safe for concurrent use; what a group
+// provides must be too.
+//
+// Lists are streamed: JSON, protobuf and Tables are encoded directly from the values, without
+// building API objects (see lazy). Unusual formats are left to the generic server.
 //
 // Lists are complete and in the order of Objects: limit is ignored and no continue token is ever
-// given. The resourceVersion is empty everywhere, because usage has none.
+// returned. The resourceVersion is always empty, because values have none.
 package api
 
 import (
-	"context"
 	"fmt"
 	"iter"
-	"time"
+	"maps"
+	"slices"
 
-	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/metrics/pkg/apis/metrics"
+	openapicommon "k8s.io/kube-openapi/pkg/common"
 
 	"metrics-server/pkg/sample"
 )
 
-// NodeReader knows the usage of nodes.
-type NodeReader interface {
-	// Node returns the usage of a node and whether there is one.
-	Node(name string, now time.Time) (sample.NodeUsage, bool)
-	// WhyNoNode says in plain words why Node reports none.
-	WhyNoNode(name string, now time.Time) string
-}
-
-// ScrapeReader knows how scraping goes.
-type ScrapeReader interface {
-	// Scrape returns that of a node, zero if it was not asked yet.
-	Scrape(node string) sample.Scrape
-}
-
-// PodReader knows the usage of pods.
-type PodReader interface {
-	// Pods writes the usages of pods, their containers sorted by name, over into, which is as long, and whose memory it
-	// reuses. One that has no usage has no containers then.
-	Pods(pods []sample.Object, now time.Time, into []sample.PodUsage)
-	// WhyNoPod says in plain words why Pods gives none.
-	WhyNoPod(namespace, name string, now time.Time) string
-}
-
-// Objects knows which objects of one resource exist.
+// Objects provides the existing objects of one resource.
 type Objects interface {
 	Get(namespace, name string) (sample.Object, bool)
-	// All yields the objects of a namespace, or of all if it is empty, sorted by namespace and name. Unless selects is nil,
-	// those whose labels it refuses are left out; it need not be asked again for labels that are the same slice.
+	// All yields the objects of a namespace, or of all namespaces if it is empty, sorted by
+	// namespace and name. If selects is not nil, objects whose labels it rejects are omitted; its
+	// result may be reused for labels that are the same slice.
 	All(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object]
 }
 
-// Config says what an API serves. All fields but Registerer are required.
-type Config struct {
-	Nodes     Objects
-	Pods      Objects
-	NodeUsage NodeReader
-	PodUsage  PodReader
-	Scrapes   ScrapeReader
+// Group describes an API group. It is immutable. Create it with NewGroup.
+type Group struct {
+	Name   string
+	Scheme *runtime.Scheme
+	// Codecs encodes and decodes the types of the group as JSON, YAML and protobuf.
+	Codecs serializer.CodecFactory
 
-	// Registerer takes the metrics of this package; nil leaves them unregistered.
-	Registerer prometheus.Registerer
+	resources   []string
+	definitions openapicommon.GetOpenAPIDefinitions
+	encodings   map[runtime.Identifier]encoding // by standard encoder
 }
 
-// API is the group metrics.k8s.io. Make it with New; the generic server that serves it was configured with Codecs and Configure, has
-// Handler before the API, and is then given to Install.
-type API struct{ resources map[string]anyStorage }
-
-// anyStorage is a storage of either kind.
-type anyStorage interface {
-	rest.Storage
-	rest.Scoper
-
-	get(namespace, name string, f *form) (runtime.Object, error)
-	answer(ctx context.Context, q *query, f *form) (runtime.Object, error)
+// NewGroup returns the group of a name, whose types are in scheme and their OpenAPI models in
+// definitions. It adds the types that all groups share to scheme, which belongs to the group from
+// then on. The names of resources appear in the labels of metrics.
+func NewGroup(
+	name string, scheme *runtime.Scheme, definitions openapicommon.GetOpenAPIDefinitions, resources ...string,
+) *Group {
+	// Options, Status and discovery belong to the version without a group.
+	unversioned := schema.GroupVersion{Version: "v1"}
+	metav1.AddToGroupVersion(scheme, unversioned)
+	scheme.AddUnversionedTypes(unversioned,
+		&metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
+	g := &Group{
+		Name: name, Scheme: scheme, Codecs: serializer.NewCodecFactory(scheme),
+		resources: resources, definitions: definitions,
+	}
+	g.encodings = g.newEncodings()
+	return g
 }
 
-// New makes an API.
-func New(c Config) (*API, error) {
-	m, err := newServerMetrics(c.Registerer)
-	if err != nil {
-		return nil, fmt.Errorf("register the metrics of the API: %w", err)
+// Install adds the group to s, with the same storages, by name of the resource, in every version.
+func (g *Group) Install(s *genericapiserver.GenericAPIServer, storages map[string]rest.Storage) error {
+	info := genericapiserver.NewDefaultAPIGroupInfo(g.Name, g.Scheme, metav1.ParameterCodec, g.Codecs)
+	for _, v := range info.PrioritizedVersions {
+		info.VersionedResourcesStorageMap[v.Version] = storages
 	}
-	return &API{map[string]anyStorage{
-		"nodes": &storage[metrics.NodeMetrics, *metrics.NodeMetrics]{kind: nodes{c.NodeUsage, c.Scrapes}, objects: c.Nodes, metrics: m},
-		"pods":  &storage[metrics.PodMetrics, *metrics.PodMetrics]{kind: pods{c.PodUsage}, objects: c.Pods, metrics: m},
-	}}, nil
-}
-
-// Install adds the group to s.
-func (a *API) Install(s *genericapiserver.GenericAPIServer) error {
-	resources := map[string]rest.Storage{}
-	for name, r := range a.resources {
-		resources[name] = r
-	}
-	group := genericapiserver.NewDefaultAPIGroupInfo(metrics.GroupName, Scheme, metav1.ParameterCodec, Codecs)
-	for _, v := range group.PrioritizedVersions {
-		group.VersionedResourcesStorageMap[v.Version] = resources
-	}
-	if err := s.InstallAPIGroup(&group); err != nil {
-		return fmt.Errorf("install the API group %s: %w", metrics.GroupName, err)
+	if err := s.InstallAPIGroup(&info); err != nil {
+		return fmt.Errorf("install the API group %s: %w", g.Name, err)
 	}
 	return nil
+}
+
+// Has reports whether a request is for a resource of the group, in a version that the group has.
+func (g *Group) Has(info *genericapirequest.RequestInfo) bool {
+	return info.IsResourceRequest && info.APIGroup == g.Name && info.Subresource == "" &&
+		slices.Contains(g.resources, info.Resource) &&
+		g.Scheme.IsVersionRegistered(schema.GroupVersion{Group: g.Name, Version: info.APIVersion})
+}
+
+// Configure makes c publish the OpenAPI v2 and v3 models of groups.
+func Configure(c *genericapiserver.Config, title, version string, groups ...*Group) {
+	var schemes []*runtime.Scheme
+	for _, g := range groups {
+		schemes = append(schemes, g.Scheme)
+	}
+	definitions := func(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
+		all := map[string]openapicommon.OpenAPIDefinition{}
+		for _, g := range groups {
+			maps.Copy(all, g.definitions(ref))
+		}
+		return all
+	}
+	namer := openapinamer.NewDefinitionNamer(schemes...)
+	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
+	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
+	c.OpenAPIConfig.Info.Title, c.OpenAPIV3Config.Info.Title = title, title
+	c.OpenAPIConfig.Info.Version, c.OpenAPIV3Config.Info.Version = version, version
 }

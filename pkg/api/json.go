@@ -1,108 +1,127 @@
 package api
 
 import (
-	"encoding/json"
 	"io"
-	"strconv"
 	"time"
 
+	"metrics-server/pkg/api/wire"
 	"metrics-server/pkg/sample"
 )
 
 // writeJSON writes the object with its kind and version.
-func (l *lazyObject) writeJSON(w io.Writer, apiVersion string) error {
-	e := jsonEncoder{shape: l.shape}
-	b := appendTypeMeta(newBuffer(), l.kindName(), apiVersion)
-	b = e.appendFields(b, &l.object, &l.usage)
+func (l *lazyObject[V]) writeJSON(w io.Writer, apiVersion string) error {
+	e := jsonEncoder[V]{ItemEncoder: l.ItemEncoder}
+	b := appendTypeMeta(newBuffer(), l.Kind(), apiVersion)
+	b = e.appendFields(b, &l.object, &l.value)
 	b = append(b, "}\n"...)
 	_, err := w.Write(b)
 	freeBuffer(b)
 	return err
 }
 
-// writeJSON writes the list. It ends with the first error of w: the client is gone.
-func (l *lazyList) writeJSON(w io.Writer, apiVersion string) error {
-	e := jsonEncoder{shape: l.shape}
-	b := appendTypeMeta(newBuffer(), l.kindName()+"List", apiVersion)
+// writeJSON writes the list. It stops at the first error of w, which means that the client is gone,
+// and when the request ends.
+func (l *lazyList[V]) writeJSON(w io.Writer, apiVersion string) error {
+	e := jsonEncoder[V]{ItemEncoder: l.ItemEncoder}
+	b := appendTypeMeta(newBuffer(), l.Kind()+"List", apiVersion)
 	b = append(b, `"metadata":{},"items":[`...)
-	return l.writeItems(w, b, func(b []byte, o *sample.Object, u *sample.PodUsage) []byte {
+	return l.writeItems(w, b, func(b []byte, o *sample.Object, v *V) []byte {
 		b = append(b, '{')
-		b = e.appendFields(b, o, u)
+		b = e.appendFields(b, o, v)
 		return append(b, '}')
 	})
 }
 
-// writeItems writes an object of JSON that ends with an array of items. It begins with head, a buffer that it frees. A short
-// list is written at once, which saves the server a frame and a wake-up or two.
-func (l *lazyList) writeItems(w io.Writer, head []byte, item func([]byte, *sample.Object, *sample.PodUsage) []byte) error {
+// writeItems writes a JSON object that ends with an array of items. It starts with head, a buffer
+// that it frees. A short list is written in a single call, which saves the server a frame and one
+// or two wake-ups.
+func (l *lazyList[V]) writeItems(
+	w io.Writer, head []byte, item func([]byte, *sample.Object, *V) []byte,
+) error {
 	b := head
 	defer func() { freeBuffer(b) }()
-	first, begun := true, false
-	for o, u := range l.items {
+	first, started := true, false
+	for o, v := range l.items {
 		if !first {
 			b = append(b, ',')
 		}
 		first = false
-		b = item(b, o, u)
+		b = item(b, o, v)
 		if len(b) < bufferSize {
 			continue
 		}
-		if !begun {
-			// The generic server decides at the first write whether to compress: it waits for more, and compresses what
-			// gets long, only after one as short as this.
+		if !started {
+			// The generic server decides whether to compress at the first write. Only if that write
+			// is short does it wait for more data and compress a long response.
 			if _, err := w.Write(b[:1]); err != nil {
 				return err
 			}
-			begun, b = true, b[:copy(b, b[1:])]
+			started, b = true, b[:copy(b, b[1:])]
 		}
 		if _, err := w.Write(b); err != nil {
 			return err
 		}
 		b = b[:0]
 	}
+	if err := ended(l.ctx); err != nil { // leave the incomplete list invalid
+		return err
+	}
 	b = append(b, "]}\n"...)
 	_, err := w.Write(b)
 	return err
 }
 
-// jsonEncoder encodes objects as encoding/json does.
-type jsonEncoder struct {
-	shape
-	labels  sample.Labels // those of the last object
-	encoded []byte        // what became of them
-	time    time.Time     // the last one, which every object has twice
-	text    [32]byte
-	asText  []byte // what became of it, in text
+// JSONTime encodes times as metav1.Time does. It remembers the latest, since every object contains
+// its time twice.
+type JSONTime struct {
+	time    time.Time
+	buffer  [32]byte
+	encoded []byte // the encoding of time, stored in buffer
 }
 
-// appendFields appends the fields of an object but for its kind and version.
-func (e *jsonEncoder) appendFields(b []byte, o *sample.Object, u *sample.PodUsage) []byte {
-	at := u.Time.Std()
-	b = e.appendMetadata(b, o, at)
-	b = append(b, `,"timestamp":`...)
-	b = append(b, e.encodeTime(at)...)
-	b = append(b, `,"window":"`...)
-	b = appendWindow(b, u.Window)
-	b = append(b, '"', ',')
-	return e.appendJSON(b, u)
+// Append appends the encoding of t.
+func (e *JSONTime) Append(b []byte, t time.Time) []byte {
+	if len(e.encoded) == 0 || !t.Equal(e.time) {
+		e.time, e.encoded = t, append(e.buffer[:0], "null"...)
+		if !t.IsZero() {
+			e.encoded = append(e.buffer[:0], '"')
+			e.encoded = t.AppendFormat(e.encoded, time.RFC3339)
+			e.encoded = append(e.encoded, '"')
+		}
+	}
+	return append(b, e.encoded...)
 }
 
-func (e *jsonEncoder) appendMetadata(b []byte, o *sample.Object, created time.Time) []byte {
+// jsonEncoder encodes objects exactly as encoding/json does.
+type jsonEncoder[V any] struct {
+	ItemEncoder[V]
+	labels  sample.Labels // of the previous object
+	encoded []byte        // the encoding of labels
+	time    JSONTime
+}
+
+// appendFields appends the fields of an object except its kind and version.
+func (e *jsonEncoder[V]) appendFields(b []byte, o *sample.Object, v *V) []byte {
+	b = e.appendMetadata(b, o, e.Time(v))
+	return e.AppendJSON(append(b, ','), v, &e.time)
+}
+
+func (e *jsonEncoder[V]) appendMetadata(b []byte, o *sample.Object, created time.Time) []byte {
 	b = append(b, `"metadata":{`...)
 	empty := len(b)
 	if o.Name != "" {
 		b = append(b, `"name":`...)
-		b = appendString(b, o.Name)
+		b = wire.AppendString(b, o.Name)
 		b = append(b, ',')
 	}
 	if o.Namespace != "" {
 		b = append(b, `"namespace":`...)
-		b = appendString(b, o.Namespace)
+		b = wire.AppendString(b, o.Namespace)
 		b = append(b, ',')
 	}
 	if !created.IsZero() {
 		b = append(b, `"creationTimestamp":`...)
-		b = append(b, e.encodeTime(created)...)
+		b = e.time.Append(b, created)
 		b = append(b, ',')
 	}
 	if len(o.Labels) > 0 {
@@ -117,7 +136,7 @@ func (e *jsonEncoder) appendMetadata(b []byte, o *sample.Object, created time.Ti
 }
 
 // encodeLabels returns the encoding of labels, which is valid until the next call.
-func (e *jsonEncoder) encodeLabels(labels sample.Labels) []byte {
+func (e *jsonEncoder[V]) encodeLabels(labels sample.Labels) []byte {
 	if sameLabels(e.labels, labels) {
 		return e.encoded
 	}
@@ -126,135 +145,19 @@ func (e *jsonEncoder) encodeLabels(labels sample.Labels) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, labels[i].Key)
+		b = wire.AppendString(b, labels[i].Key)
 		b = append(b, ':')
-		b = appendString(b, labels[i].Value)
+		b = wire.AppendString(b, labels[i].Value)
 	}
 	e.labels, e.encoded = labels, b
 	return b
 }
 
-// encodeTime returns the encoding of t, as that of metav1.Time, which is valid until the next call.
-func (e *jsonEncoder) encodeTime(t time.Time) []byte {
-	if len(e.asText) > 0 && t.Equal(e.time) {
-		return e.asText
-	}
-	b := append(e.text[:0], "null"...)
-	if !t.IsZero() {
-		b = append(b[:0], '"')
-		b = t.AppendFormat(b, time.RFC3339)
-		b = append(b, '"')
-	}
-	e.time, e.asText = t, b
-	return b
-}
-
-func (nodes) appendJSON(b []byte, u *sample.PodUsage) []byte {
-	b = append(b, `"usage":`...)
-	return appendUsage(b, &u.Containers[0].Usage)
-}
-
-func (pods) appendJSON(b []byte, u *sample.PodUsage) []byte {
-	b = append(b, `"containers":[`...)
-	for i := range u.Containers {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"name":`...)
-		b = appendString(b, u.Containers[i].Name)
-		b = append(b, `,"usage":`...)
-		b = appendUsage(b, &u.Containers[i].Usage)
-		b = append(b, '}')
-	}
-	return append(b, ']')
-}
-
-func appendUsage(b []byte, u *sample.Usage) []byte {
-	b = append(b, `{"cpu":"`...)
-	b = appendCPU(b, u.CPU)
-	b = append(b, `","memory":"`...)
-	b = appendBytes(b, u.Memory)
-	if u.HasSwap {
-		b = append(b, `","swap":"`...)
-		b = appendBytes(b, u.Swap)
-	}
-	return append(b, '"', '}')
-}
-
-// appendTypeMeta appends the beginning of an object: a brace and two fields.
+// appendTypeMeta appends the beginning of an object: the opening brace, kind and apiVersion.
 func appendTypeMeta(b []byte, kind, apiVersion string) []byte {
 	b = append(b, `{"kind":"`...)
 	b = append(b, kind...)
 	b = append(b, `","apiVersion":"`...)
 	b = append(b, apiVersion...)
 	return append(b, '"', ',')
-}
-
-// appendWindow appends a window as time.Duration prints it, which takes no escapes: a window has no microseconds.
-func appendWindow(b []byte, d time.Duration) []byte {
-	d = roundWindow(d)
-	if d < time.Second || d >= time.Minute {
-		return append(b, d.String()...)
-	}
-	// The usual one. String would allocate.
-	b = strconv.AppendInt(b, int64(d/time.Second), 10)
-	if ms := int(d % time.Second / time.Millisecond); ms != 0 {
-		b = append(b, '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10))
-		for b[len(b)-1] == '0' {
-			b = b[:len(b)-1]
-		}
-	}
-	return append(b, 's')
-}
-
-// appendString appends s as a string of JSON. encoding/json escapes what needs it.
-func appendString(b []byte, s string) []byte {
-	if !isPlain(s) {
-		escaped, _ := json.Marshal(s) // of a string it cannot fail
-		return append(b, escaped...)
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
-}
-
-// isPlain reports whether every byte of s stands for itself in a string of JSON: it is ASCII, and neither a control
-// character nor one of "&<>\. It looks at eight bytes at a time, and at some of the last ones twice.
-func isPlain(s string) bool {
-	if len(s) < 8 {
-		var word uint64
-		for i := range len(s) {
-			word |= uint64(s[i]) << (8 * i)
-		}
-		return arePlain(word | blanks<<(8*len(s)))
-	}
-	for ; len(s) > 8; s = s[min(8, len(s)-8):] {
-		if !arePlain(eight(s)) {
-			return false
-		}
-	}
-	return arePlain(eight(s))
-}
-
-// eight returns the first eight bytes of s.
-func eight(s string) uint64 {
-	_ = s[7]
-	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-}
-
-const (
-	ones   = 0x0101010101010101
-	highs  = 0x80 * ones
-	blanks = ' ' * ones
-)
-
-// arePlain is isPlain for the eight bytes of a word.
-func arePlain(word uint64) bool {
-	quotes := (word | 4*ones) ^ '&'*ones // 0 in the bytes that are " or &, which differ in one bit
-	angles := (word | 2*ones) ^ '>'*ones // < and >
-	slashes := word ^ '\\'*ones
-	// A byte below n, and no byte above 0x7f, makes the subtraction of n borrow: as far as the first such byte at least.
-	special := (word - blanks) | (quotes - ones) | (angles - ones) | (slashes - ones)
-	return (special|word)&highs == 0
 }

@@ -1,124 +1,119 @@
 package api
 
 import (
+	"context"
 	"io"
 	"iter"
 	"sync"
-	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/metrics/pkg/apis/metrics"
 
 	"metrics-server/pkg/sample"
 )
 
-// lazy is what answers have in common that are not built before they are encoded: they write themselves, straight
-// from the usage, and byte for byte as the standard encoders would write the standard objects.
+// lazy is the common part of responses that are not built before they are encoded. They encode
+// themselves directly from the values, byte for byte as the standard encoders would encode the
+// standard objects.
 //
-// They get their turn as runtime.CacheableObjects. Every encoder first asks such an object, giving its own identifier,
-// to write itself. An encoder that is not in formats is given the standard object.
-type lazy struct {
-	shape
+// The hook is runtime.CacheableObject: every encoder first offers such an object, by the encoder's
+// identifier, to encode itself. Encoders that are not in Group.encodings are given the standard
+// object.
+type lazy[V any] struct {
+	ItemEncoder[V]
+	group    *Group
 	standard func() runtime.Object
 }
 
-// shape is what differs between nodes and pods in an encoding.
-type shape interface {
-	kindName() string
-	// moreColumns are those of a Table beside the common ones, and moreCells what an object has in them.
-	moreColumns() []metav1.TableColumnDefinition
-	moreCells(name string, now time.Time) []string
-	// appendJSON and appendProtobuf append what follows the window, as fields of the object.
-	appendJSON(b []byte, u *sample.PodUsage) []byte
-	appendProtobuf(b []byte, u *sample.PodUsage) []byte
-}
-
 // GetObjectKind implements runtime.Object.
-func (*lazy) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+func (*lazy[V]) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 
 // GetObject implements runtime.CacheableObject.
-func (l *lazy) GetObject() runtime.Object { return l.standard() }
+func (l *lazy[V]) GetObject() runtime.Object { return l.standard() }
 
-// lazyObject is one node or pod.
-type lazyObject struct {
-	lazy
+// lazyObject is one object.
+type lazyObject[V any] struct {
+	lazy[V]
 	object sample.Object
-	usage  sample.PodUsage
+	value  V
 }
 
-// lazyList is a list of them, or a Table, of which nothing is read before it is written. The usage is that of
-// the moment at which it is read. Nothing is locked while a slow client takes its time.
-type lazyList struct {
-	lazy
-	items iter.Seq2[*sample.Object, *sample.PodUsage]
-	form  *form
+// lazyList is a list of objects, or a Table of them. Nothing is read before it is written: each
+// value is the one at the moment it is encoded. No lock is held while a slow client reads.
+type lazyList[V any] struct {
+	lazy[V]
+	ctx    context.Context // of the request; items ends early when it is done
+	items  iter.Seq2[*sample.Object, *V]
+	output *output
 
-	encoded [][]byte // as protobuf, if that was done before
-	size    int      // of it
+	encoded [][]byte // the protobuf encoding, if encode was called
+	size    int      // total length of encoded
 }
 
 var (
-	_ runtime.CacheableObject = &lazyObject{}
-	_ runtime.CacheableObject = &lazyList{}
+	_ runtime.CacheableObject = &lazyObject[int]{}
+	_ runtime.CacheableObject = &lazyList[int]{}
 )
 
 // DeepCopyObject implements runtime.Object. A lazy answer is immutable.
-func (l *lazyObject) DeepCopyObject() runtime.Object { return l }
+func (l *lazyObject[V]) DeepCopyObject() runtime.Object { return l }
 
 // DeepCopyObject implements runtime.Object. A lazy answer is immutable.
-func (l *lazyList) DeepCopyObject() runtime.Object { return l }
+func (l *lazyList[V]) DeepCopyObject() runtime.Object { return l }
 
 // CacheEncode implements runtime.CacheableObject.
-func (l *lazyObject) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	switch f := formats[id]; f.media {
+func (l *lazyObject[V]) CacheEncode(
+	id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer,
+) error {
+	switch e := l.group.encodings[id]; e.media {
 	case runtime.ContentTypeJSON:
-		return l.writeJSON(w, f.apiVersion)
+		return l.writeJSON(w, e.apiVersion)
 	case runtime.ContentTypeProtobuf:
-		return l.writeProtobuf(w, f.apiVersion)
+		return l.writeProtobuf(w, e.apiVersion)
 	}
 	return encode(l.GetObject(), w)
 }
 
 // CacheEncode implements runtime.CacheableObject.
-func (l *lazyList) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	switch f := formats[id]; f.media {
+func (l *lazyList[V]) CacheEncode(
+	id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer,
+) error {
+	switch e := l.group.encodings[id]; e.media {
 	case runtime.ContentTypeJSON:
-		if l.form.table != "" {
-			return l.writeTable(w, f.apiVersion)
+		if l.output.table != "" {
+			return l.writeTable(w, e.apiVersion)
 		}
-		return l.writeJSON(w, f.apiVersion)
+		return l.writeJSON(w, e.apiVersion)
 	case runtime.ContentTypeProtobuf:
-		return l.writeProtobuf(w, f.apiVersion)
+		return l.writeProtobuf(w, e.apiVersion)
 	}
 	return encode(l.GetObject(), w)
 }
 
-// format is an encoding that lazy answers write themselves.
-type format struct{ media, apiVersion string }
+// encoding is one that lazy responses implement themselves.
+type encoding struct{ media, apiVersion string }
 
-// encoders are the standard encoders for all there are, and formats are these by the identifiers of those.
-var encoders, formats = newFormats()
-
-func newFormats() (map[format]runtime.Encoder, map[runtime.Identifier]format) {
-	encoders, formats := map[format]runtime.Encoder{}, map[runtime.Identifier]format{}
-	for _, info := range Codecs.SupportedMediaTypes() {
+// newEncodings returns the encodings of the group, by the identifiers of the standard encoders.
+func (g *Group) newEncodings() map[runtime.Identifier]encoding {
+	encodings := map[runtime.Identifier]encoding{}
+	for _, info := range g.Codecs.SupportedMediaTypes() {
 		if info.MediaType != runtime.ContentTypeJSON && info.MediaType != runtime.ContentTypeProtobuf {
 			continue
 		}
-		for _, v := range Scheme.PrioritizedVersionsForGroup(metrics.GroupName) {
-			f, encoder := format{info.MediaType, v.String()}, Codecs.EncoderForVersion(info.Serializer, v)
-			encoders[f], formats[encoder.Identifier()] = encoder, f
+		for _, v := range g.Scheme.PrioritizedVersionsForGroup(g.Name) {
+			id := g.Codecs.EncoderForVersion(info.Serializer, v).Identifier()
+			encodings[id] = encoding{info.MediaType, v.String()}
 		}
 	}
-	return encoders, formats
+	return encodings
 }
 
-// bufferSize is how much is written at once. It is the memory that a list in JSON takes, however long.
+// bufferSize is the number of bytes written at once. It is all the memory that a JSON list takes,
+// regardless of its length.
 const bufferSize = 64 << 10
 
-// buffers has some room beyond bufferSize: a buffer is full when the last item has crossed the mark.
+// buffers have room beyond bufferSize, because a buffer is written only after an item has crossed
+// that mark.
 var buffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, bufferSize+4<<10)
 	return &b
@@ -126,15 +121,17 @@ var buffers = sync.Pool{New: func() any {
 
 func newBuffer() []byte { return (*buffers.Get().(*[]byte))[:0] }
 
-// freeBuffer takes b back, unless a pod with thousands of containers has made it too large to keep.
+// freeBuffer returns b to the pool, unless a pod with thousands of containers has made it too large
+// to keep.
 func freeBuffer(b []byte) {
 	if cap(b) <= 2*bufferSize {
 		buffers.Put(&b)
 	}
 }
 
-// sameLabels reports whether a and b are one slice. Objects share their labels where they can, and those that do stand
-// mostly next to each other: what depends on labels only need not be worked out for each of them.
+// sameLabels reports whether a and b are the same slice. Objects share label sets where possible,
+// and those that do are mostly adjacent, so results that depend only on labels can be reused from
+// one object to the next.
 func sameLabels(a, b sample.Labels) bool {
 	return len(a) > 0 && len(a) == len(b) && &a[0] == &b[0]
 }

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
@@ -10,35 +12,37 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/metrics/pkg/apis/metrics"
 )
 
-// form says as what an answer is wanted.
-type form struct {
-	standard bool   // not lazy: YAML, indented JSON, metadata only are made of the standard objects by the generic server
-	protobuf bool   // held before it is sent
-	table    string // the version of the Table that is wanted; empty for the objects themselves
+// output says how a response is written.
+type output struct {
+	standard bool   // by the generic server, from standard objects (YAML, indented JSON, metadata only)
+	protobuf bool   // encoded in memory before it is sent
+	table    string // the API version of the Table; empty for the objects themselves
 	include  metav1.IncludeObjectPolicy
-	share    *share // of what lists may hold
+	share    *share // of the memory for lists
 }
 
-type formKey struct{}
+type outputKey struct{}
 
-// formOf returns the form that Handler found; if it was not there, it must be the standard objects.
-func formOf(ctx context.Context) *form {
-	if f, ok := ctx.Value(formKey{}).(*form); ok {
-		return f
+// outputOf returns the output that Handler negotiated, or the standard one if the request did not
+// pass through Handler.
+func outputOf(ctx context.Context) *output {
+	if o, ok := ctx.Value(outputKey{}).(*output); ok {
+		return o
 	}
-	return &form{standard: true}
+	return &output{standard: true}
 }
 
-// Handler returns what belongs directly before the API, after all that looks at the header: it answers the usual requests itself
-// (see direct), and tells the storages the form of any other answer, which the generic server does not. For that it narrows Accept to
-// what was found. That is JSON for a Table too, or the generic server would build it row by row.
+// Handler returns the handler that must run directly before the API, after everything that reads
+// the header. It passes the negotiated output, which the generic server does not expose, to the
+// storages of groups, and narrows Accept to the negotiated media type. That is JSON even for a
+// Table, which the generic server would otherwise build row by row.
 //
-// What a list holds is given back when the request is over. While as many answers as may are compressed, no other is.
-func (a *API) Handler(next http.Handler) http.Handler {
-	all, compressed := &held{}, make(chan struct{}, maxCompressed)
+// The memory that a list holds is released at the end of the request. While maxCompressed
+// compressed responses are in flight, any others are sent uncompressed.
+func Handler(next http.Handler, groups ...*Group) http.Handler {
+	all, compressed := newHeld(), make(chan struct{}, maxCompressed)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Accept-Encoding") != "" {
 			select {
@@ -48,48 +52,74 @@ func (a *API) Handler(next http.Handler) http.Handler {
 				r.Header.Del("Accept-Encoding")
 			}
 		}
-		f, media := negotiateForm(r)
-		f.share = &share{all: all}
-		defer f.share.release()
-		if a.direct(w, r, f, media) {
-			return
-		}
-		if !f.standard {
+		o, media := negotiate(r, groups)
+		o.share = &share{all: all, user: userName(r)}
+		defer o.share.release()
+		if !o.standard {
 			r.Header.Set("Accept", media)
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), formKey{}, f)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), outputKey{}, o)))
 	})
 }
 
-// negotiateForm returns the form of the answer, and its media type unless it is standard.
-func negotiateForm(r *http.Request) (_ *form, mediaType string) {
-	info, ok := genericapirequest.RequestInfoFrom(r.Context())
-	if !ok || !info.IsResourceRequest || info.APIGroup != metrics.GroupName || info.Verb != "get" && info.Verb != "list" {
-		return &form{standard: true}, ""
+// userName returns the name of the authenticated user, "" if unknown.
+func userName(r *http.Request) string {
+	if u, ok := genericapirequest.UserFrom(r.Context()); ok {
+		return u.GetName()
 	}
-	options, serializer, err := negotiation.NegotiateOutputMediaType(r, Codecs, restrictions{})
+	return ""
+}
+
+// negotiate returns the output for a request and, unless it is standard, its media type.
+func negotiate(r *http.Request, groups []*Group) (_ *output, mediaType string) {
+	info, ok := genericapirequest.RequestInfoFrom(r.Context())
+	if !ok || info.Verb != "get" && info.Verb != "list" {
+		return &output{standard: true}, ""
+	}
+	i := slices.IndexFunc(groups, func(g *Group) bool { return info.IsResourceRequest && g.Name == info.APIGroup })
+	if i < 0 || !groups[i].isRouted(r.Header.Get("Accept")) {
+		return &output{standard: true}, ""
+	}
+	options, serializer, err := negotiation.NegotiateOutputMediaType(r, groups[i].Codecs, restrictions{})
 	if err != nil || serializer.Serializer != options.Accepted.Serializer { // not acceptable, or indented
-		return &form{standard: true}, ""
+		return &output{standard: true}, ""
 	}
 	mediaType = serializer.MediaType
 	switch target := options.Convert; {
 	case mediaType != runtime.ContentTypeJSON && mediaType != runtime.ContentTypeProtobuf:
-		return &form{standard: true}, ""
+		return &output{standard: true}, ""
 	case target == nil:
-		return &form{protobuf: mediaType == runtime.ContentTypeProtobuf}, mediaType
+		return &output{protobuf: mediaType == runtime.ContentTypeProtobuf}, mediaType
 	case target.Kind != "Table" || info.Verb != "list":
-		return &form{standard: true}, ""
+		return &output{standard: true}, ""
 	default:
-		// What else a Table can be asked for is wrong; the generic server says so.
+		// Other values of includeObject are invalid; the generic server rejects them.
 		switch include := metav1.IncludeObjectPolicy(r.URL.Query().Get("includeObject")); include {
 		case metav1.IncludeNone, metav1.IncludeMetadata, metav1.IncludeObject, "":
-			return &form{table: target.GroupVersion().String(), include: include}, mediaType
+			return &output{table: target.GroupVersion().String(), include: include}, mediaType
 		}
-		return &form{standard: true}, ""
+		return &output{standard: true}, ""
 	}
 }
 
-// restrictions are those that the generic server has for resources.
+// isRouted reports whether the generic server's router accepts this Accept header. It knows
+// complete types and */*, but no other wildcards, and answers 406 to anything else.
+func (g *Group) isRouted(accept string) bool {
+	if accept == "" {
+		return true
+	}
+	for one := range strings.SplitSeq(accept, ",") {
+		one, _, _ = strings.Cut(one, ";")
+		one = strings.TrimSpace(one)
+		supported := func(i runtime.SerializerInfo) bool { return i.MediaType == one }
+		if one == "*/*" || slices.ContainsFunc(g.Codecs.SupportedMediaTypes(), supported) {
+			return true
+		}
+	}
+	return false
+}
+
+// restrictions equal those of the generic server for resources.
 type restrictions struct{}
 
 func (restrictions) AllowsMediaTypeTransform(mimeType, mimeSubType string, target *schema.GroupVersionKind) bool {

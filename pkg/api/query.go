@@ -12,48 +12,59 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// query says which objects a list wants. It is for one request, so not for concurrent use.
+// Fields that a field selector may name. The Scheme of a group says which of them a resource has.
+const (
+	FieldName      = "metadata.name"
+	FieldNamespace = "metadata.namespace"
+	FieldNodeName  = "spec.nodeName"
+)
+
+// query selects the objects of a list. It belongs to one request and is not safe for concurrent
+// use.
 type query struct {
-	namespace string               // the only one wanted; empty for all
-	name      string               // the only one wanted; empty for all
+	namespace string               // empty for all
+	name      string               // empty for all
 	labels    labels.Selector      // nil for all
 	fields    []fields.Requirement // all must hold
 
-	asked sample.Labels // those that labels is asked about, here because an interface needs a pointer to them
+	asked sample.Labels // the argument of labels.Matches; a field, because the interface takes a pointer
 }
 
-// newQuery reads the options of a list in namespace, which is empty for all of them. The fields
-// that a selector may name were checked by the Scheme.
+// newQuery converts the options of a list in namespace, which is empty for all namespaces. The
+// Scheme has already checked the fields of the selector.
 func newQuery(namespace string, options *internalversion.ListOptions) (*query, error) {
 	q := &query{namespace: namespace}
 	if options == nil {
 		return q, nil
 	}
 	if options.Continue != "" {
-		// Nobody got this token here. "Expired" is the answer from which client-go's pager recovers
-		// by itself, with a full list; to ignore the token would give it some objects twice.
-		return nil, apierrors.NewResourceExpired("the continue token is not of this server, which answers every list in one piece: list again without it")
+		// This server never issues tokens. client-go's pager recovers from "Expired" with a full
+		// list; if the token were ignored, it would return some objects twice.
+		return nil, apierrors.NewResourceExpired("this server did not issue the continue token, " +
+			"because it returns every list in one piece: list again without it")
 	}
 	if s := options.LabelSelector; s != nil && !s.Empty() {
 		q.labels = s
 	}
 	if s := options.FieldSelector; s != nil {
 		q.fields = s.Requirements()
-		q.name, _ = s.RequiresExactMatch(fieldName)
-		if ns, ok := s.RequiresExactMatch(fieldNamespace); ok && namespace == "" {
+		q.name, _ = s.RequiresExactMatch(FieldName)
+		if ns, ok := s.RequiresExactMatch(FieldNamespace); ok && namespace == "" {
 			q.namespace = ns
 		}
 	}
 	return q, nil
 }
 
-// candidates yields the objects whose labels q selects: among all, or just the one that q names.
-func (q *query) candidates(objects Objects, namespaced bool) iter.Seq[sample.Object] {
+// candidates yields the objects whose labels q selects, or only the one that q names. Once done is
+// closed, it yields the next object whatever its labels are, so that the caller can end a walk that
+// selects nothing.
+func (q *query) candidates(objects Objects, namespaced bool, done <-chan struct{}) iter.Seq[sample.Object] {
 	if q.name == "" || namespaced && q.namespace == "" {
 		if q.labels == nil {
 			return objects.All(q.namespace, nil)
 		}
-		return objects.All(q.namespace, q.selectsLabels)
+		return objects.All(q.namespace, func(l sample.Labels) bool { return closed(done) || q.selectsLabels(l) })
 	}
 	return func(yield func(sample.Object) bool) {
 		if o, ok := objects.Get(q.namespace, q.name); ok && q.selectsLabels(o.Labels) {
@@ -62,20 +73,31 @@ func (q *query) candidates(objects Objects, namespaced bool) iter.Seq[sample.Obj
 	}
 }
 
+// closed reports whether done is closed. It takes a few nanoseconds, which is cheap enough to call
+// for every object.
+func closed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (q *query) selectsLabels(l sample.Labels) bool {
 	q.asked = l
 	return q.labels == nil || q.labels.Matches(&q.asked)
 }
 
-// selectsName reports whether q selects an object by its name and namespace.
+// selectsName reports whether q selects the name and namespace of o.
 func (q *query) selectsName(o *sample.Object) bool {
-	return q.holds(fieldName, o.Name) && q.holds(fieldNamespace, o.Namespace)
+	return q.holds(FieldName, o.Name) && q.holds(FieldNamespace, o.Namespace)
 }
 
-// selectsNode reports whether q selects what runs on node.
-func (q *query) selectsNode(node string) bool { return q.holds(fieldNodeName, node) }
+// selectsNode reports whether q selects objects on node.
+func (q *query) selectsNode(node string) bool { return q.holds(FieldNodeName, node) }
 
-// holds reports whether everything that q requires of field is true of value.
+// holds reports whether value satisfies every requirement of q on field.
 func (q *query) holds(field, value string) bool {
 	for i := range q.fields {
 		r := &q.fields[i]

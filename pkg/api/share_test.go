@@ -1,151 +1,63 @@
 package api
 
 import (
-	"net/http"
-	"net/http/httptest"
-	"runtime/debug"
-	"sync"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// stalled is a client that reads nothing until it is let go.
-type stalled struct {
-	discard
-	begun, leave chan struct{}
-	once         sync.Once
-	gone         bool // then, for it reads nothing after that either
-}
-
-func (s *stalled) Write(b []byte) (int, error) {
-	s.once.Do(func() { close(s.begun) })
-	<-s.leave
-	if s.gone {
-		return 0, errBrokenPipe
-	}
-	return s.discard.Write(b)
-}
-
-// However many clients ask for lists that must be held, and however slowly they read: together they hold no more than a part
-// of the memory limit. Those that come when that is taken are asked to come again, and lists that take nothing are served
-// all the time.
-func TestWhatListsHoldIsLimited(t *testing.T) {
-	const memory = 256 << 20
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(memory))
-	h := bigCluster().handler(t)
-	const path = group + "v1/pods"
-	_, _, list := answer(t, h, path, runtime.ContentTypeProtobuf, "")
-	fit := memory / heldPart / len(list)
-	if fit < 4 || len(list) < 4*bufferSize {
-		t.Fatalf("%d lists of %d bytes fit: that shows nothing", fit, len(list))
-	}
-
-	leave := make(chan struct{})
-	var reading sync.WaitGroup
-	var slow []*stalled
-	for {
-		w := &stalled{discard: discard{header: http.Header{}}, begun: make(chan struct{}), leave: leave}
-		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
-		req.Header.Set("Accept", runtime.ContentTypeProtobuf)
-		reading.Go(func() { h.ServeHTTP(w, req) })
-		<-w.begun
-		if w.code != http.StatusOK && w.code != 0 {
-			if w.code != http.StatusTooManyRequests || w.header.Get("Retry-After") == "" {
-				t.Errorf("the list that is too much: %d %v", w.code, w.header)
-			}
-			break
-		}
-		if slow = append(slow, w); len(slow) > 2*fit {
-			break
-		}
-	}
-	if len(slow) > fit || len(slow) < fit/2 {
-		t.Errorf("%d lists of %d bytes are held at the same time, want at most %d", len(slow), len(list), fit)
-	}
-	for accept, want := range map[string]int{
-		mediaJSON: http.StatusOK, mediaJSON + ";as=Table;g=meta.k8s.io;v=v1": http.StatusOK,
-		runtime.ContentTypeProtobuf: http.StatusTooManyRequests, "application/yaml": http.StatusTooManyRequests,
-	} {
-		if code, _, body := answer(t, h, path, accept, ""); code != want {
-			t.Errorf("%s meanwhile: %d, want %d: %.200s", accept, code, want, body)
-		}
-	}
-	if code, _, body := answer(t, h, group+"v1/namespaces/namespace-42/pods", runtime.ContentTypeProtobuf, ""); code != http.StatusOK {
-		t.Errorf("a list that fits into one buffer: %d: %.200s", code, body)
-	}
-	close(leave)
-	reading.Wait()
-	for _, w := range slow {
-		if int(w.bytes) != len(list) {
-			t.Errorf("a slow client got %d bytes, want %d", w.bytes, len(list))
-		}
-	}
-	for _, accept := range []string{runtime.ContentTypeProtobuf, "application/yaml"} {
-		if code, _, body := answer(t, h, path, accept, ""); code != http.StatusOK {
-			t.Errorf("%s afterwards: %d: %.200s", accept, code, body)
-		}
-	}
-}
-
-// What compresses an answer takes more than a megabyte, so not all of many lists that are read slowly are compressed. All are served.
-func TestCompressionIsLimited(t *testing.T) {
-	h := bigCluster().handler(t)
-	leave := make(chan struct{})
-	var reading sync.WaitGroup
-	let := sync.OnceFunc(func() { close(leave); reading.Wait() })
-	defer let()
-	list := func() (encoding string) {
-		w := &stalled{discard: discard{header: http.Header{}}, begun: make(chan struct{}), leave: leave, gone: true}
-		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, group+"v1/pods", http.NoBody)
-		req.Header.Set("Accept", mediaJSON)
-		req.Header.Set("Accept-Encoding", "gzip")
-		reading.Go(func() { h.ServeHTTP(w, req) })
-		<-w.begun
-		if w.code != http.StatusOK && w.code != 0 {
-			t.Fatalf("status %d", w.code)
-		}
-		return w.header.Get("Content-Encoding")
-	}
-	for i := range 2 * maxCompressed {
-		want := "gzip"
-		if i >= maxCompressed {
-			want = ""
-		}
-		if got := list(); got != want {
-			t.Fatalf("list %d of those that are read at the same time is encoded as %q, want %q", i+1, got, want)
-		}
-	}
-	let()
-	if got := list(); got != "gzip" {
-		t.Errorf("a list afterwards is encoded as %q", got)
-	}
-	reading.Wait()
-}
-
-// A list that is larger than the limit can be had, if there is no other.
+// TestShare checks that a list larger than the limit is served if it is the only one.
 func TestShare(t *testing.T) {
-	all := &held{}
+	all := newHeld()
 	a, b := &share{all: all}, &share{all: all}
 	for range 3 {
 		if err := a.take(heldLimit); err != nil {
-			t.Errorf("the only one: %v", err)
+			t.Errorf("the only list: %v", err)
 		}
 	}
 	if err := b.take(1); !apierrors.IsTooManyRequests(err) {
-		t.Errorf("another one: %v", err)
+		t.Errorf("a second list: %v, want TooManyRequests", err)
 	}
 	a.release()
 	if err := b.take(2 * heldLimit); err != nil {
-		t.Errorf("the only one now: %v", err)
+		t.Errorf("the only list after the release: %v", err)
 	}
 	if err := a.take(1); !apierrors.IsTooManyRequests(err) {
-		t.Errorf("another one now: %v", err)
+		t.Errorf("a second list after the release: %v, want TooManyRequests", err)
 	}
 	b.release()
 	a.release()
-	if all.size != 0 {
-		t.Errorf("%d bytes are never given back", all.size)
+	if size, _ := all.Taken(); size != 0 {
+		t.Errorf("%d bytes were not released", size)
+	}
+}
+
+// TestShareOfOneUser checks that one user cannot hold all memory: some remains for others.
+func TestShareOfOneUser(t *testing.T) {
+	all := newHeld()
+	const piece = heldLimit / 64
+	take := func(user string, most int) (pieces int, of []*share) {
+		for range most {
+			s := &share{all: all, user: user}
+			if s.take(piece) != nil {
+				break
+			}
+			pieces, of = pieces+1, append(of, s)
+		}
+		return pieces, of
+	}
+	n, many := take("many", 64)
+	if n != 48 {
+		t.Errorf("one user holds %d of 64 pieces, want 48", n)
+	}
+	m, few := take("few", 64)
+	if m != 12 {
+		t.Errorf("another holds %d pieces meanwhile, want 12", m)
+	}
+	for _, s := range append(many, few...) {
+		s.release()
+	}
+	if size, _ := all.Taken(); size != 0 {
+		t.Errorf("%d bytes were not released", size)
 	}
 }

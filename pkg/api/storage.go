@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -15,17 +16,74 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/metrics/pkg/apis/metrics"
 
 	"metrics-server/pkg/sample"
 )
 
-// storage serves get and list of one resource, the same in every version. T is the internal type
-// of its objects. Because it offers no other verb, the generic server answers 405 to all of them.
-type storage[T any, P object[T]] struct {
-	kind[T]
+// Resource is what the engine must know of one resource. T is the internal API type of its objects,
+// V the value that is served for each.
+type Resource[T, V any] interface {
+	rest.SingularNameProvider
+	rest.Scoper
+	ItemEncoder[V]
+
+	GroupResource() schema.GroupResource
+	// Read stores the values of objects in into, which has the same length and whose memory is
+	// reused.
+	Read(of []sample.Object, now time.Time, into []V)
+	// Why explains in plain words why Read found no value; "" if it does not know.
+	Why(o *sample.Object, now time.Time) string
+	// Served is called for each value that is served.
+	Served(v *V, now time.Time)
+	// NodeOf returns the node that an object with this value runs on.
+	NodeOf(v *V) string
+
+	// Fill builds the API object in an empty one. It retains only immutable parts of o and v.
+	Fill(into *T, o *sample.Object, v *V)
+	// StandardSize estimates the memory in bytes of the API object, including its encoding.
+	StandardSize(v *V) int64
+	// List builds a list, and Items returns what is in one.
+	List(items []T) runtime.Object
+	Items(list runtime.Object) []T
+	// Cells returns the cells of an object's row in a Table. They equal those of AppendCells.
+	Cells(of *T, now time.Time) []any
+}
+
+// ItemEncoder is the part of an encoding that differs between resources. All of them encode the
+// metadata of an object in the same way.
+type ItemEncoder[V any] interface {
+	// Kind returns the kind of the objects.
+	Kind() string
+	// Exists reports whether there is a value. If not, no other method but AppendCells is called
+	// with it.
+	Exists(v *V) bool
+	// Time returns the time of a value, which is served as the time of the object's creation.
+	Time(v *V) time.Time
+	// AppendJSON appends the fields after the metadata, with commas between them.
+	AppendJSON(b []byte, v *V, times *JSONTime) []byte
+	// AppendProtobuf appends the fields after the metadata.
+	AppendProtobuf(b []byte, v *V) []byte
+	// Columns returns the columns of a Table, and AppendCells appends the cells of an object's row
+	// as a JSON array.
+	Columns() []metav1.TableColumnDefinition
+	AppendCells(b []byte, o *sample.Object, v *V, now time.Time) []byte
+}
+
+// Storage serves get and list of one resource, identically in every version of its group. For all
+// other verbs the generic server answers 405. Create it with NewStorage.
+type Storage[T, V any, P object[T]] struct {
+	Resource[T, V]
+	group   *Group
 	objects Objects
-	metrics *serverMetrics
+	batches sync.Pool // of *batch[V]
+}
+
+// NewStorage returns the storage of a resource of g.
+func NewStorage[T, V any, P object[T]](g *Group, r Resource[T, V], objects Objects) *Storage[T, V, P] {
+	return &Storage[T, V, P]{
+		Resource: r, group: g, objects: objects,
+		batches: sync.Pool{New: func() any { return &batch[V]{} }},
+	}
 }
 
 type object[T any] interface {
@@ -34,164 +92,156 @@ type object[T any] interface {
 	metav1.Object
 }
 
-// kind is what differs between nodes and pods. The usage of a node is that of a pod with one
-// container, so that one loop serves both.
-type kind[T any] interface {
-	resource() schema.GroupResource
-	rest.SingularNameProvider
+var _ interface {
+	rest.Getter
+	rest.Lister
 	rest.Scoper
-	shape
-
-	// read reads the usages of objects over into, which is as long, and whose memory it reuses. One that has no usage has no
-	// containers then.
-	read(of []sample.Object, now time.Time, into []sample.PodUsage)
-	// why says why read reports none.
-	why(o *sample.Object, now time.Time) string
-	// fill builds the API's object in an empty one. It keeps nothing of o and u that is not immutable.
-	fill(into *T, o *sample.Object, u *sample.PodUsage)
-
-	list(items []T) runtime.Object
-	items(list runtime.Object) []T
-	cells(of *T) cells
-}
-
-var (
-	_ rest.Getter               = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
-	_ rest.Lister               = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
-	_ rest.Scoper               = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
-	_ rest.SingularNameProvider = &storage[metrics.PodMetrics, *metrics.PodMetrics]{}
-)
+	rest.SingularNameProvider
+} = &Storage[metav1.PartialObjectMetadata, int, *metav1.PartialObjectMetadata]{}
 
 // New implements rest.Storage.
-func (s *storage[T, P]) New() runtime.Object { return P(new(T)) }
+func (s *Storage[T, V, P]) New() runtime.Object { return P(new(T)) }
 
 // NewList implements rest.Lister.
-func (s *storage[T, P]) NewList() runtime.Object { return s.list(nil) }
+func (s *Storage[T, V, P]) NewList() runtime.Object { return s.Resource.List(nil) }
 
 // Destroy implements rest.Storage.
-func (s *storage[T, P]) Destroy() {}
+func (s *Storage[T, V, P]) Destroy() {}
 
-// Get returns one object. An object that does not exist and one without usage are both NotFound;
-// the message of the latter says why there is none.
-func (s *storage[T, P]) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
-	return s.get(genericapirequest.NamespaceValue(ctx), name, formOf(ctx))
-}
-
-func (s *storage[T, P]) get(namespace, name string, f *form) (runtime.Object, error) {
+// Get returns one object. An object that does not exist and one without a value are both NotFound;
+// for the latter the message gives the cause.
+func (s *Storage[T, V, P]) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
 	now := time.Now()
-	o, ok := s.objects.Get(namespace, name)
+	o, ok := s.objects.Get(genericapirequest.NamespaceValue(ctx), name)
 	if !ok {
-		return nil, apierrors.NewNotFound(s.resource(), name)
+		return nil, apierrors.NewNotFound(s.GroupResource(), name)
 	}
-	var usages [1]sample.PodUsage
-	s.read([]sample.Object{o}, now, usages[:])
-	u := usages[0]
-	if len(u.Containers) == 0 {
-		err := apierrors.NewNotFound(s.resource(), name)
-		why := cmp.Or(s.why(&o, now), "it came while this answer was written, so ask again")
-		err.ErrStatus.Message = fmt.Sprintf("%s %q has no usage: %s", s.resource(), name, why)
+	var values [1]V
+	s.Read([]sample.Object{o}, now, values[:])
+	v := values[0]
+	if !s.Exists(&v) {
+		err := apierrors.NewNotFound(s.GroupResource(), name)
+		why := cmp.Or(s.Why(&o, now), "its first usage arrived during this request: retry")
+		err.ErrStatus.Message = fmt.Sprintf("%s %q has no usage: %s", s.GroupResource(), name, why)
 		return nil, err
 	}
-	s.metrics.served(u.Time, now)
+	s.Served(&v, now)
 	standard := func() runtime.Object {
 		item := new(T)
-		s.fill(item, &o, &u)
+		s.Fill(item, &o, &v)
 		return P(item)
 	}
-	if f.standard {
+	if outputOf(ctx).standard {
 		return standard(), nil
 	}
-	return &lazyObject{lazy: lazy{shape: s.kind, standard: standard}, object: o, usage: u}, nil
+	return &lazyObject[V]{lazy: s.lazy(standard), object: o, value: v}, nil
 }
 
-// List returns every selected object that has a usage.
-func (s *storage[T, P]) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
+func (s *Storage[T, V, P]) lazy(standard func() runtime.Object) lazy[V] {
+	return lazy[V]{ItemEncoder: s.Resource, group: s.group, standard: standard}
+}
+
+// List returns all selected objects that have a value.
+func (s *Storage[T, V, P]) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
 	q, err := newQuery(genericapirequest.NamespaceValue(ctx), options)
 	if err != nil {
 		return nil, err
 	}
-	return s.answer(ctx, q, formOf(ctx))
-}
-
-// answer returns what q selects, in the form f.
-func (s *storage[T, P]) answer(ctx context.Context, q *query, f *form) (runtime.Object, error) {
-	all := s.each(q, false)
-	if f.standard {
-		return s.standardList(ctx, all, f.share)
+	o, all := outputOf(ctx), s.each(ctx, q, false)
+	if o.standard {
+		return s.standardList(ctx, all, o.share)
 	}
 	standard := func() runtime.Object {
-		list, _ := s.standardList(context.Background(), all, nil) // which refuses nothing
+		list, _ := s.standardList(context.Background(), all, nil) // cannot fail: neither share nor deadline
 		return list
 	}
-	l := &lazyList{lazy: lazy{shape: s.kind, standard: standard}, items: all, form: f}
-	if f.table != "" && !s.NamespaceScoped() {
-		l.items = s.each(q, true)
+	l := &lazyList[V]{lazy: s.lazy(standard), ctx: ctx, items: all, output: o}
+	if o.table != "" && !s.NamespaceScoped() {
+		l.items = s.each(ctx, q, true)
 	}
-	if f.protobuf {
-		if err := l.encode(ctx); err != nil { // now, because later there is no way to refuse
+	if o.protobuf {
+		if err := l.encode(); err != nil { // now, because an error after the header cannot be reported
 			return nil, err
 		}
 	}
 	return l, nil
 }
 
-// standardList builds the list of all, of which what is more than a buffer's size is taken from share. It ends when ctx does.
-func (s *storage[T, P]) standardList(ctx context.Context, all iter.Seq2[*sample.Object, *sample.PodUsage], share *share) (runtime.Object, error) {
+// standardList builds the list of all objects. Memory beyond the size of one buffer is taken from
+// share. It fails when ctx is done.
+func (s *Storage[T, V, P]) standardList(
+	ctx context.Context, all iter.Seq2[*sample.Object, *V], share *share,
+) (runtime.Object, error) {
 	items := []T{}
-	var size int64 // not taken yet
-	for o, u := range all {
-		if size += standardObject + int64(len(u.Containers))*standardContainer; size >= bufferSize {
-			if err := cmp.Or(ctx.Err(), share.take(size)); err != nil {
+	var size int64 // not yet taken from share
+	for o, v := range all {
+		if size += s.StandardSize(v); size >= bufferSize {
+			if err := cmp.Or(ended(ctx), share.take(size)); err != nil {
 				return nil, err
 			}
 			size = 0
 		}
 		var item T
-		s.fill(&item, o, u)
+		s.Fill(&item, o, v)
 		items = append(items, item)
 	}
-	return s.list(items), nil
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
+	return s.Resource.List(items), nil
 }
 
-// batch is objects whose usages are read together.
-type batch struct {
+// ended returns why the request of ctx has ended, nil if it has not.
+func ended(ctx context.Context) error {
+	err := ctx.Err()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return apierrors.NewTimeoutError("the list took longer than a request may take: select fewer objects", 0)
+	}
+	return err
+}
+
+// batch holds objects whose values are read together.
+type batch[V any] struct {
 	objects [32]sample.Object
-	usages  [32]sample.PodUsage
+	values  [32]V
 }
 
-var batches = sync.Pool{New: func() any { return &batch{} }}
-
-// each yields, in order, every object that q selects and that has a usage, with that usage, and
-// counts it as served. Both are valid until the next one is asked for. With unknown, those without usage are yielded too, with
-// one that is empty.
-func (s *storage[T, P]) each(q *query, unknown bool) iter.Seq2[*sample.Object, *sample.PodUsage] {
-	return func(yield func(*sample.Object, *sample.PodUsage) bool) {
-		b := batches.Get().(*batch)
+// each yields, in order, every object that q selects and that has a value, and counts it as served.
+// With unknown, objects without a value are yielded too, with an empty one. Both pointers are valid
+// until the next iteration. The sequence ends early when ctx is done, even if it selects nothing;
+// the caller must check ctx afterwards.
+func (s *Storage[T, V, P]) each(ctx context.Context, q *query, unknown bool) iter.Seq2[*sample.Object, *V] {
+	return func(yield func(*sample.Object, *V) bool) {
+		b := s.batches.Get().(*batch[V])
 		defer func() {
 			clear(b.objects[:])
-			batches.Put(b)
+			s.batches.Put(b)
 		}()
-		// yieldAll yields the first n of b. Time is read for each batch: a slow client can take a minute to read the list.
+		// yieldAll yields the first n objects of b. The clock is read for each batch, because a
+		// slow client can take a minute to read the list.
 		yieldAll := func(n int) bool {
 			now := time.Now()
-			s.read(b.objects[:n], now, b.usages[:n])
+			s.Read(b.objects[:n], now, b.values[:n])
 			for i := range n {
-				o, u := &b.objects[i], &b.usages[i]
-				switch known := len(u.Containers) > 0; {
-				case known && q.selectsNode(u.Node):
-					s.metrics.served(u.Time, now)
+				o, v := &b.objects[i], &b.values[i]
+				switch known := s.Exists(v); {
+				case known && q.selectsNode(s.NodeOf(v)):
+					s.Served(v, now)
 				case !known && unknown:
 				default:
 					continue
 				}
-				if !yield(o, u) {
+				if !yield(o, v) {
 					return false
 				}
 			}
 			return true
 		}
-		n := 0
-		for o := range q.candidates(s.objects, s.NamespaceScoped()) {
+		n, done := 0, ctx.Done()
+		for o := range q.candidates(s.objects, s.NamespaceScoped(), done) {
+			if closed(done) {
+				return
+			}
 			if !q.selectsName(&o) {
 				continue
 			}

@@ -18,33 +18,33 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+
+	"metrics-server/pkg/kubeapi"
 )
 
 const (
-	// firstAttempt is how long the API server may take to answer before the probes are answered meanwhile.
+	// firstAttempt is how long the API server may take to answer before this server starts to answer probes.
 	firstAttempt = 2 * time.Second
-	// attemptTimeout is how long it may take from then on.
+	// attemptTimeout is the timeout of all later attempts.
 	attemptTimeout = 10 * time.Second
 )
 
 // awaitBackoff is how long to wait between attempts; it ends at 5 to 7.5 s.
-var awaitBackoff = wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 5 * time.Second}
+var awaitBackoff = wait.Backoff{
+	Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 5 * time.Second,
+}
 
-// Where the API server says how requests are authenticated, and what of it the generic API server does not start without.
-const (
-	authenticationConfig = "extension-apiserver-authentication"
-	frontProxyKey        = "requestheader-client-ca-file"
-)
+var errNoFrontProxy = errors.New(
+	"ConfigMap " + metav1.NamespaceSystem + "/" + kubeapi.AuthenticationConfigMap + " has no " + kubeapi.FrontProxyCAKey)
 
-var errNoFrontProxy = errors.New("ConfigMap " + metav1.NamespaceSystem + "/" + authenticationConfig + " has no " + frontProxyKey)
-
-// awaitAPIServer returns nil once the API server has said how requests are authenticated, or when ctx ends. Without
-// that the generic API server cannot be built. To end instead would be worse: the kubelet waits for up to five minutes
-// before it starts a container again that does, long after an API server has come back. Until then the probes are answered, so
-// that the kubelet lets the process live and sends it no traffic; everything else is refused.
-func (o *Options) awaitAPIServer(ctx context.Context) error {
-	if o.Authentication.SkipInClusterLookup || o.Authentication.TolerateInClusterLookupFailure || o.Authentication.RequestHeader.ClientCAFile != "" {
-		return nil // the generic API server starts without
+// awaitAPIServer returns nil once the API server has served the authentication configuration, which the
+// generic API server requires, or when ctx ends. It does not give up: the kubelet waits for up to five
+// minutes before it restarts a container that exits, long after the API server has come back. Meanwhile
+// /livez succeeds, so that the container is not killed, and all other requests are rejected.
+func (o *serving) awaitAPIServer(ctx context.Context) error {
+	if o.Authentication.SkipInClusterLookup || o.Authentication.TolerateInClusterLookupFailure ||
+		o.Authentication.RequestHeader.ClientCAFile != "" {
+		return nil // the generic API server does not require it
 	}
 	config, err := clientConfig(o.Authentication.RemoteKubeConfigFile)
 	if err != nil {
@@ -57,8 +57,9 @@ func (o *Options) awaitAPIServer(ctx context.Context) error {
 	ask := func(ctx context.Context, timeout time.Duration) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		m, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, authenticationConfig, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) || err == nil && m.Data[frontProxyKey] == "" {
+		m, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeapi.AuthenticationConfigMap,
+			metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && m.Data[kubeapi.FrontProxyCAKey] == "" {
 			return errNoFrontProxy
 		}
 		return err
@@ -68,7 +69,7 @@ func (o *Options) awaitAPIServer(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return nil //nolint:nilerr // it answers, or nobody waits for it any more
 	}
-	w := &waiting{proxy: proxyTo(config)}
+	w := &waiting{server: o.name, proxy: proxyTo(config)}
 	w.failed(err)
 	stop, err := o.serveMeanwhile(w)
 	if err != nil {
@@ -83,21 +84,21 @@ func (o *Options) awaitAPIServer(ctx context.Context) error {
 				w.failed(err)
 				continue
 			}
-			klog.InfoS("the API server answers", "after", time.Since(start).Round(time.Millisecond))
+			klog.InfoS("The API server answers", "after", time.Since(start).Round(time.Millisecond))
 		}
 		stop()
 		return nil
 	}
 }
 
-// serveMeanwhile serves h where the generic API server will, until stop is called, which leaves the port free.
-func (o *Options) serveMeanwhile(h http.Handler) (stop func(), err error) {
+// serveMeanwhile serves h on the address of the generic API server until stop is called, which frees the port.
+func (o *serving) serveMeanwhile(h http.Handler) (stop func(), err error) {
 	var info *genericapiserver.SecureServingInfo
 	port := o.SecureServing.BindPort
 	if err := o.SecureServing.SecureServingOptions.ApplyTo(&info); err != nil {
 		return nil, o.servingError(port, err)
 	}
-	o.SecureServing.Listener = nil // the next one listens anew
+	o.SecureServing.Listener = nil // the generic API server opens its own
 	end := make(chan struct{})
 	done, closed, err := info.Serve(h, time.Second, end)
 	if err != nil {
@@ -111,40 +112,54 @@ func (o *Options) serveMeanwhile(h http.Handler) (stop func(), err error) {
 	}, nil
 }
 
-// waiting answers probes while the API server is waited for, and refuses everything else. It tells the log what is
-// amiss, once and when that changes.
+// waiting answers probes until the API server has answered, and rejects all other requests. It logs the
+// cause, once and when it changes.
 type waiting struct {
-	proxy string // by which the API server is asked; "": by none
-	cause atomic.Pointer[string]
+	server string // the name of this server's Deployment
+	proxy  string // between this server and the API server; "": none
+	cause  atomic.Pointer[string]
 }
 
 func (w *waiting) failed(err error) {
 	cause := causeOf(err)
 	if before := w.cause.Swap(&cause); before != nil && *before == cause {
-		klog.V(2).InfoS("the API server still does not answer", "err", err)
+		klog.V(2).InfoS("The API server still does not answer", "err", err)
 		return
 	}
-	klog.ErrorS(err, "the API server does not say how requests are authenticated; only probes are answered, and trying goes on", "cause", cause, "remedy", remedyFor(err, w.proxy))
+	klog.ErrorS(err, "The authentication configuration cannot be read from the API server: "+
+		"until it can, only probes are answered", "cause", cause, "remedy", remedyFor(err, w.server, w.proxy))
 }
 
-// remedyFor says what can be done about an API server that gives err when it is asked by way of a proxy, or of none.
-func remedyFor(err error, proxy string) string {
+// remedyFor returns the remedy for err, the error of a request to the API server. server is the
+// name of this server's Deployment, and proxy the proxy in front of the API server, if any.
+func remedyFor(err error, server, proxy string) string {
+	cause := kubeapi.CauseOf(err)
 	switch {
 	case errors.Is(err, errNoFrontProxy):
-		return "start every API server with the flags of the aggregation layer, as kubeadm does: --requestheader-client-ca-file, --proxy-client-cert-file, --proxy-client-key-file and the --requestheader-*-headers flags"
-	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
-		return "check the service account or the kubeconfig's credentials, and that the RoleBinding metrics-server-auth-reader in kube-system is there"
-	case proxy != "":
+		return kubeapi.RemedyFrontProxy
+	case cause == kubeapi.Forbidden:
+		return "apply " + bindings(server) + ", as in deploy/; it must name this server's service account"
+	case cause != kubeapi.Unauthorized && proxy != "":
 		return remedyProxy(proxy)
 	}
-	return "check that the API server runs and that it can be reached from here"
+	return cause.Remedy()
+}
+
+// bindings names the objects that allow the service account of a server to read the authentication configuration.
+func bindings(server string) string {
+	s := "the ClusterRoleBinding system:" + server
+	if server == metricsServer {
+		s += " (or the RoleBinding metrics-server-auth-reader in kube-system)"
+	}
+	return s
 }
 
 func remedyProxy(proxy string) string {
-	return "the API server is asked through the proxy " + proxy + " because HTTPS_PROXY is set in the environment (or proxy-url in the kubeconfig): add the address of the API server to NO_PROXY, and those of the nodes, one by one or as ranges such as 10.0.0.0/8, or remove HTTPS_PROXY"
+	return "requests to the API server go through the proxy " + proxy + " because HTTPS_PROXY is set in the environment " +
+		"(or proxy-url in the kubeconfig): " + kubeapi.RemedyProxy
 }
 
-// proxyTo is the proxy by way of which the API server of c is asked, "" if it is asked directly.
+// proxyTo returns the proxy for requests to the API server of c, or "".
 func proxyTo(c *rest.Config) string {
 	find := http.ProxyFromEnvironment
 	if c.Proxy != nil {
@@ -167,10 +182,11 @@ func (w *waiting) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(rw, "ok")
 		return
 	}
-	http.Error(rw, "not ready: the API server has not said yet how requests are authenticated: "+*w.cause.Load(), http.StatusServiceUnavailable)
+	http.Error(rw, "not ready: the authentication configuration cannot be read from the API server: "+*w.cause.Load(),
+		http.StatusServiceUnavailable)
 }
 
-// causeOf says what err is in words that stay the same from one attempt to the next, and name no address.
+// causeOf describes err in words that do not change between attempts and contain no address.
 func causeOf(err error) string {
 	var (
 		lookup *net.DNSError

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -22,8 +24,8 @@ import (
 )
 
 const doctorLong = `Finds out why the cluster has no resource metrics, or would soon have none: it looks at the
-APIServices, the Service, the pods and the rights of metrics-server, asks every kubelet what the
-server asks it, and compares what is served with what there is. Each finding comes with its
+APIServices, the Service, the pods and the rights of metrics-server, sends every kubelet the request
+that the server sends, and compares what is served with what exists. Each finding comes with its
 cause and its remedy. It changes nothing.
 
 Exit code: 0 if there is no problem (there may be warnings, and things that could not be checked),
@@ -51,21 +53,20 @@ var (
 	outputValues   = []string{"text", "json"}
 )
 
-// doctorOptions are the flags of the doctor, beside those of the server that say how kubelets are asked.
+// doctorOptions are the flags of the doctor. Besides its own it has the kubelet flags of the server.
 type doctorOptions struct {
-	server     *Options
-	kubeconfig string
-	context    string
-	namespace  string
-	service    string
-	kubelets   string
-	output     string
-	timeout    time.Duration
+	server    *Options
+	client    clientOptions
+	namespace string
+	service   string
+	kubelets  string
+	output    string
+	timeout   time.Duration
 }
 
 func newDoctorCommand(code *int) *cobra.Command {
 	d := &doctorOptions{server: NewOptions()}
-	// What cobra itself finds wrong is an error of the call, too.
+	// Errors that cobra itself finds have the same exit code.
 	wrong := func(err error) error {
 		if err != nil {
 			*code = codeCannotRun
@@ -79,58 +80,82 @@ func newDoctorCommand(code *int) *cobra.Command {
 		Args:         func(cmd *cobra.Command, args []string) error { return wrong(cobra.NoArgs(cmd, args)) },
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			report, err := d.run(ctx, cmd)
-			if err != nil {
-				// Not returned: it would be logged, as an error of the server is.
-				*code = codeCannotRun
-				fmt.Fprintf(cmd.ErrOrStderr(), "error: %v\n", err)
-				return nil
-			}
-			*code = report.ExitCode()
-			write := report.WriteText
-			if d.output == "json" {
-				write = report.WriteJSON
-			}
-			return wrong(write(cmd.OutOrStdout()))
+			return wrong(writeReport(cmd, code, d.output, func(ctx context.Context) (report, error) { return d.run(ctx, cmd) }))
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrong(err) })
+	cmd.AddCommand(newHPACommand(code, wrong))
 	groups := d.flags()
 	for _, fs := range groups.FlagSets {
 		cmd.Flags().AddFlagSet(fs)
 	}
 	for name, values := range map[string][]string{"kubelets": kubeletsValues, "output": outputValues} {
-		utilruntime.Must(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+		complete := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+		utilruntime.Must(cmd.RegisterFlagCompletionFunc(name, complete))
 	}
 	setHelp(cmd, groups)
 	return cmd
 }
 
+// report is what a doctor finds.
+type report interface {
+	ExitCode() int
+	WriteText(io.Writer) error
+	WriteJSON(io.Writer) error
+}
+
+// writeReport runs a doctor, and writes its report and sets the exit code.
+func writeReport(cmd *cobra.Command, code *int, output string, run func(context.Context) (report, error)) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r, err := run(ctx)
+	if err != nil {
+		// If it were returned, it would be logged like an error of the server.
+		*code = codeCannotRun
+		fmt.Fprintf(cmd.ErrOrStderr(), "error: %v\n", err)
+		return nil
+	}
+	*code = r.ExitCode()
+	write := r.WriteText
+	if output == "json" {
+		write = r.WriteJSON
+	}
+	return write(cmd.OutOrStdout())
+}
+
 func (d *doctorOptions) flags() (fss cliflag.NamedFlagSets) {
 	fs := fss.FlagSet("doctor")
-	fs.StringVar(&d.kubeconfig, "kubeconfig", "", "The kubeconfig file for the API server. Default: the pod's service account, or else $KUBECONFIG or ~/.kube/config.")
-	fs.StringVar(&d.context, "context", "", "The kubeconfig's context. Default: its current one.")
-	fs.StringVarP(&d.namespace, "namespace", "n", "", "Where metrics-server is, if its APIServices do not say it. Default: the pod's namespace, or else kube-system.")
-	fs.StringVar(&d.service, "service", "metrics-server", "The Service of metrics-server, if its APIServices do not say it.")
-	fs.StringVar(&d.kubelets, "kubelets", kubeletsAuto, "How kubelets are asked: direct is as the server does, with these credentials; proxy is through the API server; auto is direct in a pod and proxy with a kubeconfig.")
+	d.client.addFlags(fs)
+	fs.StringVarP(&d.namespace, "namespace", "n", "",
+		"The namespace of metrics-server, if its APIServices do not name it. "+
+			"Default: the pod's namespace, or else kube-system.")
+	fs.StringVar(&d.service, "service", "metrics-server",
+		"The Service of metrics-server, if its APIServices do not name it.")
+	fs.StringVar(&d.kubelets, "kubelets", kubeletsAuto,
+		"How to reach kubelets. direct: as the server does, with the credentials of this command. proxy: through the "+
+			"API server. auto: direct in a pod, proxy with a kubeconfig.")
 	fs.StringVarP(&d.output, "output", "o", "text", "text or json.")
-	fs.DurationVar(&d.timeout, "timeout", 2*time.Minute, "How long all of it may take. What was not reached by then is unknown.")
+	fs.DurationVar(&d.timeout, "timeout", 2*time.Minute,
+		"How long all checks together may take. Those that are not finished by then are reported as unknown.")
 	d.server.kubeletFlags(&fss)
 	return fss
 }
 
-func (d *doctorOptions) validate() error {
-	var errs []error
-	if !slices.Contains(outputValues, d.output) {
-		errs = append(errs, fmt.Errorf("--output: %q is unknown: give text or json", d.output))
+// validateReport checks the flags that are about the report.
+func validateReport(output string, timeout time.Duration) (errs []error) {
+	if !slices.Contains(outputValues, output) {
+		errs = append(errs, fmt.Errorf("--output: %q is unknown: give text or json", output))
 	}
+	if timeout <= 0 {
+		errs = append(errs, fmt.Errorf("--timeout: %v is not positive: give a positive duration", timeout))
+	}
+	return errs
+}
+
+func (d *doctorOptions) validate() error {
+	errs := validateReport(d.output, d.timeout)
 	if !slices.Contains(kubeletsValues, d.kubelets) {
 		errs = append(errs, fmt.Errorf("--kubelets: %q is unknown: give auto, direct or proxy", d.kubelets))
-	}
-	if d.timeout <= 0 {
-		errs = append(errs, fmt.Errorf("--timeout: %v is no time: give a positive duration", d.timeout))
 	}
 	return errors.Join(append(errs, d.server.Validate())...)
 }
@@ -139,7 +164,7 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	if err := d.validate(); err != nil {
 		return nil, err
 	}
-	config, inPod, err := d.clientConfig()
+	config, inPod, err := d.client.clientConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +188,7 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 				Resolution:      o.Resolution,
 				Timeout:         o.requestTimeout(),
 				Port:            o.SecureServing.BindPort,
+				OpenPaths:       o.Authorization.AlwaysAllowPaths,
 				RequestHeaderCA: o.Authentication.RequestHeader.ClientCAFile != "",
 			}, nil
 		},
@@ -173,9 +199,19 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	return report, err
 }
 
-// clientConfig is how the API server is reached, and whether by a pod's service account.
-func (d *doctorOptions) clientConfig() (config *rest.Config, inPod bool, err error) {
-	if d.kubeconfig == "" && d.context == "" {
+// clientOptions say which API server is asked, and with which credentials.
+type clientOptions struct{ kubeconfig, context string }
+
+func (o *clientOptions) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "",
+		"The kubeconfig file for the API server. Default: the pod's service account, or else $KUBECONFIG or ~/.kube/config.")
+	fs.StringVar(&o.context, "context", "", "The kubeconfig's context. Default: its current one.")
+}
+
+// clientConfig returns the client configuration for the API server, and whether it is that of a pod's
+// service account.
+func (o *clientOptions) clientConfig() (config *rest.Config, inPod bool, err error) {
+	if o.kubeconfig == "" && o.context == "" {
 		config, err := rest.InClusterConfig()
 		if err == nil {
 			return config, true, nil
@@ -184,16 +220,21 @@ func (d *doctorOptions) clientConfig() (config *rest.Config, inPod bool, err err
 			return nil, false, fmt.Errorf("this pod's service account: %w: give --kubeconfig", err)
 		}
 	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = d.kubeconfig
-	config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: d.context}).ClientConfig()
+	config, err = o.loader().ClientConfig()
 	if err != nil {
-		return nil, false, fmt.Errorf("no API server to ask: %w: give --kubeconfig, or run this in a pod", err)
+		return nil, false, fmt.Errorf("no API server is configured: %w: give --kubeconfig, or run this in a pod", err)
 	}
 	return config, false, nil
 }
 
-// podNamespace is that of the pod in which this runs, "" outside of one.
+func (o *clientOptions) loader() clientcmd.ClientConfig {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = o.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules,
+		&clientcmd.ConfigOverrides{CurrentContext: o.context})
+}
+
+// podNamespace returns the namespace of the pod that this process runs in, or "".
 func podNamespace(inPod bool) string {
 	if !inPod {
 		return ""
@@ -202,28 +243,28 @@ func podNamespace(inPod bool) string {
 	return ns
 }
 
-// kubeletFlagNames are those of kubeletFlags.
+// kubeletFlagNames are the names of the flags that kubeletFlags adds.
 var kubeletFlagNames = []string{
 	"kubelet-insecure-tls", "kubelet-use-node-status-port", "kubelet-port", "kubelet-preferred-address-types",
-	"kubelet-certificate-authority", "kubelet-certificate-authority-text", "kubelet-client-certificate", "kubelet-client-key",
-	"kubelet-request-timeout", "kubelet-request-compression", "node-selector", "deprecated-kubelet-completely-insecure",
+	"kubelet-certificate-authority", "kubelet-certificate-authority-text", "kubelet-client-certificate",
+	"kubelet-client-key", "kubelet-request-timeout", "kubelet-request-compression", "node-selector",
+	"deprecated-kubelet-completely-insecure",
 }
 
-// serverOptions are those of a server with the arguments args. What was given to the doctor itself has precedence. A flag that this
-// release does not know is another release's, and passed over.
+// serverOptions returns the options of a server with the arguments args. Flags given to the doctor itself
+// take precedence. Unknown flags may be those of another release, and are ignored.
 func (d *doctorOptions) serverOptions(cmd *cobra.Command, args []string) (*Options, error) {
 	o := NewOptions()
-	fs := new(cobra.Command).Flags()
+	fs := serverFlagSet(o)
 	fs.ParseErrorsAllowlist.UnknownFlags = true
-	groups := o.Flags()
-	for _, g := range groups.FlagSets {
-		fs.AddFlagSet(g)
-	}
-	if err := fs.Parse(args); err != nil {
+	clean, _ := readArguments(serverFlagSet(NewOptions()), args)
+	if err := fs.Parse(clean); err != nil {
 		return nil, err
 	}
+	o.defaultEmptyLists()
 	given := cmd.Flags()
-	if given.Changed("kubelet-insecure-tls") || given.Changed("kubelet-certificate-authority") || given.Changed("kubelet-certificate-authority-text") {
+	if given.Changed("kubelet-insecure-tls") || given.Changed("kubelet-certificate-authority") ||
+		given.Changed("kubelet-certificate-authority-text") {
 		o.KubeletInsecureTLS, o.KubeletCAFile, o.KubeletCAText = false, "", "" // they exclude one another
 	}
 	if given.Changed("kubelet-preferred-address-types") {

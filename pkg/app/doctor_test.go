@@ -21,16 +21,20 @@ import (
 func runDoctor(t *testing.T, url string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":%q}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`, url)
+	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c",`+
+		`"cluster":{"server":%q}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`, url)
 	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := newCommand(&code)
+	command := []string{"doctor"}
+	if len(args) > 0 && args[0] == "hpa" {
+		command, args = append(command, "hpa"), args[1:]
+	}
+	cmd := newCommand(&code, slices.Concat(command, []string{"--kubeconfig=" + kubeconfig}, args))
 	cmd.SilenceErrors = true
 	var out, errs strings.Builder
 	cmd.SetOut(&out)
 	cmd.SetErr(&errs)
-	cmd.SetArgs(append([]string{"doctor", "--kubeconfig=" + kubeconfig}, args...))
 	if err := cmd.Execute(); err != nil {
 		errs.WriteString(err.Error())
 	}
@@ -38,7 +42,7 @@ func runDoctor(t *testing.T, url string, args ...string) (code int, stdout, stde
 }
 
 func TestDoctorExitCodes(t *testing.T) {
-	// The one API server has no metrics-server, the other does not let us know.
+	// One API server has no metrics-server, the other denies all requests.
 	answer := func(code int, reason string) string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
@@ -47,7 +51,8 @@ func TestDoctorExitCodes(t *testing.T) {
 				return
 			}
 			w.WriteHeader(code)
-			fmt.Fprintf(w, `{"apiVersion":"v1","kind":"Status","status":"Failure","code":%d,"reason":%q,"message":"nodes/proxy"}`, code, reason)
+			fmt.Fprintf(w, `{"apiVersion":"v1","kind":"Status","status":"Failure","code":%d,"reason":%q,`+
+				`"message":"nodes/proxy"}`, code, reason)
 		}))
 		t.Cleanup(s.Close)
 		return s.URL
@@ -73,7 +78,8 @@ func TestDoctorExitCodes(t *testing.T) {
 		{empty, []string{"--output=yaml", "--kubelets=never", "--timeout=0", "--kubelet-port=0"}, 2, "", "--kubelet-port: "},
 	} {
 		code, stdout, stderr := runDoctor(t, tc.url, tc.args...)
-		if code != tc.code || !strings.Contains(stdout, tc.stdout) || !strings.Contains(stderr, tc.stderr) || (tc.stdout == "") != (stdout == "") {
+		if code != tc.code || !strings.Contains(stdout, tc.stdout) || !strings.Contains(stderr, tc.stderr) ||
+			(tc.stdout == "") != (stdout == "") {
 			t.Errorf("%q: exit code %d, want %d; it wrote\n%s\nand\n%s", tc.args, code, tc.code, stdout, stderr)
 		}
 	}
@@ -82,20 +88,31 @@ func TestDoctorExitCodes(t *testing.T) {
 	}
 }
 
-// The doctor asks kubelets as the server's arguments say, except for what it is told itself.
+// The doctor asks kubelets as the server's arguments say, unless its own flags say otherwise.
 func TestDoctorTakesTheServersFlags(t *testing.T) {
 	for _, tc := range []struct {
 		given, running []string
 		want           []any // insecure, CA, port, addresses, selector, secure port
 	}{
-		{nil, nil, []any{false, "", 10250, []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}, "", 443}},
+		{nil, nil, []any{
+			false, "", 10250,
+			[]string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"},
+			"",
+			443,
+		}},
 		{
 			nil,
-			[]string{"--kubelet-insecure-tls", "--kubelet-port=1", "--kubelet-preferred-address-types=A,B", "--node-selector=a in (b)", "--secure-port=4443", "--flag-of-another-release=x", "-v=2"},
+			[]string{
+				"--kubelet-insecure-tls", "--kubelet-port=1", "--kubelet-preferred-address-types=A,B",
+				"--node-selector=a in (b)", "--secure-port=4443", "--flag-of-another-release=x", "-v=2",
+			},
 			[]any{true, "", 1, []string{"A", "B"}, "a in (b)", 4443},
 		},
 		{
-			[]string{"--kubelet-certificate-authority=ca", "--kubelet-port=2", "--kubelet-preferred-address-types=C,D", "-l", "x=y"},
+			[]string{
+				"--kubelet-certificate-authority=ca", "--kubelet-port=2", "--kubelet-preferred-address-types=C,D", "-l",
+				"x=y",
+			},
 			[]string{"--kubelet-insecure-tls", "--kubelet-port=1", "--kubelet-preferred-address-types=A,B", "--node-selector=z"},
 			[]any{false, "ca", 2, []string{"C", "D"}, "x=y", 443},
 		},
@@ -113,7 +130,10 @@ func TestDoctorTakesTheServersFlags(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := []any{o.KubeletInsecureTLS, o.KubeletCAFile, o.KubeletPort, o.KubeletAddressTypes, o.NodeSelector, o.SecureServing.BindPort}
+		got := []any{
+			o.KubeletInsecureTLS, o.KubeletCAFile, o.KubeletPort, o.KubeletAddressTypes, o.NodeSelector,
+			o.SecureServing.BindPort,
+		}
 		if diff := cmp.Diff(tc.want, got); diff != "" {
 			t.Errorf("%q, server %q (-want +got):\n%s", tc.given, tc.running, diff)
 		}
@@ -128,7 +148,8 @@ func TestKubeletFlagNames(t *testing.T) {
 	var groups cliflag.NamedFlagSets
 	NewOptions().kubeletFlags(&groups)
 	var names []string
-	for _, m := range regexp.MustCompile(`(?m)^ +(?:-., )?--([a-z-]+)`).FindAllStringSubmatch(groups.FlagSets["kubelet client"].FlagUsages(), -1) {
+	flag := regexp.MustCompile(`(?m)^ +(?:-., )?--([a-z-]+)`)
+	for _, m := range flag.FindAllStringSubmatch(groups.FlagSets["kubelet client"].FlagUsages(), -1) {
 		names = append(names, m[1])
 	}
 	slices.Sort(names)
@@ -139,7 +160,10 @@ func TestKubeletFlagNames(t *testing.T) {
 
 func TestDoctorHelp(t *testing.T) {
 	help := printed(t, "doctor", "--help")
-	for _, want := range []string{"metrics-server doctor [flags]", "Exit code: 0", "--kubelets string", "--kubelet-insecure-tls"} {
+	for _, want := range []string{
+		"metrics-server doctor [flags]", "Exit code: 0", "--kubelets string",
+		"--kubelet-insecure-tls",
+	} {
 		if !strings.Contains(help, want) {
 			t.Errorf("no %q in\n%s", want, help)
 		}

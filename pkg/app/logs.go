@@ -5,15 +5,17 @@ import (
 	"slices"
 
 	"github.com/go-logr/logr"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/component-base/featuregate"
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 )
 
-// applyLogging makes all logging of the process as o says, but for bodies.
+// applyLogging configures all logging of the process by o, but omits bodies.
 func applyLogging(o *logs.Options) error {
-	if err := logsapi.ValidateAndApply(o, nil); err != nil {
+	if err := logsapi.ValidateAndApply(o, contextualGate{utilfeature.DefaultFeatureGate}); err != nil {
 		return err
 	}
 	log := klog.Background()
@@ -25,9 +27,17 @@ func applyLogging(o *logs.Options) error {
 	return nil
 }
 
-// withoutBodies is log without the bodies of requests and answers, which client-go logs from verbosity 8 on. Headers it masks, but
-// the body of a TokenReview is the token of whoever asks this server for something. The verbosity itself is no place to stop it:
-// /debug/flags/v changes it while the server runs.
+// contextualGate is a feature gate in which contextual logging is always enabled: without it,
+// klog.Background returns a logger that writes to the logger set by applyLogging, which is itself.
+type contextualGate struct{ featuregate.FeatureGate }
+
+func (g contextualGate) Enabled(key featuregate.Feature) bool {
+	return key == logsapi.ContextualLogging || g.FeatureGate.Enabled(key)
+}
+
+// withoutBodies returns log without the bodies of requests and responses, which client-go logs from
+// verbosity 8 on. It masks headers, but the body of a TokenReview is the token of a client of this
+// server. Limiting the verbosity would not do: /debug/flags/v changes it while the server runs.
 func withoutBodies(log logr.Logger) logr.Logger {
 	sink := log.GetSink()
 	if s, ok := sink.(logr.CallDepthLogSink); ok {
@@ -59,7 +69,7 @@ func (s bodiless) WithCallDepth(depth int) logr.LogSink {
 	return s
 }
 
-// hideBody returns keys and values without the value of a key that says it is a body.
+// hideBody returns kv with the values of the key "body" replaced by their sizes.
 func hideBody(kv []any) []any {
 	for i := 0; i+1 < len(kv); i += 2 {
 		if kv[i] == "body" {

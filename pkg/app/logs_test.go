@@ -28,8 +28,9 @@ func TestBodiesAreNotLogged(t *testing.T) {
 		} {
 			out.Reset()
 			say()
-			if line := out.String(); strings.Contains(line, "secret") || !strings.Contains(line, `url="u"`) || !strings.Contains(line, "logs_test.go:") {
-				t.Errorf("%s, %s: %s", name, what, line)
+			if line := out.String(); strings.Contains(line, "secret") || !strings.Contains(line, `url="u"`) ||
+				!strings.Contains(line, "logs_test.go:") {
+				t.Errorf("%s, %s: got %s, want url=\"u\", the file and no secret", name, what, line)
 			}
 		}
 	}

@@ -12,47 +12,33 @@ import (
 )
 
 const (
-	// garbage is how much of it there may be, in percent of what is alive. Little is made here for all that is kept: a fifth instead
-	// of the usual one costs one or two hundredths of a processor, and saves a third of the heap.
+	// garbage is the GC percentage: garbage allowed per live heap. The server allocates little for what it
+	// keeps: 20 instead of 100 costs one or two hundredths of a CPU and saves a third of the heap.
 	garbage = 20
-	// After longStart, the first scrapes of thousands of nodes have both processors of a small machine busy, and there may be startGarbage
-	// until the pods are listed. A shorter start has as little as ever: what lasts is made among the garbage, which leaves holes that last as well.
-	longStart    = 1500 * time.Millisecond
-	startGarbage = 100
+	// customGarbage is the same for the custom metrics server, which evaluates expressions to answer a request
+	// and so allocates more for what it keeps.
+	customGarbage = 40
 )
 
-// saveMemory sets how often garbage is collected, and returns true, unless GOGC says something else.
-func saveMemory() bool {
-	if os.Getenv("GOGC") != "" {
-		return false
-	}
-	debug.SetGCPercent(garbage)
-	return true
-}
-
-// spendMemory is for a start that takes long, and after saveMemory. The server is about to run; started is closed when it lists the pods.
-func spendMemory(ctx context.Context, started <-chan struct{}) {
-	select {
-	case <-started:
-	case <-ctx.Done():
-	case <-time.After(longStart):
-		debug.SetGCPercent(startGarbage)
-		select {
-		case <-started:
-		case <-ctx.Done():
-		}
-		debug.SetGCPercent(garbage)
+// saveMemory sets the GC percentage to percent, unless GOGC is set.
+func saveMemory(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
 	}
 }
 
-// heedMemoryLimit has the garbage collector work harder when nine tenths of the container's memory limit are used, unless
-// GOMEMLIMIT is set: a burst of requests makes the server slower and does not get it killed. Limits of running containers can change.
+// heedMemoryLimit sets GOMEMLIMIT to nine tenths of the container's memory limit, unless it is set, so that
+// a burst of requests makes the server slower instead of getting it killed. For a container without a limit,
+// the limit of the parent cgroup applies, in which the kubelet places all pods of the node. The limit is read
+// again every minute, since limits of running containers can change.
 func heedMemoryLimit(ctx context.Context) {
 	limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, time.Minute))
 	switch {
 	case err != nil:
-		klog.InfoS("warning: the container's memory limit is unknown, so the garbage collector does not heed it; set GOMEMLIMIT", "err", err)
+		klog.InfoS("Warning: The container's memory limit is unknown, so the garbage collector ignores it: set GOMEMLIMIT",
+			"err", err)
 	case limit < math.MaxInt64:
-		klog.InfoS("the garbage collector heeds a memory limit", "bytes", limit)
+		klog.InfoS("The garbage collector respects the memory limit: the limit of this container, or without one, the "+
+			"limit of all pods of the node", "bytes", limit)
 	}
 }

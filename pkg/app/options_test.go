@@ -1,7 +1,6 @@
 package app
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,22 +9,18 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/cobra"
-)
 
-var update = flag.Bool("update", false, "write docs/flags.md anew")
+	"metrics-server/pkg/sharedtest"
+)
 
 func parse(t *testing.T, args ...string) *Options {
 	t.Helper()
 	o := NewOptions()
-	fs := new(cobra.Command).Flags()
-	groups := o.Flags()
-	for _, g := range groups.FlagSets {
-		fs.AddFlagSet(g)
-	}
-	if err := fs.Parse(args); err != nil {
+	clean, _ := readArguments(serverFlagSet(NewOptions()), args)
+	if err := serverFlagSet(o).Parse(clean); err != nil {
 		t.Fatalf("parse %q: %v", args, err)
 	}
+	o.defaultEmptyLists()
 	return o
 }
 
@@ -35,7 +30,7 @@ func TestDefaultsAreValid(t *testing.T) {
 	}
 }
 
-// The arguments of manifests that are out there, with every flag of the incumbent that they use.
+// The arguments of public manifests, with every flag of the incumbent that they use.
 func TestFlagsOfTheIncumbent(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pem")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -53,10 +48,20 @@ func TestFlagsOfTheIncumbent(t *testing.T) {
 		{"--node-selector=pool=web"},
 		{"-l", "pool!=web"},
 		{"--kubeconfig=" + file, "--authentication-kubeconfig=" + file, "--authorization-kubeconfig=" + file},
-		{"--authentication-skip-lookup", "--authentication-tolerate-lookup-failure", "--authentication-token-webhook-cache-ttl=10s"},
+		{
+			"--authentication-skip-lookup", "--authentication-tolerate-lookup-failure",
+			"--authentication-token-webhook-cache-ttl=10s",
+		},
 		{"--authorization-always-allow-paths=/healthz,/readyz,/livez", "--authorization-webhook-cache-authorized-ttl=5s"},
-		{"--client-ca-file=" + file, "--requestheader-client-ca-file=" + file, "--requestheader-allowed-names=a", "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-"},
-		{"--tls-cert-file=" + file, "--tls-private-key-file=" + file, "--tls-min-version=VersionTLS12", "--tls-cipher-suites=TLS_AES_128_GCM_SHA256", "--http2-max-streams-per-connection=100", "--bind-address=127.0.0.1"},
+		{
+			"--client-ca-file=" + file, "--requestheader-client-ca-file=" + file, "--requestheader-allowed-names=a",
+			"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		},
+		{
+			"--tls-cert-file=" + file, "--tls-private-key-file=" + file, "--tls-min-version=VersionTLS12",
+			"--tls-cipher-suites=TLS_AES_128_GCM_SHA256", "--http2-max-streams-per-connection=100", "--bind-address=127.0.0.1",
+		},
 		{"--audit-log-path=-", "--audit-policy-file=" + file},
 		{"--profiling=false", "--contention-profiling=false"},
 		{"--logging-format=json", "-v=2", "--log-flush-frequency=5s"},
@@ -64,7 +69,7 @@ func TestFlagsOfTheIncumbent(t *testing.T) {
 		{"--version"},
 	} {
 		if err := parse(t, args...).Validate(); err != nil {
-			t.Errorf("%q: %v", args, err)
+			t.Errorf("%q is refused: %v", args, err)
 		}
 	}
 }
@@ -82,21 +87,60 @@ func TestValidate(t *testing.T) {
 		{[]string{"--kubelet-port=0"}, []string{"--kubelet-port: 0 is not a port"}},
 		{[]string{"--kubelet-port=65536"}, []string{"--kubelet-port: 65536 is not a port"}},
 		{[]string{"--secure-port=0"}, []string{"--secure-port: 0 would serve nothing"}},
-		{[]string{"--kubelet-preferred-address-types="}, []string{"--kubelet-preferred-address-types is empty"}},
-		{[]string{"--kubelet-preferred-address-types=InternalIP, Hostname"}, []string{`--kubelet-preferred-address-types: " Hostname" is not`}},
+		{[]string{"--max-requests-inflight=-1"}, []string{"--max-requests-inflight can not be negative"}},
+		{[]string{"--goaway-chance=0.5"}, []string{"--goaway-chance can not be"}},
+		{
+			[]string{"--strict-transport-security-directives=always"},
+			[]string{"--strict-transport-security-directives invalid"},
+		},
+		{[]string{"--cors-allowed-origins=.*"}, []string{"--cors-allowed-origins has an invalid"}},
 		{[]string{"--node-selector=a in"}, []string{"--node-selector: "}},
-		{[]string{"--kubelet-client-key=/nowhere/key"}, []string{"--kubelet-client-certificate and --kubelet-client-key belong together", "--kubelet-client-key: stat /nowhere/key"}},
-		{[]string{"--kubelet-certificate-authority=" + dir}, []string{"--kubelet-certificate-authority: \"" + dir + "\" is a directory"}},
-		{[]string{"--kubelet-insecure-tls", "--kubelet-certificate-authority-text=x"}, []string{"--kubelet-certificate-authority-text and --kubelet-insecure-tls exclude"}},
-		{[]string{"--kubelet-insecure-tls", "--deprecated-kubelet-completely-insecure"}, []string{"--deprecated-kubelet-completely-insecure and --kubelet-insecure-tls exclude"}},
-		{[]string{"--serving-certificate-secret=a", "--tls-cert-file=/nowhere/cert"}, []string{"--serving-certificate-secret and --tls-cert-file exclude"}},
-		{[]string{"--serving-certificate-secret=a", "--tls-private-key-file=/nowhere/key"}, []string{"--serving-certificate-secret and --tls-private-key-file exclude"}},
-		{[]string{"--serving-certificate-secret=A/b"}, []string{`--serving-certificate-secret: "A/b" is not the name of a Secret`}},
+		{
+			[]string{"--kubelet-client-key=/nowhere/key"},
+			[]string{
+				"--kubelet-client-certificate and --kubelet-client-key belong together",
+				"--kubelet-client-key: stat /nowhere/key",
+			},
+		},
+		{
+			[]string{"--kubelet-certificate-authority=" + dir},
+			[]string{"--kubelet-certificate-authority: \"" + dir + "\" is a directory"},
+		},
+		{
+			[]string{"--kubelet-insecure-tls", "--kubelet-certificate-authority-text=x"},
+			[]string{"--kubelet-certificate-authority-text and --kubelet-insecure-tls exclude"},
+		},
+		{
+			[]string{"--kubelet-insecure-tls", "--deprecated-kubelet-completely-insecure"},
+			[]string{"--deprecated-kubelet-completely-insecure and --kubelet-insecure-tls exclude"},
+		},
+		{
+			[]string{"--serving-certificate-secret=a", "--tls-cert-file=/nowhere/cert"},
+			[]string{"--serving-certificate-secret and --tls-cert-file exclude"},
+		},
+		{
+			[]string{"--serving-certificate-secret=a", "--tls-private-key-file=/nowhere/key"},
+			[]string{"--serving-certificate-secret and --tls-private-key-file exclude"},
+		},
+		{
+			[]string{"--kubelet-service-account=A/b"},
+			[]string{`--kubelet-service-account: "A/b" is not the name of a ServiceAccount`},
+		},
+		{
+			[]string{"--serving-certificate-secret=A/b"},
+			[]string{`--serving-certificate-secret: "A/b" is not the name of a Secret`},
+		},
 		{[]string{"--kubeconfig=/nowhere"}, []string{"--kubeconfig: stat /nowhere"}},
-		{[]string{"--logging-format=xml"}, []string{`--logging-format and the flags beside it: format: Invalid value: "xml"`}},
+		{[]string{"--logging-format=xml"}, []string{`logging flags: format: Invalid value: "xml"`}},
 		{ // everything at once
-			[]string{"--metric-resolution=0", "--kubelet-port=-1", "--node-selector=!!", "--kubelet-client-certificate=" + dir, "--tls-min-version=9", "--tls-cipher-suites=x", "--audit-log-path=-", "--audit-log-mode=never"},
-			[]string{"--metric-resolution", "--kubelet-port", "--node-selector", "belong together", "is a directory", "--tls-min-version", "--tls-cipher-suites", "never"},
+			[]string{
+				"--metric-resolution=0", "--kubelet-port=-1", "--node-selector=!!", "--kubelet-client-certificate=" + dir,
+				"--tls-min-version=9", "--tls-cipher-suites=x", "--audit-log-path=-", "--audit-log-mode=never",
+			},
+			[]string{
+				"--metric-resolution", "--kubelet-port", "--node-selector", "belong together", "is a directory",
+				"--tls-min-version", "--tls-cipher-suites", "never",
+			},
 		},
 	} {
 		err := parse(t, tc.args...).Validate()
@@ -125,8 +169,19 @@ func TestServingSecret(t *testing.T) {
 	if err := o.Validate(); err != nil {
 		t.Error(err)
 	}
-	if got, err := o.servingSecret(); err != nil || got.String() != "monitoring/a" {
-		t.Errorf("%v (%v), want monitoring/a", got, err)
+	if got, optional, err := o.servingSecret(); err != nil || optional || got.String() != "monitoring/a" {
+		t.Errorf("%v, optional %v (%v), want monitoring/a, not optional", got, optional, err)
+	}
+	// The arguments of another server's manifest do not mention the Secret.
+	if got, optional, err := parse(t, "--secure-port=10250").servingSecret(); err != nil || !optional ||
+		got.String() != "monitoring/metrics-server-serving" {
+		t.Errorf("without the flag: %v, optional %v (%v), want monitoring/metrics-server-serving if it is there", got,
+			optional, err)
+	}
+	for _, args := range [][]string{{"--serving-certificate-secret="}, {"--tls-cert-file=a", "--tls-private-key-file=b"}} {
+		if got, optional, err := parse(t, args...).servingSecret(); err != nil || optional || got.Name != "" {
+			t.Errorf("%q: %v, optional %v (%v), want none", args, got, optional, err)
+		}
 	}
 	t.Setenv("POD_NAMESPACE", "")
 	file := filepath.Join(t.TempDir(), "namespace")
@@ -139,8 +194,33 @@ func TestServingSecret(t *testing.T) {
 	if got, err := namespace(file); err != nil || got != "kube-system" {
 		t.Errorf("in a pod: %q (%v)", got, err)
 	}
-	if got, err := parse(t).servingSecret(); err != nil || got.Name != "" {
-		t.Errorf("without the flag: %v (%v)", got, err)
+	if got, _, err := parse(t).servingSecret(); err != nil || got.Name != "" {
+		t.Errorf("without the flag, outside of a pod: %v (%v)", got, err)
+	}
+}
+
+func TestKubeletAccount(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "monitoring")
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "/"},
+		{[]string{"--kubelet-service-account=a"}, "monitoring/a"},
+		{[]string{"--kubelet-service-account=a", "--kubelet-insecure-tls"}, "monitoring/a"},
+		// A client certificate cannot be replayed, and over plain HTTP no credentials are sent at all.
+		{[]string{"--kubelet-service-account=a", "--kubelet-client-certificate=c", "--kubelet-client-key=k"}, "/"},
+		{[]string{"--kubelet-service-account=a", "--deprecated-kubelet-completely-insecure"}, "/"},
+	} {
+		if got, err := parse(t, tc.args...).kubeletAccount(); err != nil || got.String() != tc.want {
+			t.Errorf("%q: %v (%v), want %s", tc.args, got, err, tc.want)
+		}
+	}
+	t.Setenv("POD_NAMESPACE", "")
+	err := parse(t, "--kubelet-service-account=a").Validate()
+	if _, known := namespace(namespaceFile); known != nil && (err == nil || !strings.Contains(err.Error(),
+		"--kubelet-service-account: the server's own namespace is unknown")) {
+		t.Errorf("outside of a pod: %v, want what to set", err)
 	}
 }
 
@@ -162,36 +242,32 @@ func TestRequestTimeout(t *testing.T) {
 }
 
 func TestKubeletConfigTakesEveryFlag(t *testing.T) {
-	o := parse(t, "--kubelet-insecure-tls", "--kubelet-use-node-status-port", "--kubelet-port=1", "--kubelet-preferred-address-types=A,B",
-		"--kubelet-certificate-authority=ca", "--kubelet-certificate-authority-text=text", "--kubelet-client-certificate=cert",
+	o := parse(t, "--kubelet-insecure-tls", "--kubelet-use-node-status-port", "--kubelet-port=1",
+		"--kubelet-preferred-address-types=A,B",
+		"--kubelet-certificate-authority=ca", "--kubelet-certificate-authority-text=text",
+		"--kubelet-client-certificate=cert",
 		"--kubelet-client-key=key", "--deprecated-kubelet-completely-insecure", "--kubelet-request-compression")
 	c := o.kubeletConfig(nil)
-	got := []any{c.Insecure, c.PlainHTTP, c.UseNodeStatusPort, c.Port, c.AddressTypes, c.CAFile, string(c.CAData), c.ClientCertFile, c.ClientKeyFile, c.Compress}
+	got := []any{
+		c.Insecure, c.PlainHTTP, c.UseNodeStatusPort, c.Port, c.AddressTypes, c.CAFile, string(c.CAData),
+		c.ClientCertFile, c.ClientKeyFile, c.Compress,
+	}
 	want := []any{true, true, true, 1, []string{"A", "B"}, "ca", "text", "cert", "key", true}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// docs/flags.md is what --help prints, the server's and the doctor's. To write it anew: go test ./pkg/app -run TestFlagsDoc -update
+// docs/flags.md is what --help prints, for each command. To update it: go test ./pkg/app -run TestFlagsDoc -update
 func TestFlagsDoc(t *testing.T) {
 	const file = "../../docs/flags.md"
 	section := func(heading, help string) string { return "\n## " + heading + "\n\n```text\n" + help + "\n```\n" }
-	doc := "# Flags\n\nMade from `metrics-server --help` and `metrics-server doctor --help`; `make generate` makes it anew.\n" +
-		section("The server", printed(t, "--help")) +
-		section("The doctor", printed(t, "doctor", "--help"))
-	if *update {
-		if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	have, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(have), doc); diff != "" {
-		t.Errorf("docs/flags.md is not what --help prints (run `make generate`):\n%s", diff)
-	}
+	doc := "# Flags\n\n`make generate` writes this page from what `--help` prints for each command.\n" +
+		section("metrics-server", printed(t, "--help")) +
+		section("metrics-server custom-metrics", printed(t, "custom-metrics", "--help")) +
+		section("metrics-server doctor", printed(t, "doctor", "--help")) +
+		section("metrics-server doctor hpa", printed(t, "doctor", "hpa", "--help"))
+	sharedtest.CompareWithFile(t, file, doc)
 }
 
 func TestVersion(t *testing.T) {
@@ -200,22 +276,22 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// No check hides another, in the command itself.
+// The command reports all errors, and none hides another.
 func TestCommandReportsEverything(t *testing.T) {
-	cmd := NewCommand()
+	cmd := NewCommand("--logging-format=xml", "--metric-resolution=0s")
 	cmd.SilenceErrors = true
-	cmd.SetArgs([]string{"--logging-format=xml", "--metric-resolution=0s"})
 	err := cmd.Execute()
 	if err == nil || !strings.Contains(err.Error(), "xml") || !strings.Contains(err.Error(), "--metric-resolution") {
 		t.Errorf("error %v, want both flags in it", err)
 	}
 }
 
-// What a TLS 1.2 client is offered has forward secrecy and authenticated encryption, and HTTP/2's own suites are among it. A manifest's
-// choice replaces the default.
+// TLS 1.2 clients are offered only suites with forward secrecy and authenticated encryption, among
+// them those that HTTP/2 requires. A flag in the manifest replaces the default.
 func TestCipherSuites(t *testing.T) {
 	for _, name := range parse(t).SecureServing.CipherSuites {
-		if !strings.HasPrefix(name, "TLS_ECDHE_") || !strings.Contains(name, "_GCM_") && !strings.Contains(name, "_CHACHA20_") {
+		if !strings.HasPrefix(name, "TLS_ECDHE_") || !strings.Contains(name, "_GCM_") &&
+			!strings.Contains(name, "_CHACHA20_") {
 			t.Errorf("%s is offered", name)
 		}
 	}

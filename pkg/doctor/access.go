@@ -11,20 +11,30 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"metrics-server/pkg/kubeapi"
 )
 
-// grant is what the server's service account gets of one object of deploy/.
+// grant is a set of rights that an object of deploy/ grants to a service account.
 type grant struct {
-	by      string
-	why     string
-	instead string // of the grant, what helps as well
-	lacking Status // what it is to be without it; "": Problem
+	by      string // the objects that grant the rights
+	without string // what happens without them
+	instead string // an alternative to the grant
+	lacking Status // of the line if a right is missing; "" is Problem
+	account string // that needs the rights; "" is the server's
 	rights  []authorizationv1.ResourceAttributes
 }
 
+// Objects of deploy/ that grant rights to the server.
+const (
+	byClusterRole = "ClusterRole system:metrics-server and its ClusterRoleBinding"
+	byAuthReader  = "RoleBinding kube-system/metrics-server-auth-reader"
+)
+
 var (
 	grantSelf = grant{
-		by: "ClusterRole system:metrics-server and its ClusterRoleBinding", why: "the server does not learn which nodes and pods there are",
+		by: byClusterRole, without: "the server cannot find out which nodes and pods exist",
 		rights: []authorizationv1.ResourceAttributes{
 			{Verb: "list", Resource: "nodes"},
 			{Verb: "watch", Resource: "nodes"},
@@ -34,22 +44,26 @@ var (
 		},
 	}
 	grantKubelets = grant{
-		by: "ClusterRole system:metrics-server and its ClusterRoleBinding", why: "kubelets answer the server with 403",
+		by: byClusterRole, without: "kubelets answer the server with 403",
 		rights: []authorizationv1.ResourceAttributes{{Verb: "get", Resource: "nodes", Subresource: "metrics"}},
 	}
 	grantDelegate = grant{
-		by: "ClusterRoleBinding metrics-server:system:auth-delegator", why: "the server cannot find out who asks it and what that one may do, so it refuses everybody",
+		by:      "ClusterRoleBinding metrics-server:system:auth-delegator",
+		without: "the server cannot authenticate and authorize its clients, so it rejects all of them",
 		rights: []authorizationv1.ResourceAttributes{
 			{Verb: "create", Group: "authentication.k8s.io", Resource: "tokenreviews"},
 			{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
 		},
 	}
 	grantAuthReader = grant{
-		by: "RoleBinding kube-system/metrics-server-auth-reader", why: "the server does not know the API server's front proxy, and does not start without",
-		rights: []authorizationv1.ResourceAttributes{{Verb: "get", Namespace: metav1.NamespaceSystem, Resource: "configmaps", Name: configName}},
+		by:      byClusterRole + ", or " + byAuthReader,
+		without: "the server cannot read how the API server's front proxy identifies itself, and does not start",
+		rights: []authorizationv1.ResourceAttributes{{
+			Verb: "get", Namespace: metav1.NamespaceSystem, Resource: "configmaps", Name: kubeapi.AuthenticationConfigMap,
+		}},
 	}
 	grantEvents = grant{
-		by: "Role default/metrics-server-events and its RoleBinding", why: "nodes that cannot be scraped get no Events that say so",
+		by: byClusterRole, without: "the server cannot record Events on nodes that it cannot scrape",
 		instead: "give the server --node-events=false", lacking: Warning,
 		rights: []authorizationv1.ResourceAttributes{
 			{Verb: "create", Namespace: metav1.NamespaceDefault, Resource: "events"},
@@ -58,10 +72,37 @@ var (
 	}
 )
 
-// grantSecret lets the server read and fill in the Secret of its serving certificate.
+// grantTokens lets the server request tokens of the account for kubelets.
+func grantTokens(namespace, account string) grant {
+	return grant{
+		by: "Role " + namespace + "/metrics-server-kubelets and its RoleBinding", lacking: Warning,
+		without: withoutTokens,
+		rights: []authorizationv1.ResourceAttributes{{
+			Verb: "create", Namespace: namespace, Resource: "serviceaccounts",
+			Subresource: "token", Name: account,
+		}},
+	}
+}
+
+// grantAccount lets the account for kubelets read their metrics.
+func grantAccount(account string) grant {
+	return grant{
+		by: "ClusterRole system:metrics-server-kubelets and its ClusterRoleBinding", account: account, lacking: Warning,
+		without: withoutTokens,
+		rights:  grantKubelets.rights,
+	}
+}
+
+// withoutTokens is what a server does that gets no usable token of the account for kubelets.
+const withoutTokens = "the server gets no token of the account for kubelets (--kubelet-service-account) that " +
+	"kubelets accept: " +
+	"it shows them its own token if it may get nodes/metrics itself, and otherwise asks none"
+
+// grantSecret lets the server read and write the Secret of its serving certificate.
 func grantSecret(namespace, name string) grant {
 	return grant{
-		by: "Role " + namespace + "/metrics-server-serving and its RoleBinding", why: "the server cannot keep its serving certificate (--serving-certificate-secret)",
+		by:      "Role " + namespace + "/metrics-server-serving and its RoleBinding",
+		without: "the server cannot store its serving certificate (--serving-certificate-secret)",
 		rights: []authorizationv1.ResourceAttributes{
 			{Verb: "get", Namespace: namespace, Resource: "secrets", Name: name},
 			{Verb: "update", Namespace: namespace, Resource: "secrets", Name: name},
@@ -69,37 +110,63 @@ func grantSecret(namespace, name string) grant {
 	}
 }
 
-// grantCABundle lets the server write the authority of that certificate where the API server looks for it.
+// grantCABundle lets the server write its certificate's authority into the APIServices.
 func grantCABundle() grant {
-	g := grant{by: grantSelf.by, why: "the server cannot write the authority of its certificate (--serving-certificate-secret) into caBundle"}
-	for _, version := range apiVersions {
+	g := grant{
+		by: byClusterRole,
+		without: "the server cannot write the authority of its certificate (--serving-certificate-secret) into caBundle of " +
+			"the " +
+			"APIServices",
+	}
+	for _, name := range kubeapi.MetricsAPIServices() {
 		for _, verb := range []string{"get", "patch"} {
-			g.rights = append(g.rights, authorizationv1.ResourceAttributes{Verb: verb, Group: "apiregistration.k8s.io", Resource: "apiservices", Name: version + "." + group})
+			g.rights = append(g.rights, authorizationv1.ResourceAttributes{
+				Verb: verb, Group: "apiregistration.k8s.io", Resource: "apiservices", Name: name,
+			})
 		}
 	}
 	return g
 }
 
-// grants are those that the server needs with the arguments args, and the Secret of its serving certificate, "" without one.
-func (e *examination) grants(namespace string, args []string) (all []grant, secret string) {
+// servingSecretOf returns the Secret in which a server with the arguments args stores its serving
+// certificate, "" for none, and whether it uses the Secret only if that exists.
+func servingSecretOf(args []string) (name string, optional bool) {
+	name, given := flagValue(args, "serving-certificate-secret")
+	_, cert := flagValue(args, "tls-cert-file")
+	_, key := flagValue(args, "tls-private-key-file")
+	if given || cert || key {
+		return name, false
+	}
+	return kubeapi.ServingSecret, true // in a pod, the server uses it without the flag
+}
+
+// grants returns the grants that a server needs with the arguments args. secret is the Secret of
+// its serving certificate, "" if it uses none.
+func (e *examination) grants(namespace string, args []string, secret string) (all []grant) {
 	all = []grant{grantSelf, grantDelegate, grantAuthReader}
-	if e.flags.Kubelet.ClientCertFile == "" { // or else kubelets know it by that
+	account, _ := flagValue(args, "kubelet-service-account")
+	switch {
+	case e.flags.Kubelet.ClientCertFile != "": // kubelets authenticate that certificate
+	case account != "":
+		all = append(all, grantTokens(namespace, account), grantAccount(account))
+	default:
 		all = append(all, grantKubelets)
 	}
-	if secret, _ = flagValue(args, "serving-certificate-secret"); secret != "" {
+	if secret != "" {
 		all = append(all, grantSecret(namespace, secret), grantCABundle())
 	}
 	events, given := flagValue(args, "node-events")
 	if on, err := strconv.ParseBool(events); !given || err != nil || on {
 		all = append(all, grantEvents)
 	}
-	return all, secret
+	return all
 }
 
-// flagValue is what args last say of a flag. One without a value is given and "".
+// flagValue returns the last value of a flag in args, and whether the flag is given. A flag without
+// a value has the value "".
 func flagValue(args []string, name string) (value string, given bool) {
 	for i, a := range slices.Backward(args) {
-		if rest, ok := strings.CutPrefix(a, "--"+name); ok {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(a), "--"+name); ok {
 			switch {
 			case strings.HasPrefix(rest, "="):
 				return rest[1:], true
@@ -113,32 +180,47 @@ func flagValue(args []string, name string) (value string, given bool) {
 	return "", false
 }
 
-// access asks whether the server's service account may do what the server does, and for the Secret that it may not make itself.
-// The pod is nil if it is not known.
+// access checks the rights of the server's service accounts, and whether the objects exist that the
+// server may not create. pod is nil if it is unknown.
 func (e *examination) access(ctx context.Context, namespace string, pod *corev1.Pod) {
 	account := "metrics-server"
 	var args []string
 	if pod != nil {
-		account, args = cmp.Or(pod.Spec.ServiceAccountName, "default"), commandLine(pod)
+		account = cmp.Or(pod.Spec.ServiceAccountName, "default")
+		args, _ = commandLine(pod)
 	}
-	grants, secret := e.grants(namespace, args)
-	if secret != "" {
-		e.servingSecret(ctx, namespace, secret)
+	secret, optional := "", false
+	if pod != nil {
+		secret, optional = servingSecretOf(args)
 	}
-	user := "system:serviceaccount:" + namespace + ":" + account
+	if secret != "" && !e.servingSecret(ctx, namespace, secret, optional) {
+		secret = ""
+	}
+	grants := e.grants(namespace, args, secret)
+	if pod != nil {
+		e.kubeletAccount(ctx, namespace, args)
+	}
+	server := "system:serviceaccount:" + namespace + ":" + account
 	fine := true
 	for _, g := range grants {
+		user := server
+		if g.account != "" {
+			user = "system:serviceaccount:" + namespace + ":" + g.account
+		}
 		var missing []string
 		for _, right := range g.rights {
 			review, err := e.api.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
 				Spec: authorizationv1.SubjectAccessReviewSpec{
-					User:               user,
-					Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
+					User: user,
+					Groups: []string{
+						"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated",
+					},
 					ResourceAttributes: &right,
 				},
 			}, metav1.CreateOptions{})
 			if err != nil {
-				e.report.add(unanswered(checkAccess, "what "+user+" may do", err, "create subjectaccessreviews.authorization.k8s.io"))
+				e.report.add(Unanswered(checkAccess, "the rights of "+user+" cannot be checked", err,
+					"create subjectaccessreviews.authorization.k8s.io"))
 				return
 			}
 			if !review.Status.Allowed {
@@ -148,37 +230,84 @@ func (e *examination) access(ctx context.Context, namespace string, pod *corev1.
 		if len(missing) > 0 {
 			fine = false
 			l := Line{
-				Check: checkAccess, Status: cmp.Or(g.lacking, Problem), Message: user + " may not " + strings.Join(missing, ", "),
-				Cause: g.why, Remedy: "apply " + g.by + " of deploy/, whose subject must be that service account",
+				Check: checkAccess, Status: cmp.Or(g.lacking, Problem),
+				Message: user + " may not " + strings.Join(missing, ", "),
+				Cause:   "without this right, " + g.without,
+				Remedy:  "apply the " + g.by + " of deploy/; the binding's subject must be this service account",
 			}
 			if g.instead != "" {
-				l.Remedy += ", or " + g.instead
+				l.Remedy += "; or " + g.instead
 			}
 			e.report.add(l)
 		}
 	}
 	if fine {
-		e.report.add(Line{Check: checkAccess, Status: OK, Message: user + " may do what the server does"})
+		e.report.add(Line{Check: checkAccess, Status: OK, Message: server + " has all rights that the server needs"})
 	}
 }
 
-// servingSecret reports when the Secret of the serving certificate is missing. It does not ask for what is in it, a private key.
-func (e *examination) servingSecret(ctx context.Context, namespace, name string) {
+// servingSecret reports a missing Secret of the serving certificate, unless the Secret is optional,
+// and returns whether the server uses it. It reads only the Secret's metadata, as the data has a
+// private key.
+func (e *examination) servingSecret(ctx context.Context, namespace, name string, optional bool) bool {
 	what := "Secret " + namespace + "/" + name
-	_, err := e.api.metadata.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	secrets := e.api.metadata.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(namespace)
+	_, err := secrets.Get(ctx, name, metav1.GetOptions{})
 	switch {
+	case optional:
+		return err == nil
 	case apierrors.IsNotFound(err):
 		e.report.add(Line{
 			Check: checkAccess, Status: Problem, Message: what + " does not exist",
-			Cause:  "the server keeps its serving certificate in it (--serving-certificate-secret) and may not create it; a server that starts without serves a certificate that no caBundle fits",
-			Remedy: "apply the manifest of deploy/ again, or upgrade the chart's release: it has the Secret, empty, and the server fills it in",
+			Cause: "the server stores its serving certificate in this Secret (--serving-certificate-secret) and may not " +
+				"create " +
+				"it; without it, the server serves a certificate that matches no caBundle",
+			Remedy: "apply the current manifest of deploy/, or upgrade the chart's release: both have the empty Secret, which " +
+				"the " +
+				"server fills",
 		})
 	case err != nil:
-		e.report.add(unanswered(checkAccess, "whether "+what+" exists", err, "get secrets in "+namespace))
+		e.report.add(Unanswered(checkAccess, "whether "+what+" exists cannot be checked", err, "get secrets in "+namespace))
+	}
+	return true
+}
+
+// kubeletAccount finds out which account's token a server with the arguments args shows to
+// kubelets, and reports it if it is the server's own or does not exist.
+func (e *examination) kubeletAccount(ctx context.Context, namespace string, args []string) {
+	if e.flags.Kubelet.ClientCertFile != "" || e.flags.Kubelet.PlainHTTP {
+		return // a client certificate is useless without its key, and over plain HTTP no credentials are sent
+	}
+	name, _ := flagValue(args, "kubelet-service-account")
+	if name == "" {
+		e.report.add(Line{
+			Check: checkAccess, Status: Warning, Message: "kubelets are shown the server's own token",
+			Cause: "--kubelet-service-account is not given; whoever answers in a kubelet's place can use the token to act as " +
+				"the server",
+			Remedy: "apply the current manifest of deploy/, or upgrade the chart's release: both have an account for kubelets " +
+				"that may only get nodes/metrics",
+		})
+		return
+	}
+	e.tokensOf = types.NamespacedName{Namespace: namespace, Name: name}
+	if e.config.Direct {
+		return // the request for its token fails if it does not exist
+	}
+	accounts := e.api.metadata.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(namespace)
+	_, err := accounts.Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		e.report.add(Line{
+			Check: checkAccess, Status: Warning, Message: "ServiceAccount " + e.tokensOf.String() + " does not exist",
+			Cause: withoutTokens, Remedy: "apply the current manifest of deploy/, or upgrade the chart's release",
+		})
+	case err != nil:
+		e.report.add(Unanswered(checkAccess, "whether ServiceAccount "+e.tokensOf.String()+" exists cannot be checked", err,
+			"get serviceaccounts in "+namespace))
 	}
 }
 
-// describe says what a right is: "get nodes/metrics".
+// describe returns a right as text, such as "get nodes/metrics".
 func describe(r authorizationv1.ResourceAttributes) string {
 	s := r.Verb + " " + r.Resource
 	if r.Group != "" {

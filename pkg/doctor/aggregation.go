@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,19 +12,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metrics-server/pkg/kubeapi"
 )
 
-const (
-	group = "metrics.k8s.io"
+// allowedNamesKey is the key of kubeapi.AuthenticationConfigMap with the common names that the front
+// proxy may have.
+const allowedNamesKey = "requestheader-allowed-names"
 
-	// configName is the ConfigMap in which the API server says how it identifies itself and others.
-	configName = "extension-apiserver-authentication"
-	caKey      = "requestheader-client-ca-file"
-)
-
-// aggregation looks whether the API server can identify itself to the server, and asks the server something through it.
+// aggregation checks whether the API server publishes its front proxy's authority, and sends a
+// request through the aggregator.
 func (e *examination) aggregation(ctx context.Context) {
-	config, err := e.api.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, configName, metav1.GetOptions{})
+	config, err := e.api.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeapi.AuthenticationConfigMap,
+		metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		config = &corev1.ConfigMap{}
@@ -31,45 +32,61 @@ func (e *examination) aggregation(ctx context.Context) {
 	case err == nil:
 		e.report.add(judgeFrontProxy(config, e.flags.RequestHeaderCA, e.api.clock.now()))
 	default:
-		e.report.add(unanswered(checkAggregation, "the front proxy's authority", err,
-			"get the ConfigMap kube-system/"+configName+" (Role extension-apiserver-authentication-reader)"))
+		e.report.add(Unanswered(checkAggregation, "the front proxy's authority cannot be checked", err,
+			"get the ConfigMap kube-system/"+kubeapi.AuthenticationConfigMap+
+				" (Role extension-apiserver-authentication-reader)"))
 	}
-	e.aggregated(ctx)
+	e.aggregated(ctx, allowedNames(config))
+}
+
+// allowedNames returns the common names that the API server's front proxy may have; nil if any is
+// allowed or they are unknown.
+func allowedNames(config *corev1.ConfigMap) (names []string) {
+	if config != nil {
+		_ = json.Unmarshal([]byte(config.Data[allowedNamesKey]), &names) // without a list, any name is allowed
+	}
+	return names
 }
 
 func judgeFrontProxy(config *corev1.ConfigMap, given bool, now time.Time) Line {
-	l := Line{
-		Check: checkAggregation, Status: Problem,
-		Remedy: "set --requestheader-client-ca-file, --proxy-client-cert-file, --proxy-client-key-file and the --requestheader-*-headers flags of every API server, as kubeadm does",
-	}
-	switch ca := config.Data[caKey]; {
+	const name = "ConfigMap kube-system/" + kubeapi.AuthenticationConfigMap
+	l := Line{Check: checkAggregation, Status: Problem, Remedy: kubeapi.RemedyFrontProxy}
+	switch ca := config.Data[kubeapi.FrontProxyCAKey]; {
 	case ca != "" && hasValidCertificate([]byte(ca), now):
 		return Line{Check: checkAggregation, Status: OK, Message: "the API server publishes the front proxy's authority"}
 	case given:
-		return Line{Check: checkAggregation, Status: OK, Message: "the API server publishes no valid authority of its front proxy, and the server has its own --requestheader-client-ca-file"}
+		return Line{
+			Check: checkAggregation, Status: OK,
+			Message: "the API server publishes no valid authority for its front proxy; the server uses its own " +
+				"--requestheader-client-ca-file",
+		}
 	case ca != "":
-		l.Message = "ConfigMap kube-system/" + configName + ": no certificate in " + caKey + " is valid now"
+		l.Message = name + " has no valid certificate in " + kubeapi.FrontProxyCAKey
 		l.Cause = "the front proxy's authority has expired"
 		l.Remedy = "renew the front proxy's certificates and restart the API servers"
 	default:
-		l.Message = "ConfigMap kube-system/" + configName + " has no " + caKey
-		l.Cause = "the API server runs without the flags of the aggregation layer, so the server cannot know by whom a request is passed on"
+		l.Message = name + " has no " + kubeapi.FrontProxyCAKey
+		l.Cause = "the API server runs without the flags of the aggregation layer, so the server cannot verify who " +
+			"forwards " +
+			"requests to it"
 	}
 	return l
 }
 
-// aggregated asks for the nodes' metrics through the aggregator, and goes on with what is served if it gets them.
-func (e *examination) aggregated(ctx context.Context) {
+// aggregated requests the nodes' metrics through the aggregator. If they are served, it also checks
+// what is served.
+func (e *examination) aggregated(ctx context.Context, allowed []string) {
 	var err error
-	for _, version := range apiVersions {
-		root := "/apis/" + group + "/" + version
+	for _, version := range kubeapi.MetricsVersions() {
+		root := "/apis/" + kubeapi.MetricsGroup + "/" + version
 		var nodes []usage
 		start := time.Now()
 		err = e.api.usages(ctx, root+"/nodes", func(u usage) { nodes = append(nodes, u) })
 		if err == nil {
 			e.report.add(Line{
 				Check: checkAggregation, Status: OK,
-				Message: fmt.Sprintf("%s/nodes is answered through the API server in %v", root, time.Since(start).Round(time.Millisecond)),
+				Message: fmt.Sprintf("%s/nodes is served through the API server in %v", root,
+					time.Since(start).Round(time.Millisecond)),
 			})
 			e.served(ctx, root, nodes)
 			return
@@ -79,32 +96,43 @@ func (e *examination) aggregated(ctx context.Context) {
 		}
 	}
 	if apierrors.IsForbidden(err) && !anonymous(err) {
-		// Every authenticated user may ask what there is, and the server itself answers that.
+		// Every authenticated user may use discovery, which the server itself answers.
 		var list metav1.APIResourceList
-		root := "/apis/" + group + "/v1beta1"
+		root := "/apis/" + kubeapi.MetricsGroup + "/v1beta1"
 		discovery := e.api.get(ctx, root, &list)
 		if discovery == nil || apierrors.IsForbidden(discovery) && !anonymous(discovery) {
-			l := Line{Check: checkAggregation, Status: OK, Message: root + " is answered through the API server"}
+			l := Line{Check: checkAggregation, Status: OK, Message: root + " is served through the API server"}
 			if discovery != nil {
-				l = unanswered(checkAggregation, "the way through the API server", discovery, "get "+root+" (ClusterRole system:discovery)")
+				l = Unanswered(checkAggregation, "requests through the API server cannot be checked", discovery,
+					"get "+root+" (ClusterRole system:discovery)")
 			}
-			e.report.add(l, unanswered(checkServed, "which metrics are served", err, "list nodes.metrics.k8s.io and pods.metrics.k8s.io (ClusterRole system:aggregated-metrics-reader)"))
+			e.report.add(l, Unanswered(checkServed, "the served metrics cannot be checked", err,
+				"list nodes.metrics.k8s.io and pods.metrics.k8s.io (ClusterRole system:aggregated-metrics-reader)"))
 			return
 		}
 		err = discovery
 	}
 	if ctx.Err() != nil {
-		e.report.add(unanswered(checkAggregation, "the way through the API server", ctx.Err(), ""))
+		e.report.add(Unanswered(checkAggregation, "requests through the API server cannot be checked", ctx.Err(), ""))
 		return
 	}
 	cause, remedy := explainAggregated(err)
+	if cause == causeProxyID && len(allowed) > 0 {
+		cause += "; only the common names " + strings.Join(allowed, ", ") + " are allowed"
+	}
 	e.report.add(
-		Line{Check: checkAggregation, Status: Problem, Message: "a request through the API server fails: " + err.Error(), Cause: cause, Remedy: remedy},
-		Line{Check: checkServed, Status: Unknown, Message: "which metrics are served cannot be checked", Cause: "they cannot be asked for", Remedy: "see the checks of aggregation and apiservice above"},
+		Line{
+			Check: checkAggregation, Status: Problem, Message: "a request through the API server fails: " + err.Error(),
+			Cause: cause, Remedy: remedy,
+		},
+		Line{
+			Check: checkServed, Status: Unknown, Message: "the served metrics cannot be checked",
+			Cause: "requests through the API server fail", Remedy: "see the checks aggregation and apiservice above",
+		},
 	)
 }
 
-// anonymous says whether a server refused a request because it does not believe who made it.
+// anonymous reports whether a server rejected a request because it did not accept its credentials.
 func anonymous(err error) bool { return strings.Contains(err.Error(), "system:anonymous") }
 
 func explainAggregated(err error) (cause, remedy string) {
@@ -113,13 +141,16 @@ func explainAggregated(err error) (cause, remedy string) {
 	case apierrors.IsUnauthorized(err), anonymous(err):
 		return causeProxyID, remedyProxyID
 	case apierrors.IsNotFound(err):
-		return "nothing is registered for " + group + ", or what answers does not serve nodes", remedyInstall
+		return "no APIService is registered for " + kubeapi.MetricsGroup + ", or the program behind it does not serve nodes",
+			remedyInstall
 	case apierrors.IsServiceUnavailable(err):
-		return "the API server has nobody to pass the request on to, or does not reach it", "see the checks of apiservice above"
-	case errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err), strings.Contains(err.Error(), "Client.Timeout"):
-		return "no answer in time", remedyNetwork
+		return "the API server cannot forward the request: no server is available, or it cannot be reached",
+			"see the check apiservice above"
+	case errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err),
+		strings.Contains(err.Error(), "Client.Timeout"):
+		return "the server did not answer in time", remedyNetwork
 	case errors.As(err, &status) && status.Status().Code >= http.StatusInternalServerError:
-		return "the server, or the way to it, failed", "see the server's log and the checks of apiservice above"
+		return "the server failed, or the connection to it", "see the server's log and the check apiservice above"
 	}
-	return "the message is all that is known", "see the server's log and that of the API server"
+	return "the error gives no further reason", "see the logs of the API server and of metrics-server"
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"path"
 	"strings"
 	"sync"
@@ -19,16 +18,19 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+
+	"metrics-server/pkg/kubelet"
 )
 
 const (
-	// requestTimeout is how long the API server may take for one answer.
+	// requestTimeout limits one request to the API server.
 	requestTimeout = 30 * time.Second
-	// page is how many objects are asked for at once: in a pod, the memory is the server's.
+	// page is how many objects one request lists: in a pod, the doctor shares the server's memory
+	// limit.
 	page = 500
 )
 
-// api is how the API server is asked.
+// api sends requests to the API server.
 type api struct {
 	kubernetes.Interface
 	metadata metadata.Interface
@@ -39,9 +41,9 @@ type api struct {
 func newAPI(config *rest.Config) (*api, error) {
 	a := &api{}
 	config = rest.CopyConfig(config)
-	config.QPS = -1 // one request at a time, but for the nodes, whose number is limited
+	config.QPS = -1 // requests are sequential, except those for nodes, which are limited
 	config.Timeout = requestTimeout
-	config.WarningHandler = rest.NoWarnings{} // of deprecations, which are not the asker's
+	config.WarningHandler = rest.NoWarnings{} // deprecations are not the user's concern
 	config.Wrap(a.clock.wrap)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -54,7 +56,7 @@ func newAPI(config *rest.Config) (*api, error) {
 	return a, nil
 }
 
-// versionPath is what every client may ask, and what only the API server itself answers.
+// versionPath is open to every client, and only the API server itself answers there.
 const versionPath = "/version"
 
 func (a *api) version(ctx context.Context) (version.Info, error) {
@@ -65,7 +67,7 @@ func (a *api) version(ctx context.Context) (version.Info, error) {
 // get reads the JSON at path.
 func (a *api) get(ctx context.Context, path string, into any) error {
 	result := a.raw.Get().MaxRetries(0).AbsPath(path).Do(ctx)
-	if err := result.Error(); err != nil { // says more than that of Raw
+	if err := result.Error(); err != nil { // more precise than the error of Raw
 		return err
 	}
 	b, err := result.Raw()
@@ -78,14 +80,16 @@ func (a *api) get(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// nodeMetrics reads what a node's kubelet has at a path, through the API server.
+// nodeMetrics reads a path of a node's kubelet through the API server.
 func (a *api) nodeMetrics(ctx context.Context, node, at string) ([]byte, error) {
-	u, err := url.ParseRequestURI(at)
-	if err != nil || !strings.HasPrefix(at, "/") {
-		return nil, fmt.Errorf("%q is not a path", at)
+	u, err := kubelet.ParsePath(at)
+	if err != nil {
+		return nil, err
 	}
-	// It is what an annotation says, and must not lead out of the node: no ".." is left after Clean.
-	r := a.raw.Get().MaxRetries(0).AbsPath("/api/v1/nodes", node, "proxy", path.Clean(u.Path)).SetHeader("Accept", "text/plain;version=0.0.4, */*;q=0.1")
+	// The path of an annotation must stay below the node's: ParsePath rejects "..", and Clean
+	// leaves none.
+	r := a.raw.Get().MaxRetries(0).AbsPath("/api/v1/nodes", node, "proxy", path.Clean(u.Path)).
+		SetHeader("Accept", "text/plain;version=0.0.4, */*;q=0.1")
 	for name, values := range u.Query() {
 		for _, v := range values {
 			r.Param(name, v)
@@ -103,16 +107,17 @@ func (a *api) nodeMetrics(ctx context.Context, node, at string) ([]byte, error) 
 	return b, err
 }
 
-// maxAnswer is how many bytes a kubelet's answer may have, as for the server.
+// maxAnswer is the largest answer in bytes that is read of a kubelet, the same as in the server.
 const maxAnswer = 16 << 20
 
-// usage is what is of interest in a NodeMetrics or PodMetrics.
+// usage has the fields of a NodeMetrics or PodMetrics that are read here.
 type usage struct {
 	Metadata  struct{ Namespace, Name string }
 	Timestamp metav1.Time
 }
 
-// usages calls each with the items of the list of metrics at path, without holding them: there may be 150,000.
+// usages calls each with every item of the list of metrics at path. It does not hold the list,
+// which may have 150,000 items.
 func (a *api) usages(ctx context.Context, path string, each func(usage)) error {
 	body, err := a.raw.Get().MaxRetries(0).AbsPath(path).Stream(ctx)
 	if err != nil {
@@ -125,7 +130,7 @@ func (a *api) usages(ctx context.Context, path string, each func(usage)) error {
 	return nil
 }
 
-// decodeItems decodes the items of a list in JSON one after the other.
+// decodeItems decodes the items of a JSON list one at a time.
 func decodeItems[T any](r io.Reader, each func(T)) error {
 	d := json.NewDecoder(r)
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
@@ -164,7 +169,7 @@ func decodeItems[T any](r io.Reader, each func(T)) error {
 	return err
 }
 
-// pages calls list for one page after the other until it returns no more to continue with.
+// pages calls list for each page until there is no continue token.
 func pages(list func(metav1.ListOptions) (next string, err error)) error {
 	o := metav1.ListOptions{Limit: page}
 	for {
@@ -176,14 +181,14 @@ func pages(list func(metav1.ListOptions) (next string, err error)) error {
 	}
 }
 
-// clock tells the API server's time.
+// clock estimates the API server's time.
 type clock struct {
 	mu     sync.Mutex
 	known  bool
-	offset time.Duration // of the API server's clock from ours
+	offset time.Duration // the API server's time minus ours
 }
 
-// wrap learns the time from answers that can only be the API server's own.
+// wrap reads the time from answers that only the API server itself can have given.
 func (c *clock) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		asked := time.Now()
@@ -195,7 +200,7 @@ func (c *clock) wrap(next http.RoundTripper) http.RoundTripper {
 			answered := time.Now()
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			// The header has whole seconds.
+			// The header is truncated to seconds: half a second is its mean error.
 			c.known, c.offset = true, date.Add(500*time.Millisecond).Sub(asked.Add(answered.Sub(asked)/2))
 		}
 		return resp, nil
@@ -206,23 +211,24 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// now is the API server's time, or our own if that is not known.
+// now returns the API server's time, or the local time if that is unknown.
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.Now().Add(c.offset)
 }
 
-// skew is how far the API server's clock is ahead of ours, if that is known.
+// skew returns how far the API server's clock is ahead of ours, if that is known.
 func (c *clock) skew() (ahead time.Duration, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.offset, c.known
 }
 
-// unanswered is the line for a question that the API server did not answer. right is what the asker must be allowed to do.
-func unanswered(check, what string, err error, right string) Line {
-	l := Line{Check: check, Status: Unknown, Message: what + " cannot be checked", Cause: err.Error()}
+// Unanswered returns the line for a request that the API server did not answer. message says what
+// could not be checked, and right names the right that the request needs.
+func Unanswered(check, message string, err error, right string) Line {
+	l := Line{Check: check, Status: Unknown, Message: message, Cause: err.Error()}
 	switch {
 	case apierrors.IsForbidden(err):
 		l.Cause = "the right to " + right + " is missing"
@@ -231,9 +237,9 @@ func unanswered(check, what string, err error, right string) Line {
 		l.Remedy = "the API server does not accept the credentials: give others with --kubeconfig"
 	case errors.Is(err, context.DeadlineExceeded):
 		l.Cause = "the API server did not answer in time"
-		l.Remedy = "try again, with a longer --timeout"
+		l.Remedy = "try again with a longer --timeout"
 	default:
-		l.Remedy = "try again, and see the API server's log"
+		l.Remedy = "try again; if it fails again, see the API server's log"
 	}
 	return l
 }

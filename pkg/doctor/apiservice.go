@@ -12,9 +12,12 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metrics-server/pkg/kubeapi"
 )
 
-// apiService is the part of an APIService that is of interest. Its Go types have a module of their own, with many others.
+// apiService has the fields of an APIService that are read here. Importing its Go type would add a
+// module.
 type apiService struct {
 	Metadata metav1.ObjectMeta
 	Spec     struct {
@@ -25,7 +28,7 @@ type apiService struct {
 	Status struct{ Conditions []metav1.Condition }
 }
 
-// serviceRef names the Service that an APIService leads to.
+// serviceRef names the Service to which an APIService sends requests.
 type serviceRef struct {
 	Namespace, Name string
 	Port            int32
@@ -33,25 +36,38 @@ type serviceRef struct {
 
 func (r serviceRef) String() string { return r.Namespace + "/" + r.Name }
 
-// apiVersions are those of metrics.k8s.io, the preferred one first.
-var apiVersions = []string{"v1", "v1beta1"}
-
 const (
-	remedyInstall = "apply the manifests of metrics-server as a whole (deploy/)"
-	remedyNetwork = "let the control plane reach the server's port on pods (10250 in deploy/): see firewalls, network policies and the CNI. An API server that reaches nodes but no pods needs hostNetwork: true with a free --secure-port; one that does not reach Service addresses needs kube-proxy or --enable-aggregator-routing=true"
-	remedyProxy   = "exempt the cluster's own addresses from the API server's proxy: its NO_PROXY needs the ranges of Services and pods, .svc and .cluster.local"
-	remedyTrust   = "with --serving-certificate-secret the server mends that within a minute, or its log says what hinders it; with tls.type helm of the chart: upgrade once with tls.helm.lookup=false, which makes a new certificate; "
-	causeProxyID  = "the server does not believe the certificate that the API server's aggregator shows it, so it takes every request for an anonymous one"
-	remedyProxyID = "compare --proxy-client-cert-file of the API server with requestheader-client-ca-file in ConfigMap kube-system/extension-apiserver-authentication: that authority must have signed it, and --requestheader-allowed-names must be empty or name it. If the flags are right, or --requestheader-client-ca-file is set, see that all API servers have the same"
+	remedyInstall     = "apply all manifests of metrics-server (deploy/)"
+	remedyServicePort = "set spec.service.port of the APIService to the Service's port (443 in deploy/)"
+	remedyNetwork     = "let the control plane reach the server's port on pods (10250 in deploy/): check firewalls, " +
+		"network " +
+		"policies and the CNI. If the API server can reach nodes but not pods, set hostNetwork: true and a free " +
+		"--secure-port; if it cannot reach Service addresses, run kube-proxy on the control plane or set " +
+		"--enable-aggregator-routing=true"
+	remedyProxy = "exclude the cluster's addresses from the API server's proxy: add the ranges of Services and pods, " +
+		".svc and " +
+		".cluster.local to its NO_PROXY"
+	remedyTrust = "let the server manage its certificate: pass --serving-certificate-secret=metrics-server-serving (a " +
+		"patch " +
+		"that replaces all args drops it) and apply the Secret and the roles of deploy/; the server then writes caBundle " +
+		"within a minute, or logs why it cannot. With the chart's tls.type=helm: upgrade once with tls.helm.lookup=false, " +
+		"which creates a new certificate. "
+	causeProxyID = "the server does not trust the client certificate of the API server's aggregator, so it treats every " +
+		"request as anonymous"
+	remedyProxyID = "check that the authority in " + kubeapi.FrontProxyCAKey + " of ConfigMap " +
+		"kube-system/" + kubeapi.AuthenticationConfigMap + " signed the API server's --proxy-client-cert-file, and that " +
+		"--requestheader-allowed-names is empty or has its common name. If both are right, or the server has its own " +
+		"--requestheader-client-ca-file, check that all API servers use the same files"
 )
 
-// apiServices looks at both APIServices and returns the Service that they lead to, if that could be read.
+// apiServices checks both APIServices and returns the Service to which they send requests, if that
+// could be read.
 func (e *examination) apiServices(ctx context.Context) (ref serviceRef, known bool) {
 	var found []*apiService
 	var failed error
-	for _, version := range apiVersions {
+	for _, name := range kubeapi.MetricsAPIServices() {
 		s := &apiService{}
-		switch err := e.api.get(ctx, "/apis/apiregistration.k8s.io/v1/apiservices/"+version+"."+group, s); {
+		switch err := e.api.get(ctx, kubeapi.APIServicePath(name), s); {
 		case err == nil:
 			found = append(found, s)
 		case apierrors.IsNotFound(err):
@@ -61,7 +77,8 @@ func (e *examination) apiServices(ctx context.Context) (ref serviceRef, known bo
 		}
 	}
 	if failed != nil {
-		e.report.add(unanswered(checkAPIService, "the APIServices of "+group, failed, "get apiservices.apiregistration.k8s.io"))
+		e.report.add(Unanswered(checkAPIService, "the APIServices of "+kubeapi.MetricsGroup+" cannot be checked", failed,
+			"get apiservices.apiregistration.k8s.io"))
 		return serviceRef{}, false
 	}
 	e.report.add(judgeAPIServices(found, e.api.clock.now())...)
@@ -73,19 +90,19 @@ func (e *examination) apiServices(ctx context.Context) (ref serviceRef, known bo
 	return serviceRef{}, false
 }
 
-// judgeAPIServices is given one for each of apiVersions, nil if it is not there.
+// judgeAPIServices takes one APIService for each of kubeapi.MetricsAPIServices, nil if it does not exist.
 func judgeAPIServices(found []*apiService, now time.Time) []Line {
 	if !slices.ContainsFunc(found, func(s *apiService) bool { return s != nil }) {
 		return []Line{{
-			Check: checkAPIService, Status: Problem, Message: "no APIService of " + group + " is registered",
-			Cause: "metrics-server is not installed, or only a part of it", Remedy: remedyInstall,
+			Check: checkAPIService, Status: Problem, Message: "no APIService of " + kubeapi.MetricsGroup + " is registered",
+			Cause: "metrics-server is not installed, or only in part", Remedy: remedyInstall,
 		}}
 	}
 	var lines []Line
 	owners := map[string]bool{}
 	for i, s := range found {
 		if s == nil {
-			lines = append(lines, missingAPIService(apiVersions[i]))
+			lines = append(lines, missingAPIService(kubeapi.MetricsAPIServices()[i]))
 			continue
 		}
 		lines = append(lines, judgeAPIService(s, now)...)
@@ -95,23 +112,25 @@ func judgeAPIServices(found []*apiService, now time.Time) []Line {
 	}
 	if len(owners) > 1 {
 		lines = append(lines, Line{
-			Check: checkAPIService, Status: Problem, Message: "v1 and v1beta1 of " + group + " lead to different Services",
-			Cause:  "two programs serve the group: an older installation, or an adapter of another monitoring system",
-			Remedy: "keep one: let both APIServices name the same Service, and remove the other program",
+			Check: checkAPIService, Status: Problem,
+			Message: "v1 and v1beta1 of " + kubeapi.MetricsGroup + " lead to different Services",
+			Cause:   "two programs serve the API group, for example an older installation or the adapter of a monitoring system",
+			Remedy:  "point both APIServices to the same Service, and remove the other program",
 		})
 	}
 	return lines
 }
 
-func missingAPIService(version string) Line {
+func missingAPIService(name string) Line {
 	l := Line{
-		Check: checkAPIService, Status: Warning, Message: version + "." + group + " is not registered",
-		Cause:  "the manifest is older than the server: it registers only v1beta1, which kubectl top and autoscalers can do with",
-		Remedy: "apply the APIService " + version + "." + group + " of deploy/",
+		Check: checkAPIService, Status: Warning, Message: name + " is not registered",
+		Cause:  "the installed manifest registers only v1beta1, which is enough for kubectl top and autoscalers",
+		Remedy: "apply the APIService " + name + " of deploy/",
 	}
-	if version != "v1" {
+	if !strings.HasPrefix(name, "v1.") {
 		l.Status = Problem
-		l.Cause = "only a part of metrics-server is installed; kubectl top and autoscalers of many releases ask for this version alone"
+		l.Cause = "metrics-server is installed only in part; kubectl top and the autoscalers of many releases request only " +
+			"this version"
 	}
 	return l
 }
@@ -121,14 +140,17 @@ func judgeAPIService(s *apiService, now time.Time) []Line {
 	if ref == nil {
 		return []Line{{
 			Check: checkAPIService, Status: Problem, Message: name + " leads to no Service",
-			Cause: "it says that the API server itself serves the group, which it does not", Remedy: "delete it (kubectl delete apiservice " + name + ") and apply that of deploy/",
+			Cause:  "an APIService without a Service means that the API server itself serves the API, which it does not",
+			Remedy: "delete it (kubectl delete apiservice " + name + ") and apply the one of deploy/",
 		}}
 	}
 	var lines []Line
 	if !strings.Contains(ref.Name, "metrics-server") {
 		lines = append(lines, Line{
 			Check: checkAPIService, Status: Warning, Message: fmt.Sprintf("%s leads to the Service %s", name, ref),
-			Cause: "by its name that is another program than metrics-server, such as an adapter of a monitoring system", Remedy: "if that is not intended, remove the other program and apply the APIServices of deploy/",
+			Cause: "its name suggests a program other than metrics-server, such as the adapter of a monitoring system",
+			Remedy: "if this is not intended, find out who changed the APIService, remove the other program, and apply the " +
+				"APIServices of deploy/",
 		})
 	}
 	trust, problem := judgeTrust(s, now)
@@ -140,38 +162,44 @@ func judgeAPIService(s *apiService, now time.Time) []Line {
 	case i < 0:
 		return append(lines, Line{
 			Check: checkAPIService, Status: Problem, Message: name + " has no condition Available",
-			Cause: "it was made a moment ago, or the API server's aggregator does not run", Remedy: "try again; if it stays so, see the API server's log for \"available_controller\"",
+			Cause:  "it was created a moment ago, or the API server's aggregator does not run",
+			Remedy: "try again; if the condition is still missing, search the API server's log for \"available_controller\"",
 		})
 	case s.Status.Conditions[i].Status == metav1.ConditionTrue:
-		return append(lines, Line{Check: checkAPIService, Status: OK, Message: fmt.Sprintf("%s is available, by Service %s, %s", name, ref, trust)})
+		return append(lines, Line{
+			Check: checkAPIService, Status: OK,
+			Message: fmt.Sprintf("%s is available through Service %s, %s", name, ref, trust),
+		})
 	}
 	c := s.Status.Conditions[i]
 	cause, remedy := explainUnavailable(c.Reason, c.Message)
 	return append(lines, Line{
-		Check: checkAPIService, Status: Problem, Message: fmt.Sprintf("%s is not available: %s: %s", name, c.Reason, c.Message),
-		Cause: cause, Remedy: remedy,
+		Check: checkAPIService, Status: Problem,
+		Message: fmt.Sprintf("%s is not available: %s: %s", name, c.Reason, c.Message),
+		Cause:   cause, Remedy: remedy,
 	})
 }
 
-// judgeTrust says how the API server verifies the server.
+// judgeTrust describes how the API server verifies the server's certificate.
 func judgeTrust(s *apiService, now time.Time) (text string, problem *Line) {
 	name := s.Metadata.Name
 	switch {
 	case s.Spec.InsecureSkipTLSVerify:
-		return "whose certificate is not verified (insecureSkipTLSVerify)", nil
+		return "whose certificate is not verified (insecureSkipTLSVerify is set; without it the server writes caBundle)", nil
 	case len(s.Spec.CABundle) == 0:
-		return "whose certificate is verified by the API server's system authorities (no caBundle)", nil
+		return "whose certificate is verified against the API server's system authorities (no caBundle)", nil
 	}
 	if !hasValidCertificate(s.Spec.CABundle, now) {
 		problem = &Line{
-			Check: checkAPIService, Status: Problem, Message: name + " has a caBundle in which no certificate is valid now",
-			Cause: "it has expired, or is no PEM", Remedy: remedyTrust + "with another --tls-cert-file: write the authority that signs that certificate into caBundle",
+			Check: checkAPIService, Status: Problem, Message: name + " has a caBundle without a valid certificate",
+			Cause:  "its certificates have expired or are not valid yet, or it is not PEM",
+			Remedy: remedyTrust + "With your own --tls-cert-file: put the authority that signed it into caBundle",
 		}
 	}
-	return "whose certificate is verified by caBundle", problem
+	return "whose certificate is verified against caBundle", problem
 }
 
-// hasValidCertificate says whether a certificate in PEM is valid at that time.
+// hasValidCertificate reports whether data has a PEM certificate that is valid at now.
 func hasValidCertificate(data []byte, now time.Time) bool {
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		c, err := x509.ParseCertificate(block.Bytes)
@@ -182,31 +210,33 @@ func hasValidCertificate(data []byte, now time.Time) bool {
 	return false
 }
 
-// unavailable are the reasons for which an APIService is not available, the first that fits holds.
+// unavailable lists why an APIService is not available. The first entry that matches applies.
 var unavailable = []struct {
-	reason        string   // "": any
-	says          []string // of which the message has one; nil: any message
+	reason        string   // the condition's reason; "" matches any
+	says          []string // the message has one of these; nil matches any message
 	cause, remedy string
 }{
 	{
 		reason: "MissingEndpoints",
-		cause:  "no pod of the server is ready, or the Service's selector or port name is not that of the pods",
-		remedy: "see the checks of service and pods below",
+		cause:  "no pod of the server is ready, or the Service's selector or port name does not match the pods",
+		remedy: "see the checks service and pods below",
 	},
 	{
 		reason: "EndpointsNotFound",
 		cause:  "the Service selects no pod",
-		remedy: "see the checks of service and pods below; compare the Service's selector with the pods' labels",
+		remedy: "see the checks service and pods below; compare the Service's selector with the pods' labels",
 	},
 	{
 		reason: "ServiceNotFound",
-		cause:  "the APIService names a Service that does not exist: it is left over from another installation, often in another namespace",
+		cause: "the APIService names a Service that does not exist; it is probably left over from another installation, " +
+			"often " +
+			"in another namespace",
 		remedy: remedyInstall + ", or delete the APIService",
 	},
 	{
 		reason: "ServicePortError",
-		cause:  "the APIService names another port than the Service has",
-		remedy: "make spec.service.port of the APIService that of the Service (443 in deploy/)",
+		cause:  "the APIService names a port that the Service does not have",
+		remedy: remedyServicePort,
 	},
 	{
 		says:   []string{"proxyconnect", "Proxy Authentication Required", "from proxy"},
@@ -214,43 +244,53 @@ var unavailable = []struct {
 		remedy: remedyProxy,
 	},
 	{
-		says:   []string{"connection refused"},
-		cause:  "nothing listens on the address and port in the message: the Service's targetPort, the containerPort and --secure-port are not the same, or the server does not run",
-		remedy: "make the three the same",
+		says: []string{"connection refused"},
+		cause: "nothing listens at the address and port in the message: the Service's targetPort, the containerPort and " +
+			"--secure-port differ, or the server does not run",
+		remedy: "set targetPort, containerPort and --secure-port to the same port; if they are the same, see the check " +
+			"pods below",
 	},
 	{
-		says:   []string{"x509:", "tls: "},
-		cause:  "the APIService has a caBundle (or none, and no insecureSkipTLSVerify), and the server's certificate is not signed by it or does not name the Service",
-		remedy: remedyTrust + "else: give it a certificate for NAME.NAMESPACE.svc by that authority (--tls-cert-file, --tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
+		says: []string{"x509:", "tls: "},
+		cause: "the API server does not trust the server's certificate: caBundle (or, without one, the system's " +
+			"authorities) " +
+			"did not sign it, or it does not name the Service",
+		remedy: remedyTrust + "With your own certificate: have that authority sign one for NAME.NAMESPACE.svc " +
+			"(--tls-cert-file, " +
+			"--tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
 	},
 	{
-		says:   []string{"deadline exceeded", "i/o timeout", "Client.Timeout", "no route to host", "network is unreachable", "TLS handshake timeout", "connection reset", "EOF", ": 502", ": 504"},
-		cause:  "there is no way from the control plane to the address in the message",
+		says: []string{
+			"deadline exceeded", "i/o timeout", "Client.Timeout", "no route to host", "network is unreachable",
+			"TLS handshake timeout", "connection reset", "EOF", ": 502", ": 504",
+		},
+		cause:  "the control plane cannot reach the address in the message",
 		remedy: remedyNetwork,
 	},
 	{
 		says:   []string{"no such host"},
-		cause:  "the API server's DNS does not know the name in the message",
-		remedy: "point the APIService at a Service with a cluster IP, or let the control plane's DNS know the name",
+		cause:  "the API server's DNS cannot resolve the name in the message",
+		remedy: "point the APIService to a Service with a cluster IP, or add the name to the control plane's DNS",
 	},
 	{
 		says:   []string{": 401", ": 403", "Unauthorized", "forbidden", "Forbidden"},
 		cause:  causeProxyID,
-		remedy: remedyProxyID + "; a proxy between them (HTTPS_PROXY of the API server) may answer so too",
+		remedy: remedyProxyID + ". A proxy between the two (HTTPS_PROXY of the API server) can cause the same answer",
 	},
 	{
 		says:   []string{": 404"},
-		cause:  "what answers does not serve this version of the API: an older server, or another program",
-		remedy: "let the Service select pods of this metrics-server only, or delete the APIService",
+		cause:  "whatever answers does not serve this version of the API: an older server, or another program",
+		remedy: "let the Service select only pods of this metrics-server, or delete the APIService",
 	},
 	{
 		says:   []string{": 500", ": 503"},
-		cause:  "the server answers, but is not ready or overloaded",
-		remedy: "see its log, and the check of pods below",
+		cause:  "the server answers, but is not ready or is overloaded",
+		remedy: "see the server's log and the check pods below",
 	},
 }
 
-// explainUnavailable returns cause and remedy for the condition Available of an APIService that is not true.
+// explainUnavailable returns the cause and the remedy for an APIService whose condition Available
+// is not true.
 func explainUnavailable(reason, message string) (cause, remedy string) {
 	for _, u := range unavailable {
 		said := u.says == nil || slices.ContainsFunc(u.says, func(s string) bool { return strings.Contains(message, s) })
@@ -258,5 +298,5 @@ func explainUnavailable(reason, message string) (cause, remedy string) {
 			return u.cause, u.remedy
 		}
 	}
-	return "the message is all that the API server says", "see the API server's log and that of the server"
+	return "the API server gives no reason beyond this message", "see the logs of the API server and of metrics-server"
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -23,21 +24,23 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
+	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/kubelet/kubelettest"
 )
 
-// fakeCluster is an API server whose answers are objects by their paths, and the kubelets behind it.
+// fakeCluster is an API server whose answers are objects by their paths, and the kubelets behind
+// it.
 type fakeCluster struct {
 	t  *testing.T
 	ca *kubelettest.CA
 
 	mu      sync.Mutex
-	objects map[string]any  // by path; a *metav1.Status is an error; a func() []byte makes a kubelet's answer
-	denied  map[string]bool // what the server's account may not do, as describe says it
-	skew    time.Duration   // of the API server's clock
-	delay   map[string]bool // paths that are not answered
-	nodes   []*corev1.Node  // what /api/v1/nodes has
+	objects map[string]any    // by path; a *metav1.Status is an error; a func() []byte makes a kubelet's answer
+	denied  map[string]bool   // rights that the server's account lacks, in the words of describe
+	skew    time.Duration     // of the API server's clock
+	hangs   map[string]func() // paths that are not answered, and what a request for them triggers
+	nodes   []*corev1.Node    // what /api/v1/nodes has
 	kubelet map[string]*kubelettest.Kubelet
 	server  map[string]*kubelettest.Server
 	flags   Flags
@@ -53,6 +56,9 @@ const (
 	pathDeploys    = "/apis/apps/v1/namespaces/kube-system/deployments"
 	pathEvents     = "/api/v1/namespaces/kube-system/events"
 	pathConfig     = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+	pathAccount    = "/api/v1/namespaces/kube-system/serviceaccounts/metrics-server"
+	pathKubelets   = "/api/v1/namespaces/kube-system/serviceaccounts/metrics-server-kubelets"
+	pathToken      = pathKubelets + "/token"
 	pathSecret     = "/api/v1/namespaces/kube-system/secrets/metrics-server-serving"
 	pathReviews    = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 	pathNodes      = "/api/v1/nodes"
@@ -76,11 +82,16 @@ func registered(version string) *apiService {
 
 func serverPod(name string) corev1.Pod {
 	return corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name, UID: "u", Labels: map[string]string{"k8s-app": "metrics-server"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "kube-system", Name: name, UID: "u", Labels: map[string]string{"k8s-app": "metrics-server"},
+		},
 		Spec: corev1.PodSpec{
 			NodeName: "n1", ServiceAccountName: "metrics-server",
 			Containers: []corev1.Container{{
-				Name: "metrics-server", Image: "registry.example/metrics-server:v1", Args: []string{"--secure-port=10250", "--serving-certificate-secret=metrics-server-serving"},
+				Name: "metrics-server", Image: "registry.example/metrics-server:v1", Args: []string{
+					"--secure-port=10250",
+					"--serving-certificate-secret=metrics-server-serving", "--kubelet-service-account=metrics-server-kubelets",
+				},
 				Ports: []corev1.ContainerPort{{Name: "https", ContainerPort: 10250}},
 			}},
 		},
@@ -92,18 +103,21 @@ func serverPod(name string) corev1.Pod {
 	}
 }
 
-// newCluster is a cluster of two nodes in which all is well. Its kubelets want the token.
+// newCluster returns a cluster of two nodes in which everything works. Its kubelets require the
+// token.
 func newCluster(t *testing.T) *fakeCluster {
 	t.Helper()
 	c := &fakeCluster{
 		t: t, ca: kubelettest.NewCA("cluster"),
-		denied: map[string]bool{}, delay: map[string]bool{},
+		denied: map[string]bool{}, hangs: map[string]func(){},
 		kubelet: map[string]*kubelettest.Kubelet{}, server: map[string]*kubelettest.Server{},
 	}
 	now := metav1.Now()
 	old := metav1.NewTime(now.Add(-time.Hour))
 	usageOf := func(namespace, name string) map[string]any {
-		return map[string]any{"metadata": map[string]any{"namespace": namespace, "name": name}, "timestamp": now, "window": "15s"}
+		return map[string]any{
+			"metadata": map[string]any{"namespace": namespace, "name": name}, "timestamp": now, "window": "15s",
+		}
 	}
 	c.objects = map[string]any{
 		versionPath: map[string]string{"major": "1", "minor": "37", "gitVersion": "v1.37.2"},
@@ -116,17 +130,33 @@ func newCluster(t *testing.T) *fakeCluster {
 			},
 		},
 		pathSlices: &discoveryv1.EndpointSliceList{Items: []discoveryv1.EndpointSlice{{
-			Ports:     []discoveryv1.EndpointPort{{Name: new("https")}},
-			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
+			Ports: []discoveryv1.EndpointPort{{Name: new("https")}},
+			Endpoints: []discoveryv1.Endpoint{{
+				Addresses: []string{"10.0.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+			}},
 		}}},
 		pathServerPods: &corev1.PodList{Items: []corev1.Pod{serverPod("metrics-server-1")}},
 		pathDeploys:    &appsv1.DeploymentList{},
 		pathEvents:     &corev1.EventList{},
-		pathConfig:     &corev1.ConfigMap{Data: map[string]string{caKey: string(kubelettest.NewCA("front-proxy").PEM())}},
-		pathSecret:     &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"}},
-		pathNodeUsage:  map[string]any{"kind": "NodeMetricsList", "items": []any{usageOf("", "n1"), usageOf("", "n2")}},
-		pathPodUsage:   map[string]any{"items": []any{usageOf("default", "web")}, "kind": "PodMetricsList"},
-		pathDiscovery:  &metav1.APIResourceList{},
+		pathConfig: &corev1.ConfigMap{Data: map[string]string{
+			kubeapi.FrontProxyCAKey: string(kubelettest.NewCA("front-proxy").PEM()),
+		}},
+		pathKubelets: &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{
+			APIVersion: "meta.k8s.io/v1",
+			Kind:       "PartialObjectMetadata",
+		}},
+		// The token that the fake kubelets want.
+		pathToken: &authenticationv1.TokenRequest{
+			Spec:   authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(3600))},
+			Status: authenticationv1.TokenRequestStatus{Token: "token"},
+		},
+		pathSecret: &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{
+			APIVersion: "meta.k8s.io/v1",
+			Kind:       "PartialObjectMetadata",
+		}},
+		pathNodeUsage: map[string]any{"kind": "NodeMetricsList", "items": []any{usageOf("", "n1"), usageOf("", "n2")}},
+		pathPodUsage:  map[string]any{"items": []any{usageOf("default", "web")}, "kind": "PodMetricsList"},
+		pathDiscovery: &metav1.APIResourceList{},
 		pathAllPods: &metav1.PartialObjectMetadataList{
 			TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadataList"},
 			Items: []metav1.PartialObjectMetadata{
@@ -134,7 +164,9 @@ func newCluster(t *testing.T) *fakeCluster {
 				{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "young", CreationTimestamp: now}},
 			},
 		},
-		pathScalers: &autoscalingv2.HorizontalPodAutoscalerList{Items: []autoscalingv2.HorizontalPodAutoscaler{scaler("web", "", "")}},
+		pathScalers: &autoscalingv2.HorizontalPodAutoscalerList{
+			Items: []autoscalingv2.HorizontalPodAutoscaler{scaler("web", "", "")},
+		},
 	}
 	for _, name := range []string{"n1", "n2"} {
 		c.addNode(name)
@@ -143,10 +175,17 @@ func newCluster(t *testing.T) *fakeCluster {
 	t.Cleanup(api.Close)
 	config := &rest.Config{Host: api.URL, BearerToken: "token"}
 	c.flags = Flags{
-		Kubelet: kubelet.Config{Rest: config, CAData: c.ca.PEM(), Port: 10250, UseNodeStatusPort: true, AddressTypes: []string{"InternalIP", "Hostname"}},
-		Timeout: 2 * time.Second, Resolution: 15 * time.Second, Port: 10250,
+		Kubelet: kubelet.Config{
+			Rest: config, CAData: c.ca.PEM(), Port: 10250, UseNodeStatusPort: true,
+			AddressTypes: []string{"InternalIP", "Hostname"},
+		},
+		Timeout: time.Minute, Resolution: 15 * time.Second, Port: 10250,
+		OpenPaths: []string{"/healthz", "/readyz", "/livez"},
 	}
-	c.config = Config{Rest: config, Version: "v1.0.0", Namespace: "kube-system", Service: "metrics-server", Flags: func([]string) (Flags, error) { return c.flags, nil }}
+	c.config = Config{
+		Rest: config, Version: "v1.0.0", Namespace: "kube-system", Service: "metrics-server",
+		Flags: func([]string) (Flags, error) { return c.flags, nil },
+	}
 	return c
 }
 
@@ -156,14 +195,18 @@ func scaler(name, reason, message string) autoscalingv2.HorizontalPodAutoscaler 
 	if reason != "" {
 		status = corev1.ConditionFalse
 	}
-	h.Status.Conditions = []autoscalingv2.HorizontalPodAutoscalerCondition{{Type: autoscalingv2.ScalingActive, Status: status, Reason: reason, Message: message}}
+	h.Status.Conditions = []autoscalingv2.HorizontalPodAutoscalerCondition{{
+		Type: autoscalingv2.ScalingActive, Status: status, Reason: reason, Message: message,
+	}}
 	return h
 }
 
 // addNode adds a node with a kubelet that answers directly and through the API server.
 func (c *fakeCluster) addNode(name string) {
 	c.t.Helper()
-	says := kubelettest.NewNode(kubelettest.NodeConfig{Seed: uint64(len(name)), Pods: 3, Boot: time.Now().Add(-time.Hour), RequestTime: true})
+	says := kubelettest.NewNode(kubelettest.NodeConfig{
+		Seed: uint64(len(name)), Pods: 3, Boot: time.Now().Add(-time.Hour), RequestTime: true,
+	})
 	k := &kubelettest.Kubelet{Answer: says.Append, Authenticate: true}
 	k.SetToken("token")
 	server, err := kubelettest.Serve(k, kubelettest.ServerConfig{Certificate: c.ca.Server("127.0.0.1")})
@@ -181,6 +224,18 @@ func (c *fakeCluster) addNode(name string) {
 	c.objects[proxyPath(name)] = func() []byte { return says.Append(nil, time.Now()) }
 }
 
+// plainError is an answer that is passed on from a kubelet.
+type plainError struct {
+	code int
+	text string
+}
+
+// listensAt has the server's pod listen where a node's kubelet should.
+func (c *fakeCluster) listensAt(node string) {
+	c.pod(func(p *corev1.Pod) { p.Status.PodIP = c.server[node].Host() })
+	c.flags.Port = c.server[node].Port()
+}
+
 // refuse makes the API server answer with an error at path.
 func (c *fakeCluster) refuse(path string, code int32, reason metav1.StatusReason, message string) {
 	c.objects[path] = &metav1.Status{Code: code, Reason: reason, Message: message}
@@ -195,9 +250,12 @@ func (c *fakeCluster) forbid(paths ...string) {
 // unavailable makes both APIServices unavailable.
 func (c *fakeCluster) unavailable(reason, message string) {
 	for _, path := range []string{pathV1, pathV1beta1} {
-		c.objects[path].(*apiService).Status.Conditions = []metav1.Condition{{Type: "Available", Status: "False", Reason: reason, Message: message}}
+		c.objects[path].(*apiService).Status.Conditions = []metav1.Condition{{
+			Type: "Available", Status: "False", Reason: reason, Message: message,
+		}}
 	}
-	c.refuse(pathNodeUsage, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "the server is currently unable to handle the request")
+	c.refuse(pathNodeUsage, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "the server is "+
+		"currently unable to handle the request")
 }
 
 // pod changes the server's pod.
@@ -208,7 +266,7 @@ func (c *fakeCluster) pod(change func(*corev1.Pod)) {
 // ServeHTTP answers as the API server.
 func (c *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	object, delayed := c.objects[r.URL.Path], c.delay[r.URL.Path]
+	object, hangs := c.objects[r.URL.Path], c.hangs[r.URL.Path]
 	w.Header().Set("Date", time.Now().Add(c.skew).UTC().Format(http.TimeFormat))
 	if r.URL.Path == pathNodes {
 		if status, ok := object.(*metav1.Status); ok {
@@ -221,14 +279,22 @@ func (c *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		object = c.review(r)
 	}
 	c.mu.Unlock()
-	if delayed {
+	if hangs != nil {
+		hangs()
 		<-r.Context().Done()
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	switch o := object.(type) {
 	case nil:
-		object = &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: r.URL.Path + " not found"}
+		object = &metav1.Status{
+			Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: r.URL.Path + " not found",
+		}
+	case plainError:
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(o.code)
+		_, _ = io.WriteString(w, o.text)
+		return
 	case func() []byte:
 		w.Header().Set("Content-Type", "text/plain")
 		_, _ = w.Write(o())
@@ -272,10 +338,21 @@ func (c *fakeCluster) review(r *http.Request) any {
 		c.t.Error(err)
 		return nil
 	}
-	if want := "system:serviceaccount:kube-system:metrics-server"; review.Spec.User != want {
-		c.t.Errorf("access of %q is asked for, want that of %q", review.Spec.User, want)
+	if path := review.Spec.NonResourceAttributes; path != nil {
+		if review.Spec.User != "system:anonymous" {
+			c.t.Errorf("reviewed the access of %q to %s, want that of system:anonymous", review.Spec.User, path.Path)
+		}
+		review.Status.Allowed = !c.denied[path.Verb+" "+path.Path]
+		return &review
 	}
-	review.Status.Allowed = !c.denied[describe(*review.Spec.ResourceAttributes)]
+	switch right := describe(*review.Spec.ResourceAttributes); review.Spec.User {
+	case "system:serviceaccount:kube-system:metrics-server":
+		review.Status.Allowed = !c.denied[right]
+	case "system:serviceaccount:kube-system:metrics-server-kubelets":
+		review.Status.Allowed = right == "get nodes/metrics" && !c.denied["kubelets: "+right]
+	default:
+		c.t.Errorf("access of %q is asked for", review.Spec.User)
+	}
 	return &review
 }
 
@@ -297,7 +374,8 @@ func text(t *testing.T, r *Report) string {
 	return b.String()
 }
 
-// find returns the lines with these beginnings of their parts: message, cause and remedy need only contain them.
+// find returns the lines with these beginnings of their parts: message, cause and remedy need only
+// contain them.
 func find(r *Report, want Line) []Line {
 	return slices.DeleteFunc(slices.Clone(r.Checks), func(l Line) bool {
 		return l.Check != want.Check || l.Status != want.Status || !strings.Contains(l.Message, want.Message) ||

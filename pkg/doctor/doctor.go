@@ -1,9 +1,12 @@
-// Package doctor finds out why a cluster has no resource metrics, or would soon have none. Run asks the API server, and every
-// kubelet, what the server asks them, and makes a Report: each finding with its cause and its remedy.
+// Package doctor finds out why a cluster has no resource metrics, or will soon have none. Run sends
+// the API server and every kubelet the requests that the server sends them, and returns a Report:
+// findings, each with its cause and its remedy.
 //
-// It only reads, apart from access reviews, which leave nothing behind. What the credentials do not allow is reported as unknown, and the
-// rest goes on. Functions that are named judge or explain are pure: objects in, lines out. Run is done when it returns; it
-// may be called from several goroutines.
+// Run changes nothing: besides reads it only creates access reviews and, if it asks kubelets
+// directly, requests a token for them. The API server stores neither. What the credentials do not
+// permit is reported as unknown, and the other checks go on. Functions whose names begin with judge
+// or explain are pure: objects in, lines out. Run leaves no goroutine behind and may be called from
+// several goroutines.
 package doctor
 
 import (
@@ -17,8 +20,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
+	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/kubelet"
 )
 
@@ -26,22 +31,24 @@ import (
 type Config struct {
 	Rest    *rest.Config // for the API server
 	Version string       // of this program
-	// Direct asks kubelets as the server does, with the credentials of Flags.Kubelet. Otherwise the API server is asked to ask them.
+	// Direct asks kubelets as the server does, with the credentials of Flags.Kubelet. Otherwise
+	// they are asked through the API server.
 	Direct bool
-	// Namespace and Service are where the server is, if the APIServices do not say it or cannot be read.
+	// Namespace and Service locate the server if the APIServices do not or cannot be read.
 	Namespace, Service string
-	// Flags says what the arguments of a server's command line mean.
+	// Flags parses the arguments of a server's command line.
 	Flags func(args []string) (Flags, error)
 }
 
-// Flags is what matters here of the flags of a server.
+// Flags has the flags of a server that matter here.
 type Flags struct {
 	Kubelet         kubelet.Config
 	NodeSelector    string
 	Resolution      time.Duration
-	Timeout         time.Duration // of one kubelet
-	Port            int           // that it listens on; 0: unknown
-	RequestHeaderCA bool          // it has the front proxy's authority from a file
+	Timeout         time.Duration // for one kubelet
+	Port            int           // on which the server listens; 0 if unknown
+	OpenPaths       []string      // served without authorization; a trailing star matches any suffix
+	RequestHeaderCA bool          // the server reads the front proxy's authority from a file
 }
 
 // examination is the state of one Run.
@@ -50,12 +57,16 @@ type examination struct {
 	api    *api
 	flags  Flags
 	where  serviceRef
-	visits []*visit // nil: unknown
-	report *Report
+	// tokensOf is the account whose tokens the server shows to kubelets; without a name it shows
+	// them its own credentials.
+	tokensOf types.NamespacedName
+	own      map[string]string // by address and port: which pod or endpoint of the server listens there
+	visits   []*visit          // nil if the nodes are unknown
+	report   *Report
 }
 
-// Run examines the cluster. It ends with ctx, and what was not reached by then is unknown. The error says why nothing could be
-// examined at all.
+// Run examines the cluster until ctx ends; what was not checked by then is reported as unknown. It
+// returns an error only if nothing could be checked.
 func Run(ctx context.Context, c Config) (*Report, error) {
 	a, err := newAPI(c.Rest)
 	if err != nil {
@@ -66,11 +77,18 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		return nil, err
 	}
 	server, err := a.version(ctx)
+	if apierrors.IsUnauthorized(err) {
+		return nil, fmt.Errorf("ask the API server %s for its version: %w: it does not accept the credentials: renew them "+
+			"in the "+
+			"kubeconfig; in a pod, %s", c.Rest.Host, err, kubeapi.RemedyOldToken)
+	}
 	if err != nil && !apierrors.IsForbidden(err) {
-		return nil, fmt.Errorf("ask the API server %s for its version: %w: check that it runs, that it can be reached from here, and the credentials", c.Rest.Host, err)
+		return nil, fmt.Errorf("ask the API server %s for its version: %w: check that it runs and that it can be reached "+
+			"from here",
+			c.Rest.Host, err)
 	}
 	e := &examination{
-		config: c, api: a, flags: flags,
+		config: c, api: a, flags: flags, own: map[string]string{},
 		report: &Report{Schema: 1, Status: OK, Version: c.Version, Via: Proxy, Nodes: []Node{}},
 	}
 	if c.Direct {
@@ -84,10 +102,10 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	e.where = ref
 	e.access(ctx, ref.Namespace, e.workload(ctx, ref))
 
-	// Served metrics are compared with the nodes, so those come first.
+	// The check served compares its metrics with the nodes.
 	visits, err := e.listNodes(ctx)
 	if err != nil {
-		e.report.add(unanswered(checkNodes, "the nodes", err, "list nodes"))
+		e.report.add(Unanswered(checkNodes, "nodes cannot be checked", err, "list nodes"))
 	} else {
 		e.visits = append([]*visit{}, visits...)
 		e.nodes(ctx, visits)
@@ -95,37 +113,49 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	e.aggregation(ctx)
 	e.autoscalers(ctx)
 	e.clocks()
-	// First, because it is what to compare everything else with, but it needs the nodes.
+	// This line comes first because it helps to read the others, but it needs the nodes.
 	versions := judgeVersions(c.Version, server.GitVersion, visits)
-	e.report.Status = worse(e.report.Status, versions.Status)
+	e.report.Status = Worse(e.report.Status, versions.Status)
 	e.report.Checks = slices.Insert(e.report.Checks, 0, versions)
 	return e.report, nil
 }
 
-// readFlags makes the flags those of the server in pod, where they can be understood.
+// readFlags sets the flags to those of the server in pod, as far as they can be parsed.
 func (e *examination) readFlags(pod *corev1.Pod) {
-	flags, err := e.flagsOf(pod)
+	flags, unknown, err := e.flagsOf(pod)
+	name := pod.Namespace + "/" + pod.Name
 	if err != nil {
 		e.report.add(Line{
-			Check: checkPods, Status: Warning, Message: "the arguments of pod " + pod.Namespace + "/" + pod.Name + " cannot be understood, so nodes are asked as this command's own flags say",
-			Cause: err.Error(), Remedy: "correct the arguments, or give this command the --kubelet-* flags of the server",
+			Check: checkPods, Status: Warning,
+			Message: "the arguments of pod " + name + " cannot be parsed, so kubelets are asked by this command's own flags",
+			Cause:   err.Error(), Remedy: "correct the arguments, or give this command the --kubelet-* flags of the server",
+		})
+	}
+	if len(unknown) > 0 {
+		e.report.add(Line{
+			Check: checkPods, Status: Unknown,
+			Message: "some arguments of pod " + name + " are unknown: " + strings.Join(unknown, " "),
+			Cause:   "their values are in a ConfigMap, a Secret or a shell's environment, which are not read",
+			Remedy:  "give this command those of them that are --kubelet-* flags",
 		})
 	}
 	e.flags = flags
 }
 
-// flagsOf are those of the server in pod, which during a roll-out need not be those of another one. With an error they are as far as
-// they are known otherwise.
-func (e *examination) flagsOf(pod *corev1.Pod) (Flags, error) {
-	args := commandLine(pod)
-	flags, err := e.config.Flags(args)
+// flagsOf returns the flags of the server in pod, which may differ between pods during a roll-out,
+// and the arguments whose values are unknown. If the arguments cannot be parsed, it returns an
+// error and the flags known so far.
+func (e *examination) flagsOf(pod *corev1.Pod) (flags Flags, unknown []string, err error) {
+	args, unknown := commandLine(pod)
+	flags, err = e.config.Flags(args)
 	if err != nil {
 		flags = e.flags
 	}
-	if err != nil || len(args) == 0 {
-		flags.Port = 0 // the image may have its own
+	hidden := slices.ContainsFunc(unknown, func(a string) bool { return strings.Contains(a, "--secure-port") })
+	if err != nil || len(args) == 0 || hidden {
+		flags.Port = 0 // the image may have its own arguments
 	}
-	return flags, err
+	return flags, unknown, err
 }
 
 func (e *examination) clocks() {
@@ -134,13 +164,19 @@ func (e *examination) clocks() {
 	if !known || ahead.Abs() <= tolerance {
 		return
 	}
+	side := "ahead of"
+	if ahead < 0 {
+		side = "behind"
+	}
 	e.report.add(Line{
-		Check: checkClock, Status: Warning, Message: fmt.Sprintf("the clock here and that of the API server differ by %v", ahead.Abs().Round(time.Second)),
-		Cause: "one of them is wrong; ages and timestamps above are by the API server's", Remedy: "synchronise the clocks (NTP)",
+		Check: checkClock, Status: Warning,
+		Message: fmt.Sprintf("the API server's clock is %v %s the local clock", ahead.Abs().Round(time.Second), side),
+		Cause:   "one of the two clocks is wrong; the ages above are measured with the API server's clock",
+		Remedy:  "synchronise the clocks (NTP)",
 	})
 }
 
-// oldestKubelet is the minor release from which on /metrics/resource is there and stable enough.
+// oldestKubelet is the first minor release with a usable /metrics/resource.
 const oldestKubelet = 19
 
 func judgeVersions(own, server string, visits []*visit) Line {
@@ -150,7 +186,7 @@ func judgeVersions(own, server string, visits []*visit) Line {
 		if count[v.KubeletVersion]++; count[v.KubeletVersion] == 1 {
 			versions = append(versions, v.KubeletVersion)
 		}
-		if minor, ok := minorOf(v.KubeletVersion); ok && minor < oldestKubelet {
+		if minor, ok := minorOf(v.KubeletVersion); ok && minor < oldestKubelet && !v.endpoint.Virtual {
 			old = append(old, v.Name)
 		}
 	}
@@ -158,17 +194,22 @@ func judgeVersions(own, server string, visits []*visit) Line {
 	for i, v := range versions {
 		versions[i] = fmt.Sprintf("%s (%d)", cmp.Or(v, "of unknown version"), count[v])
 	}
-	l := Line{Check: checkVersions, Status: OK, Message: fmt.Sprintf("metrics-server %s here, API server %s, kubelets %s", own, cmp.Or(server, "unknown"), cmp.Or(strings.Join(versions, ", "), "unknown"))}
+	l := Line{
+		Check: checkVersions, Status: OK,
+		Message: fmt.Sprintf("metrics-server %s here, API server %s, kubelets %s",
+			own, cmp.Or(server, "unknown"), cmp.Or(strings.Join(versions, ", "), "unknown")),
+	}
 	if len(old) > 0 {
 		slices.Sort(old)
 		l.Status, l.Nodes = Warning, old
-		l.Cause = fmt.Sprintf("the kubelets of %s are older than 1.%d and may have no /metrics/resource", some(old), oldestKubelet)
+		l.Cause = fmt.Sprintf("the kubelets of %s are older than 1.%d and may have no /metrics/resource",
+			Some(old), oldestKubelet)
 		l.Remedy = "update the kubelets"
 	}
 	return l
 }
 
-// minorOf returns the minor number of a version such as v1.37.2.
+// minorOf returns the minor release of a version such as v1.37.2.
 func minorOf(version string) (int, bool) {
 	parts := strings.SplitN(version, ".", 3)
 	if len(parts) != 3 || parts[0] != "v1" {

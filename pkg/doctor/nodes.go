@@ -1,37 +1,35 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metrics-server/pkg/exposition"
+	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/sample"
 )
 
-// concurrency is how many kubelets are asked at once.
+// concurrency is how many kubelets are asked at a time.
 const concurrency = 32
 
-// visit is a node and what is found there.
+// visit is a node and what was found there.
 type visit struct {
 	*Node
 	ready    bool
+	memory   int64 // the node's memory in bytes; 0 if unknown
 	endpoint kubelet.Endpoint
 	findings []finding
 }
 
-// listNodes returns the nodes that the server serves, without what is not needed of them.
+// listNodes returns the nodes that the server serves.
 func (e *examination) listNodes(ctx context.Context) ([]*visit, error) {
 	var nodes []*visit
 	err := pages(func(o metav1.ListOptions) (string, error) {
@@ -54,10 +52,12 @@ func newVisit(n *corev1.Node) *visit {
 		ready: slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 		}),
+		memory: n.Status.Capacity.Memory().Value(),
 		endpoint: kubelet.Endpoint{
-			Node: n.Name,
-			Port: n.Status.DaemonEndpoints.KubeletEndpoint.Port,
-			Path: n.Annotations[kubelet.PathAnnotation],
+			Node:    n.Name,
+			Port:    n.Status.DaemonEndpoints.KubeletEndpoint.Port,
+			Path:    n.Annotations[kubeapi.PathAnnotation],
+			Virtual: kubelet.IsVirtual(n.Status.NodeInfo.KubeletVersion, n.Labels),
 		},
 	}
 	for _, a := range n.Status.Addresses {
@@ -70,10 +70,22 @@ func newVisit(n *corev1.Node) *visit {
 func (e *examination) nodes(ctx context.Context, visits []*visit) {
 	if len(visits) == 0 {
 		e.report.add(Line{
-			Check: checkNodes, Status: Warning, Message: "there are no nodes", Cause: "the cluster has none, or none matches --node-selector",
+			Check: checkNodes, Status: Warning, Message: "there are no nodes",
+			Cause:  "the cluster has no nodes, or none matches --node-selector",
 			Remedy: "compare --node-selector with the nodes' labels (kubectl get nodes --show-labels)",
 		})
 		return
+	}
+	if e.config.Direct && e.tokensOf.Name != "" {
+		tokens, err := e.tokens(ctx)
+		if err != nil {
+			e.report.add(Line{
+				Check: checkNodes, Status: Unknown, Message: "kubelets cannot be asked", Cause: err.Error(),
+				Remedy: err.Remedy(),
+			})
+			return
+		}
+		e.flags.Kubelet.Tokens = tokens
 	}
 	clients, err := kubelet.New(e.flags.Kubelet)
 	switch {
@@ -82,14 +94,19 @@ func (e *examination) nodes(ctx context.Context, visits []*visit) {
 	case e.config.Direct:
 		e.report.add(Line{
 			Check: checkNodes, Status: Unknown, Message: "kubelets cannot be asked", Cause: err.Error(),
-			Remedy: "give the --kubelet-* flags that hold here, or run doctor in the server's pod",
+			Remedy: "give --kubelet-* flags that are valid here, or run doctor in the server's pod",
 		})
 		return
-	default: // files of the server's pod: only the order of the addresses matters here
+	default: // flags name files of the server's pod; only the order of the addresses matters here
 		k := e.flags.Kubelet
-		clients, err = kubelet.New(kubelet.Config{Insecure: true, Port: k.Port, UseNodeStatusPort: k.UseNodeStatusPort, AddressTypes: k.AddressTypes})
+		clients, err = kubelet.New(kubelet.Config{
+			Insecure: true, Port: k.Port, UseNodeStatusPort: k.UseNodeStatusPort, AddressTypes: k.AddressTypes,
+		})
 		if err != nil {
-			e.report.add(Line{Check: checkNodes, Status: Unknown, Message: "kubelets cannot be asked", Cause: err.Error(), Remedy: "correct the --kubelet-* flags"})
+			e.report.add(Line{
+				Check: checkNodes, Status: Unknown, Message: "kubelets cannot be asked", Cause: err.Error(),
+				Remedy: "correct the --kubelet-* flags",
+			})
 			return
 		}
 		defer clients.Close()
@@ -104,19 +121,23 @@ func (e *examination) nodes(ctx context.Context, visits []*visit) {
 		})
 	}
 	_ = group.Wait() // no visit returns an error
+	compare(visits)
 	e.report.add(e.summarize(visits)...)
 	for _, v := range visits {
 		e.report.Nodes = append(e.report.Nodes, *v.Node)
 	}
 }
 
-// visit asks one kubelet and judges what it says.
+// visit asks one kubelet and checks its answer.
 func (e *examination) visit(ctx context.Context, clients *kubelet.Clients, v *visit) {
 	client := clients.Client(v.endpoint)
 	defer client.Close()
 	v.Addresses = client.Addresses()
 	if ctx.Err() != nil {
-		v.found(finding{status: Unknown, summary: "not asked", cause: "the time was up", remedy: "give a longer --timeout"})
+		v.found(finding{
+			status: Unknown, summary: "the kubelet was not asked", cause: "--timeout has passed",
+			remedy: "give a longer --timeout",
+		})
 		return
 	}
 	one, cancel := context.WithTimeout(ctx, e.flags.Timeout)
@@ -127,7 +148,8 @@ func (e *examination) visit(ctx context.Context, clients *kubelet.Clients, v *vi
 		err = client.Fetch(one, batch)
 		var cert *x509.Certificate
 		v.Address, cert = client.Peer()
-		if untrusted, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && len(untrusted.UnverifiedCertificates) > 0 {
+		untrusted, ok := errors.AsType[*tls.CertificateVerificationError](err)
+		if ok && len(untrusted.UnverifiedCertificates) > 0 {
 			cert = untrusted.UnverifiedCertificates[0]
 		}
 		v.certificate(cert, err == nil && !e.flags.Kubelet.Insecure, e.api.clock.now())
@@ -136,145 +158,61 @@ func (e *examination) visit(ctx context.Context, clients *kubelet.Clients, v *vi
 	}
 	if err != nil {
 		v.Error = err.Error()
+		if own := e.ownAddress(v); own != "" {
+			v.found(finding{
+				status: Problem, summary: "metrics-server itself listens at the kubelet's address and port",
+				detail: own + " listens there: " + v.Error, detailIsCause: true, remedy: kubelet.RemedyOwnPort,
+			})
+			return
+		}
 		v.found(e.explain(ctx, v, err))
 		return
 	}
 	v.judge(batch, e.api.clock.now())
 }
 
-// fetchThroughAPI has the API server ask the kubelet.
+// ownAddress names the pod or the endpoint of the server that listens where v's kubelet should, ""
+// if none does.
+func (e *examination) ownAddress(v *visit) string {
+	for _, addr := range v.Addresses {
+		if own := e.own[addr]; own != "" {
+			return own
+		}
+	}
+	return ""
+}
+
+// fetchThroughAPI asks the kubelet through the API server.
 func (e *examination) fetchThroughAPI(ctx context.Context, v *visit, into *sample.Batch) error {
-	body, err := e.api.nodeMetrics(ctx, v.Name, cmp.Or(v.endpoint.Path, "/metrics/resource"))
+	body, err := e.api.nodeMetrics(ctx, v.Name, v.endpoint.Path)
 	if err != nil {
 		return err
 	}
-	return new(exposition.Parser).ParseText(body, time.Now(), new(exposition.Layout), into)
+	return new(exposition.Parser).ParseText(body, e.api.clock.now(), new(exposition.Layout), into)
 }
 
-// summarize makes lines of the findings, the worst first.
-func (e *examination) summarize(visits []*visit) []Line {
-	type key struct {
-		status                 Status
-		summary, cause, remedy string
-	}
-	type set struct {
-		finding
-		nodes []string
-	}
-	sets := map[key]*set{}
-	var order []*set
-	answered, elsewhere := 0, set{}
+// compare finds nodes whose kubelets have the same address and path.
+func compare(visits []*visit) {
+	at := map[string][]*visit{}
 	for _, v := range visits {
-		if v.Error == "" && v.NewestSample != nil {
-			answered++
+		if len(v.Addresses) > 0 {
+			place := v.Addresses[0] + v.endpoint.Path
+			at[place] = append(at[place], v)
 		}
-		if v.Address != "" && v.Address != v.Addresses[0] {
-			if elsewhere.nodes == nil {
-				elsewhere.detail = "at " + v.Address + ", not at " + v.Addresses[0]
+	}
+	for _, sharing := range at {
+		for i, v := range sharing {
+			if len(sharing) < 2 {
+				break
 			}
-			elsewhere.nodes = append(elsewhere.nodes, v.Name)
-		}
-		for _, f := range v.findings {
-			k := key{f.status, f.summary, f.cause, f.remedy}
-			s := sets[k]
-			if s == nil {
-				s = &set{finding: f}
-				sets[k] = s
-				order = append(order, s)
-			}
-			s.nodes = append(s.nodes, v.Name)
+			other := sharing[(i+1)%len(sharing)].Name
+			v.found(finding{
+				status: Warning, summary: "another node has the same kubelet address",
+				cause: "one kubelet answers there, so all these nodes are served the usage of the same machine",
+				remedy: "if a node no longer exists, delete its Node (kubectl delete node NAME); otherwise give each kubelet its " +
+					"own address (--node-ip)",
+				detail: v.Addresses[0] + ", as " + other,
+			})
 		}
 	}
-	if len(elsewhere.nodes) > 0 {
-		elsewhere.finding = finding{
-			status: Warning, summary: "the kubelet answers, but not at the preferred address", cause: "the preferred address cannot be looked up or reached from here, and the next one is tried",
-			remedy: "name the type of the address that answers first in --kubelet-preferred-address-types", detail: elsewhere.detail,
-		}
-		order = append(order, &elsewhere)
-	}
-	slices.SortStableFunc(order, func(a, b *set) int {
-		return cmp.Or(slices.Index(severity, b.status)-slices.Index(severity, a.status), len(b.nodes)-len(a.nodes))
-	})
-
-	lines := []Line{e.way(answered, len(visits))}
-	if e.config.Direct {
-		lines = append(lines, e.certificates(visits)...)
-	} else {
-		lines = append(lines, Line{
-			Check: checkNodes, Status: Unknown, Message: "TLS, network and rights between the server's pod and the kubelets were not checked",
-			Cause:  "the kubelets were asked through the API server",
-			Remedy: fmt.Sprintf("kubectl -n %s exec service/%s -- /metrics-server doctor", e.where.Namespace, e.where.Name),
-		})
-	}
-	for _, s := range order {
-		slices.Sort(s.nodes)
-		l := Line{
-			Check: checkNodes, Status: s.status, Cause: s.cause, Remedy: s.remedy, Nodes: s.nodes,
-			Message: fmt.Sprintf("%d of %s: %s: %s", len(s.nodes), plural(len(visits), "node"), s.summary, some(s.nodes)),
-		}
-		switch {
-		case s.detailIsTheWhy:
-			l.Cause = s.detail
-		case s.detail != "":
-			l.Message += " (" + s.detail + ")"
-		}
-		if len(s.nodes) > 1 && s.detail != "" && s.detailIsTheWhy {
-			l.Cause = "for example " + s.nodes[0] + ": " + l.Cause
-		}
-		lines = append(lines, l)
-	}
-	return lines
-}
-
-// way says how kubelets were asked, and how many answered.
-func (e *examination) way(answered, all int) Line {
-	k := e.flags.Kubelet
-	how := "through the API server (nodes/proxy)"
-	if e.config.Direct {
-		port := fmt.Sprintf("port %d", k.Port)
-		if k.UseNodeStatusPort {
-			port = "the port of the node's status"
-		}
-		how = fmt.Sprintf("directly, at addresses of type %s and %s", strings.Join(k.AddressTypes, ", "), port)
-	}
-	l := Line{Check: checkNodes, Status: OK, Message: fmt.Sprintf("%d of %d kubelets give samples, asked %s", answered, all, how)}
-	if answered < all {
-		l.Status = Warning
-		l.Cause, l.Remedy = "see the lines of nodes below", "see the lines of nodes below"
-	}
-	return l
-}
-
-// certificates says how the kubelets' certificates are verified.
-func (e *examination) certificates(visits []*visit) []Line {
-	k := e.flags.Kubelet
-	switch {
-	case k.PlainHTTP:
-		return []Line{{
-			Check: checkNodes, Status: Warning, Message: "kubelets are spoken to in plain HTTP", Cause: "--deprecated-kubelet-completely-insecure is set",
-			Remedy: "remove it: then TLS and credentials are used",
-		}}
-	case k.Insecure:
-		return []Line{{
-			Check: checkNodes, Status: Warning, Message: "the kubelets' certificates are not verified", Cause: "--kubelet-insecure-tls is set",
-			Remedy: "set serverTLSBootstrap in the kubelets' configuration, approve their requests, and give --kubelet-certificate-authority instead",
-		}}
-	}
-	issuers := map[string]bool{}
-	var first *Certificate
-	for _, v := range visits {
-		if c := v.Certificate; c != nil && c.Trusted {
-			issuers[c.Issuer] = true
-			if first == nil || c.NotAfter.Before(first.NotAfter) {
-				first = c
-			}
-		}
-	}
-	if first == nil {
-		return nil
-	}
-	return []Line{{
-		Check: checkNodes, Status: OK,
-		Message: fmt.Sprintf("the kubelets' certificates are verified: %s, the first expires on %s", plural(len(issuers), "issuer"), first.NotAfter.Format(time.DateOnly)),
-	}}
 }

@@ -10,15 +10,15 @@ import (
 	"unicode"
 )
 
-// Status is what a check came to.
+// Status is the result of a check.
 type Status string
 
 // The statuses, from the best to the worst.
 const (
 	OK      Status = "ok"
-	Unknown Status = "unknown" // could not be checked; Remedy says what is needed
-	Warning Status = "warning" // works, but not as it should, or not for long
-	Problem Status = "problem" // something is not served because of this
+	Unknown Status = "unknown" // it could not be checked; Remedy says what is needed
+	Warning Status = "warning" // it works, but not as it should, or not for long
+	Problem Status = "problem" // something is not served because of it
 )
 
 // Line is one finding.
@@ -28,7 +28,7 @@ type Line struct {
 	Message string   `json:"message"`
 	Cause   string   `json:"cause,omitempty"`
 	Remedy  string   `json:"remedy,omitempty"`
-	Nodes   []string `json:"nodes,omitempty"` // that it is of, sorted; empty if it is not of nodes
+	Nodes   []string `json:"nodes,omitempty"` // the nodes concerned, sorted; empty if it does not concern nodes
 }
 
 // The names of the checks.
@@ -45,15 +45,15 @@ const (
 	checkAutoscalers = "autoscalers"
 )
 
-// Node is what is known of one node.
+// Node is what is known about one node.
 type Node struct {
 	Name           string       `json:"name"`
 	Status         Status       `json:"status"` // the worst of its findings
 	KubeletVersion string       `json:"kubeletVersion,omitempty"`
-	Addresses      []string     `json:"addresses,omitempty"` // that the server tries, in its order
-	Address        string       `json:"address,omitempty"`   // that answered, if it was asked directly
+	Addresses      []string     `json:"addresses,omitempty"` // in the order in which the server tries them
+	Address        string       `json:"address,omitempty"`   // the one that answered, if asked directly
 	Certificate    *Certificate `json:"certificate,omitempty"`
-	Containers     int          `json:"containers"` // with CPU and memory
+	Containers     int          `json:"containers"` // that have both CPU and memory
 	NewestSample   *time.Time   `json:"newestSample,omitempty"`
 	Error          string       `json:"error,omitempty"`
 }
@@ -61,21 +61,22 @@ type Node struct {
 // Certificate is a kubelet's serving certificate.
 type Certificate struct {
 	Issuer   string    `json:"issuer"`
-	Names    []string  `json:"names"` // addresses too
+	Names    []string  `json:"names"` // DNS names and addresses
 	NotAfter time.Time `json:"notAfter"`
-	Trusted  bool      `json:"trusted"` // by the authority in use; false too if it was not verified
+	Trusted  bool      `json:"trusted"` // it was verified
 }
 
 // The ways to ask kubelets.
 const (
 	Direct = "direct" // as the server does
-	Proxy  = "proxy"  // through the API server, which has its own trust, network and credentials
+	Proxy  = "proxy"  // through the API server, which uses its own network, credentials and authorities
 )
 
-// Report is the outcome of Run. Its JSON is documented in docs/doctor.md and only ever grows.
+// Report is the result of Run. Its JSON is documented in docs/doctor.md; fields are only ever
+// added.
 type Report struct {
 	Schema  int    `json:"schema"` // 1
-	Status  Status `json:"status"` // the worst of the checks
+	Status  Status `json:"status"` // the worst of Checks
 	Version string `json:"version"`
 	Via     string `json:"via"` // Direct or Proxy
 	Checks  []Line `json:"checks"`
@@ -98,26 +99,36 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// WriteText writes r for people: a line for each finding, and cause and remedy below it.
+// WriteText writes r for people: a line for each finding, with its cause and its remedy below.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
-	count := map[Status]int{}
-	for _, l := range r.Checks {
-		count[l.Status]++
-		fmt.Fprintf(&b, "%-8s %-12s %s\n", l.Status, l.Check, oneLine(l.Message))
-		for _, more := range []struct{ what, text string }{{"cause", l.Cause}, {"remedy", l.Remedy}} {
-			if more.text != "" {
-				fmt.Fprintf(&b, "%-21s %s: %s\n", "", more.what, oneLine(more.text))
-			}
-		}
-	}
-	fmt.Fprintf(&b, "\n%s, %s, %d unknown, %d ok\n", plural(count[Problem], "problem"), plural(count[Warning], "warning"), count[Unknown], count[OK])
+	WriteLines(&b, r.Checks)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// oneLine is s without what would end a line or confuse a terminal: much of it is said by others.
-func oneLine(s string) string {
+// WriteLines writes findings for people, and how many there are of each status.
+func WriteLines(b *strings.Builder, lines []Line) {
+	width := 12
+	for _, l := range lines {
+		width = max(width, len(l.Check))
+	}
+	count := map[Status]int{}
+	for _, l := range lines {
+		count[l.Status]++
+		fmt.Fprintf(b, "%-8s %-*s %s\n", l.Status, width, OneLine(l.Check), OneLine(l.Message))
+		for _, more := range []struct{ what, text string }{{"cause", l.Cause}, {"remedy", l.Remedy}} {
+			if more.text != "" {
+				fmt.Fprintf(b, "%-*s %s: %s\n", width+9, "", more.what, OneLine(more.text))
+			}
+		}
+	}
+	fmt.Fprintf(b, "\n%s, %s, %d unknown, %d ok\n",
+		Plural(count[Problem], "problem"), Plural(count[Warning], "warning"), count[Unknown], count[OK])
+}
+
+// OneLine replaces control characters in s, as much of the text comes from other programs.
+func OneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
@@ -128,29 +139,31 @@ func oneLine(s string) string {
 
 func (r *Report) add(lines ...Line) {
 	for _, l := range lines {
-		r.Status = worse(r.Status, l.Status)
+		r.Status = Worse(r.Status, l.Status)
 	}
 	r.Checks = append(r.Checks, lines...)
 }
 
 var severity = []Status{OK, Unknown, Warning, Problem}
 
-func worse(a, b Status) Status {
+// Worse returns the worse of two statuses.
+func Worse(a, b Status) Status {
 	if slices.Index(severity, b) > slices.Index(severity, a) {
 		return b
 	}
 	return a
 }
 
-func plural(n int, noun string) string {
+// Plural returns a number and its noun.
+func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// some lists names, but not more than three.
-func some(names []string) string {
+// Some lists at most three names, and how many more there are.
+func Some(names []string) string {
 	const most = 3
 	if more := len(names) - most; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)

@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	// settled is how old a pod is when it must have metrics.
+	// settled is the age at which a pod must have metrics.
 	settled = 2 * time.Minute
-	// staleAfter is how old what is served may be: a failed scrape hides nothing for at least a minute.
+	// staleAfter is the least age at which served metrics are too old: after a failed scrape, the
+	// last usage is served for at least a minute.
 	staleAfter = 90 * time.Second
 )
 
-// served compares what is served with what there is.
+// served compares the nodes and pods that have metrics with those that exist.
 func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 	now := e.api.clock.now()
 	if e.visits != nil {
@@ -32,17 +33,22 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 	}
 
 	pods := map[string]bool{}
-	if err := e.api.usages(ctx, root+"/pods", func(u usage) { pods[u.Metadata.Namespace+"/"+u.Metadata.Name] = true }); err != nil {
-		e.report.add(unanswered(checkServed, "which pods have metrics", err, "list pods.metrics.k8s.io (ClusterRole system:aggregated-metrics-reader)"))
+	err := e.api.usages(ctx, root+"/pods", func(u usage) { pods[u.Metadata.Namespace+"/"+u.Metadata.Name] = true })
+	if err != nil {
+		e.report.add(Unanswered(checkServed, "the pods that have metrics cannot be listed", err,
+			"list pods.metrics.k8s.io (ClusterRole system:aggregated-metrics-reader)"))
 		return
 	}
 	if e.flags.NodeSelector != "" {
-		e.report.add(Line{Check: checkServed, Status: OK, Message: plural(len(pods), "pod") + " have metrics; --node-selector leaves out the pods of other nodes"})
+		e.report.add(Line{
+			Check: checkServed, Status: OK,
+			Message: fmt.Sprintf("pods with metrics: %d; --node-selector excludes the pods of other nodes", len(pods)),
+		})
 		return
 	}
 	var running, young int
 	var without []string
-	err := pages(func(o metav1.ListOptions) (string, error) {
+	err = pages(func(o metav1.ListOptions) (string, error) {
 		o.FieldSelector = "status.phase=Running"
 		list, err := e.api.metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods")).List(ctx, o)
 		if err != nil {
@@ -63,7 +69,8 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 		return list.Continue, nil
 	})
 	if err != nil {
-		e.report.add(unanswered(checkServed, fmt.Sprintf("how many pods there are (%d have metrics)", len(pods)), err, "list pods"))
+		e.report.add(Unanswered(checkServed,
+			fmt.Sprintf("whether all pods have metrics cannot be checked (%d have)", len(pods)), err, "list pods"))
 		return
 	}
 	e.report.add(judgeServedPods(running, young, without))
@@ -74,34 +81,45 @@ func judgeServedNodes(want []string, served []usage, stale time.Duration, now ti
 	for _, u := range served {
 		have[u.Metadata.Name] = true
 	}
-	served = slices.SortedFunc(slices.Values(served), func(a, b usage) int { return b.Timestamp.Compare(a.Timestamp.Time) })
+	served = slices.SortedFunc(slices.Values(served), func(a, b usage) int {
+		return b.Timestamp.Compare(a.Timestamp.Time)
+	})
 	without := slices.DeleteFunc(slices.Clone(want), func(n string) bool { return have[n] })
-	l := Line{Check: checkServed, Status: OK, Message: fmt.Sprintf("%d of %d nodes have metrics", len(want)-len(without), len(want))}
+	l := Line{
+		Check: checkServed, Status: OK,
+		Message: fmt.Sprintf("%d of %d nodes have metrics", len(want)-len(without), len(want)),
+	}
 	var oldest usage
 	var age time.Duration
 	if n := len(served); n > 0 {
 		oldest = served[n-1]
 		age = now.Sub(oldest.Timestamp.Time)
-		l.Message += fmt.Sprintf(", %v old in the middle, %v at most", now.Sub(served[(n-1)/2].Timestamp.Time).Round(time.Second), age.Round(time.Second))
+		l.Message += fmt.Sprintf(", median age %v, oldest %v",
+			now.Sub(served[(n-1)/2].Timestamp.Time).Round(time.Second), age.Round(time.Second))
 	}
 	switch {
 	case len(without) > 0:
 		l.Status, l.Nodes = Problem, without
-		l.Message += "; none: " + some(without)
-		l.Cause = "the server gets no samples of them, or has had only one since it started or since the node came"
-		l.Remedy = "see the checks of nodes and access; the server's answer for one node names the reason: kubectl get --raw /apis/metrics.k8s.io/v1beta1/nodes/NODE"
+		l.Message += "; without metrics: " + Some(without)
+		l.Cause = "the server gets no samples of them, or only one since it started or since the node was added"
+		l.Remedy = "see the checks nodes and access; the server's answer for a node gives the reason: " +
+			"kubectl get --raw /apis/metrics.k8s.io/v1beta1/nodes/NODE"
 	case age > stale:
 		l.Status, l.Nodes = Warning, []string{oldest.Metadata.Name}
-		l.Cause = "the server has had no new sample of " + oldest.Metadata.Name + " for that long, or the node's clock is behind"
-		l.Remedy = "see the checks of nodes; the server's log names kubelets that do not answer"
+		l.Cause = fmt.Sprintf("the server has had no new sample of %s for that long, or the node's clock is behind",
+			oldest.Metadata.Name)
+		l.Remedy = "see the check nodes; the server's log names kubelets that do not answer"
 	}
 	return l
 }
 
 func judgeServedPods(running, young int, without []string) Line {
-	l := Line{Check: checkServed, Status: OK, Message: fmt.Sprintf("%d of %d pods that run have metrics", running-young-len(without), running)}
+	l := Line{
+		Check: checkServed, Status: OK,
+		Message: fmt.Sprintf("%d of %d running pods have metrics", running-young-len(without), running),
+	}
 	if young > 0 {
-		l.Message += fmt.Sprintf(" (%d too young)", young)
+		l.Message += fmt.Sprintf(" (%d started less than %v ago)", young, settled)
 	}
 	if len(without) > 0 {
 		slices.Sort(without)
@@ -109,14 +127,17 @@ func judgeServedPods(running, young int, without []string) Line {
 		if len(without)*2 > running {
 			l.Status = Problem
 		}
-		l.Message += "; none: " + some(without)
-		l.Cause = "their kubelets do not answer or do not list them, or one of their containers has no sample yet: a pod is served whole or not at all"
-		l.Remedy = "see the checks of nodes; the server's answer for one pod names the reason: kubectl get --raw /apis/metrics.k8s.io/v1beta1/namespaces/NAMESPACE/pods/POD"
+		l.Message += "; without metrics: " + Some(without)
+		l.Cause = "their kubelets do not answer or do not list them, or one of their containers has no usable sample: a " +
+			"pod is " +
+			"served with all its containers or not at all"
+		l.Remedy = "see the check nodes; the server's answer for a pod gives the reason: " +
+			"kubectl get --raw /apis/metrics.k8s.io/v1beta1/namespaces/NAMESPACE/pods/POD"
 	}
 	return l
 }
 
-// autoscalers looks for HorizontalPodAutoscalers that get no resource metrics.
+// autoscalers finds HorizontalPodAutoscalers that get no resource metrics.
 func (e *examination) autoscalers(ctx context.Context) {
 	all := 0
 	failing := map[scalerCause][]string{}
@@ -135,44 +156,55 @@ func (e *examination) autoscalers(ctx context.Context) {
 		return list.Continue, nil
 	})
 	if err != nil {
-		e.report.add(unanswered(checkAutoscalers, "whether autoscalers get metrics", err, "list horizontalpodautoscalers.autoscaling"))
+		e.report.add(Unanswered(checkAutoscalers, "HorizontalPodAutoscalers cannot be checked", err,
+			"list horizontalpodautoscalers.autoscaling"))
 		return
 	}
 	e.report.add(judgeScalers(all, failing)...)
 }
 
-// scalerCause is why autoscalers have no metrics.
+// scalerCause is why autoscalers get no metrics.
 type scalerCause struct {
 	status                 Status
 	summary, cause, remedy string
 }
 
+var apiFails = scalerCause{
+	Problem, "the resource metrics API does not answer",
+	"the API server cannot forward the request to metrics-server, or metrics-server fails",
+	"see the checks apiservice and aggregation above",
+}
+
+// scalerCauses lists the causes by a part of the condition's message. The first entry that matches
+// applies.
 var scalerCauses = []struct {
 	says string
 	scalerCause
 }{
 	{"missing request for", scalerCause{
-		Warning, "a container has no request", "a percentage of the request is the target, and a container of the pods has none: this is no fault of metrics-server",
-		"set requests for cpu and memory on all containers that the autoscaler's selector finds",
+		Warning, "a container has no request",
+		"the target is a percentage of the request, and a container of the pods has no request: metrics-server is not at " +
+			"fault",
+		"set requests for cpu and memory on all containers of the pods that the autoscaler selects",
 	}},
 	{"did not receive metrics for", scalerCause{
-		Warning, "its pods have no metrics", "none of its pods is ready and has metrics", "see that the pods run, and the check of served above",
+		Warning, "its pods have no metrics", "none of its pods is ready and has metrics",
+		"check that the pods run and are ready, and see the check served above",
 	}},
 	{"no metrics returned from resource metrics API", scalerCause{
-		Problem, "its pods have no metrics", "the server has no metrics of pods that the autoscaler's selector finds", "see the checks of served and nodes above",
+		Problem, "its pods have no metrics", "the server has no metrics of the pods that the autoscaler selects",
+		"see the checks served and nodes above",
 	}},
-	{"unable to get metrics", scalerCause{
-		Problem, "the resource metrics API does not answer", "the API server has nobody to pass the request on to, or the server fails", "see the checks of apiservice and aggregation above",
-	}},
-	{"unable to fetch metrics", scalerCause{
-		Problem, "the resource metrics API does not answer", "the API server has nobody to pass the request on to, or the server fails", "see the checks of apiservice and aggregation above",
-	}},
+	{"unable to get metrics", apiFails},
+	{"unable to fetch metrics", apiFails},
 }
 
-// explainScaler says why an autoscaler with these conditions gets no resource metrics, if it gets none.
+// explainScaler returns why an autoscaler with these conditions gets no resource metrics; false if
+// it gets them.
 func explainScaler(conditions []autoscalingv2.HorizontalPodAutoscalerCondition) (scalerCause, bool) {
 	for _, c := range conditions {
-		if c.Type != autoscalingv2.ScalingActive || c.Status != corev1.ConditionFalse || !strings.HasSuffix(c.Reason, "ResourceMetric") {
+		if c.Type != autoscalingv2.ScalingActive || c.Status != corev1.ConditionFalse ||
+			!strings.HasSuffix(c.Reason, "ResourceMetric") {
 			continue
 		}
 		for _, s := range scalerCauses {
@@ -180,21 +212,25 @@ func explainScaler(conditions []autoscalingv2.HorizontalPodAutoscalerCondition) 
 				return s.scalerCause, true
 			}
 		}
-		return scalerCause{Warning, "it has no resource metrics", c.Message, "see kubectl describe hpa"}, true
+		return scalerCause{Warning, "it gets no resource metrics", c.Message, "see kubectl describe hpa"}, true
 	}
 	return scalerCause{}, false
 }
 
 func judgeScalers(all int, failing map[scalerCause][]string) []Line {
 	if len(failing) == 0 {
-		return []Line{{Check: checkAutoscalers, Status: OK, Message: plural(all, "HorizontalPodAutoscaler") + ", none lacks resource metrics"}}
+		return []Line{{
+			Check: checkAutoscalers, Status: OK,
+			Message: Plural(all, "HorizontalPodAutoscaler") + ", none lacks resource metrics",
+		}}
 	}
 	var lines []Line
 	for c, names := range failing {
 		slices.Sort(names)
 		lines = append(lines, Line{
 			Check: checkAutoscalers, Status: c.status, Cause: c.cause, Remedy: c.remedy,
-			Message: fmt.Sprintf("%d of %s cannot scale: %s: %s", len(names), plural(all, "HorizontalPodAutoscaler"), c.summary, some(names)),
+			Message: fmt.Sprintf("%d of %s cannot scale: %s: %s", len(names), Plural(all, "HorizontalPodAutoscaler"),
+				c.summary, Some(names)),
 		})
 	}
 	slices.SortFunc(lines, func(a, b Line) int { return cmp.Compare(a.Message, b.Message) })

@@ -35,22 +35,6 @@ func BenchmarkParseText(b *testing.B) {
 	b.Run("first", func(b *testing.B) { run(b, func() *Layout { return new(Layout) }) })
 }
 
-func BenchmarkParseProtobuf(b *testing.B) {
-	text := benchmarkBody()
-	families, _ := referenceFamilies(text)
-	body := encode(b, families)
-	var p Parser
-	var layout Layout
-	var batch sample.Batch
-	b.SetBytes(int64(len(text)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := p.ParseProtobuf(body, received, &layout, &batch); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // BenchmarkExpfmt is the yardstick: the same bytes through the parser of prometheus/common, which
 // leaves the samples still to be picked out of the families.
 func BenchmarkExpfmt(b *testing.B) {

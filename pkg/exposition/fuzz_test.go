@@ -2,6 +2,7 @@ package exposition
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -21,14 +22,23 @@ func FuzzParseText(f *testing.F) {
 	for _, body := range captures(f) {
 		f.Add(body, []byte(nodeCPU+" NaN"), uint16(20))
 	}
-	seed([]byte("# TYPE " + cpuFamily + " counter\n" + cpuFamily + labelsOfC + " 1.5 1000\n" + memoryFamily + labelsOfC + " 2e3\n\n" +
-		startFamily + `{pod="p", namespace="n" ,container="c",x="a\\\"\n"} 1.79e9` + "\n" + nodeCPU + "{} +Inf 1\r\nresource_scrape_error 0"))
+	seed([]byte("# TYPE " + cpuFamily + " counter\n" + cpuFamily + labelsOfC + " 1.5 1795310601000\n" + memoryFamily +
+		labelsOfC + " 2e3\n\n" +
+		startFamily + `{pod="p", namespace="n" ,container="c",x="a\\\"\n"} 1.79e9` + "\n" + nodeCPU +
+		"{} +Inf 1\r\nresource_scrape_error 0"))
 	seed(payload(names(2, 2), 0))
 
 	f.Fuzz(func(t *testing.T, body, bad []byte, at uint16) {
 		var p Parser
 		var layout Layout
 		var batch sample.Batch
+		if len(body) > 0 && body[len(body)-1] != '\n' {
+			err := p.ParseText(body, received, &layout, &batch)
+			if !errors.Is(err, ErrTruncated) || len(batch.Containers) > 0 {
+				t.Fatalf("%q: error %v, containers %d", body, err, len(batch.Containers))
+			}
+			body = append(body, '\n')
+		}
 		want := resultOf(&batch, p.ParseText(body, received, &layout, &batch))
 		first := ids(batch.Containers)
 		if d := diff(want, resultOf(&batch, p.ParseText(body, received, &layout, &batch))); d != "" {
@@ -50,33 +60,19 @@ func FuzzParseText(f *testing.F) {
 		for why, n := range alone.Refused {
 			want.Refused[why] += n
 		}
-		want.Node.Given |= alone.Node.Given & sample.Refused // it is noted that there was one
+		want.Node.Given |= alone.Node.Given & sample.Refused // one was present but refused
+		want.Node.Why = max(want.Node.Why, alone.Node.Why)
 		lines := bytes.SplitAfter(body, []byte("\n"))
 		with := insert(lines, int(at)%(len(lines)+1), bad)
-		if d := diff(want, parseText(with)); d != "" {
-			t.Errorf("line %q costs more than itself: want (-), got (+):\n%s\n%q", bad, d, with)
-		}
-	})
-}
-
-// FuzzParseProtobuf wants of every body: no panic, the same result twice, and what the reference says, where it says anything.
-func FuzzParseProtobuf(f *testing.F) {
-	f.Add(protobufCapture(f))
-	for _, m := range messages(protobufCapture(f)) {
-		f.Add(m)
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		var p Parser
-		var layout Layout
-		var batch sample.Batch
-		want := resultOf(&batch, p.ParseProtobuf(body, received, &layout, &batch))
-		if d := diff(want, resultOf(&batch, p.ParseProtobuf(body, received, &layout, &batch))); d != "" {
-			t.Errorf("first (-) and second parse (+) differ:\n%s\n%q", d, body)
-		}
-		if families, ok := decodedFamilies(body); ok {
-			if d := diff(referenceResult(families), want.sorted()); d != "" {
-				t.Errorf("reference (-) and parser (+) differ:\n%s\n%q", d, body)
+		got := parseText(with)
+		for _, r := range []result{want, got} {
+			for i := range r.Containers { // the line may have been theirs: see TestRowsWithUnreadableLabels
+				r.Containers[i].Given &^= sample.Refused
+				r.Containers[i].Why = 0
 			}
+		}
+		if d := diff(want, got); d != "" {
+			t.Errorf("line %q costs more than itself: want (-), got (+):\n%s\n%q", bad, d, with)
 		}
 	})
 }

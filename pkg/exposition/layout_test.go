@@ -2,7 +2,6 @@ package exposition
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -81,7 +80,7 @@ func TestIDsAreReused(t *testing.T) {
 	}
 }
 
-// TestOrders parses what a well-ordered answer says from rows in other orders.
+// TestOrders parses the rows of a well-ordered answer in other orders.
 func TestOrders(t *testing.T) {
 	body := payload(names(20, 3), 0)
 	want := parseText(body).sorted()
@@ -135,20 +134,6 @@ func TestLayoutGivesMemoryBack(t *testing.T) {
 	p.parse(payload(names(40, 1), 0))
 	if rest := p.layout.ids[40:50]; slices.ContainsFunc(rest, func(id *sample.ContainerID) bool { return id != nil }) {
 		t.Error("layout holds on to containers that have gone")
-	}
-}
-
-// TestParserGivesMemoryBack has a parser see an answer that is absurdly long: it must not keep what that took for ever.
-func TestParserGivesMemoryBack(t *testing.T) {
-	p := &parses{t: t}
-	p.parse(payload(names(maxKept+1, 1), 0))
-	if rows, slots := cap(p.parser.rows), cap(p.parser.index.slots); rows+slots > 0 {
-		t.Errorf("the parser keeps room for %d rows and %d names", rows, slots)
-	}
-	p.parse(payload(names(40, 1), 0)) // beside which those before are still known
-	p.parse(payload(names(50, 1), 0))
-	if cap(p.parser.rows) == 0 || cap(p.parser.index.slots) == 0 {
-		t.Error("the parser keeps nothing of an answer as any other")
 	}
 }
 
@@ -209,46 +194,13 @@ func TestSteadyStateDoesNotHash(t *testing.T) {
 	p.parse(payload(all, 0))
 	for _, names := range [][]string{all, slices.Concat(all[:7], all[10:])} {
 		p.parse(payload(names, 1))
-		if p.parser.index.size != 0 {
-			t.Errorf("%d of %d containers listed: the index was needed", len(names), len(all))
+		if len(p.parser.positions) != 0 {
+			t.Errorf("%d of %d containers listed: positions were needed", len(names), len(all))
 		}
 	}
 	p.parse(payload(all, 2))
-	if p.parser.index.size == 0 {
-		t.Error("new containers, and nobody asked the index for them")
-	}
-}
-
-// TestHostileNames: names that are made of the same parts must not fall on the same places of the
-// index, or a row would cost as much as there are containers.
-func TestHostileNames(t *testing.T) {
-	var x index
-	var ids []*sample.ContainerID
-	for i := range 20 {
-		for j := range 20 {
-			for k := range 20 {
-				ids = append(ids, new(sample.NewContainerID(fmt.Sprint(i), fmt.Sprint(j), fmt.Sprint(k))))
-			}
-		}
-	}
-	for at, id := range ids {
-		r := row{labels: [numLabels][]byte{labelContainer: []byte(id.Container()), labelNamespace: []byte(id.Namespace()), labelPod: []byte(id.Pod())}}
-		if got := x.find(ids[:at], &r); got != -1 {
-			t.Fatalf("%v: found at %d before it was there", *id, got)
-		}
-		if got := x.find(ids[:at+1], &r); got != at {
-			t.Fatalf("%v: got %d, want %d", *id, got, at)
-		}
-	}
-	run, longest := 0, 0
-	for _, slot := range x.slots {
-		if run++; slot == 0 {
-			run = 0
-		}
-		longest = max(longest, run)
-	}
-	if longest > 200 {
-		t.Errorf("%d names in %d places: the longest run is %d, want a few dozen", len(ids), len(x.slots), longest)
+	if len(p.parser.positions) == 0 {
+		t.Error("new containers were not looked up by name")
 	}
 }
 

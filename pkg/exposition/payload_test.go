@@ -12,7 +12,9 @@ func names(pods, containers int) []string {
 	var names []string
 	for c := range containers {
 		for p := range pods {
-			names = append(names, fmt.Sprintf(`container="container-%d",namespace="namespace-%d",pod="deployment-%02d-68dc4c5594-fdms%c"`, c, p*4/pods, p, 'a'+p%26))
+			names = append(names,
+				fmt.Sprintf(`container="container-%d",namespace="namespace-%d",pod="deployment-%02d-68dc4c5594-fdms%c"`, c,
+					p*4/pods, p, 'a'+p%26))
 		}
 	}
 	return names
@@ -23,7 +25,8 @@ func payload(names []string, step int) []byte {
 	var b bytes.Buffer
 	value := func(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 	header := func(name, kind string) {
-		fmt.Fprintf(&b, "# HELP %s [STABLE] A line of help as long as those of the kubelet are\n# TYPE %[1]s %s\n", name, kind)
+		fmt.Fprintf(&b, "# HELP %s [STABLE] A line of help as long as those of the kubelet are\n# TYPE %[1]s %s\n", name,
+			kind)
 	}
 	ms := received.UnixMilli() - 10_000 + int64(step)
 	rows := func(family, kind string, names []string, number func(i int) float64, timestamp bool) {
@@ -40,7 +43,8 @@ func payload(names []string, step int) []byte {
 	memory := func(i int) float64 { return float64(12_075_008 + 4096*(i*i+step)) }
 	rows("container_cpu_usage_seconds_total", "counter", names, cpu, true)
 	rows("container_memory_working_set_bytes", "gauge", names, memory, true)
-	rows("container_start_time_seconds", "gauge", names, func(i int) float64 { return 1.7953104305863268e9 + float64(i)/7 }, false)
+	rows("container_start_time_seconds", "gauge", names,
+		func(i int) float64 { return 1.7953104305863268e9 + float64(i)/7 }, false)
 	rows("container_swap_usage_bytes", "gauge", names, func(int) float64 { return 0 }, true)
 	header("node_cpu_usage_seconds_total", "counter")
 	fmt.Fprintf(&b, "node_cpu_usage_seconds_total %s %d\n", value(3325.150998618+float64(step)), ms)

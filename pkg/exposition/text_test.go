@@ -54,8 +54,11 @@ func TestCaptureByHand(t *testing.T) {
 	want := result{
 		Node: sample.Sample{Time: 1795310444835, CPU: 3325150998618, Memory: 1064726528, Given: all},
 		Containers: []namedSample{{
-			ID:     sample.NewContainerID("load", "known", "busy"),
-			Sample: sample.Sample{Time: 1795310442393, Start: 1795310430573, CPU: 2401775870, Memory: 106733568, Given: all | sample.Start},
+			ID: sample.NewContainerID("load", "known", "busy"),
+			Sample: sample.Sample{
+				Time: 1795310442393, Start: 1795310430573, CPU: 2401775870, Memory: 106733568,
+				Given: all | sample.Start,
+			},
 		}},
 	}
 	if d := diff(want, got); d != "" {
@@ -79,14 +82,14 @@ func refused(why sample.Reason, n int) (r sample.Refusals) {
 	return r
 }
 
-// one is the result of an answer with the one container that labelsOfC names.
+// one returns the result of an answer with only the container that labelsOfC names.
 func one(s sample.Sample) result {
 	return result{Containers: []namedSample{{sample.NewContainerID("n", "p", "c"), s}}}
 }
 
 func TestParseText(t *testing.T) {
 	now := sample.TimeOf(received)
-	cpu := one(sample.Sample{Time: 1000, CPU: 1_500_000_000, Given: sample.CPU})
+	cpu := one(sample.Sample{Time: 1795310601000, CPU: 1_500_000_000, Given: sample.CPU})
 	cpuOf := func(namespace, pod, container string) result {
 		r := one(cpu.Containers[0].Sample)
 		r.Containers[0].ID = sample.NewContainerID(namespace, pod, container)
@@ -96,75 +99,112 @@ func TestParseText(t *testing.T) {
 		name, body string
 		want       result
 	}{
-		{"a row", cpuFamily + labelsOfC + " 1.5 1000\n", cpu},
-		{"no final newline", cpuFamily + labelsOfC + " 1.5 1000", cpu},
-		{"CRLF", "# HELP x y\r\n\r\n" + cpuFamily + labelsOfC + " 1.5 1000\r\n", cpu},
+		{"a row", cpuFamily + labelsOfC + " 1.5 1795310601000\n", cpu},
+		{"CRLF", "# HELP x y\r\n\r\n" + cpuFamily + labelsOfC + " 1.5 1795310601000\r\n", cpu},
 		{"CRLF without timestamp", nodeCPU + " 1\r\n", result{Node: sample.Sample{Time: now, CPU: 1e9, Given: sample.CPU}}},
-		{"CR at the end", cpuFamily + labelsOfC + " 1.5 1000\r", cpu},
-		{"labels in another order", cpuFamily + `{pod="p",container="c",namespace="n"} 1.5 1000`, cpu},
-		{"labels that are not known", cpuFamily + `{a="{},=\"",container="c",id="/x/y",namespace="n",pod="p",pod_="q"} 1.5 1000`, cpu},
-		{"a comma after the last label", cpuFamily + `{container="c",namespace="n",pod="p",} 1.5 1000`, cpu},
-		{"no blank at all before the value", cpuFamily + labelsOfC + "1.5 1000", cpu},
-		{"blanks everywhere", "\t " + cpuFamily + " \t{ container\t= \"c\" ,\tnamespace = \"n\", pod=\"p\"\t, } \t 1.5 \t 1000 \t\n", cpu},
-		{"exponents", cpuFamily + labelsOfC + " 15e-1 1000", cpu},
-		{"exponents with sign and capital", cpuFamily + labelsOfC + " +.15E+01 +1000", cpu},
-		{"escapes", cpuFamily + `{container="a\\b",namespace="a\"b",pod="a\nb"} 1.5 1000`, cpuOf("a\"b", "a\nb", `a\b`)},
-		{"escapes at the ends", cpuFamily + `{container="\"a\\",namespace="\\",pod="\n"} 1.5 1000`, cpuOf(`\`, "\n", `"a\`)},
-		{"beyond ASCII", cpuFamily + `{container="ü",namespace="n",pod="p"} 1.5 1000`, cpuOf("n", "p", "ü")},
-		{"names that run into one another", cpuFamily + `{container="c",namespace="n/p",pod="x"} 1.5 1000`, cpuOf("n/p", "x", "c")},
-		{"braces without labels", nodeCPU + "{} 2 1000", result{Node: sample.Sample{Time: 1000, CPU: 2e9, Given: sample.CPU}}},
-		{"a node with a label", nodeCPU + `{node="a"} 2 1000`, result{Node: sample.Sample{Time: 1000, CPU: 2e9, Given: sample.CPU}}},
+		{"labels in another order", cpuFamily + `{pod="p",container="c",namespace="n"} 1.5 1795310601000`, cpu},
+		{"labels that are not known", cpuFamily +
+			`{a="{},=\"",container="c",id="/x/y",namespace="n",pod="p",pod_="q"} 1.5 1795310601000`, cpu},
+		{"a comma after the last label", cpuFamily + `{container="c",namespace="n",pod="p",} 1.5 1795310601000`, cpu},
+		{"no blank at all before the value", cpuFamily + labelsOfC + "1.5 1795310601000", cpu},
+		{"blanks everywhere", "\t " + cpuFamily +
+			" \t{ container\t= \"c\" ,\tnamespace = \"n\", pod=\"p\"\t, } \t 1.5 \t 1795310601000 \t\n", cpu},
+		{"exponents", cpuFamily + labelsOfC + " 15e-1 1795310601000", cpu},
+		{"exponents with sign and capital", cpuFamily + labelsOfC + " +.15E+01 +1795310601000", cpu},
 		{
-			"families of no interest, however broken", cpuFamily + labelsOfC + " 1.5 1000\n" +
+			"escapes", cpuFamily + `{container="a\\b",namespace="a\"b",pod="a\nb"} 1.5 1795310601000`,
+			cpuOf("a\"b", "a\nb", `a\b`),
+		},
+		{
+			"escapes at the ends", cpuFamily + `{container="\"a\\",namespace="\\",pod="\n"} 1.5 1795310601000`,
+			cpuOf(`\`, "\n", `"a\`),
+		},
+		{"beyond ASCII", cpuFamily + `{container="ü",namespace="n",pod="p"} 1.5 1795310601000`, cpuOf("n", "p", "ü")},
+		{
+			"names that run into one another", cpuFamily + `{container="c",namespace="n/p",pod="x"} 1.5 1795310601000`,
+			cpuOf("n/p", "x", "c"),
+		},
+		{
+			"braces without labels", nodeCPU + "{} 2 1795310601000",
+			result{Node: sample.Sample{Time: 1795310601000, CPU: 2e9, Given: sample.CPU}},
+		},
+		{
+			"a node with a label", nodeCPU + `{node="a"} 2 1795310601000`,
+			result{Node: sample.Sample{Time: 1795310601000, CPU: 2e9, Given: sample.CPU}},
+		},
+		{
+			"families of no interest, however broken", cpuFamily + labelsOfC + " 1.5 1795310601000\n" +
 				"pod_cpu_usage_seconds_total{namespace=\"n\",pod=\"p\"} 1 2\n" +
 				"container_swap_limit_bytes{\n" + cpuFamily + "_x 1\n" + "foo\n",
 			cpu,
 		},
-		{"comments", "#\n# \n#x\n# TYPE\n  # HELP " + cpuFamily + "\n# TYPE " + cpuFamily + " nonsense\n" + cpuFamily + labelsOfC + " 1.5 1000\n# EOF", cpu},
-		{"no timestamp", cpuFamily + labelsOfC + " 1.5", one(sample.Sample{Time: now, CPU: 1_500_000_000, Given: sample.CPU})},
+		{"comments", "#\n# \n#x\n# TYPE\n  # HELP " + cpuFamily + "\n# TYPE " + cpuFamily + " nonsense\n" + cpuFamily +
+			labelsOfC + " 1.5 1795310601000\n# EOF", cpu},
 		{
-			"the time is the CPU's", memoryFamily + labelsOfC + " 7 2000\n" + cpuFamily + labelsOfC + " 1 1000\n" + swapFamily + labelsOfC + " 3 3000",
-			one(sample.Sample{Time: 1000, CPU: 1e9, Memory: 7, Swap: 3, Given: sample.CPU | sample.Memory | sample.Swap}),
+			"no timestamp", cpuFamily + labelsOfC + " 1.5",
+			one(sample.Sample{Time: now, CPU: 1_500_000_000, Given: sample.CPU}),
 		},
 		{
-			"the time is the memory's without CPU", swapFamily + labelsOfC + " 3 3000\n" + memoryFamily + labelsOfC + " 7 2000\n",
-			one(sample.Sample{Time: 2000, Memory: 7, Swap: 3, Given: sample.Memory | sample.Swap}),
+			"the time is the CPU's", memoryFamily + labelsOfC + " 7 1795310602000\n" + cpuFamily + labelsOfC +
+				" 1 1795310601000\n" + swapFamily + labelsOfC + " 3 1795310603000",
+			one(sample.Sample{
+				Time: 1795310601000, CPU: 1e9, Memory: 7, Swap: 3,
+				Given: sample.CPU | sample.Memory | sample.Swap,
+			}),
 		},
 		{
-			"zero is a value", cpuFamily + labelsOfC + " 0 1000\n" + memoryFamily + labelsOfC + " -0 1000",
-			one(sample.Sample{Time: 1000, Given: sample.CPU | sample.Memory}),
+			"the time is the memory's without CPU", swapFamily + labelsOfC + " 3 1795310603000\n" + memoryFamily + labelsOfC +
+				" 7 1795310602000\n",
+			one(sample.Sample{Time: 1795310602000, Memory: 7, Swap: 3, Given: sample.Memory | sample.Swap}),
 		},
 		{
-			"a start time has milliseconds", cpuFamily + labelsOfC + " 1.5 1000\n" + startFamily + labelsOfC + " 1.7953104305863268e+09",
-			one(sample.Sample{Time: 1000, Start: 1795310430586, CPU: 1_500_000_000, Given: sample.CPU | sample.Start}),
+			"zero is a value", cpuFamily + labelsOfC + " 0 1795310601000\n" + memoryFamily + labelsOfC + " -0 1795310601000",
+			one(sample.Sample{Time: 1795310601000, Given: sample.CPU | sample.Memory}),
 		},
-		{"a start time of zero is none", cpuFamily + labelsOfC + " 1.5 1000\n" + startFamily + labelsOfC + " 0", cpu},
+		{
+			"a start time has milliseconds", cpuFamily + labelsOfC + " 1.5 1795310601000\n" + startFamily + labelsOfC +
+				" 1.7953104305863268e+09",
+			one(sample.Sample{Time: 1795310601000, Start: 1795310430586, CPU: 1_500_000_000, Given: sample.CPU | sample.Start}),
+		},
 		{
 			"a container with neither CPU nor memory is listed",
-			nodeCPU + " 1 1000\n" + startFamily + labelsOfC + " 9\n",
+			nodeCPU + " 1 1795310601000\n" + startFamily + labelsOfC + " 1795310000\n",
 			result{
-				Node:       sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU},
-				Containers: one(sample.Sample{Start: 9000, Given: sample.Start}).Containers,
+				Node:       sample.Sample{Time: 1795310601000, CPU: 1e9, Given: sample.CPU},
+				Containers: one(sample.Sample{Start: 1795310000000, Given: sample.Start}).Containers,
 			},
 		},
 		{
-			"families in pieces", cpuFamily + labelsOfC + " 1.5 1000\n" + nodeCPU + " 1 1000\n" + cpuFamily + `{container="d",namespace="n",pod="p"} 2 1000` + "\n",
+			"families in pieces", cpuFamily + labelsOfC + " 1.5 1795310601000\n" + nodeCPU + " 1 1795310601000\n" + cpuFamily +
+				`{container="d",namespace="n",pod="p"} 2 1795310601000` + "\n",
 			result{
-				Node: sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU},
+				Node: sample.Sample{Time: 1795310601000, CPU: 1e9, Given: sample.CPU},
 				Containers: append(one(cpu.Containers[0].Sample).Containers,
-					namedSample{sample.NewContainerID("n", "p", "d"), sample.Sample{Time: 1000, CPU: 2e9, Given: sample.CPU}}),
+					namedSample{
+						sample.NewContainerID("n", "p", "d"),
+						sample.Sample{Time: 1795310601000, CPU: 2e9, Given: sample.CPU},
+					}),
 			},
 		},
 		{"no row", "# nothing\n", result{Err: ErrNoSamples}},
 		{"nothing", "", result{Err: ErrNoSamples}},
-		{"not an exposition", "<html>\n<p>Not found</p>\n</html>\n", result{Err: ErrNoSamples, Refused: refused(sample.Malformed, 3)}},
-		{"the kubelet failed", nodeCPU + " 1 1000\nresource_scrape_error 1\n", result{Err: ErrKubelet, Node: sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU}}},
+		{
+			"not an exposition", "<html>\n<p>Not found</p>\n</html>\n",
+			result{Err: ErrNoSamples, Refused: refused(sample.Malformed, 3)},
+		},
+		{
+			"the kubelet failed", nodeCPU + " 1 1795310601000\nresource_scrape_error 1\n",
+			result{Err: ErrKubelet, Node: sample.Sample{Time: 1795310601000, CPU: 1e9, Given: sample.CPU}},
+		},
 		{"the kubelet failed and says nothing else", "resource_scrape_error 1\n", result{Err: ErrKubelet}},
 		{"the kubelet says something odd of its failure", "resource_scrape_error NaN\n", result{Err: ErrKubelet}},
-		{"the kubelet did not fail", nodeCPU + " 1 1000\nresource_scrape_error 0\n", result{Node: sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU}}},
 		{
-			"nothing but start times", startFamily + labelsOfC + " 9",
-			result{Err: ErrNoSamples, Containers: one(sample.Sample{Start: 9000, Given: sample.Start}).Containers},
+			"the kubelet did not fail", nodeCPU + " 1 1795310601000\nresource_scrape_error 0\n",
+			result{Node: sample.Sample{Time: 1795310601000, CPU: 1e9, Given: sample.CPU}},
+		},
+		{
+			"nothing but start times", startFamily + labelsOfC + " 1795310000",
+			result{Err: ErrNoSamples, Containers: one(sample.Sample{Start: 1795310000000, Given: sample.Start}).Containers},
 		},
 	}
 	for _, tt := range tests {
@@ -177,18 +217,20 @@ func TestParseText(t *testing.T) {
 	}
 }
 
-// TestMalformed puts each bad line before, between and after good ones, and loses nothing else.
+// TestMalformed puts each bad line before, between and after good ones, and checks that only the
+// bad line is lost.
 func TestMalformed(t *testing.T) {
 	good := captures(t)["testdata/resource-1.txt"]
 	for _, bad := range malformed {
 		checkOnlyLoses(t, good, []byte(bad), sample.Malformed)
 	}
 	const invalid = "\xff"
-	checkOnlyLoses(t, good, []byte(cpuFamily+`{container="`+invalid+`",namespace="n",pod="p"} 1 1000`), sample.Malformed)
+	checkOnlyLoses(t, good, []byte(cpuFamily+`{container="`+invalid+`",namespace="n",pod="p"} 1 1795310601000`),
+		sample.Malformed)
 
 	longest := strings.Repeat("x", maxName)
 	named := func(name string) []byte {
-		return []byte(cpuFamily + `{container="c",namespace="n",pod="` + name + `"} 1 1000`)
+		return []byte(cpuFamily + `{container="c",namespace="n",pod="` + name + `"} 1 1795310601000`)
 	}
 	checkOnlyLoses(t, good, named(longest+"x"), sample.Malformed)
 	if got := parseText(named(longest)); len(got.Containers) != 1 || got.Refused != (sample.Refusals{}) {
@@ -198,25 +240,37 @@ func TestMalformed(t *testing.T) {
 
 var malformed = []string{
 	"@", "1", "1x 1", "{", "}", `"`, "\x00", "\xff", "-",
-	`{"` + nodeCPU + `"} 1 1000`, // text format 1.0.0
-	nodeCPU, nodeCPU + " ", nodeCPU + " x", nodeCPU + " 1 x", nodeCPU + " 1 1.5", nodeCPU + " 1 1000 x", nodeCPU + " 1 1000\r\r",
-	nodeCPU + " 0x10", nodeCPU + " 0x1p4", nodeCPU + " 1_0", nodeCPU + " 1e", nodeCPU + " 1e+", nodeCPU + " --1", nodeCPU + " 1 1_0", nodeCPU + " 1,5",
-	nodeCPU + "{ 1 1000", nodeCPU + "} 1 1000", nodeCPU + "{,} 1 1000", nodeCPU + `{a} 1`, nodeCPU + `{a=} 1`, nodeCPU + `{a="} 1`, nodeCPU + `{a=b} 1`,
-	nodeCPU + `{a="b" c="d"} 1`, nodeCPU + `{a="b",,} 1`, nodeCPU + `{="b"} 1`, nodeCPU + `{1="b"} 1`, nodeCPU + `{a:b="c"} 1`, nodeCPU + `{"a"="b"} 1`,
-	nodeCPU + `{__name__="a"} 1`, nodeCPU + `{a="\x"} 1`, nodeCPU + `{a="\"} 1`, nodeCPU + `{a="\`, nodeCPU + `{a="\"\`, nodeCPU + `{a="b"`, nodeCPU + `{a="b",`,
-	cpuFamily + " 1 1000", cpuFamily + "{} 1 1000",
-	cpuFamily + `{namespace="n",pod="p"} 1 1000`, cpuFamily + `{container="c",pod="p"} 1 1000`, cpuFamily + `{container="c",namespace="n"} 1 1000`,
-	cpuFamily + `{container="",namespace="n",pod="p"} 1 1000`, cpuFamily + `{container="c",namespace="",pod="p"} 1 1000`, cpuFamily + `{container="c",namespace="n",pod=""} 1 1000`,
-	cpuFamily + `{container="c",container="c",namespace="n",pod="p"} 1 1000`, cpuFamily + `{container="",container="c",namespace="n",pod="p"} 1 1000`,
-	cpuFamily + labelsOfC, cpuFamily + labelsOfC + " x 1000", memoryFamily + labelsOfC + "\v1 1000",
+	`{"` + nodeCPU + `"} 1 1795310601000`, // text format 1.0.0
+	nodeCPU, nodeCPU + " ", nodeCPU + " x", nodeCPU + " 1 x", nodeCPU + " 1 1.5", nodeCPU + " 1 1795310601000 x", nodeCPU +
+		" 1 1795310601000\r\r",
+	nodeCPU + " 0x10", nodeCPU + " 0x1p4", nodeCPU + " 1_0", nodeCPU + " 1e", nodeCPU + " 1e+", nodeCPU + " --1", nodeCPU +
+		" 1 1_0", nodeCPU + " 1,5",
+	nodeCPU + "{ 1 1795310601000", nodeCPU + "} 1 1795310601000", nodeCPU + "{,} 1 1795310601000", nodeCPU +
+		`{a} 1`, nodeCPU + `{a=} 1`, nodeCPU + `{a="} 1`, nodeCPU + `{a=b} 1`,
+	nodeCPU + `{a="b" c="d"} 1`, nodeCPU + `{a="b",,} 1`, nodeCPU + `{="b"} 1`, nodeCPU + `{1="b"} 1`, nodeCPU +
+		`{a:b="c"} 1`, nodeCPU + `{"a"="b"} 1`,
+	nodeCPU + `{__name__="a"} 1`, nodeCPU + `{a="\x"} 1`, nodeCPU + `{a="\"} 1`, nodeCPU + `{a="\`, nodeCPU +
+		`{a="\"\`, nodeCPU + `{a="b"`, nodeCPU + `{a="b",`,
+	cpuFamily + " 1 1795310601000", cpuFamily + "{} 1 1795310601000",
+	cpuFamily + `{namespace="n",pod="p"} 1 1795310601000`, cpuFamily +
+		`{container="c",pod="p"} 1 1795310601000`, cpuFamily + `{container="c",namespace="n"} 1 1795310601000`,
+	cpuFamily + `{container="",namespace="n",pod="p"} 1 1795310601000`, cpuFamily +
+		`{container="c",namespace="",pod="p"} 1 1795310601000`, cpuFamily +
+		`{container="c",namespace="n",pod=""} 1 1795310601000`,
+	cpuFamily + `{container="c",container="c",namespace="n",pod="p"} 1 1795310601000`, cpuFamily +
+		`{container="",container="c",namespace="n",pod="p"} 1 1795310601000`,
 }
 
-// checkOnlyLoses puts the line bad at every place of good and wants one more row refused
-// for it, and everything else as without it.
+// checkOnlyLoses puts the line bad, which names no container, at every place of good. It checks
+// that one more row is refused, and that everything else is the same as without it. The row counts
+// as refused of the node if it is a row of the node.
 func checkOnlyLoses(t *testing.T, good, bad []byte, why sample.Reason) {
 	t.Helper()
 	want := parseText(good)
 	want.Refused[why]++
+	if bytes.HasPrefix(bad, []byte("node_")) {
+		want.Node.Given |= sample.Refused
+	}
 	lines := bytes.SplitAfter(good, []byte("\n"))
 	for at := range lines {
 		if d := diff(want, parseText(insert(lines, at, bad))); d != "" {
@@ -247,29 +301,37 @@ func TestRefused(t *testing.T) {
 		family, value string
 		why           sample.Reason
 	}{
-		{cpuFamily, "NaN 1000", sample.NotANumber},
+		{cpuFamily, "NaN 1795310601000", sample.NotANumber},
 		{memoryFamily, "nan", sample.NotANumber},
-		{startFamily, "NaN", sample.NotANumber},
-		{cpuFamily, "+Inf 1000", sample.Infinite},
-		{memoryFamily, "-Inf 1000", sample.Infinite},
-		{memoryFamily, "infinity 1000", sample.Infinite},
-		{cpuFamily, "-1 1000", sample.Negative},
-		{memoryFamily, "-1e-300 1000", sample.Negative},
-		{memoryFamily, "-1e999 1000", sample.Negative},
-		{startFamily, "-1", sample.Negative},
-		{cpuFamily, "9223372036.854776 1000", sample.Overflow},
-		{cpuFamily, "1.7976931348623157e308 1000", sample.Overflow},
-		{memoryFamily, "9223372036854775808 1000", sample.Overflow},
-		{swapFamily, "18446744073709551616 1000", sample.Overflow},
-		{memoryFamily, "1e999 1000", sample.Overflow},
-		{startFamily, "1e16", sample.Overflow},
+		{cpuFamily, "+Inf 1795310601000", sample.Infinite},
+		{memoryFamily, "-Inf 1795310601000", sample.Infinite},
+		{memoryFamily, "infinity 1795310601000", sample.Infinite},
+		{cpuFamily, "-1 1795310601000", sample.Negative},
+		{memoryFamily, "-1e-300 1795310601000", sample.Negative},
+		{memoryFamily, "-1e999 1795310601000", sample.Negative},
+		{cpuFamily, "9223372036.854776 1795310601000", sample.Overflow},
+		{cpuFamily, "1.7976931348623157e308 1795310601000", sample.Overflow},
+		{memoryFamily, "9223372036854775808 1795310601000", sample.Overflow},
+		{swapFamily, "18446744073709551616 1795310601000", sample.Overflow},
+		{memoryFamily, "1e999 1795310601000", sample.Overflow},
 		{cpuFamily, fmt.Sprint("1 ", now+hour+1), sample.TimestampAhead},
-		{memoryFamily, "1 0", sample.TimestampAhead},
-		{swapFamily, "1 -1", sample.TimestampAhead},
+		{cpuFamily, fmt.Sprint("1 ", now-hour-1), sample.TimestampBehind},
+		{memoryFamily, "1 0", sample.TimestampBehind},
+		{swapFamily, "1 -1", sample.TimestampBehind},
 		{memoryFamily, "1 9223372036854775807", sample.TimestampAhead},
 		{memoryFamily, "1 9223372036854775808", sample.TimestampAhead},
-		{memoryFamily, "1 -9223372036854775809", sample.TimestampAhead},
-		{startFamily, fmt.Sprint(now/1000 + 3601), sample.TimestampAhead},
+		{memoryFamily, "1 -9223372036854775809", sample.TimestampBehind},
+		{cpuFamily, "abc 1795310601000", sample.Malformed},
+		{cpuFamily, "", sample.Malformed},
+		{cpuFamily, "5.5.5", sample.Malformed},
+		{cpuFamily, "1,5 1795310601000", sample.Malformed},
+		{memoryFamily, "0x10 1795310601000", sample.Malformed},
+		{memoryFamily, "1 tomorrow", sample.Malformed},
+		{memoryFamily, "1 1.5", sample.Malformed},
+		{memoryFamily, "1 1795310601000 1", sample.Malformed},
+		{memoryFamily, "\v1 1795310601000", sample.Malformed},
+		{swapFamily, "x 1795310601000", sample.Malformed},
+		{startFamily, "x", sample.Malformed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.family+" "+tt.value, func(t *testing.T) {
@@ -287,15 +349,19 @@ func TestRefused(t *testing.T) {
 				s.CPU, s.Memory, s.Swap, s.Start = s.CPU+c.CPU, s.Memory+c.Memory, s.Swap+c.Swap, s.Start+c.Start
 				*c = s
 			}
-			add(cpuFamily, "1 1000", sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU})
-			add(memoryFamily, "2 1000", sample.Sample{Time: 1000, Memory: 2, Given: sample.Memory})
-			add(swapFamily, "3 1000", sample.Sample{Swap: 3, Given: sample.Swap})
-			add(startFamily, "4", sample.Sample{Start: 4000, Given: sample.Start})
+			add(cpuFamily, "1 1795310601000", sample.Sample{Time: 1795310601000, CPU: 1e9, Given: sample.CPU})
+			add(memoryFamily, "2 1795310601000", sample.Sample{Time: 1795310601000, Memory: 2, Given: sample.Memory})
+			add(swapFamily, "3 1795310601000", sample.Sample{Swap: 3, Given: sample.Swap})
+			add(startFamily, "1795310000", sample.Sample{Start: 1795310000000, Given: sample.Start})
 			if tt.family == cpuFamily || tt.family == memoryFamily {
 				c.Given |= sample.Refused
+				c.Why = tt.why
 			}
-			body += cpuFamily + `{container="d",namespace="n",pod="p"} 1 1000`
-			want.Containers = append(want.Containers, namedSample{sample.NewContainerID("n", "p", "d"), sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU}})
+			body += cpuFamily + `{container="d",namespace="n",pod="p"} 1 1795310601000`
+			want.Containers = append(want.Containers, namedSample{
+				sample.NewContainerID("n", "p", "d"),
+				sample.Sample{Time: 1795310601000, CPU: 1e9, Given: sample.CPU},
+			})
 			want.Refused[tt.why] = 1
 			if d := diff(want, parseText([]byte(body))); d != "" {
 				t.Errorf("want (-), got (+):\n%s", d)
@@ -305,35 +371,71 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Kubelets that do not know when a container started report various values. None of them is worth
+// an alarm.
+func TestInvalidStartTimes(t *testing.T) {
+	hour := received.Unix() + 3600
+	for _, start := range []string{
+		"0", "-0", "-1", "-62135596800", "-6.21355968e+10", "46", "1.5e8", "946684799.999", fmt.Sprint(hour +
+			1), "1e16", "1e300", "1e999", "-1e999",
+		"NaN", "+Inf", "-Inf", "0 5", "46 -1", fmt.Sprint("7 ", 1000*hour+1),
+	} {
+		body := cpuFamily + labelsOfC + " 1.5 1795310601000\n" + startFamily + labelsOfC + " " + start + "\n"
+		want := one(sample.Sample{Time: 1795310601000, CPU: 1_500_000_000, Given: sample.CPU})
+		if d := diff(want, parseText([]byte(body))); d != "" {
+			t.Errorf("start %s: want (-), got (+):\n%s", start, d)
+		}
+		checkReference(t, []byte(body))
+	}
+	for start, want := range map[string]sample.Time{
+		// of a start no timestamp matters
+		"946684800": 946684800000, fmt.Sprint(hour): sample.Time(1000 * hour), "1795310000.5 0": 1795310000500,
+	} {
+		got := parseText([]byte(startFamily + labelsOfC + " " + start + "\n" + nodeCPU + " 1\n"))
+		if len(got.Containers) != 1 || got.Containers[0].Start != want || got.Refused.Total() != 0 {
+			t.Errorf("start %s: %+v, want %d", start, got, want)
+		}
+	}
+}
+
 func TestLimitsAreAccepted(t *testing.T) {
 	hour := received.UnixMilli() + 3_600_000
-	body := fmt.Sprintf("%s 9223372036.854774 %d\n%s 9223372036854774784 1\n", nodeCPU, hour, nodeMemory)
-	want := result{Node: sample.Sample{Time: sample.Time(hour), CPU: 9223372036854774784, Memory: 9223372036854774784, Given: sample.CPU | sample.Memory}}
+	body := fmt.Sprintf("%s 9223372036.854774 %d\n%s 9223372036854774784 %d\n", nodeCPU, hour, nodeMemory, hour-7_200_000)
+	want := result{Node: sample.Sample{
+		Time: sample.Time(hour), CPU: 9223372036854774784, Memory: 9223372036854774784,
+		Given: sample.CPU | sample.Memory,
+	}}
 	if d := diff(want, parseText([]byte(body))); d != "" {
 		t.Error(d)
 	}
 }
 
 func TestRefusedOfNode(t *testing.T) {
-	want := result{Node: sample.Sample{Time: 1000, Memory: 1, Given: sample.Memory | sample.Refused}, Refused: refused(sample.NotANumber, 1)}
-	if d := diff(want, parseText([]byte(nodeCPU+" NaN 1000\n"+nodeMemory+" 1 1000"))); d != "" {
+	want := result{Node: sample.Sample{
+		Time: 1795310601000, Memory: 1, Given: sample.Memory | sample.Refused,
+		Why: sample.NotANumber,
+	}, Refused: refused(sample.NotANumber, 1)}
+	if d := diff(want, parseText([]byte(nodeCPU+" NaN 1795310601000\n"+nodeMemory+" 1 1795310601000"))); d != "" {
 		t.Error(d)
 	}
 }
 
 func TestDuplicates(t *testing.T) {
 	body := strings.Join([]string{
-		cpuFamily + labelsOfC + " NaN 1000", // refused: the one after it is the first
-		cpuFamily + labelsOfC + " 1 1000",
-		cpuFamily + labelsOfC + " 2 2000",
-		cpuFamily + `{container="c",cpu="1",namespace="n",pod="p"} 3 1000`, // another series, but the same sample
-		memoryFamily + labelsOfC + " 5 1000",
-		cpuFamily + labelsOfC + " 4 4000",
-		nodeCPU + " 1 1000",
-		nodeCPU + " 2 2000",
+		cpuFamily + labelsOfC + " NaN 1795310601000", // refused: the one after it is the first
+		cpuFamily + labelsOfC + " 1 1795310601000",
+		cpuFamily + labelsOfC + " 2 1795310602000",
+		cpuFamily + `{container="c",cpu="1",namespace="n",pod="p"} 3 1795310601000`, // another series, but the same sample
+		memoryFamily + labelsOfC + " 5 1795310601000",
+		cpuFamily + labelsOfC + " 4 1795310604000",
+		nodeCPU + " 1 1795310601000",
+		nodeCPU + " 2 1795310602000",
 	}, "\n")
-	want := one(sample.Sample{Time: 1000, CPU: 1e9, Memory: 5, Given: sample.CPU | sample.Memory | sample.Refused})
-	want.Node = sample.Sample{Time: 1000, CPU: 1e9, Given: sample.CPU}
+	want := one(sample.Sample{
+		Time: 1795310601000, CPU: 1e9, Memory: 5, Given: sample.CPU | sample.Memory | sample.Refused,
+		Why: sample.NotANumber,
+	})
+	want.Node = sample.Sample{Time: 1795310601000, CPU: 1e9, Given: sample.CPU}
 	want.Refused[sample.NotANumber] = 1
 	want.Refused[sample.Duplicate] = 4
 	if d := diff(want, parseText([]byte(body))); d != "" {
@@ -359,7 +461,8 @@ func TestErrorSaysWhy(t *testing.T) {
 func TestValues(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20_000 {
-		seconds := strconv.FormatFloat(float64(random.Int64N(1<<53))/math.Pow(10, float64(random.IntN(18))), "efg"[random.IntN(3)], random.IntN(20)-1, 64)
+		seconds := strconv.FormatFloat(float64(random.Int64N(1<<53))/math.Pow(10, float64(random.IntN(18))),
+			"efg"[random.IntN(3)], random.IntN(20)-1, 64)
 		v, err := strconv.ParseFloat(seconds, 64)
 		if err != nil {
 			t.Fatal(err)
@@ -371,44 +474,21 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// TestDecimals compares the numbers that are parsed here with those that strconv parses.
-func TestDecimals(t *testing.T) {
-	same := func(text string) {
-		got, ok := parseFloat([]byte(text))
-		want, err := strconv.ParseFloat(text, 64)
-		if ok != (err == nil) || ok && math.Float64bits(got) != math.Float64bits(want) {
-			t.Errorf("%q: got %v, %v, want %v, %v", text, got, ok, want, err)
-		}
-	}
-	for _, text := range []string{
-		"", ".", "0", "-0", "1.", ".5", ".e+1", "1e+", "1e+0", "1e+22", "1e+23", "1e+300", "1e+0022", "1e22", "1E+5", "1e-5", "+1", "-1", "NaN", "+Inf",
-		"9007199254740992", "9007199254740993", "9007199254740992.5", "9.007199254740993e+15", "1234567890123456789", "12345678901234567890",
-		"0.1234567890123456789", "0.12345678901234567890", "123456789.12345678901", "1.7953105855271e+09", "1.9e+07", "1 ", "1x", "1.2.3", "1.2e+3e+4",
-	} {
-		same(text)
-	}
-	r := rand.New(rand.NewPCG(13, 14))
-	for range 100_000 {
-		v := math.Ldexp(r.Float64(), r.IntN(120)-40)
-		same(strconv.FormatFloat(v, 'g', -1, 64))
-		same(strconv.FormatFloat(v, "feg"[r.IntN(3)], r.IntN(20), 64))
-	}
-}
-
 // Names that need escapes are not mistaken for parts of labels, in answers that follow each other.
 func TestEscapesInAKnownLayout(t *testing.T) {
 	var p Parser
 	var layout Layout
 	var batch sample.Batch
 	for i, body := range []string{
-		cpuFamily + `{container="a\",namespace=\"b",namespace="n",pod="p"} 1 1000` + "\n",
-		cpuFamily + `{container="a",namespace="b",namespace="n",pod="p"} 1 1000` + "\n" + cpuFamily + `{container="c",namespace="n",pod="p"} 1 1000` + "\n",
+		cpuFamily + `{container="a\",namespace=\"b",namespace="n",pod="p"} 1 1795310601000` + "\n",
+		cpuFamily + `{container="a",namespace="b",namespace="n",pod="p"} 1 1795310601000` + "\n" + cpuFamily +
+			`{container="c",namespace="n",pod="p"} 1 1795310601000` + "\n",
 	} {
 		if err := p.ParseText([]byte(body), received, &layout, &batch); err != nil {
 			t.Fatal(err)
 		}
 		if len(batch.Containers) != 1 || batch.Refused[sample.Malformed] != i {
-			t.Errorf("%d: %+v", i, batch)
+			t.Errorf("got %+v, want one container and %d refused rows", batch, i)
 		}
 	}
 }

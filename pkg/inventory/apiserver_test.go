@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,9 +23,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// apiServer is as much of an API server as an inventory sees: lists in pages, watches with a history that
-// is compacted, watch-list, label selectors of nodes. It is reached through in-memory pipes, so that a
-// test in a synctest bubble knows when all is quiet.
+// apiServer implements the part of an API server that an inventory uses: lists in pages, watches
+// with a history that is compacted, watch-list, label selectors of nodes. It is reached through
+// in-memory pipes, so that a synctest bubble knows when everything is idle.
 type apiServer struct {
 	conns chan net.Conn
 
@@ -41,6 +42,13 @@ type apiServer struct {
 	lastWord int           // the status of an error that a watch ends with; 0: it just ends
 	requests []request
 	open     map[net.Conn]bool
+
+	// How lists and watches fail, for TestStreams and its neighbours.
+	streamFault string        // how a streamed list does not end: see watch
+	pause       time.Duration // before each object of a streamed list
+	short       bool          // watches end at once, except for streams
+	noVersion   bool          // lists have no resourceVersion
+	endless     bool          // a list in pages begins again and again
 }
 
 type change struct {
@@ -145,7 +153,7 @@ func (s *apiServer) wake(end bool) {
 	s.changed = make(chan struct{})
 }
 
-// endWatches ends all watches, and with forget what happened until now is no longer in the history.
+// endWatches ends all watches. With forget, it also removes the events so far from the history.
 func (s *apiServer) endWatches(forget bool) {
 	s.do(func() {
 		if forget {
@@ -199,7 +207,8 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case status != 0:
 		writeStatus(w, status, "the test says so")
 	case streaming && !streams:
-		writeStatus(w, http.StatusUnprocessableEntity, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled")
+		writeStatus(w, http.StatusUnprocessableEntity,
+			"sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled")
 	case query.Get("watch") != "":
 		s.watch(w, r, resource, selector, streaming)
 	default:
@@ -226,9 +235,16 @@ func (s *apiServer) list(w http.ResponseWriter, resource string, query url.Value
 		}
 	}
 	items = items[min(offset, len(items)):]
+	if s.endless {
+		items = s.matching(resource, selector)
+	}
 	meta := map[string]any{"resourceVersion": strconv.Itoa(version)}
-	// As an API server does, it takes no notice of the limit when anything from its cache would do.
-	if limit, _ := strconv.Atoi(query.Get("limit")); limit > 0 && limit < len(items) && query.Get("resourceVersion") != "0" {
+	if s.noVersion {
+		delete(meta, "resourceVersion")
+	}
+	// Like an API server, it ignores the limit if an answer from its cache would do.
+	if limit, _ := strconv.Atoi(query.Get("limit")); limit > 0 && limit < len(items) &&
+		query.Get("resourceVersion") != "0" {
 		items = items[:limit]
 		meta["continue"] = fmt.Sprintf("%d-%d", version, offset+limit)
 	}
@@ -240,19 +256,67 @@ func (s *apiServer) list(w http.ResponseWriter, resource string, query url.Value
 	writeJSON(w, answer)
 }
 
-func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, selector labels.Selector, streaming bool) {
+func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, selector labels.Selector,
+	streaming bool,
+) {
 	s.mu.Lock()
-	epoch, next := s.epoch, s.version
-	if streaming {
-		for _, o := range s.matching(resource, selector) {
-			writeEvent(w, "ADDED", o)
-		}
+	epoch, next, query := s.epoch, s.version, r.URL.Query()
+	switch {
+	case streaming:
+		all, fault, pause, lastWord := s.matching(resource, selector), s.streamFault, s.pause, s.lastWord
 		mark := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 			ResourceVersion: strconv.Itoa(s.version), Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"},
 		}}
-		writeEvent(w, "BOOKMARK", typed(resource, mark))
-	} else {
-		next, _ = strconv.Atoi(r.URL.Query().Get("resourceVersion"))
+		s.mu.Unlock()
+		if fault == "header" { // it does not come
+			<-r.Context().Done()
+			return
+		}
+		for i, o := range all {
+			time.Sleep(pause)
+			if i == len(all)/2 && (fault == "hangs" || fault == "cut" || fault == "error") {
+				break
+			}
+			writeEvent(w, "ADDED", o)
+			w.(http.Flusher).Flush()
+		}
+		switch fault {
+		case "hangs":
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return
+		case "cut":
+			return
+		case "error":
+			writeEvent(w, "ERROR", status(lastWord, "the test ends this stream"))
+			return
+		case "no annotation":
+			mark.Annotations = nil
+			fallthrough
+		case "":
+			writeEvent(w, "BOOKMARK", typed(resource, mark))
+		case "busy":
+			for i := 0; r.Context().Err() == nil; i++ {
+				writeEvent(w, "MODIFIED", withVersion(all[i%len(all)], 1000+i))
+				w.(http.Flusher).Flush()
+				time.Sleep(time.Second)
+			}
+			return
+		}
+		s.mu.Lock()
+	case s.short:
+		lastWord := s.lastWord
+		s.mu.Unlock()
+		if lastWord != 0 {
+			writeEvent(w, "ERROR", status(lastWord, "the test ends this watch"))
+		}
+		return
+	case query.Get("resourceVersion") == "":
+		for _, o := range s.matching(resource, selector) {
+			writeEvent(w, "ADDED", o)
+		}
+	default:
+		next, _ = strconv.Atoi(query.Get("resourceVersion"))
 		if next < s.compact {
 			s.mu.Unlock()
 			writeEvent(w, "ERROR", status(http.StatusGone, "too old resource version"))
@@ -321,7 +385,8 @@ func status(code int, message string) *metav1.Status {
 	reason := map[int]metav1.StatusReason{
 		http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusUnauthorized: metav1.StatusReasonUnauthorized,
 		http.StatusGone: metav1.StatusReasonExpired, http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests,
-		http.StatusInternalServerError: metav1.StatusReasonInternalError, http.StatusUnprocessableEntity: metav1.StatusReasonInvalid,
+		http.StatusInternalServerError: metav1.StatusReasonInternalError,
+		http.StatusUnprocessableEntity: metav1.StatusReasonInvalid,
 	}[code]
 	return &metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},

@@ -13,8 +13,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// NewClient returns a client for Config.Client that uses h, an HTTP client made for c. Of the objects that it reads there is
-// only what an Inventory keeps of them.
+// NewClient returns a client for Config.Client that uses h, an HTTP client made for c. It decodes only
+// those fields of an object that an Inventory keeps.
 func NewClient(c *rest.Config, h *http.Client) (rest.Interface, error) {
 	c = rest.CopyConfig(c)
 	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
@@ -22,20 +22,20 @@ func NewClient(c *rest.Config, h *http.Client) (rest.Interface, error) {
 	return rest.RESTClientForConfigAndClient(c, h)
 }
 
-// collection is all objects of one kind that the API server has.
+// collection is all objects of one resource in the API server.
 type collection struct {
 	client rest.Interface
 	name   string
-	// What lists and watches are asked for instead of the whole objects; empty: for these.
+	// The kinds that lists and watches request instead of whole objects; empty: whole objects.
 	asList, as string
 }
 
-// list lists the objects, as a source wants it.
+// list requests a page of the objects.
 func (c collection) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	return c.request(o, c.asList).Do(ctx).Get()
 }
 
-// watch watches the objects, as a source wants it.
+// watch opens a watch of the objects.
 func (c collection) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
 	return c.request(o, c.as).Watch(ctx)

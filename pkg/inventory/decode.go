@@ -8,11 +8,14 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+
+	"metrics-server/pkg/kubeapi"
 )
 
 const (
@@ -34,9 +37,10 @@ func newScheme() *runtime.Scheme {
 	return s
 }
 
-// codecs are the standard codecs but for protobuf, of which they take what an Inventory keeps of nodes and of the metadata of pods.
-// They pass over the rest, managed fields, nearly all annotations and the images of a node above all: a list of 150,000 pods is 750 MB of protobuf, and
-// to make objects of all that takes several times the memory and most of the time until the server is ready.
+// codecs are the standard codecs, except that protobuf is decoded only as far as an Inventory keeps it. The
+// rest of nodes and of the metadata of pods, above all managed fields, most annotations and the images
+// of a node, is skipped: a list of 150,000 pods is 750 MB of protobuf, and whole objects take several
+// times that memory and most of the time until the server is ready.
 type codecs struct {
 	runtime.NegotiatedSerializer
 	media []runtime.SerializerInfo
@@ -62,11 +66,14 @@ func newCodecs() *codecs {
 // SupportedMediaTypes implements runtime.NegotiatedSerializer.
 func (c *codecs) SupportedMediaTypes() []runtime.SerializerInfo { return c.media }
 
-// objectSerializer decodes nodes and metadata, of which it takes what is kept here, and leaves all else to the standard one.
+// objectSerializer decodes the fields of nodes and metadata that are kept, and leaves other objects to the
+// standard serializer.
 type objectSerializer struct{ runtime.Serializer }
 
-// Decode implements runtime.Decoder. It keeps nothing of data.
-func (s objectSerializer) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+// Decode implements runtime.Decoder. It does not retain data.
+func (s objectSerializer) Decode(
+	data []byte, defaults *schema.GroupVersionKind, into runtime.Object,
+) (runtime.Object, *schema.GroupVersionKind, error) {
 	kind, message := openEnvelope(data)
 	if into != nil {
 		return s.Serializer.Decode(data, defaults, into)
@@ -88,8 +95,8 @@ func (s objectSerializer) Decode(data []byte, defaults *schema.GroupVersionKind,
 	return s.Serializer.Decode(data, defaults, into)
 }
 
-// bufferedFramer reads ahead: an event is read in two or three pieces, and for each HTTP/2 would tell the API server that it
-// may send more.
+// bufferedFramer reads ahead: an event is read in two or three pieces, and HTTP/2 would send a window
+// update to the API server for each.
 type bufferedFramer struct{ runtime.Framer }
 
 // NewFrameReader implements runtime.Framer.
@@ -100,12 +107,14 @@ func (f bufferedFramer) NewFrameReader(r io.ReadCloser) io.ReadCloser {
 	}{bufio.NewReaderSize(r, 64<<10), r})
 }
 
-// eventSerializer decodes the events of a watch and leaves all else to the standard one.
+// eventSerializer decodes the events of a watch and leaves the rest to the standard serializer.
 type eventSerializer struct{ runtime.Serializer }
 
-// Decode implements runtime.Decoder. The object of the event is a part of data, which is valid until the next call: the
-// decoder of a watch decodes it before that. The standard one copies it, and then again.
-func (s eventSerializer) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+// Decode implements runtime.Decoder. The object of the event refers to data and is valid until the next
+// call; the decoder of a watch decodes it before that. The standard serializer copies it twice.
+func (s eventSerializer) Decode(
+	data []byte, defaults *schema.GroupVersionKind, into runtime.Object,
+) (runtime.Object, *schema.GroupVersionKind, error) {
 	event, ok := into.(*metav1.WatchEvent)
 	if !ok {
 		return s.Serializer.Decode(data, defaults, into)
@@ -129,8 +138,8 @@ func (s eventSerializer) Decode(data []byte, defaults *schema.GroupVersionKind, 
 	return event, &gvk, err
 }
 
-// openEnvelope returns what is in data, a runtime.Unknown with its prefix, and of what kind it says that it is. There is no
-// kind if that cannot be said.
+// openEnvelope returns the message in data, a runtime.Unknown with its prefix, and its kind, which is empty
+// if data cannot be parsed.
 func openEnvelope(data []byte) (kind schema.GroupVersionKind, message []byte) {
 	data, ok := bytes.CutPrefix(data, []byte("k8s\x00"))
 	if !ok {
@@ -155,7 +164,7 @@ func openEnvelope(data []byte) (kind schema.GroupVersionKind, message []byte) {
 		return nil
 	})
 	if err != nil {
-		return kind, nil // the standard decoder says what is wrong
+		return kind, nil // the standard decoder reports the error
 	}
 	return schema.FromAPIVersionAndKind(version, name), message
 }
@@ -173,7 +182,8 @@ func unmarshalList[T any](message []byte, into *metav1.ListMeta, items *[]T, unm
 	})
 }
 
-// unmarshalNode takes what is kept of a node. The numbers are those of Node and NodeStatus in k8s.io/api/core/v1/generated.proto.
+// unmarshalNode decodes the fields of a node that are kept. The numbers are from Node, NodeStatus and
+// NodeSystemInfo in k8s.io/api/core/v1/generated.proto.
 func unmarshalNode(message []byte, into *corev1.Node) error {
 	return eachField(message, func(number protowire.Number, value []byte) error {
 		switch number {
@@ -182,17 +192,46 @@ func unmarshalNode(message []byte, into *corev1.Node) error {
 		case 3:
 			return eachField(value, func(number protowire.Number, value []byte) error {
 				switch number {
+				case 1:
+					return unmarshalCapacity(value, &into.Status.Capacity)
 				case 5:
 					into.Status.Addresses = append(into.Status.Addresses, corev1.NodeAddress{})
 					return into.Status.Addresses[len(into.Status.Addresses)-1].Unmarshal(value)
 				case 6:
 					return into.Status.DaemonEndpoints.Unmarshal(value)
+				case 7: // a NodeSystemInfo
+					return eachField(value, func(number protowire.Number, value []byte) error {
+						if number == 7 {
+							into.Status.NodeInfo.KubeletVersion = string(value)
+						}
+						return nil
+					})
 				}
 				return nil
 			})
 		}
 		return nil
 	})
+}
+
+// unmarshalCapacity decodes an entry of a node's capacity if it is CPU or memory.
+func unmarshalCapacity(message []byte, into *corev1.ResourceList) error {
+	name, value, err := mapEntry(message)
+	if err != nil {
+		return err
+	}
+	switch key := corev1.ResourceName(name); key {
+	case corev1.ResourceCPU, corev1.ResourceMemory:
+		var q resource.Quantity
+		if err := q.Unmarshal(value); err != nil {
+			return err
+		}
+		if *into == nil {
+			*into = corev1.ResourceList{}
+		}
+		(*into)[key] = q
+	}
+	return nil
 }
 
 func unmarshalMetadata(message []byte, into *metav1.PartialObjectMetadata) error {
@@ -204,8 +243,8 @@ func unmarshalMetadata(message []byte, into *metav1.PartialObjectMetadata) error
 	})
 }
 
-// unmarshalObjectMeta takes what is kept of an object's metadata, and what a reflector looks for. The numbers are those of ObjectMeta in
-// k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto.
+// unmarshalObjectMeta decodes the metadata that is kept or that a reflector needs. The numbers are from
+// ObjectMeta in k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto.
 func unmarshalObjectMeta(message []byte, into *metav1.ObjectMeta) error {
 	return eachField(message, func(number protowire.Number, value []byte) error {
 		switch number {
@@ -224,7 +263,7 @@ func unmarshalObjectMeta(message []byte, into *metav1.ObjectMeta) error {
 		case 12:
 			k, v, err := mapEntry(value)
 			switch string(k) {
-			case PathAnnotation, metav1.InitialEventsAnnotationKey: // the second ends a list that is streamed
+			case kubeapi.PathAnnotation, metav1.InitialEventsAnnotationKey: // the second ends a streamed list
 				put(&into.Annotations, k, v)
 			}
 			return err
@@ -253,8 +292,8 @@ func mapEntry(message []byte) (key, value []byte, err error) {
 	return key, value, err
 }
 
-// eachField calls f with each field of a message that has a length, as texts and messages have, and passes over the others.
-// It ends with the first error of f.
+// eachField calls f with each length-delimited field of a message, such as a string or a message, and skips
+// the others. It returns the first error of f.
 func eachField(message []byte, f func(number protowire.Number, value []byte) error) error {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeTag(message)

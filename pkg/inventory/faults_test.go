@@ -50,7 +50,7 @@ func TestPagedList(t *testing.T) {
 	})
 }
 
-// A list whose second page is no longer to be had is still completed.
+// A list whose second page has expired is still completed.
 func TestPageExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, config := newAPIServer(t)
@@ -73,7 +73,7 @@ func TestPageExpires(t *testing.T) {
 	})
 }
 
-// Whatever a relist finds, only real changes are told, and readers see the old set or the new one.
+// Whatever a relist finds, only real changes are reported, and readers see the old set or the new one.
 func TestRelistAfterGone(t *testing.T) {
 	for _, streams := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestRelistAfterGone(t *testing.T) {
 			}
 			r := run(t, config)
 			synctest.Wait()
-			equal(t, "told", []string{"+a", "+b", "+c", "+d", "+e"}, r.news())
+			equal(t, "changes", []string{"+a", "+b", "+c", "+d", "+e"}, r.news())
 
 			server.setDown(true)
 			server.set(testNode("a", func(n *corev1.Node) { n.Status.Conditions = []corev1.NodeCondition{{Type: "Ready"}} }))
@@ -116,7 +116,7 @@ func TestRelistAfterGone(t *testing.T) {
 			server.endWatches(true)
 			server.setDown(false)
 			settle(time.Minute)
-			equal(t, "told", []string{"-b", "-c", "+c", "+d", "+f"}, r.news())
+			equal(t, "changes", []string{"-b", "-c", "+c", "+d", "+f"}, r.news())
 			equal(t, "nodes", []string{"/a", "/c", "/d", "/e", "/f"}, names(r.Nodes(), ""))
 			equal(t, "pods", 51, r.Pods().Len())
 			equal(t, "gone", gone, r.gonePods())
@@ -139,11 +139,23 @@ func TestFaults(t *testing.T) {
 		fail, heal func(*apiServer)
 		want       []string // in the error
 	}{
-		{"down", func(s *apiServer) { s.setDown(true) }, func(s *apiServer) { s.setDown(false) }, []string{"connection refused", "can be reached"}},
-		{"forbidden", always(http.StatusForbidden), heal, []string{"the test says so", "allow the service account to list and watch", "ClusterRole system:metrics-server"}},
-		{"unauthorized", always(http.StatusUnauthorized), heal, []string{"the test says so", "token"}},
+		{
+			"down", func(s *apiServer) { s.setDown(true) }, func(s *apiServer) { s.setDown(false) },
+			[]string{"connection refused", "can be reached"},
+		},
+		{
+			"forbidden", always(http.StatusForbidden), heal,
+			[]string{"the test says so", "allow the service account to list and watch", "ClusterRole system:metrics-server"},
+		},
+		{
+			"unauthorized", always(http.StatusUnauthorized), heal,
+			[]string{"the test says so", "delete the pod", "--kubeconfig"},
+		},
 		{"too many requests", always(http.StatusTooManyRequests), heal, []string{"the test says so", "load"}},
-		{"internal error", always(http.StatusInternalServerError), heal, []string{"the test says so", "API server's own logs"}},
+		{
+			"internal error", always(http.StatusInternalServerError), heal,
+			[]string{"the test says so", "API server's own logs"},
+		},
 		{"watch forbidden", func(s *apiServer) {
 			s.do(func() {
 				s.fault = func(_ string, q url.Values) int {
@@ -169,7 +181,8 @@ func TestFaults(t *testing.T) {
 					r := run(t, config)
 					settle(5 * time.Minute)
 					begun := r.logged()
-					if len(begun) != 2 || !strings.Contains(begun[0], `resource="nodes"`) || !strings.Contains(begun[1], `resource="pods"`) {
+					if len(begun) != 2 || !strings.Contains(begun[0], `resource="nodes"`) ||
+						!strings.Contains(begun[1], `resource="pods"`) {
 						t.Errorf("logged %q, want a line each for nodes and pods", begun)
 					}
 					errs := []error{r.NodesSynced(), r.PodsSynced()}
@@ -203,7 +216,8 @@ func TestFaults(t *testing.T) {
 					}
 					equal(t, "pods", 1, r.Pods().Len())
 
-					// Later: what is known is kept, and all is well again with what changed meanwhile.
+					// Later: known objects are kept, and after the fault the changes that happened meanwhile are
+					// seen.
 					test.fail(server)
 					settle(5 * time.Minute)
 					if lines := r.logged(); len(lines) != 2 {
@@ -219,7 +233,7 @@ func TestFaults(t *testing.T) {
 					settle(time.Minute)
 					again()
 					equal(t, "pods", []string{"shop/web", "shop/web-2"}, names(r.Pods(), ""))
-					equal(t, "told", []string{"+a"}, r.news())
+					equal(t, "changes", []string{"+a"}, r.news())
 
 					test.fail(server) // it stops at once while it waits to try again
 					settle(5 * time.Minute)
@@ -229,7 +243,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// Watches end with errors now and then: that is seen to, and not worth a line.
+// Errors at the end of watches now and then are normal, and are not logged.
 func TestWatchEndsWithError(t *testing.T) {
 	for _, status := range []int{http.StatusInternalServerError, http.StatusTooManyRequests, http.StatusGone} {
 		synctest.Test(t, func(t *testing.T) {
@@ -240,7 +254,7 @@ func TestWatchEndsWithError(t *testing.T) {
 			server.endWatches(false)
 			server.set(testNode("a", nil))
 			settle(time.Minute)
-			equal(t, "told", []string{"+a"}, r.news())
+			equal(t, "changes", []string{"+a"}, r.news())
 			equal(t, "logged", []string(nil), r.logged())
 		})
 	}
@@ -291,14 +305,14 @@ func TestChurn(t *testing.T) {
 				if line[0] == '+' {
 					known[line[1:]] = true
 				} else if delete(known, line[1:]); !strings.HasPrefix(line, "-") {
-					t.Errorf("told %q", line)
+					t.Errorf("unexpected change %q", line)
 				}
 			}
 			want := map[string]bool{}
 			for _, o := range server.objects["nodes"] {
 				want[o.GetName()] = true
 			}
-			equal(t, "nodes as told", want, known)
+			equal(t, "nodes as reported", want, known)
 			equal(t, "nodes", len(want), r.Nodes().Len())
 			equal(t, "pods", len(server.objects["pods"]), r.Pods().Len())
 			for _, o := range server.objects["pods"] {

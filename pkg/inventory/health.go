@@ -1,15 +1,17 @@
 package inventory
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/klog/v2"
+
+	"metrics-server/pkg/kubeapi"
 )
 
-// health remembers whether a resource was ever listed and whether it is being watched, and logs when
+// health records whether a resource was ever listed and whether it is being watched, and logs when
 // watching begins to fail and when it works again.
 type health struct {
 	resource string      // its plural
@@ -17,24 +19,25 @@ type health struct {
 
 	mu     sync.Mutex
 	listed bool
-	err    error     // the last one, nil while all is well
-	since  time.Time // of the first error
+	err    error     // the last error; nil while watching works
+	since  time.Time // when it began to fail
 }
 
-// failed says that a request failed.
+// failed records that a request failed.
 func (h *health) failed(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.err == nil {
 		h.since = time.Now()
-		h.logger.Error(err, "Watching the API server fails; what is known is kept, and trying goes on", "remedy", h.remedy(err))
+		h.logger.Error(err, "Watching the API server fails: the last known state is kept while the server retries",
+			"remedy", h.remedy(err))
 	} else {
 		h.logger.V(2).Info("Watching the API server still fails", "err", err)
 	}
 	h.err = err
 }
 
-// works says that a watch is open whose list is complete.
+// works records that a watch is open whose list is complete.
 func (h *health) works() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -44,15 +47,23 @@ func (h *health) works() {
 	}
 }
 
-// complete says that a list was received in full.
+// notStreamed logs that streamed lists were given up because of err.
+func (h *health) notStreamed(err error) {
+	h.logger.Info("Warning: The API server does not complete a streamed list, so it is listed and watched instead",
+		"cause", err.Error(), "remedy", "if there is a proxy in front of the API server, let it forward watch events "+
+			"at once and unchanged, bookmarks included; to never stream lists, set "+
+			"KUBE_FEATURE_WatchListClient=false in the environment")
+}
+
+// complete records that a list was received in full.
 func (h *health) complete() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.listed = true
 }
 
-// synced returns nil once a list was complete, and until then what is missing. received is how many
-// objects of it are here. Any goroutine may ask.
+// synced returns nil once a list was complete, and until then an error with what is missing. received is
+// how many objects of the list have arrived. Any goroutine may call it.
 func (h *health) synced(received int64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,14 +79,13 @@ func (h *health) synced(received int64) error {
 }
 
 func (h *health) remedy(err error) string {
+	cause := kubeapi.CauseOf(err)
 	switch {
-	case apierrors.IsForbidden(err):
-		return fmt.Sprintf("allow the service account to list and watch %s, as ClusterRole system:metrics-server and its binding do", h.resource)
-	case apierrors.IsUnauthorized(err):
-		return "check the service account's token or the kubeconfig's credentials"
-	case apierrors.ReasonForError(err) != "":
-		return "see the API server's own logs and load"
-	default:
-		return "check that the API server runs and that it can be reached from here"
+	case errors.Is(err, errShortWatches), errors.Is(err, errEndlessList):
+		return "look for a proxy in front of the API server that ends requests early or changes responses"
+	case cause == kubeapi.Forbidden:
+		return fmt.Sprintf("allow the service account to list and watch %s, "+
+			"as ClusterRole system:metrics-server and its binding do", h.resource)
 	}
+	return cause.Remedy()
 }

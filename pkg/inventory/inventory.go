@@ -1,11 +1,12 @@
-// Package inventory knows which nodes and running pods exist, from watches of the API server.
+// Package inventory tracks which nodes and running pods exist by watching the API server.
 //
-// Only what is served or selected by is kept: names, labels, a hash of the UID, and of a node also where its kubelet
-// listens. Objects are cut down to that as they are decoded, so that neither the first list nor a
-// later one is ever held in full. While the API server is away, what is known stays.
+// It keeps only what is served or selected by: names, labels, a hash of the UID and, for a node, where
+// its kubelet listens and how much CPU and memory it has. Objects are reduced to that while they are
+// decoded, so no list is ever held in full. While the API server is unavailable, the last known state
+// remains.
 //
-// Run does all the writing, one goroutine to each of nodes and pods. Everything else may be called from any
-// goroutine at any time, before Run too, and never waits for a writer.
+// Run does all the writing, with one goroutine each for nodes and pods. All other functions may be
+// called from any goroutine at any time, also before Run, and never wait for a writer.
 package inventory
 
 import (
@@ -19,24 +20,22 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// Config is what an Inventory needs. Client must be set.
+// Config configures an Inventory. Client must be set.
 type Config struct {
 	// Client reads nodes and the metadata of pods. It is from NewClient.
 	Client rest.Interface
-	// NodeSelector is a label selector. Nodes that it does not match do not exist for the Inventory.
+	// NodeSelector is a label selector. The Inventory ignores nodes that it does not match.
 	NodeSelector string
-	// OnNode is called with a node that is new or of which anything in Node has changed; OnNodeGone with
-	// the name of one that was deleted or is no longer selected. A node that was deleted and made
-	// anew under its name is first gone, even if only the new one was seen. Both are called in
-	// order from one goroutine, after Nodes has changed; watching waits while they run. nil: nobody is told.
+	// OnNode is called with a node that is new or whose Node has changed, OnNodeGone with the name of a
+	// node that was deleted or is no longer selected. For a node that was deleted and recreated under
+	// the same name, OnNodeGone is called first, even if only the new node was seen. Both are called in
+	// order from one goroutine, after Nodes has changed; watching waits while they run. Either may be nil.
 	OnNode     func(Node)
 	OnNodeGone func(name string)
-	// OnPodGone is called with a pod that was in Pods and was deleted, runs no more or was made anew under
-	// its name, even if that was only seen by a later list. It is called in order from one goroutine,
-	// after Pods has changed; watching waits while it runs. nil: nobody is told.
+	// OnPodGone is called with a pod that was in Pods and has been deleted, has stopped running or has been
+	// recreated under the same name, even if only a later list showed that. It is called in order from
+	// one goroutine, after Pods has changed; watching waits while it runs. It may be nil.
 	OnPodGone func(namespace, name string)
-	// BeforePods is called once, and pods are listed when it returns. nil: at once.
-	BeforePods func(context.Context)
 }
 
 // Node is a node and where its kubelet listens. It is immutable.
@@ -44,11 +43,10 @@ type Node struct {
 	sample.Object
 	Addresses   []Address // as its status lists them
 	KubeletPort int32     // as its status says; 0: it does not
-	MetricsPath string    // its annotation PathAnnotation, or ""
+	MetricsPath string    // its annotation kubeapi.PathAnnotation, or ""
+	Version     string    // of its kubelet, as its status says
+	Capacity    sample.Capacity
 }
-
-// PathAnnotation is the annotation of a node that says at which path its resource metrics are.
-const PathAnnotation = "metrics.k8s.io/resource-metrics-path"
 
 // Address is one address of a node. Type is one of core/v1's NodeAddressType.
 type Address struct{ Type, Address string }
@@ -56,7 +54,6 @@ type Address struct{ Type, Address string }
 // Inventory is the set of nodes and running pods. Make one with New.
 type Inventory struct {
 	nodes, pods *source
-	beforePods  func(context.Context)
 }
 
 // New returns an Inventory that is empty until Run.
@@ -70,11 +67,7 @@ func New(c Config) *Inventory {
 	if c.OnPodGone == nil {
 		c.OnPodGone = func(string, string) {}
 	}
-	if c.BeforePods == nil {
-		c.BeforePods = func(context.Context) {}
-	}
 	return &Inventory{
-		beforePods: c.BeforePods,
 		nodes: &source{
 			health:   health{resource: "nodes"},
 			store:    &nodeStore{onNode: c.OnNode, onGone: c.OnNodeGone},
@@ -97,23 +90,20 @@ func New(c Config) *Inventory {
 func (i *Inventory) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { i.nodes.run(ctx) })
-	wg.Go(func() {
-		i.beforePods(ctx)
-		i.pods.run(ctx)
-	})
+	wg.Go(func() { i.pods.run(ctx) })
 	wg.Wait()
 	return nil
 }
 
 // Nodes is the set of nodes. Their namespace is empty.
-func (i *Inventory) Nodes() *Index { return i.nodes.index() }
+func (i *Inventory) Nodes() *ObjectSet { return i.nodes.objectSet() }
 
 // Pods is the set of pods in phase Running.
-func (i *Inventory) Pods() *Index { return i.pods.index() }
+func (i *Inventory) Pods() *ObjectSet { return i.pods.objectSet() }
 
-// NodesSynced returns nil from the moment that every node was seen and told to OnNode once. Until then
-// it says what is missing, why as far as known, and the remedy.
+// NodesSynced returns nil once OnNode has been called for every node. Until then it returns an error
+// with what is missing, the cause as far as it is known, and the remedy.
 func (i *Inventory) NodesSynced() error { return i.nodes.synced() }
 
-// PodsSynced is to pods what NodesSynced is to nodes.
+// PodsSynced is NodesSynced for pods.
 func (i *Inventory) PodsSynced() error { return i.pods.synced() }

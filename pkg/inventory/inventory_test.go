@@ -2,9 +2,9 @@ package inventory
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -14,12 +14,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 
+	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/sharedtest"
 )
 
 // testNode returns a node; change, unless nil, makes it special.
@@ -49,50 +52,45 @@ func testPod(namespace, name string, labels map[string]string) *metav1.PartialOb
 	return m
 }
 
-// running is an inventory that runs until it is stopped, and what it told and logged.
+// running is an inventory that runs until it is stopped, with the changes that it reported and its log.
 type running struct {
 	*Inventory
 	stop func()
 
-	mu   sync.Mutex
-	told []string // of nodes
-	gone []string // of pods
-	log  bytes.Buffer
+	mu          sync.Mutex
+	nodeChanges []string // "+name" or "-name"
+	gone        []string // pods
+	log         bytes.Buffer
 }
 
 // run starts an inventory; its caller is in a synctest bubble, which sees to it that no goroutine is left.
 func run(t *testing.T, c Config) *running {
 	r := &running{}
-	tell := func(whom *[]string, format string, args ...any) {
+	report := func(to *[]string, format string, args ...any) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		*whom = append(*whom, fmt.Sprintf(format, args...))
+		*to = append(*to, fmt.Sprintf(format, args...))
 	}
 	c.OnNode = func(n Node) {
 		if o, ok := r.Nodes().Get("", n.Name); !ok || !slices.Equal(o.Labels, n.Labels) {
-			t.Errorf("told of node %s before the index had it", n.Name)
+			t.Errorf("reported node %s before the set had it", n.Name)
 		}
-		tell(&r.told, "+%s", n.Name)
+		report(&r.nodeChanges, "+%s", n.Name)
 	}
-	c.OnNodeGone = func(name string) { tell(&r.told, "-%s", name) }
+	c.OnNodeGone = func(name string) { report(&r.nodeChanges, "-%s", name) }
 	c.OnPodGone = func(namespace, name string) {
-		now := "" // what the index has under the name
+		now := "" // the entry in the set under that name
 		if o, ok := r.Pods().Get(namespace, name); ok {
 			now = " " + o.Labels.Get("is")
 		}
-		tell(&r.gone, "%s/%s%s", namespace, name, now)
+		report(&r.gone, "%s/%s%s", namespace, name, now)
 	}
 	r.Inventory = New(c)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&lockedWriter{r}), textlogger.Verbosity(0)))
-	go func() { done <- r.Run(klog.NewContext(ctx, logger)) }()
+	stop := sharedtest.Start(t, klog.NewContext(t.Context(), logger), r.Run)
 	r.stop = sync.OnceFunc(func() {
 		began := time.Now()
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run returned %v", err)
-		}
+		stop()
 		if took := time.Since(began); took > 0 {
 			t.Errorf("Run returned %v after its context had ended", took)
 		}
@@ -109,18 +107,18 @@ func (w *lockedWriter) Write(p []byte) (int, error) {
 	return w.r.log.Write(p)
 }
 
-// news returns what was told of nodes since the last call.
-func (r *running) news() []string { return r.take(&r.told) }
+// news returns the changes of nodes that were reported since the last call.
+func (r *running) news() []string { return r.take(&r.nodeChanges) }
 
-// gonePods returns which pods were told to be gone since the last call.
+// gonePods returns the pods that were reported as gone since the last call.
 func (r *running) gonePods() []string { return r.take(&r.gone) }
 
 func (r *running) take(from *[]string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	told := *from
+	reported := *from
 	*from = nil
-	return told
+	return reported
 }
 
 // logged returns the lines that were logged since the last call, without their time and place.
@@ -144,7 +142,7 @@ func equal(t *testing.T, what string, want, got any) {
 	}
 }
 
-// settle lets d pass, and what happens in it.
+// settle lets d pass, with everything that happens in it.
 func settle(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -168,7 +166,8 @@ func TestWatchList(t *testing.T) {
 		equal(t, "nodes", []string{"/a"}, names(r.Nodes(), ""))
 		equal(t, "pods", []string{"ci/job", "shop/web-1"}, names(r.Pods(), ""))
 		pod, _ := r.Pods().Get("shop", "web-1")
-		equal(t, "pod", sample.Object{Namespace: "shop", Name: "web-1", Labels: sample.Labels{{Key: "app", Value: "web"}}}, pod)
+		equal(t, "pod", sample.Object{Namespace: "shop", Name: "web-1", Labels: sample.Labels{{Key: "app", Value: "web"}}},
+			pod)
 
 		server.set(testPod("shop", "web-2", nil))
 		server.remove(testPod("ci", "job", nil))
@@ -185,26 +184,6 @@ func TestWatchList(t *testing.T) {
 		}
 		equal(t, "number of requests", 2, len(server.requests))
 		equal(t, "logged", []string(nil), r.logged())
-	})
-}
-
-func TestBeforePods(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		server, config := newAPIServer(t)
-		server.set(testNode("a", nil))
-		server.set(testPod("shop", "web-1", nil))
-		config.BeforePods = func(context.Context) { time.Sleep(2 * time.Second) }
-		r := run(t, config)
-		settle(time.Second)
-		if err := r.NodesSynced(); err != nil {
-			t.Error(err)
-		}
-		if r.PodsSynced() == nil {
-			t.Error("pods were listed meanwhile")
-		}
-		settle(2 * time.Second)
-		equal(t, "pods", []string{"shop/web-1"}, names(r.Pods(), ""))
-		equal(t, "number of requests", 2, len(server.requests))
 	})
 }
 
@@ -251,22 +230,31 @@ func TestNodeEvents(t *testing.T) {
 			synctest.Wait()
 			equal(t, what, want, r.news())
 		}
-		told := []string{"+a"}
+		reported := []string{"+a"}
 		f("heartbeat", nil, func(n *corev1.Node) {
 			n.Status.Conditions = []corev1.NodeCondition{{Type: "Ready", LastHeartbeatTime: metav1.Now()}}
 			n.Annotations = map[string]string{"other": "annotation"}
 		})
-		f("port", told, func(n *corev1.Node) { n.Status.DaemonEndpoints.KubeletEndpoint.Port = 10350 })
-		f("port back", told, nil)
-		f("addresses", told, func(n *corev1.Node) {
+		f("port", reported, func(n *corev1.Node) { n.Status.DaemonEndpoints.KubeletEndpoint.Port = 10350 })
+		f("port back", reported, nil)
+		f("addresses", reported, func(n *corev1.Node) {
 			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: "a"})
 		})
-		f("path", told, func(n *corev1.Node) { n.Annotations = map[string]string{PathAnnotation: "/metrics"} })
-		f("label", told, func(n *corev1.Node) { n.Labels["zone"] = "z1" })
+		f("path", reported, func(n *corev1.Node) { n.Annotations = map[string]string{kubeapi.PathAnnotation: "/metrics"} })
+		f("version", reported, func(n *corev1.Node) { n.Status.NodeInfo.KubeletVersion = "v1.38.0" })
+		f("version back", reported, nil)
+		f("more CPUs", reported, func(n *corev1.Node) {
+			n.Status.Capacity = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("8")}
+		})
+		f("more memory", reported, func(n *corev1.Node) {
+			n.Status.Capacity = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("8Gi")}
+		})
+		f("capacity back", reported, nil)
+		f("label", reported, func(n *corev1.Node) { n.Labels["zone"] = "z1" })
 		f("made anew", []string{"-a", "+a"}, func(n *corev1.Node) { n.Labels["zone"] = "z1"; n.UID = "another" })
 		f("selected no more", []string{"-a"}, func(n *corev1.Node) { n.Labels["pool"] = "green" })
 		equal(t, "nodes", 0, r.Nodes().Len())
-		f("selected again", told, nil)
+		f("selected again", reported, nil)
 		server.remove(testNode("a", nil))
 		server.remove(testNode("green", nil))
 		synctest.Wait()
@@ -274,7 +262,7 @@ func TestNodeEvents(t *testing.T) {
 	})
 }
 
-// podOf is pod shop/web with a UID, of which its labels tell, too.
+// podOf returns pod shop/web with a UID, which is also in its labels.
 func podOf(uid types.UID) *metav1.PartialObjectMetadata {
 	p := testPod("shop", "web", map[string]string{"is": string(uid)})
 	p.UID = uid
@@ -305,7 +293,7 @@ func TestPodGone(t *testing.T) {
 		p.Labels["is"] = "b"
 		server.set(p)
 		f("made anew with the same labels", "shop/web b")
-		server.remove(p) // how a pod that runs no more leaves a watch of running ones, too
+		server.remove(p) // this is also how a pod that no longer runs leaves a watch of running pods
 		f("deleted", "shop/web")
 		server.set(p)
 		f("new")
@@ -326,7 +314,8 @@ func TestNodeIsWhole(t *testing.T) {
 	var got []Node
 	s := &nodeStore{onNode: func(n Node) { got = append(got, n) }}
 	if err := s.Add(testNode("a", func(n *corev1.Node) {
-		n.Annotations = map[string]string{PathAnnotation: "/custom", "x": "y"}
+		n.Annotations = map[string]string{kubeapi.PathAnnotation: "/custom", "x": "y"}
+		n.Status.NodeInfo.KubeletVersion = "v1.37.2"
 	})); err != nil {
 		t.Fatal(err)
 	}
@@ -337,10 +326,43 @@ func TestNodeIsWhole(t *testing.T) {
 		Addresses:   []Address{{Type: "InternalIP", Address: "10.0.0.1"}},
 		KubeletPort: 10250,
 		MetricsPath: "/custom",
+		Version:     "v1.37.2",
 	}}, got)
 }
 
-// An object of another kind is refused, not taken for what it is not.
+// A kubelet may report any valid quantity.
+func TestCapacity(t *testing.T) {
+	for _, c := range []struct {
+		cpu, memory string // "": not given
+		want        sample.Capacity
+	}{
+		{"4", "32867612Ki", sample.Capacity{CPU: 4e9, Memory: 32867612 << 10}},
+		{"4000m", "33656434688", sample.Capacity{CPU: 4e9, Memory: 33656434688}},
+		{"1500m", "1.5Gi", sample.Capacity{CPU: 1_500_000_000, Memory: 3 << 29}},
+		{"100n", "128974848000m", sample.Capacity{CPU: 100, Memory: 128974848}},
+		{"", "", sample.Capacity{}},
+		{"0", "0", sample.Capacity{}},
+		{"-4", "-1Gi", sample.Capacity{}},
+		{"9223372037", "8E", sample.Capacity{CPU: math.MaxInt64, Memory: 8e18}},
+		{"1e30", "1e300", sample.Capacity{CPU: math.MaxInt64, Memory: math.MaxInt64}},
+		{"-1e30", "99999999999999999999999999Ei", sample.Capacity{Memory: math.MaxInt64}},
+	} {
+		n := testNode("a", nil)
+		n.Status.Capacity = corev1.ResourceList{}
+		for name, text := range map[corev1.ResourceName]string{corev1.ResourceCPU: c.cpu, corev1.ResourceMemory: c.memory} {
+			if text != "" {
+				n.Status.Capacity[name] = resource.MustParse(text)
+			}
+		}
+		got, err := (&nodeStore{}).node(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, c.cpu+", "+c.memory, c.want, got.capacity)
+	}
+}
+
+// An object of another kind is refused, and not mistaken for a node or a pod.
 func TestWrongObject(t *testing.T) {
 	nodes, pods := &nodeStore{}, &podStore{}
 	for what, err := range map[string]error{

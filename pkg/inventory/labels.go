@@ -36,12 +36,12 @@ func (s *labelSet) has(namespace string, labels sample.Labels) bool {
 // that no one would count down, and a sweep costs a few milliseconds for 150,000 pods.
 type labelTable struct {
 	sets    map[uint64]*labelSet // by hash
-	words   [4096]string         // strings seen lately, each at its hash
+	words   [2048][2]string      // strings seen lately, the last two of each hash, the later one first
 	scratch sample.Labels
 }
 
-// record returns the record of an object.
-func (t *labelTable) record(namespace, name string, labels map[string]string) record {
+// entry returns the entry of an object.
+func (t *labelTable) entry(namespace, name string, labels map[string]string) entry {
 	if t.sets == nil {
 		t.sets = map[uint64]*labelSet{}
 	}
@@ -55,7 +55,7 @@ func (t *labelTable) record(namespace, name string, labels map[string]string) re
 	hash := hashOf(namespace, sorted)
 	shared := t.sets[hash]
 	if shared != nil && shared.has(namespace, sorted) {
-		return record{name: name, set: shared}
+		return entry{name: name, set: shared}
 	}
 	set := &labelSet{namespace: t.word(namespace), hash: hash}
 	if len(sorted) > 0 {
@@ -71,26 +71,31 @@ func (t *labelTable) record(namespace, name string, labels map[string]string) re
 	if shared == nil { // if two sets ever have one hash, the second is merely not shared
 		t.sets[hash] = set
 	}
-	return record{name: name, set: set}
+	return entry{name: name, set: set}
 }
 
-// sweep forgets the sets that no record of s has.
+// sweep forgets the sets that no entry of s has.
 func (t *labelTable) sweep(s *snapshot) {
 	t.sets = map[uint64]*labelSet{} // a new one: a map never shrinks
-	for r := range s.from("") {
-		if t.sets[r.set.hash] == nil {
-			t.sets[r.set.hash] = r.set
+	for e := range s.from("") {
+		if t.sets[e.set.hash] == nil {
+			t.sets[e.set.hash] = e.set
 		}
 	}
 }
 
-// word returns a copy of s that may be shared.
+// word returns a copy of s that may be shared. Two strings are kept for each hash. With only one,
+// two keys that most objects have and whose hashes collide would keep replacing each other and
+// never be shared, which would happen in one process of twenty.
 func (t *labelTable) word(s string) string {
 	w := &t.words[maphash.String(seed, s)%uint64(len(t.words))]
-	if *w != s {
-		*w = s
+	if w[0] != s {
+		if w[1] == s {
+			s = w[1]
+		}
+		w[0], w[1] = s, w[0]
 	}
-	return *w
+	return w[0]
 }
 
 func hashOf(namespace string, labels sample.Labels) uint64 {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/sharedtest"
 )
 
 // podMeta returns the metadata of pod i of a cluster, every string freshly made, as a decoder does: of 20
@@ -69,23 +70,15 @@ func cluster(n int) *podStore {
 	return s
 }
 
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // the second one frees what the first found to be finalised
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
 func TestBytesPerPod(t *testing.T) {
 	const pods, budget = 20_000, 160
 	nameBytes := int64(0)
 	for i := range pods {
 		nameBytes += int64(sizeClass(len(podMeta(i).Name)))
 	}
-	before := heap()
+	before := sharedtest.Heap()
 	s := cluster(pods)
-	listed := heap() - before
+	listed := sharedtest.Heap() - before
 	// Events: a change of every pod's status, and a third of the workloads replaced by others.
 	replaced := func(i int) bool { return i/20%3 == 0 }
 	for i := range pods {
@@ -97,13 +90,13 @@ func TestBytesPerPod(t *testing.T) {
 			_ = s.Add(podMeta(i + 20*pods))
 		}
 	}
-	churned := heap() - before
+	churned := sharedtest.Heap() - before
 	perPod := func(bytes int64) float64 { return float64(bytes-nameBytes) / pods }
-	t.Logf("beside a name of %d bytes on average, a pod takes %.1f bytes after the list, %.1f after churn; %d label sets",
+	t.Logf("besides a name of %d bytes on average, a pod takes %.1f bytes after the list, %.1f after churn; %d label sets",
 		nameBytes/pods, perPod(listed), perPod(churned), len(s.labels.sets))
 	for _, got := range []float64{perPod(listed), perPod(churned)} {
 		if got > budget {
-			t.Errorf("a pod takes %.1f bytes beside its name, want at most %d", got, budget)
+			t.Errorf("a pod takes %.1f bytes besides its name, want at most %d", got, budget)
 		}
 	}
 
@@ -113,8 +106,8 @@ func TestBytesPerPod(t *testing.T) {
 			_ = s.Delete(podMeta(i + 20*pods))
 		}
 	}
-	left := s.index().Len()
-	if after := heap() - before; after > churned/10 {
+	left := s.objectSet().Len()
+	if after := sharedtest.Heap() - before; after > churned/10 {
 		t.Errorf("%d of %d pods are left, %d KiB of %d KiB", left, pods, after>>10, churned>>10)
 	}
 	runtime.KeepAlive(s)
@@ -127,7 +120,8 @@ func sizeClass(n int) int {
 
 func TestLabelsShared(t *testing.T) {
 	s := cluster(0)
-	// Of words that fall on one place in the table the first is not found again: these fall on places of their own.
+	// If words collide at one place of the table, the first is not found again: these words have
+	// different places.
 	places := map[uint64]bool{}
 	word := func(w string) string {
 		for {
@@ -141,15 +135,18 @@ func TestLabelsShared(t *testing.T) {
 	}
 	shop, test, webName, dbName := word("shop"), word("test"), word("web"), word("db")
 	app, podName, template, revision := word("app"), word("pod-name"), word("pod-template-hash"), word("5d9f")
-	add := func(namespace, name string, labels map[string]string) record {
-		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: strings.Clone(namespace), Name: name, Labels: map[string]string{}}}
+	add := func(namespace, name string, labels map[string]string) entry {
+		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+			Namespace: strings.Clone(namespace), Name: name,
+			Labels: map[string]string{},
+		}}
 		for k, v := range labels {
 			m.Labels[strings.Clone(k)] = strings.Clone(v)
 		}
 		if err := s.Add(m); err != nil {
 			t.Fatal(err)
 		}
-		r, _ := s.index().load().get(namespace, name)
+		r, _ := s.objectSet().load().get(namespace, name)
 		return r
 	}
 	web := map[string]string{template: revision, app: webName}
@@ -177,7 +174,7 @@ func TestLabelsShared(t *testing.T) {
 		t.Error("a label that is the pod's name, or its namespace, is a copy")
 	}
 
-	// What nobody has any more is forgotten, what is left is still shared.
+	// Sets that no object has any more are forgotten; the others are still shared.
 	s.sweep()
 	sets := len(s.labels.sets)
 	if err := s.Delete(podNamed(test, "web-5d9f-a")); err != nil {
@@ -193,13 +190,35 @@ func TestLabelsShared(t *testing.T) {
 	}
 }
 
+// Two keys that every set has are shared even if their hashes meet.
+func TestWordsCollide(t *testing.T) {
+	var table labelTable
+	place := func(w string) uint64 { return maphash.String(seed, w) % uint64(len(table.words)) }
+	first, second := "app.kubernetes.io/name", ""
+	for i := 0; second == "" || place(second) != place(first); i++ {
+		second = fmt.Sprintf("app.kubernetes.io/part-%d", i)
+	}
+	var sets []*labelSet
+	for i := range 3 {
+		labels := map[string]string{strings.Clone(first): "shop", strings.Clone(second): fmt.Sprint(i)}
+		sets = append(sets, table.entry("ns", fmt.Sprint("pod-", i), labels).set)
+	}
+	for i, set := range sets[1:] {
+		for k := range set.labels {
+			if unsafe.StringData(set.labels[k].Key) != unsafe.StringData(sets[0].labels[k].Key) {
+				t.Errorf("set %d has a copy of the key %s", i+1, set.labels[k].Key)
+			}
+		}
+	}
+}
+
 // Two sets with one hash are kept apart.
 func TestLabelsCollide(t *testing.T) {
 	var table labelTable
-	a := table.record("ns", "a", map[string]string{"app": "a"})
+	a := table.entry("ns", "a", map[string]string{"app": "a"})
 	other := &labelSet{namespace: "ns", labels: sample.Labels{{Key: "app", Value: "z"}}}
 	table.sets[a.set.hash] = other
-	b := table.record("ns", "b", map[string]string{"app": "a"})
+	b := table.entry("ns", "b", map[string]string{"app": "a"})
 	if !slices.Equal(a.set.labels, b.set.labels) || table.sets[a.set.hash] != other {
 		t.Errorf("labels of a: %v, of b: %v", a.set.labels, b.set.labels)
 	}
@@ -208,12 +227,12 @@ func TestLabelsCollide(t *testing.T) {
 // A pod's status changes often and its labels do not: such an event leaves nothing behind.
 func TestEventWithoutChange(t *testing.T) {
 	s := cluster(1000)
-	before, event := s.index().load(), podMeta(500)
+	before, event := s.objectSet().load(), podMeta(500)
 	if got := testing.AllocsPerRun(100, func() { _ = s.Update(event) }); got > 0 {
 		t.Errorf("%v allocations, want none", got)
 	}
-	if s.index().load() != before {
-		t.Error("the index was written")
+	if s.objectSet().load() != before {
+		t.Error("the set was written")
 	}
 }
 

@@ -2,51 +2,77 @@ package inventory
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"metrics-server/pkg/kubeapi"
+	"metrics-server/pkg/sample"
 )
 
-// nodeStore is the store of nodes: beside the objects, what else is known of each, and whom to tell.
+// nodeStore is the store of nodes. Besides the objects, it holds the other data of each node, and
+// the callbacks.
 type nodeStore struct {
 	objects
-	nodes  map[string]*node
+	nodes  map[string]*nodeEntry
 	onNode func(Node)
 	onGone func(name string)
 }
 
-// node is what is kept of a node.
-type node struct {
+// nodeEntry has what is kept of a node.
+type nodeEntry struct {
 	passed
-	record
+	entry
 	addresses []Address
 	port      int32
 	path      string
+	version   string
+	capacity  sample.Capacity
 }
 
-func (n *node) equal(o *node) bool {
-	return n.uid == o.uid && n.port == o.port && n.path == o.path &&
+func (n *nodeEntry) equal(o *nodeEntry) bool {
+	return n.uid == o.uid && n.port == o.port && n.path == o.path && n.capacity == o.capacity && n.version == o.version &&
 		slices.Equal(n.addresses, o.addresses) && n.set.equal(o.set)
 }
 
 func (s *nodeStore) compact(object any) (runtime.Object, error) { return s.node(object) }
 
-func (s *nodeStore) node(object any) (*node, error) {
+func (s *nodeStore) node(object any) (*nodeEntry, error) {
 	from, ok := object.(*corev1.Node)
 	if !ok {
 		return nil, fmt.Errorf("%T is not a node", object)
 	}
-	n := &node{
-		record:    s.record(from),
+	n := &nodeEntry{
+		entry:     s.entry(from),
 		addresses: make([]Address, len(from.Status.Addresses)),
 		port:      from.Status.DaemonEndpoints.KubeletEndpoint.Port,
-		path:      from.Annotations[PathAnnotation],
+		path:      from.Annotations[kubeapi.PathAnnotation],
+		version:   s.labels.word(from.Status.NodeInfo.KubeletVersion),
+		capacity: sample.Capacity{
+			CPU:    scaled(from.Status.Capacity[corev1.ResourceCPU], 1e9),
+			Memory: scaled(from.Status.Capacity[corev1.ResourceMemory], 1),
+		},
 	}
 	for i, a := range from.Status.Addresses {
 		n.addresses[i] = Address{Type: string(a.Type), Address: a.Address}
 	}
 	return n, nil
+}
+
+// scaled returns q times units, 0 if q is not positive, and at most the largest int64: a kubelet can
+// report any number.
+func scaled(q resource.Quantity, units float64) uint64 {
+	v := math.Round(q.AsApproximateFloat64() * units)
+	switch {
+	case v >= math.MaxInt64:
+		return math.MaxInt64
+	case v > 0:
+		return uint64(v)
+	}
+	return 0
 }
 
 // Add adds or changes a node.
@@ -60,10 +86,10 @@ func (s *nodeStore) Add(object any) error {
 		return nil // a heartbeat
 	}
 	if s.nodes == nil {
-		s.nodes = make(map[string]*node)
+		s.nodes = make(map[string]*nodeEntry)
 	}
 	s.nodes[n.name] = n
-	s.put(n.record)
+	s.put(n.entry)
 	s.tell(old, n)
 	return nil
 }
@@ -81,34 +107,37 @@ func (s *nodeStore) Delete(object any) error {
 	return err
 }
 
-// Replace makes items, each a *node, the whole set, and tells the difference.
+// Replace makes items, each a *nodeEntry, the whole set, and reports the difference to the callbacks.
 func (s *nodeStore) Replace(items []any, _ string) error {
 	before, were := s.all.load(), s.nodes
-	s.nodes = make(map[string]*node, len(items))
-	records := make([]record, len(items))
+	s.nodes = make(map[string]*nodeEntry, len(items))
+	entries := make([]entry, len(items))
 	for i, item := range items {
-		n := item.(*node)
+		n := item.(*nodeEntry)
 		s.nodes[n.name] = n
-		records[i] = n.record
+		entries[i] = n.entry
 	}
-	s.replace(records)
-	for r := range before.from("") {
-		if s.nodes[r.name] == nil {
-			s.onGone(r.name)
+	s.replace(entries)
+	for e := range before.from("") {
+		if s.nodes[e.name] == nil {
+			s.onGone(e.name)
 		}
 	}
-	for _, r := range records {
-		if old, n := were[r.name], s.nodes[r.name]; old == nil || !old.equal(n) {
+	for _, e := range entries {
+		if old, n := were[e.name], s.nodes[e.name]; old == nil || !old.equal(n) {
 			s.tell(old, n)
 		}
 	}
 	return nil
 }
 
-// tell says that old, nil if there was none, is now n, which differs.
-func (s *nodeStore) tell(old, n *node) {
-	if old != nil && old.uid != n.uid { // another machine: nothing that is known of the old one holds
+// tell reports to the callbacks that a node has changed from old, nil if it is new, to n.
+func (s *nodeStore) tell(old, n *nodeEntry) {
+	if old != nil && old.uid != n.uid { // another machine: nothing known of the old one applies
 		s.onGone(n.name)
 	}
-	s.onNode(Node{Object: n.object(), Addresses: n.addresses, KubeletPort: n.port, MetricsPath: n.path})
+	s.onNode(Node{
+		Object: n.object(), Addresses: n.addresses, KubeletPort: n.port, MetricsPath: n.path, Version: n.version,
+		Capacity: n.capacity,
+	})
 }

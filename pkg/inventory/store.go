@@ -11,12 +11,12 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// store is what a reflector writes to, from one goroutine at a time. Add, Update and Delete get objects
-// as they come from the API server; Replace gets what compact made of them.
+// store is what a reflector writes to, from one goroutine at a time. Add, Update and Delete receive
+// objects as the API server sends them; Replace receives the results of compact.
 type store interface {
 	cache.ReflectorStore
 	compact(object any) (runtime.Object, error)
-	index() *Index
+	objectSet() *ObjectSet
 }
 
 // passed lets a compact object pass through a list of runtime.Objects.
@@ -31,9 +31,9 @@ type podStore struct {
 	onGone func(namespace, name string)
 }
 
-type pod struct {
+type podEntry struct {
 	passed
-	record
+	entry
 }
 
 func (s *podStore) compact(object any) (runtime.Object, error) {
@@ -41,7 +41,7 @@ func (s *podStore) compact(object any) (runtime.Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T is not the metadata of a pod", object)
 	}
-	return &pod{record: s.record(from)}, nil
+	return &podEntry{entry: s.entry(from)}, nil
 }
 
 // Add adds or changes a pod.
@@ -50,8 +50,8 @@ func (s *podStore) Add(object any) error {
 	if !ok {
 		return fmt.Errorf("%T is not the metadata of a pod", object)
 	}
-	if r := s.record(from); s.put(r) {
-		s.onGone(r.set.namespace, r.name)
+	if e := s.entry(from); s.put(e) {
+		s.onGone(e.set.namespace, e.name)
 	}
 	return nil
 }
@@ -68,53 +68,53 @@ func (s *podStore) Delete(object any) error {
 	return err
 }
 
-// Replace makes items, each a *pod, the whole set, and tells what is gone.
+// Replace makes items, each a *podEntry, the whole set, and reports those that are gone.
 func (s *podStore) Replace(items []any, _ string) error {
-	records := make([]record, len(items))
+	entries := make([]entry, len(items))
 	for i, item := range items {
-		records[i] = item.(*pod).record
+		entries[i] = item.(*podEntry).entry
 	}
 	before := s.all.load()
-	s.replace(records)
+	s.replace(entries)
 	now := s.all.load()
 	for old := range before.from("") {
-		if r, ok := now.get(old.set.namespace, old.name); !ok || r.uid != old.uid {
+		if e, ok := now.get(old.set.namespace, old.name); !ok || e.uid != old.uid {
 			s.onGone(old.set.namespace, old.name)
 		}
 	}
 	return nil
 }
 
-// objects is what the stores of pods and of nodes have in common: an Index whose records share
+// objects is what the stores of pods and of nodes have in common: an ObjectSet whose entries share
 // what they can.
 type objects struct {
-	all    Index
+	all    ObjectSet
 	labels labelTable
-	left   int // records that left since the last sweep, each with a label set that may be the last of its kind
+	left   int // entries that left since the last sweep, each with a label set that may be the last of its kind
 }
 
-func (s *objects) index() *Index { return &s.all }
+func (s *objects) objectSet() *ObjectSet { return &s.all }
 
-// Resync does nothing: nobody is told the same again.
+// Resync does nothing: the callbacks report only changes.
 func (s *objects) Resync() error { return nil }
 
-func (s *objects) record(o metav1.Object) record {
-	r := s.labels.record(o.GetNamespace(), o.GetName(), o.GetLabels())
-	r.uid = maphash.String(seed, string(o.GetUID()))
-	return r
+func (s *objects) entry(o metav1.Object) entry {
+	e := s.labels.entry(o.GetNamespace(), o.GetName(), o.GetLabels())
+	e.uid = maphash.String(seed, string(o.GetUID()))
+	return e
 }
 
-// put adds or changes an object, and reports whether it took the place of another one of its name.
-func (s *objects) put(r record) (anew bool) {
-	old, found := s.all.load().get(r.set.namespace, r.name)
-	if found && old.uid == r.uid && old.set.equal(r.set) {
+// put adds or changes an object, and reports whether it replaced another object of the same name.
+func (s *objects) put(e entry) (recreated bool) {
+	old, found := s.all.load().get(e.set.namespace, e.name)
+	if found && old.uid == e.uid && old.set.equal(e.set) {
 		return false // a pod's status changes many times, its labels hardly ever
 	}
-	s.all.put(r)
+	s.all.put(e)
 	if found {
 		s.oneLeft()
 	}
-	return found && old.uid != r.uid
+	return found && old.uid != e.uid
 }
 
 // remove removes an object, and reports which and whether it was there.
@@ -130,14 +130,14 @@ func (s *objects) remove(object any) (o metav1.Object, found bool, err error) {
 	return o, found, nil
 }
 
-// replace makes records the whole set and sorts them.
-func (s *objects) replace(records []record) {
-	slices.SortFunc(records, func(a, b record) int { return a.compare(b.set.namespace, b.name) })
-	s.all.replace(records)
+// replace makes entries the whole set and sorts them.
+func (s *objects) replace(entries []entry) {
+	slices.SortFunc(entries, func(a, b entry) int { return a.compare(b.set.namespace, b.name) })
+	s.all.replace(entries)
 	s.sweep()
 }
 
-// oneLeft sweeps when enough records have left to make it worth the time.
+// oneLeft sweeps when enough entries have left to make it worth the time.
 func (s *objects) oneLeft() {
 	s.left++
 	if s.left > 1024+s.all.Len()/8 {

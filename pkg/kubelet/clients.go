@@ -1,17 +1,10 @@
 // Package kubelet asks kubelets for their resource metrics. Clients holds what all nodes share:
-// trust, credentials, limits. A Client is one node: its addresses, its one connection, and the
-// layout of its last answer.
+// trust, credentials and limits. A Client belongs to one node and holds its addresses, its single
+// connection (httpconn) and the layout of its last answer.
 //
-// A Client keeps its connection open between scrapes for as long as the kubelet does; nothing on
-// this side lets it go idle, so it outlives any resolution. The connection is not one of
-// net/http's pool: that costs two goroutines and two buffers for each node, and a system call for
-// each 4 KiB that a kubelet writes. Here an idle connection owns no goroutine and no buffer, and an
-// answer is read in large pieces. HTTP/2, which older kubelets choose, is left to net/http.
-//
-// Credentials are those that the server shows the API server, or the client certificate given
-// for kubelets. One place in the code writes to the wire, and it enforces that no credential goes
-// over plain HTTP and that no token goes where a client certificate does. CA and certificate files
-// that change are taken up by the next scrape of each node.
+// Kubelets are shown tokens that were issued for them, or the client certificate that was given for
+// them, or else the credentials that the server shows the API server. Changed CA and certificate
+// files take effect with the next scrape of each node.
 //
 // Clients and the methods SetEndpoint and Close of Client are safe for concurrent use; each Client
 // does one Fetch at a time.
@@ -20,25 +13,23 @@ package kubelet
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"runtime"
 	"strconv"
-	"sync"
-	"time"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/transport"
 
 	"metrics-server/pkg/exposition"
+	"metrics-server/pkg/httpconn"
+	"metrics-server/pkg/kubeapi"
 )
 
-// Config is what all nodes have in common. It mirrors the --kubelet-* flags.
+// Config holds the settings that all nodes share. It mirrors the --kubelet-* flags.
 type Config struct {
-	// Rest is how the API server is reached. Its credentials are shown to kubelets too, unless
-	// there is a client certificate below, and its certificate authority is believed unless there is
-	// one below. Its Dial, and its Proxy or else the environment's HTTPS_PROXY and NO_PROXY, hold for
-	// kubelets too. Nil: no credentials, the system's authorities.
+	// Rest is how the API server is reached. Its credentials are shown to kubelets too, unless a
+	// client certificate or Tokens is given below, and its certificate authority is trusted unless
+	// another one is given below. Its Dial applies to kubelets too, and so does its Proxy, or else
+	// HTTPS_PROXY and NO_PROXY of the environment. Nil: no credentials, the system's authorities.
 	Rest *rest.Config
 
 	Insecure  bool // the kubelet's certificate is not verified
@@ -46,37 +37,43 @@ type Config struct {
 
 	Port              int      // default 10250
 	UseNodeStatusPort bool     // Endpoint.Port takes precedence over Port
-	AddressTypes      []string // in order of preference; default: see defaultAddressTypes
+	AddressTypes      []string // in order of preference; default: kubeapi.AddressTypes
 
 	CAFile         string // PEM
 	CAData         []byte // PEM, instead of CAFile
-	ClientCertFile string // PEM; with it no other credential is used
+	ClientCertFile string // PEM; if given, no other credential is used
 	ClientKeyFile  string // PEM
+
+	// Tokens, unless nil, provides the tokens that are shown to kubelets. Rest's credentials
+	// (token, password, certificate, headers) are then shown only while Tokens says so. It has no
+	// effect if a client certificate is given above, or over plain HTTP.
+	Tokens TokenSource
+
+	// ServingCertificate returns this server's serving certificate, in PEM, by which the server
+	// recognises itself at a kubelet's address. Nil: it serves nothing.
+	ServingCertificate func() []byte
+
+	// Rejected reports whether the API server rejects the credentials of Rest. It is called when a
+	// kubelet does. Nil: not known.
+	Rejected func() bool
 
 	MaxBody  int64 // bytes of an answer after decompression; default 16 MiB
 	Compress bool  // ask for gzip: less traffic for more CPU on both ends
 }
 
 const (
-	defaultPort    = 10250
 	defaultMaxBody = 16 << 20
-
-	// keepAlive is the interval of TCP's probes on an idle connection: seldom enough not to matter,
-	// often enough for the tables of firewalls.
-	keepAlive = 30 * time.Second
 )
-
-var defaultAddressTypes = []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}
 
 func (c *Config) setDefaults() {
 	if c.Rest == nil {
 		c.Rest = &rest.Config{}
 	}
 	if c.Port == 0 {
-		c.Port = defaultPort
+		c.Port = kubeapi.KubeletPort
 	}
 	if len(c.AddressTypes) == 0 {
-		c.AddressTypes = defaultAddressTypes
+		c.AddressTypes = kubeapi.AddressTypes()
 	}
 	if c.MaxBody == 0 {
 		c.MaxBody = defaultMaxBody
@@ -92,33 +89,33 @@ func (c *Config) validate() error {
 	}
 	ca := c.CAFile != "" || len(c.CAData) > 0
 	cert := c.ClientCertFile != "" || c.ClientKeyFile != ""
-	bad(c.CAFile != "" && len(c.CAData) > 0, "the kubelets' certificate authority is given both as a file and as text: give one of them")
-	bad(c.Insecure && ca, "a certificate authority is given, but the kubelets' certificates are not to be verified: leave one of the two out")
-	bad((c.ClientCertFile == "") != (c.ClientKeyFile == ""), "the client certificate for kubelets and its key belong together: give both or neither")
-	bad(c.PlainHTTP && (c.Insecure || ca || cert), "plain HTTP to kubelets has no use for TLS options: leave them out, or speak TLS")
+	bad(c.CAFile != "" && len(c.CAData) > 0,
+		"the kubelets' certificate authority is given both as a file and as text: give one of them")
+	bad(c.Insecure && ca,
+		"a certificate authority is given, but the kubelets' certificates are not to be verified: leave one of the two out")
+	bad((c.ClientCertFile == "") != (c.ClientKeyFile == ""),
+		"the client certificate for kubelets and its key belong together: give both or neither")
+	bad(c.PlainHTTP && (c.Insecure || ca || cert),
+		"plain HTTP to kubelets has no use for TLS options: leave them out, or speak TLS")
 	bad(c.Port < 1 || c.Port > 65535, "the kubelets' port %d is not a port: give one between 1 and 65535", c.Port)
 	bad(c.MaxBody < 1, "the limit of an answer is %d bytes: give a positive number", c.MaxBody)
 	return errors.Join(errs...)
 }
 
-// Clients makes a Client for each node.
+// Clients makes the Client of each node.
 type Clients struct {
-	scheme    string
-	port      int
-	config    Config
-	tls       *trust // nil for plain HTTP
-	dialer    dialer
-	auth      http.RoundTripper // adds the credentials and ends in wire
-	certified bool              // they are a client certificate
-	h2        *http.Transport   // only ever wraps connections that negotiated HTTP/2
-	parsers   chan *exposition.Parser
-	large     chan struct{} // holds one for each answer that is larger than a kubelet's
-
-	mu   sync.Mutex
-	open map[*Client]struct{}
+	scheme     string
+	port       int
+	config     Config
+	own        *identity // with the credentials of Config.Rest, or the client certificate for kubelets
+	tokens     *identity // with tokens of Config.Tokens; nil: there are none
+	replayable bool      // own is
+	http       *httpconn.Pool
+	parsers    chan *exposition.Parser
 }
 
-// New returns Clients, or every problem that c has. It reads the files that c names and dials nothing.
+// New returns Clients, or an error that lists every problem of c. It reads the files that c names
+// but does not open connections.
 func New(c Config) (*Clients, error) {
 	c.setDefaults()
 	if err := c.validate(); err != nil {
@@ -128,11 +125,8 @@ func New(c Config) (*Clients, error) {
 		scheme: "https",
 		port:   c.Port,
 		config: c,
-		h2:     newHTTP2(),
-		large:  make(chan struct{}, maxLarge),
-		open:   map[*Client]struct{}{},
-		// Parsing is what an answer costs most CPU for: more at once than there are processors would
-		// only hold more memory. The channel is both the limit and the pool.
+		// Parsing takes most of the CPU time of an answer: more parsers than processors would only
+		// take more memory. The channel is both the limit and the pool.
 		parsers: make(chan *exposition.Parser, runtime.GOMAXPROCS(0)),
 	}
 	for range cap(s.parsers) {
@@ -143,79 +137,45 @@ func New(c Config) (*Clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("credentials for kubelets: %w", err)
 	}
-	s.certified = creds.HasCertAuth() || creds.HasCertCallback()
-	s.dialer.dial = (&net.Dialer{KeepAlive: keepAlive}).DialContext
+	pool := httpconn.Config{
+		Servers: "kubelets", Accept: accept, Gzip: c.Compress, MaxBody: c.MaxBody, Proxy: http.ProxyFromEnvironment,
+	}
 	if creds.DialHolder != nil {
-		s.dialer.dial = creds.DialHolder.Dial
+		pool.Dial = creds.DialHolder.Dial
 	}
-	s.dialer.proxy = http.ProxyFromEnvironment
 	if creds.Proxy != nil {
-		s.dialer.proxy = creds.Proxy
+		pool.Proxy = creds.Proxy
 	}
+	s.http = httpconn.New(pool)
 
 	if c.PlainHTTP {
 		s.scheme = "http"
-	} else if s.tls, err = newTrust(&creds.TLS); err != nil {
+	}
+	if s.own, err = s.newIdentity(creds); err != nil {
 		return nil, err
 	}
-	s.auth, err = transport.HTTPWrappersForConfig(creds, wire{})
-	if err != nil {
-		return nil, fmt.Errorf("credentials for kubelets: %w", err)
+	s.replayable = replayable(creds)
+	if c.Tokens != nil && c.ClientCertFile == "" && !c.PlainHTTP {
+		anonymous, err := rest.AnonymousClientConfig(credentials(&c)).TransportConfig()
+		if err != nil {
+			return nil, fmt.Errorf("connections to kubelets: %w", err)
+		}
+		if s.tokens, err = s.newIdentity(anonymous); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
 
-// credentials is the rest.Config of which a kubelet would be a server: c.Rest with what c says of kubelets.
-func credentials(c *Config) *rest.Config {
-	r := rest.CopyConfig(c.Rest)
-	if c.PlainHTTP {
-		r = rest.AnonymousClientConfig(r)
-		r.TLSClientConfig = rest.TLSClientConfig{}
-	}
-	if r.UserAgent == "" {
-		r.UserAgent = rest.DefaultKubernetesUserAgent()
-	}
-	if c.Insecure || c.CAFile != "" || len(c.CAData) > 0 {
-		r.Insecure, r.CAFile, r.CAData = c.Insecure, c.CAFile, c.CAData
-	}
-	if c.ClientCertFile != "" {
-		r.CertFile, r.CertData = c.ClientCertFile, nil
-		r.KeyFile, r.KeyData = c.ClientKeyFile, nil
-		r.ExecProvider, r.AuthProvider = nil, nil
-	}
-	if r.CertFile != "" || len(r.CertData) > 0 {
-		r.BearerToken, r.BearerTokenFile = "", ""
-		r.Username, r.Password = "", ""
-	}
-	return r
-}
-
 // Client returns a client for the kubelet at e. Close it when the node is gone.
 func (s *Clients) Client(e Endpoint) *Client {
-	c := &Client{shared: s}
+	c := &Client{shared: s, http: s.http.Client(e.Node)}
 	c.SetEndpoint(e)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open[c] = struct{}{}
 	return c
 }
 
 // Close closes every Client.
-func (s *Clients) Close() {
-	s.mu.Lock()
-	open := s.open
-	s.open = map[*Client]struct{}{}
-	s.mu.Unlock()
-	for c := range open {
-		c.Close()
-	}
-}
-
-func (s *Clients) forget(c *Client) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.open, c)
-}
+func (s *Clients) Close() { s.http.Close() }
 
 // portOf returns the port of the kubelet at e.
 func (s *Clients) portOf(e *Endpoint) string {

@@ -2,7 +2,6 @@ package kubelet
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/http"
 	"os"
@@ -22,7 +21,8 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// shown is what a request showed: the Authorization header and the user of the client certificate.
+// shown has the credentials in a request: the Authorization header and the user of the client
+// certificate.
 type shown struct{ Header, User string }
 
 func shownIn(r *http.Request) shown {
@@ -33,7 +33,7 @@ func shownIn(r *http.Request) shown {
 	return s
 }
 
-// withToken is a rest.Config.WrapTransport that adds a credential on its own account, as a plug-in may.
+// withToken is a rest.Config.WrapTransport that adds a credential by itself, as a plug-in may.
 func withToken(base http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
@@ -60,27 +60,51 @@ func TestCredentials(t *testing.T) {
 		{"basic", Config{Rest: &rest.Config{Username: "u", Password: "p"}}, shown{"Basic dTpw", ""}},
 		{"wrapper", Config{Rest: &rest.Config{WrapTransport: withToken}}, shown{"Bearer wrapped", ""}},
 		{"certificate of the kubeconfig", Config{Rest: &rest.Config{TLSClientConfig: inline}}, shown{"", "metrics-server"}},
-		{"certificate and token of the kubeconfig", Config{Rest: &rest.Config{TLSClientConfig: inline, BearerToken: token}}, shown{"", "metrics-server"}},
-		{"certificate for kubelets", Config{ClientCertFile: certFile, ClientKeyFile: keyFile, Rest: &rest.Config{BearerToken: token, BearerTokenFile: tokenFile}}, shown{"", "metrics-server"}},
-		{"certificate for kubelets and basic", Config{ClientCertFile: certFile, ClientKeyFile: keyFile, Rest: &rest.Config{Username: "u", Password: "p"}}, shown{"", "metrics-server"}},
-		{"certificate for kubelets and wrapper", Config{ClientCertFile: certFile, ClientKeyFile: keyFile, Rest: &rest.Config{WrapTransport: withToken}}, shown{"", "metrics-server"}},
+		{
+			"certificate and token of the kubeconfig",
+			Config{Rest: &rest.Config{TLSClientConfig: inline, BearerToken: token}},
+			shown{"", "metrics-server"},
+		},
+		{
+			"certificate for kubelets",
+			Config{
+				ClientCertFile: certFile, ClientKeyFile: keyFile,
+				Rest: &rest.Config{BearerToken: token, BearerTokenFile: tokenFile},
+			},
+			shown{"", "metrics-server"},
+		},
+		{
+			"certificate for kubelets and basic",
+			Config{ClientCertFile: certFile, ClientKeyFile: keyFile, Rest: &rest.Config{Username: "u", Password: "p"}},
+			shown{"", "metrics-server"},
+		},
+		{
+			"certificate for kubelets and wrapper",
+			Config{ClientCertFile: certFile, ClientKeyFile: keyFile, Rest: &rest.Config{WrapTransport: withToken}},
+			shown{"", "metrics-server"},
+		},
 		{"plug-in's token", Config{Rest: plugin(t, `"token":"`+token+`"`)}, shown{"Bearer " + token, ""}},
-		{"plug-in's token and certificate", Config{Rest: plugin(t, `"token":"`+token+`","clientCertificateData":`+quote(certPEM)+`,"clientKeyData":`+quote(keyPEM))}, shown{"", "metrics-server"}},
-		{"certificate for kubelets and plug-in", Config{ClientCertFile: certFile, ClientKeyFile: keyFile, Rest: plugin(t, `"token":"`+token+`"`)}, shown{"", "metrics-server"}},
+		{
+			"plug-in's token and certificate",
+			Config{Rest: plugin(t, `"token":"`+token+`","clientCertificateData":`+quote(certPEM)+
+				`,"clientKeyData":`+quote(keyPEM))},
+			shown{"", "metrics-server"},
+		},
+		{
+			"certificate for kubelets and plug-in",
+			Config{ClientCertFile: certFile, ClientKeyFile: keyFile, Rest: plugin(t, `"token":"`+token+`"`)},
+			shown{"", "metrics-server"},
+		},
 	} {
-		for _, http2 := range []bool{false, true} {
-			server := secure()
-			server.HTTP2 = http2
-			f := newFake(t, server)
-			tt.config.CAData, tt.config.UseNodeStatusPort = cluster.PEM(), true
-			c := newClient(t, tt.config, f.endpoint())
-			for range 2 {
-				_ = c.Fetch(within(t), &sample.Batch{}) // which may well end in a 401
-				if d := cmp.Diff(tt.want, shownIn(f.last(t))); d != "" {
-					t.Errorf("%s, HTTP/2 %v: shown to the kubelet (-want +got):\n%s", tt.name, http2, d)
-				}
-				f.CloseConnections()
+		f := newFake(t, secure())
+		tt.config.CAData, tt.config.UseNodeStatusPort = cluster.PEM(), true
+		c := newClient(t, tt.config, f.endpoint())
+		for range 2 {
+			_ = c.Fetch(within(t), &sample.Batch{}) // which may well end in a 401
+			if d := cmp.Diff(tt.want, shownIn(f.last(t))); d != "" {
+				t.Errorf("%s: shown to the kubelet (-want +got):\n%s", tt.name, d)
 			}
+			f.CloseConnections()
 		}
 	}
 }
@@ -93,7 +117,9 @@ func plugin(t *testing.T, status string) *rest.Config {
 		t.Fatal(err)
 	}
 	return &rest.Config{ExecProvider: &clientcmdapi.ExecConfig{
-		Command: script, APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+		Command:         script,
+		APIVersion:      "client.authentication.k8s.io/v1",
+		InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
 	}}
 }
 
@@ -117,7 +143,8 @@ func TestNoCredentialsOverPlainHTTP(t *testing.T) {
 	}
 }
 
-// TestServerNameIsTheAddress has a kubeconfig that names the API server's certificate, which is not the kubelet's.
+// TestServerNameIsTheAddress uses a kubeconfig that gives the name in the API server's certificate,
+// which is not the kubelet's.
 func TestServerNameIsTheAddress(t *testing.T) {
 	f := newFake(t, secure())
 	c := config()
@@ -143,11 +170,34 @@ func TestAuthorities(t *testing.T) {
 		{"file", Config{CAFile: file(t, cluster.PEM())}, ""},
 		{"bundle", Config{CAFile: file(t, append(other.PEM(), cluster.PEM()...))}, ""},
 		{"of the kubeconfig", Config{Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: cluster.PEM()}}}, ""},
-		{"file of the kubeconfig", Config{Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: file(t, cluster.PEM())}}}, ""},
-		{"not verified for the kubeconfig", Config{Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}}, ""},
-		{"file beats the kubeconfig's", Config{CAFile: file(t, cluster.PEM()), Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: other.PEM()}}}, ""},
-		{"file beats not verified", Config{CAFile: file(t, other.PEM()), Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}}, "x509"},
-		{"not verified beats the kubeconfig's", Config{Insecure: true, Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: other.PEM()}}}, ""},
+		{
+			"file of the kubeconfig",
+			Config{Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: file(t, cluster.PEM())}}},
+			"",
+		},
+		{
+			"not verified for the kubeconfig",
+			Config{Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}},
+			"",
+		},
+		{
+			"file beats the kubeconfig's",
+			Config{
+				CAFile: file(t, cluster.PEM()),
+				Rest:   &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: other.PEM()}},
+			},
+			"",
+		},
+		{
+			"file beats not verified",
+			Config{CAFile: file(t, other.PEM()), Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}},
+			"x509",
+		},
+		{
+			"not verified beats the kubeconfig's",
+			Config{Insecure: true, Rest: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: other.PEM()}}},
+			"",
+		},
 		{"another", Config{CAData: other.PEM()}, "x509"},
 		{"the system's", Config{}, "x509"},
 	} {
@@ -181,7 +231,10 @@ func TestNewReportsEveryProblem(t *testing.T) {
 		{Config{PlainHTTP: true, Insecure: true}, []string{"plain HTTP"}},
 		{
 			Config{CAFile: missing, ClientCertFile: missing + "c", ClientKeyFile: missing + "k"},
-			[]string{"certificate authority: open " + missing, "client certificate: open " + missing + "c", "client key: open " + missing + "k"},
+			[]string{
+				"certificate authority: open " + missing, "client certificate: open " + missing + "c",
+				"client key: open " + missing + "k",
+			},
 		},
 		{
 			Config{CAFile: junk, ClientCertFile: junk, ClientKeyFile: junk},
@@ -287,7 +340,7 @@ func TestAuthorityIsReloaded(t *testing.T) {
 		write(t, path, append(other.PEM(), cluster.PEM()...))
 		time.Sleep(checkFiles)
 		ok("one more authority", 2)
-		if !strings.Contains(log(), "were read again") {
+		if !strings.Contains(log(), "Reloaded the TLS files") {
 			t.Errorf("a change was not logged:\n%s", log())
 		}
 
@@ -302,14 +355,14 @@ func TestAuthorityIsReloaded(t *testing.T) {
 			t.Errorf("another authority, before the file's turn: %v", err)
 		}
 
-		// Nobody is believed who no longer should be, not even in a session that could be resumed.
+		// A kubelet that is no longer trusted is rejected, even in a session that could be resumed.
 		write(t, path, cluster.PEM())
 		time.Sleep(checkFiles)
 		var e *Error
 		if err := fetch(); !errors.As(err, &e) || e.Cause() != "x509" {
 			t.Errorf("a certificate of an authority that was removed: %v", err)
 		}
-		if client.conn != nil {
+		if connected(client) {
 			t.Error("the connection is still open")
 		}
 	})
@@ -351,21 +404,5 @@ func TestClientCertificateIsReloaded(t *testing.T) {
 	})
 	if f.Accepted() != 2 {
 		t.Errorf("%d connections, want 2: one for each certificate", f.Accepted())
-	}
-}
-
-func TestSessionIsOfOneName(t *testing.T) {
-	var s session
-	state := &tls.ClientSessionState{}
-	s.Put("a", state)
-	if got, ok := s.Get("a"); !ok || got != state {
-		t.Error("a session is not found under its name")
-	}
-	if _, ok := s.Get("b"); ok {
-		t.Error("a session is found under another name")
-	}
-	s.Put("a", nil)
-	if _, ok := s.Get("a"); ok {
-		t.Error("a session that was removed is found")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,8 +61,20 @@ func TestAddresses(t *testing.T) {
 			"",
 		},
 		{"port in the node's status, not asked for", Config{Port: 4194}, 1234, all[:1], []string{"203.0.113.1:4194"}, ""},
-		{"port in the node's status, asked for", Config{Port: 4194, UseNodeStatusPort: true}, 1234, all[:1], []string{"203.0.113.1:1234"}, ""},
-		{"no port in the node's status", Config{Port: 4194, UseNodeStatusPort: true}, 0, all[:1], []string{"203.0.113.1:4194"}, ""},
+		{
+			"port in the node's status, asked for",
+			Config{Port: 4194, UseNodeStatusPort: true},
+			1234, all[:1],
+			[]string{"203.0.113.1:1234"},
+			"",
+		},
+		{
+			"no port in the node's status",
+			Config{Port: 4194, UseNodeStatusPort: true},
+			0, all[:1],
+			[]string{"203.0.113.1:4194"},
+			"",
+		},
 		{
 			"no address of that type",
 			Config{AddressTypes: []string{"Hostname"}},
@@ -94,14 +107,16 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// TestFallBack follows a node through failures of its addresses.
+// TestFallBack fails the addresses of a node in turn.
 func TestFallBack(t *testing.T) {
 	f := newFake(t, secure())
 	d := &dials{}
 	c := config()
 	c.Insecure, c.CAData = true, nil
 	c.Rest.Dial = d.dial
-	client := newClient(t, c, Endpoint{Node: "n1", Addresses: []Address{{"Hostname", "a"}, {"InternalIP", "b"}, {"ExternalIP", "c"}}, Port: 1})
+	client := newClient(t, c, Endpoint{
+		Node: "n1", Port: 1, Addresses: []Address{{"Hostname", "a"}, {"InternalIP", "b"}, {"ExternalIP", "c"}},
+	})
 
 	for _, step := range []struct {
 		name    string
@@ -135,7 +150,7 @@ func TestFallBack(t *testing.T) {
 	}
 }
 
-// TestDialLeavesTimeForTheNextAddress has a first address that swallows packets.
+// An address that drops packets leaves time for the next one.
 func TestDialLeavesTimeForTheNextAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -145,7 +160,9 @@ func TestDialLeavesTimeForTheNextAddress(t *testing.T) {
 			<-ctx.Done()
 			return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
 		}}
-		c := newClient(t, Config{Rest: &rest.Config{Dial: d.dial}}, Endpoint{Node: "n1", Addresses: []Address{{"Hostname", "a"}, {"InternalIP", "b"}, {"ExternalIP", "c"}}})
+		c := newClient(t, Config{Rest: &rest.Config{Dial: d.dial}}, Endpoint{
+			Node: "n1", Addresses: []Address{{"Hostname", "a"}, {"InternalIP", "b"}, {"ExternalIP", "c"}},
+		})
 		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
 		defer cancel()
 		e := failure(t, ctx, c, "timeout")
@@ -158,7 +175,7 @@ func TestDialLeavesTimeForTheNextAddress(t *testing.T) {
 	})
 }
 
-// The address that refused says what is wrong, not the name that nobody resolves.
+// The reported cause is from the address that refused, not from the name that cannot be resolved.
 func TestDialThatTimesOutAfterARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &dials{answer: func(ctx context.Context, addr string) (net.Conn, error) {
@@ -173,8 +190,9 @@ func TestDialThatTimesOutAfterARefusal(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
 		defer cancel()
 		e := failure(t, ctx, c, "connection refused")
-		if !strings.Contains(e.Error(), "timed out while connecting: ") || !strings.Contains(e.Error(), "lookup b: i/o timeout") {
-			t.Errorf("%v", e)
+		if !strings.Contains(e.Error(), "timed out while connecting: ") ||
+			!strings.Contains(e.Error(), "lookup b: i/o timeout") {
+			t.Errorf("got %v, want the causes of both addresses", e)
 		}
 	})
 }
@@ -191,6 +209,8 @@ func TestCausesOfDialFailures(t *testing.T) {
 		{[]error{dns, op(syscall.ECONNREFUSED)}, "connection refused"},
 		{[]error{dns, op(syscall.EHOSTUNREACH)}, "no route"},
 		{[]error{dns, op(syscall.ENETUNREACH)}, "no route"},
+		{[]error{dns, op(os.NewSyscallError("connect", syscall.EPERM))}, "no route"}, // a policy enforced by eBPF
+		{[]error{op(os.NewSyscallError("connect", syscall.EACCES))}, "no route"},     // a firewall that rejects IPv6
 		{[]error{op(context.DeadlineExceeded), dns}, "timeout"},
 		{[]error{op(syscall.ETIMEDOUT)}, "timeout"},
 		{[]error{op(syscall.ECONNRESET)}, "reset"},
@@ -238,10 +258,10 @@ func TestProxy(t *testing.T) {
 
 	c := config()
 	c.Rest.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://127.0.0.1") }
-	c.Rest.Dial = (&dials{answer: func(_ context.Context, addr string) (net.Conn, error) { return nil, refused(addr) }}).dial
+	c.Rest.Dial = func(_ context.Context, _, addr string) (net.Conn, error) { return nil, refused(addr) }
 	e := failure(t, within(t), newClient(t, c, f.endpoint()), "proxy")
 	if !strings.Contains(e.Error(), "127.0.0.1:80") || !errors.Is(e, syscall.ECONNREFUSED) {
-		t.Errorf("error %q does not name the proxy with its port, or what is amiss with it", e)
+		t.Errorf("error %q does not name the proxy with its port and its fault", e)
 	}
 	if !strings.Contains(e.Remedy(), "NO_PROXY") {
 		t.Errorf("remedy %q", e.Remedy())
@@ -256,7 +276,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// A proxy, or a DNS server, that takes all of the time there is: the kubelet is not to be blamed for it.
+// If a proxy or a DNS server does not answer in time, the error does not blame the kubelet.
 func TestSilentProxyOrDNS(t *testing.T) {
 	for _, tt := range []struct {
 		cause, remedy, says string
@@ -265,8 +285,10 @@ func TestSilentProxyOrDNS(t *testing.T) {
 		err                 error // when the time is up
 	}{
 		{
-			cause: "proxy", remedy: "NO_PROXY", says: "dial 10.0.0.1:10250 through the proxy p:3128", address: Address{"InternalIP", "10.0.0.1"},
-			proxy: func(*http.Request) (*url.URL, error) { return url.Parse("http://me:pw@p:3128") }, err: context.DeadlineExceeded,
+			cause: "proxy", remedy: "NO_PROXY", says: "dial 10.0.0.1:10250 through the proxy p:3128",
+			address: Address{"InternalIP", "10.0.0.1"},
+			proxy:   func(*http.Request) (*url.URL, error) { return url.Parse("http://me:pw@p:3128") },
+			err:     context.DeadlineExceeded,
 		},
 		{
 			cause: "dns", remedy: "InternalIP", says: "lookup node1: i/o timeout", address: Address{"Hostname", "node1"},
@@ -278,11 +300,13 @@ func TestSilentProxyOrDNS(t *testing.T) {
 				<-ctx.Done()
 				return nil, tt.err
 			}}
-			c := newClient(t, Config{Rest: &rest.Config{Dial: d.dial, Proxy: tt.proxy}}, Endpoint{Node: "n1", Addresses: []Address{tt.address}})
+			c := newClient(t, Config{Rest: &rest.Config{Dial: d.dial, Proxy: tt.proxy}},
+				Endpoint{Node: "n1", Addresses: []Address{tt.address}})
 			ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
 			defer cancel()
 			e := failure(t, ctx, c, tt.cause)
-			if text := e.Error(); !strings.Contains(text, "timed out while connecting: ") || !strings.Contains(text, tt.says) || strings.Contains(text, "pw") {
+			if text := e.Error(); !strings.Contains(text, "timed out while connecting: ") || !strings.Contains(text, tt.says) ||
+				strings.Contains(text, "pw") {
 				t.Error(text)
 			}
 			if !strings.Contains(e.Remedy(), tt.remedy) {
@@ -292,7 +316,7 @@ func TestSilentProxyOrDNS(t *testing.T) {
 	}
 }
 
-// proxyServer speaks as much of HTTP CONNECT and SOCKS 5 as a client needs.
+// proxyServer implements as much of HTTP CONNECT and SOCKS 5 as the client needs.
 type proxyServer struct {
 	addr   string
 	refuse bool

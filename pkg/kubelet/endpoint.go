@@ -6,19 +6,31 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"metrics-server/pkg/kubeapi"
 )
-
-// PathAnnotation is the annotation of a node that says at which path its metrics are.
-const PathAnnotation = "metrics.k8s.io/resource-metrics-path"
-
-const defaultPath = "/metrics/resource"
 
 // Endpoint is where the kubelet of a node may be found.
 type Endpoint struct {
 	Node      string
 	Addresses []Address // as in the node's status
 	Port      int32     // as in the node's status; 0: none
-	Path      string    // value of PathAnnotation; "": /metrics/resource
+	Path      string    // value of kubeapi.PathAnnotation; "": kubeapi.KubeletPath
+	Virtual   bool      // see IsVirtual
+}
+
+// IsVirtual reports whether a node is one of virtual-kubelet, judged by its kubelet version and its
+// labels. Behind such a node there is no machine, and often there are no metrics.
+func IsVirtual(version string, labels map[string]string) bool {
+	if labels["type"] == "virtual-kubelet" || strings.HasPrefix(version, "vk-") || strings.Contains(version, "-vk-") {
+		return true
+	}
+	for key := range labels {
+		if strings.HasPrefix(key, "virtual-kubelet.io/") {
+			return true
+		}
+	}
+	return false
 }
 
 // Address is one address of a node.
@@ -27,24 +39,25 @@ type Address struct {
 	Address string
 }
 
-// target is an Endpoint made ready for requests. It is immutable.
+// target is an Endpoint prepared for requests. It is immutable.
 type target struct {
 	node  string
 	addrs []string // host:port, the preferred one first; empty if err is not nil
-	path  *url.URL // path and query only
-	err   error    // why it cannot be scraped at all
+	url   url.URL  // without a host
+	err   error    // why the node cannot be scraped at all
+
+	virtual bool
 }
 
 func (s *Clients) target(e *Endpoint) *target {
-	t := &target{node: e.Node, path: &url.URL{Path: defaultPath}}
-	if e.Path != "" {
-		p, err := parsePath(e.Path)
-		if err != nil {
-			t.err = err
-			return t
-		}
-		t.path = p
+	t := &target{node: e.Node, virtual: e.Virtual}
+	path, err := ParsePath(e.Path)
+	if err != nil {
+		t.err = err
+		return t
 	}
+	t.url = *path
+	t.url.Scheme = s.scheme
 
 	port := s.portOf(e)
 	var present []string
@@ -70,34 +83,44 @@ func (s *Clients) target(e *Endpoint) *target {
 	return t
 }
 
-// parsePath parses the value of PathAnnotation. Whoever may annotate a node must not send our
-// credentials to another host.
-func parsePath(path string) (*url.URL, error) {
-	u, err := url.ParseRequestURI(path)
+// ParsePath parses the value of kubeapi.PathAnnotation: a path, with or without a leading slash, and an
+// optional query. Surrounding blanks are ignored, and an empty value means the default. Users who
+// may annotate nodes must be able neither to send this server's credentials to another host, nor to
+// hide what is requested.
+func ParsePath(annotation string) (*url.URL, error) {
+	path := strings.TrimSpace(annotation)
+	if path == "" {
+		path = kubeapi.KubeletPath
+	}
+	first, _, _ := strings.Cut(path, "/")
 	switch {
-	case err != nil:
-		return nil, &pathError{path, "is not a URL path"}
-	case u.Scheme != "" || u.Host != "" || u.User != nil || strings.HasPrefix(path, "//"):
-		return nil, &pathError{path, "names a scheme or a host"}
-	case !strings.HasPrefix(path, "/"):
-		return nil, &pathError{path, "does not begin with a slash"}
+	case strings.HasPrefix(path, "//"), strings.Contains(first, ":"):
+		return nil, &PathError{annotation, "names a scheme or a host"}
+	case strings.HasPrefix(path, "?"):
+		return nil, &PathError{annotation, "has a query and no path"}
 	case strings.Contains(path, "#"):
-		return nil, &pathError{path, "has a fragment"}
+		return nil, &PathError{annotation, "has a fragment"}
+	}
+	if first != "" {
+		path = "/" + path
+	}
+	u, err := url.ParseRequestURI(path)
+	if err != nil {
+		return nil, &PathError{annotation, "is not a URL path"}
+	}
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		if segment == "." || segment == ".." {
+			return nil, &PathError{annotation, `has "." or ".." as a part`}
+		}
 	}
 	return &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}, nil
 }
 
-// url is where t's kubelet is at addr.
-func (t *target) url(scheme, addr string) *url.URL {
-	u := *t.path
-	u.Scheme, u.Host = scheme, addr
-	return &u
-}
+// PathError says why a value of kubeapi.PathAnnotation is refused.
+type PathError struct{ path, problem string }
 
-type pathError struct{ path, why string }
-
-func (e *pathError) Error() string {
-	return fmt.Sprintf("annotation %s is %q, which %s", PathAnnotation, e.path, e.why)
+func (e *PathError) Error() string {
+	return fmt.Sprintf("annotation %s is %q, which %s", kubeapi.PathAnnotation, e.path, e.problem)
 }
 
 type noAddressError struct{ asked, present []string }

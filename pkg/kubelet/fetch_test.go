@@ -6,17 +6,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/exposition"
+	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/kubelet/kubelettest"
 	"metrics-server/pkg/sample"
 )
@@ -26,16 +25,16 @@ func TestFetch(t *testing.T) {
 		name   string
 		server kubelettest.ServerConfig
 		config func(*Config)
-		proto  string
 	}{
-		{"HTTP/1.1", secure(), nil, "HTTP/1.1"},
-		{"HTTP/2", kubelettest.ServerConfig{Certificate: secure().Certificate, HTTP2: true}, nil, "HTTP/2.0"},
-		{"IPv6", kubelettest.ServerConfig{Certificate: secure().Certificate, Addr: "[::1]:0"}, nil, "HTTP/1.1"},
-		{"IPv6 and HTTP/2", kubelettest.ServerConfig{Certificate: secure().Certificate, Addr: "[::1]:0", HTTP2: true}, nil, "HTTP/2.0"},
-		{"gzip", secure(), func(c *Config) { c.Compress = true }, "HTTP/1.1"},
-		{"gzip and HTTP/2", kubelettest.ServerConfig{Certificate: secure().Certificate, HTTP2: true}, func(c *Config) { c.Compress = true }, "HTTP/2.0"},
-		{"not verified", kubelettest.ServerConfig{Certificate: kubelettest.SelfSigned("other")}, func(c *Config) { c.CAData, c.Insecure = nil, true }, "HTTP/1.1"},
-		{"plain HTTP", kubelettest.ServerConfig{}, func(c *Config) { c.CAData, c.PlainHTTP = nil, true }, "HTTP/1.1"},
+		{"verified", secure(), nil},
+		{"IPv6", kubelettest.ServerConfig{Certificate: secure().Certificate, Addr: "[::1]:0"}, nil},
+		{"gzip", secure(), func(c *Config) { c.Compress = true }},
+		{
+			"not verified",
+			kubelettest.ServerConfig{Certificate: kubelettest.SelfSigned("other")},
+			func(c *Config) { c.CAData, c.Insecure = nil, true },
+		},
+		{"plain HTTP", kubelettest.ServerConfig{}, func(c *Config) { c.CAData, c.PlainHTTP = nil, true }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFake(t, tt.server)
@@ -52,7 +51,8 @@ func TestFetch(t *testing.T) {
 					if *got.ID != sample.NewContainerID(want.Namespace, want.Pod, want.Name) {
 						t.Fatalf("container %d is %v", i, *got.ID)
 					}
-					if got.CPU != truth.CPU || got.Memory != truth.Memory || got.Time != sample.TimeOf(truth.Time) || got.Start != sample.TimeOf(want.Start) {
+					if got.CPU != truth.CPU || got.Memory != truth.Memory || got.Time != sample.TimeOf(truth.Time) ||
+						got.Start != sample.TimeOf(want.Start) {
 						t.Fatalf("container %d: %+v, want %+v", i, got.Sample, truth)
 					}
 				}
@@ -64,9 +64,6 @@ func TestFetch(t *testing.T) {
 				t.Errorf("3 scrapes took %d connections, want 1", f.Accepted())
 			}
 			r := f.last(t)
-			if r.Proto != tt.proto {
-				t.Errorf("request by %s, want %s", r.Proto, tt.proto)
-			}
 			encoding := ""
 			if config.Compress {
 				encoding = "gzip"
@@ -87,57 +84,37 @@ func TestFetch(t *testing.T) {
 	}
 }
 
-func TestFetchProtobuf(t *testing.T) {
+// A route that does not declare what it sends answers 406 unless everything is accepted.
+func TestUndeclaredText(t *testing.T) {
+	f := newFake(t, secure())
+	f.SetFault(func(w http.ResponseWriter, r *http.Request, answer []byte) {
+		if !strings.Contains(r.Header.Get("Accept"), "*/*") {
+			http.Error(w, "406: Not Acceptable", http.StatusNotAcceptable)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write(answer)
+	})
+	mustFetch(t, newClient(t, config(), f.endpoint()))
+}
+
+// A kubelet that restarts closes the connection between two scrapes.
+func TestKeptConnectionIsGone(t *testing.T) {
 	f := newFake(t, secure())
 	c := newClient(t, config(), f.endpoint())
-	var names [2][]sample.ContainerID
-	for i, capture := range []struct{ file, contentType string }{
-		{"testdata/resource.txt", kubelettest.ContentType},
-		{"testdata/resource.protobuf", "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=underscores"},
-	} {
-		answer, err := os.ReadFile(capture.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.SetFault(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
-			w.Header().Set("Content-Type", capture.contentType)
-			_, _ = w.Write(answer)
-		})
-		var b sample.Batch
-		if err := c.Fetch(within(t), &b); err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range b.Containers {
-			names[i] = append(names[i], *c.ID)
-		}
+	for range 3 {
+		mustFetch(t, c)
+		f.CloseConnections()
 	}
-	if d := cmp.Diff(names[0], names[1], cmp.AllowUnexported(sample.ContainerID{})); d != "" || len(names[0]) == 0 {
-		t.Errorf("containers of a text and of a protobuf answer of one kubelet (-text +protobuf):\n%s", d)
+	if f.Accepted() != 3 {
+		t.Errorf("%d connections, want 3", f.Accepted())
+	}
+	if f.Resumed() != 2 {
+		t.Errorf("%d TLS sessions resumed, want 2", f.Resumed())
 	}
 }
 
-// TestKeptConnectionIsGone closes the connection between two scrapes, as a kubelet does that restarts.
-func TestKeptConnectionIsGone(t *testing.T) {
-	for _, http2 := range []bool{false, true} {
-		server := secure()
-		server.HTTP2 = http2
-		f := newFake(t, server)
-		c := newClient(t, config(), f.endpoint())
-		for range 3 {
-			mustFetch(t, c)
-			f.CloseConnections()
-		}
-		if f.Accepted() != 3 {
-			t.Errorf("HTTP/2 %v: %d connections, want 3", http2, f.Accepted())
-		}
-		if f.Resumed() != 2 {
-			t.Errorf("HTTP/2 %v: %d TLS sessions resumed, want 2", http2, f.Resumed())
-		}
-	}
-}
-
-// TestIdleConnectionHasNoGoroutine ends a bubble with an open connection: synctest panics if
-// a goroutine of the bubble is left.
+// The test ends a synctest bubble with an open connection: synctest panics if a goroutine is left.
 func TestIdleConnectionHasNoGoroutine(t *testing.T) {
 	f := newOldFake(t, secure())
 	var left *Client
@@ -153,63 +130,53 @@ func TestIdleConnectionHasNoGoroutine(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if left.conn == nil {
+	if !connected(left) {
 		t.Fatal("no connection was kept")
 	}
 	left.Close()
 }
 
 func TestCancel(t *testing.T) {
-	for name, fault := range map[string]kubelettest.Fault{"before the header": kubelettest.Hang, "in the body": kubelettest.HangAfterHeader} {
-		for _, http2 := range []bool{false, true} {
-			server := secure()
-			server.HTTP2 = http2
-			f := newFake(t, server)
-			c := newClient(t, config(), f.endpoint())
-			f.SetFault(fault)
-			ctx, cancel := context.WithCancel(t.Context())
-			f.onRequest(cancel)
-			if err := c.Fetch(ctx, &sample.Batch{}); err != context.Canceled { //nolint:errorlint // as the caller may compare it too
-				t.Errorf("%s: error %v, want exactly context.Canceled", name, err)
-			}
-			f.onRequest(func() {})
-			f.SetFault(nil)
-			mustFetch(t, c)
-			if f.Accepted() != 2 {
-				t.Errorf("%s: %d connections: one whose answer never came must not be used again", name, f.Accepted())
-			}
+	for name, fault := range map[string]kubelettest.Fault{
+		"before the header": kubelettest.Hang, "in the body": kubelettest.HangAfterHeader,
+	} {
+		f := newFake(t, secure())
+		c := newClient(t, config(), f.endpoint())
+		f.SetFault(fault)
+		ctx, cancel := context.WithCancel(t.Context())
+		f.onRequest(cancel)
+		err := c.Fetch(ctx, &sample.Batch{})
+		if err != context.Canceled { //nolint:errorlint // as the caller may compare it too
+			t.Errorf("%s: error %v, want exactly context.Canceled", name, err)
+		}
+		f.onRequest(func() {})
+		f.SetFault(nil)
+		mustFetch(t, c)
+		if f.Accepted() != 2 {
+			t.Errorf("%s: %d connections: one whose answer never came must not be used again", name, f.Accepted())
 		}
 	}
 }
 
 func TestClose(t *testing.T) {
-	for _, http2 := range []bool{false, true} {
-		server := secure()
-		server.HTTP2 = http2
-		f := newFake(t, server)
-		s, err := New(config())
-		if err != nil {
-			t.Fatal(err)
+	f := newFake(t, secure())
+	s, err := New(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle, busy := s.Client(f.endpoint()), s.Client(f.endpoint())
+	mustFetch(t, idle)
+	f.SetFault(kubelettest.Hang)
+	f.onRequest(s.Close)
+	_ = failure(t, within(t), busy, "other")
+	s.Close() // again: once more is no harm, and it waits for nothing
+	for _, c := range []*Client{idle, busy} {
+		if e := failure(t, within(t), c, "other"); !errors.Is(e, net.ErrClosed) {
+			t.Errorf("Fetch after Close: %v", e)
 		}
-		idle, busy := s.Client(f.endpoint()), s.Client(f.endpoint())
-		mustFetch(t, idle)
-		f.SetFault(kubelettest.Hang)
-		f.onRequest(s.Close)
-		_ = failure(t, within(t), busy, "other")
-		s.Close() // again: once more is no harm, and it waits for nothing
-		for _, c := range []*Client{idle, busy} {
-			if e := failure(t, within(t), c, "other"); !errors.Is(e, net.ErrClosed) {
-				t.Errorf("Fetch after Close: %v", e)
-			}
-			if c.conn != nil {
-				t.Error("a closed client holds a connection")
-			}
+		if connected(c) {
+			t.Error("a closed client holds a connection")
 		}
-		s.mu.Lock() // the request's Close may still be at work
-		if len(s.open) != 0 {
-			t.Error("closed clients are still known")
-		}
-		s.mu.Unlock()
 	}
 }
 
@@ -232,11 +199,8 @@ func TestSetEndpoint(t *testing.T) {
 	}
 }
 
-// What is said of a kubelet is that of the connection, whichever protocol it speaks.
 func TestPeer(t *testing.T) {
-	http2 := secure()
-	http2.HTTP2 = true
-	for _, server := range []kubelettest.ServerConfig{secure(), http2, {}} {
+	for _, server := range []kubelettest.ServerConfig{secure(), {}} {
 		f := newFake(t, server)
 		with := config()
 		if server.Certificate == nil {
@@ -250,13 +214,15 @@ func TestPeer(t *testing.T) {
 		if addr, cert := c.Peer(); addr != "" || cert != nil {
 			t.Errorf("before a connection: %q, %v", addr, cert)
 		}
-		if got, want := c.Addresses(), []string{fmt.Sprintf("localhost.invalid:%d", f.Port()), f.addr()}; !slices.Equal(got, want) {
+		got, want := c.Addresses(), []string{fmt.Sprintf("localhost.invalid:%d", f.Port()), f.addr()}
+		if !slices.Equal(got, want) {
 			t.Errorf("addresses %q, want %q", got, want)
 		}
 		mustFetch(t, c)
 		addr, cert := c.Peer()
-		if addr != f.addr() || (cert == nil) != (server.Certificate == nil) || cert != nil && !cert.Equal(server.Certificate.Leaf) {
-			t.Errorf("HTTP/2 %t: %q, %v", server.HTTP2, addr, cert)
+		if addr != f.addr() || (cert == nil) != (server.Certificate == nil) ||
+			cert != nil && !cert.Equal(server.Certificate.Leaf) {
+			t.Errorf("the peer is %q with certificate %v, want the server", addr, cert)
 		}
 		c.Close()
 		if addr, _ := c.Peer(); addr != "" {
@@ -268,25 +234,51 @@ func TestPeer(t *testing.T) {
 func TestPathAnnotation(t *testing.T) {
 	f := newFake(t, secure())
 	c := newClient(t, config(), f.endpoint())
-	for _, path := range []string{"/custom/metrics", "/metrics?a=b&c=%2F", "/a%2Fb", "/has@sign:1"} {
+	for annotation, want := range map[string]string{
+		"":                 "/metrics/resource",
+		" \n":              "/metrics/resource",
+		"/custom/metrics":  "/custom/metrics",
+		" /custom/metrics": "/custom/metrics",
+		"metrics/nodes/b44-path/metrics/resource": "/metrics/nodes/b44-path/metrics/resource",
+		"metrics\n":                 "/metrics",
+		"metrics/":                  "/metrics/",
+		"/":                         "/",
+		"*":                         "/*",
+		"a b":                       "/a%20b",
+		"/metrics?a=b&c=%2F":        "/metrics?a=b&c=%2F",
+		"metrics?a=../b:c":          "/metrics?a=../b:c",
+		"metrics?":                  "/metrics",
+		"/a%2Fb":                    "/a%2Fb",
+		"a%3Fb":                     "/a%3Fb",
+		"/has@sign:1":               "/has@sign:1",
+		"user@evil.example":         "/user@evil.example",
+		"/..a/b..":                  "/..a/b..",
+		"/a//b":                     "/a//b",
+		"\\\\evil.example\\metrics": "/%5C%5Cevil.example%5Cmetrics",
+	} {
 		e := f.endpoint()
-		e.Path = path
+		e.Path = annotation
 		c.SetEndpoint(e)
 		mustFetch(t, c)
-		if got := f.last(t).RequestURI; got != path {
-			t.Errorf("requested %q, want %q", got, path)
+		if got := f.last(t).RequestURI; got != want {
+			t.Errorf("%q: requested %q, want %q", annotation, got, want)
 		}
 	}
 	before := len(f.seen())
-	for _, path := range []string{
-		"metrics", "http://evil.example/", "https://evil.example/metrics", "//evil.example/metrics",
-		"evil.example:80", "?x=y", "*", "/a\nb", "/a#b", "/%zz", " /a",
+	for _, annotation := range []string{
+		"http://evil.example/", "https://evil.example/metrics", "//evil.example/metrics", " //evil.example/metrics",
+		"///metrics", "evil.example:80", "evil.example:80/metrics", ":80", "javascript:x", "?x=y", "/a\nb", "/a\x00",
+		"/a#b", "#", "/%zz", "%",
+		"/metrics/../exec", "../exec", "..", ".", "/a/./b", "/a/..", "/metrics/%2e%2e/exec", "/metrics/.%2E/exec",
+		"/a%2F..%2Fb",
 	} {
 		e := f.endpoint()
-		e.Path = path
+		e.Path = annotation
 		c.SetEndpoint(e)
-		if err := failure(t, within(t), c, "other"); !strings.Contains(err.Error(), PathAnnotation) || !strings.Contains(err.Error(), `"n1"`) {
-			t.Errorf("path %q: error %q does not name the annotation and the node", path, err)
+		err := failure(t, within(t), c, "other")
+		if !strings.Contains(err.Error(), kubeapi.PathAnnotation) || !strings.Contains(err.Error(), `"n1"`) ||
+			!strings.Contains(err.Remedy(), kubeapi.PathAnnotation) {
+			t.Errorf("path %q: error %q with remedy %q does not name the annotation and the node", annotation, err, err.Remedy())
 		}
 	}
 	if len(f.seen()) != before {
@@ -294,7 +286,7 @@ func TestPathAnnotation(t *testing.T) {
 	}
 }
 
-// TestParsersAreLimited takes all parsers away: the answer has arrived but waits to be parsed.
+// While all parsers are in use, an answer waits to be parsed.
 func TestParsersAreLimited(t *testing.T) {
 	f := newFake(t, secure())
 	c := newClient(t, config(), f.endpoint())
@@ -302,11 +294,7 @@ func TestParsersAreLimited(t *testing.T) {
 	for range cap(c.shared.parsers) {
 		taken = append(taken, <-c.shared.parsers)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if e := failure(t, ctx, c, "timeout"); !strings.Contains(e.Error(), "waiting for a processor") {
-		t.Error(e)
-	}
+	_ = timeout(t, c, "waiting for a processor")
 	for _, p := range taken {
 		c.shared.parsers <- p
 	}
@@ -320,10 +308,11 @@ func TestParsersAreLimited(t *testing.T) {
 type canned struct {
 	net.Conn
 	answer, unread []byte
+	interrupted    bool // SetDeadline was called
 }
 
 func (c *canned) Write(p []byte) (int, error) { c.unread = c.answer; return len(p), nil }
-func (c *canned) SetDeadline(time.Time) error { return nil }
+func (c *canned) SetDeadline(time.Time) error { c.interrupted = true; return nil }
 func (c *canned) Close() error                { return nil }
 func (c *canned) Read(p []byte) (n int, err error) {
 	n = copy(p, c.unread)
@@ -331,13 +320,16 @@ func (c *canned) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// TestAllocations holds a scrape to what net/http needs to write a request and read a header: the
-// number does not depend on how much the node lists.
+// A scrape allocates what net/http needs to write a request and read a header, however much the node
+// lists.
 func TestAllocations(t *testing.T) {
 	const budget = 50
 	body := string(node.Append(nil, asked()))
-	conn := &canned{answer: []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nTransfer-Encoding: chunked\r\n\r\n" +
-		"8000\r\n" + body[:0x8000] + "\r\n2000\r\n" + body[0x8000:0xa000] + "\r\n" + hex(len(body)-0xa000) + "\r\n" + body[0xa000:] + "\r\n0\r\n\r\n")}
+	conn := &canned{
+		answer: []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			"8000\r\n" + body[:0x8000] + "\r\n2000\r\n" + body[0x8000:0xa000] + "\r\n" +
+			hex(len(body)-0xa000) + "\r\n" + body[0xa000:] + "\r\n0\r\n\r\n"),
+	}
 	c := newClient(t, Config{PlainHTTP: true, Rest: &rest.Config{
 		Dial: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}}, Endpoint{Node: "n1", Addresses: []Address{{"Hostname", "n1"}}})

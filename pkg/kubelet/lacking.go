@@ -6,15 +6,16 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// RemedyRuntime is what can be done about a container runtime that gives its kubelet no metrics.
-const RemedyRuntime = "see the kubelet's log for cadvisor and cgroup; update the kubelet and the container runtime, and let both use the same cgroup driver"
+// RemedyRuntime is the remedy for a container runtime that gives its kubelet no metrics.
+const RemedyRuntime = "see the kubelet's log for cadvisor and cgroup; update the kubelet and the container runtime, " +
+	"and let both use the same cgroup driver"
 
-// Lacking names the series that an answer lacks although it must have them: those of the node, and one of CPU and memory if its
-// containers have the other. It returns "" if there are none. An answer without any container is, as far as it says, that of a node
-// on which nothing runs.
+// Lacking names the required series that an answer lacks: those of the node, and CPU or memory of
+// containers if they have the other of the two. It returns "" if nothing is lacking. An answer
+// without containers may be that of a node on which nothing runs.
 func Lacking(b *sample.Batch) string {
 	const both = sample.CPU | sample.Memory
-	// there is given with what was there and was refused, whichever it was.
+	// there returns given with both fields if a value was present but refused.
 	there := func(given sample.Fields) sample.Fields {
 		if given.Has(sample.Refused) {
 			given |= both

@@ -19,18 +19,23 @@ func TestLacking(t *testing.T) {
 		answer *sample.Batch
 		want   string
 	}{
-		"nothing":                 {answer(whole, whole), ""},
-		"no container":            {answer(whole), ""},
-		"none that runs":          {answer(whole, sample.Start, 0), ""},
-		"one of two":              {answer(whole, sample.Memory, whole), ""},
-		"each another":            {answer(whole, sample.Memory, sample.CPU|sample.Start), ""},
-		"node's CPU":              {answer(sample.Memory, whole), "node_cpu_usage_seconds_total"},
-		"node's memory":           {answer(sample.CPU, whole), "node_memory_working_set_bytes"},
-		"containers' CPU":         {answer(whole, sample.Memory, sample.Memory|sample.Start), "container_cpu_usage_seconds_total"},
+		"nothing":        {answer(whole, whole), ""},
+		"no container":   {answer(whole), ""},
+		"none that runs": {answer(whole, sample.Start, 0), ""},
+		"one of two":     {answer(whole, sample.Memory, whole), ""},
+		"each another":   {answer(whole, sample.Memory, sample.CPU|sample.Start), ""},
+		"node's CPU":     {answer(sample.Memory, whole), "node_cpu_usage_seconds_total"},
+		"node's memory":  {answer(sample.CPU, whole), "node_memory_working_set_bytes"},
+		"containers' CPU": {
+			answer(whole, sample.Memory, sample.Memory|sample.Start), "container_cpu_usage_seconds_total",
+		},
 		"containers' memory":      {answer(whole, sample.Start, sample.CPU), "container_memory_working_set_bytes"},
 		"containers' CPU refused": {answer(whole, sample.Memory|sample.Refused), ""},
 		"node's CPU refused":      {answer(sample.Memory|sample.Refused, whole), ""},
-		"several":                 {answer(0, sample.Memory), "node_cpu_usage_seconds_total, node_memory_working_set_bytes, container_cpu_usage_seconds_total"},
+		"several": {
+			answer(0, sample.Memory),
+			"node_cpu_usage_seconds_total, node_memory_working_set_bytes, container_cpu_usage_seconds_total",
+		},
 	} {
 		if got := Lacking(tc.answer); got != tc.want {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 const token = "s3cret-token"
 
 var (
-	boot    = time.Date(2026, 11, 22, 1, 0, 0, 0, time.UTC)
+	boot    = time.Now().Truncate(time.Second).Add(-time.Hour)
 	cluster = kubelettest.NewCA("cluster")
 	node    = kubelettest.NewNode(kubelettest.NodeConfig{Seed: 1, Pods: 30, Containers: 2, Boot: boot})
 )
@@ -54,7 +55,8 @@ func newFake(t testing.TB, c kubelettest.ServerConfig) *fake {
 }
 
 // newOldFake starts a kubelet for a client in a synctest bubble, where it is the year 2000. The
-// kubelet itself must stand outside, as what waits for the network keeps a bubble's clock from running.
+// kubelet itself must stand outside, as what waits for the network keeps a bubble's clock from
+// running.
 func newOldFake(t testing.TB, c kubelettest.ServerConfig) *fake {
 	t.Helper()
 	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -120,6 +122,20 @@ func config() Config {
 	return Config{CAData: cluster.PEM(), UseNodeStatusPort: true, Rest: &rest.Config{BearerToken: token}}
 }
 
+// checkFiles is the interval at which httpconn reads CA and certificate files again.
+const checkFiles = 10 * time.Second
+
+const (
+	maxError  = 600 // bytes of the text of an error: see httpconn
+	minPrefix = 8   // bytes of a token that must not be shown
+)
+
+// connected reports whether c has an open connection.
+func connected(c *Client) bool {
+	addr, _ := c.Peer()
+	return addr != ""
+}
+
 func newClient(t testing.TB, c Config, e Endpoint) *Client {
 	t.Helper()
 	s, err := New(c)
@@ -150,6 +166,16 @@ func mustFetch(t testing.TB, c *Client) *sample.Batch {
 	return &b
 }
 
+// fetchError does one Fetch that must end in an *Error.
+func fetchError(t *testing.T, c *Client) *Error {
+	t.Helper()
+	var e *Error
+	if err := c.Fetch(within(t), &sample.Batch{}); !errors.As(err, &e) {
+		t.Fatalf("error %v, want an *Error", err)
+	}
+	return e
+}
+
 // failure does one Fetch that must end in an *Error with that cause.
 func failure(t *testing.T, ctx context.Context, c *Client, cause string) *Error {
 	t.Helper()
@@ -166,6 +192,23 @@ func failure(t *testing.T, ctx context.Context, c *Client, cause string) *Error 
 		t.Errorf("cause %q has no remedy", cause)
 	}
 	return e
+}
+
+// timeout does a Fetch that must time out during the step in says. On a busy machine a short
+// timeout may end an earlier step, so the timeout is raised until it does not.
+func timeout(t *testing.T, c *Client, says string) *Error {
+	t.Helper()
+	for d := 50 * time.Millisecond; ; d *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		e := failure(t, ctx, c, "timeout")
+		cancel()
+		if strings.Contains(e.Error(), says) {
+			return e
+		}
+		if d > 10*time.Second {
+			t.Fatalf("error %q after %v does not say %q", e, d, says)
+		}
+	}
 }
 
 func write(t *testing.T, path string, contents []byte) {
@@ -185,7 +228,7 @@ func file(t *testing.T, contents []byte) string {
 	return path
 }
 
-// dials records the addresses that are dialled and decides what becomes of each.
+// dials records the addresses that are dialled and decides the result of each.
 type dials struct {
 	mu     sync.Mutex
 	addrs  []string

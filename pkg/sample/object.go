@@ -1,6 +1,6 @@
 package sample
 
-// Object is what is known of a node or a pod beside its usage: its name and its labels.
+// Object is what is known about a node or a pod besides its usage: its name and its labels.
 // It is immutable.
 type Object struct {
 	Namespace string // empty for a node

@@ -26,8 +26,8 @@ func (t Time) Sub(u Time) time.Duration { return time.Duration(t-u) * time.Milli
 func (t Time) Add(d time.Duration) Time { return t + Time(d/time.Millisecond) }
 
 // ContainerID names a container of the cluster. It is immutable and shared by pointer: equal
-// pointers mean the same container; different pointers may still name the same one. There are hundreds of thousands, so
-// the three names are one string.
+// pointers mean the same container; different pointers may still name the same one. The three names
+// share one string, because there can be hundreds of thousands of IDs.
 type ContainerID struct {
 	names          string // namespace/pod/container
 	pod, container int32  // where they begin
@@ -41,7 +41,7 @@ func NewContainerID[T string | []byte](namespace, pod, container T) ContainerID 
 	return ContainerID{names: names, pod: int32(begins), container: int32(begins + len(pod) + 1)}
 }
 
-// Namespace is that of the pod.
+// Namespace is the pod's namespace.
 func (id *ContainerID) Namespace() string { return id.names[:max(id.pod-1, 0)] }
 
 // Pod is the pod's name.
@@ -49,6 +49,9 @@ func (id *ContainerID) Pod() string { return id.names[id.pod:max(id.container-1,
 
 // Container is the container's name.
 func (id *ContainerID) Container() string { return id.names[id.container:] }
+
+// Len is the total length of the three names in bytes.
+func (id *ContainerID) Len() int { return max(len(id.names)-2, 0) }
 
 // Fields says which parts of a Sample the kubelet gave. A part that was not given is zero, but
 // a zero that was given is a value.
@@ -60,15 +63,15 @@ const (
 	Memory
 	Swap
 	Start
-	// Refused is no part: it says that the kubelet listed the node or container with CPU or memory that was
-	// refused. A container with neither, but Refused, is running as far as is known.
+	// Refused is not a part: it says that the kubelet gave CPU or memory that was refused. A container
+	// with Refused and neither of the two is presumed to be running.
 	Refused
 )
 
 // Has reports whether every part of want was given.
 func (f Fields) Has(want Fields) bool { return f&want == want }
 
-// Sample is what a kubelet said of one node or container at one moment.
+// Sample is what a kubelet reported about one node or container at one moment.
 type Sample struct {
 	Time   Time   // when it was taken, by the kubelet's clock
 	Start  Time   // when the container started; never given for a node
@@ -76,7 +79,12 @@ type Sample struct {
 	Memory uint64 // working set in bytes
 	Swap   uint64 // swap in use, in bytes
 	Given  Fields
+	Why    Reason // why CPU or memory was refused; valid iff Given has Refused
 }
+
+// FrozenAfter is how long a kubelet may repeat a sample, or give one that is older than others in the
+// same answer, before that counts as a fault. Kubelets take a new sample every 10 to 20 s.
+const FrozenAfter = 4 * time.Minute
 
 // Container is the sample of one container.
 type Container struct {
@@ -84,13 +92,35 @@ type Container struct {
 	Sample
 }
 
-// Batch is what one answer of a kubelet said: the samples that were accepted, and how many
-// were refused and why. The one who fills it may reuse it afterwards, so a receiver copies
-// what it keeps; the ContainerIDs may be kept.
+// MaxContainers is how many containers are accepted from one answer, far more than any kubelet runs. It
+// bounds the memory that a flooding node takes, and the time for which it keeps others waiting.
+const MaxContainers = 8192
+
+// Batch is the content of one answer of a kubelet: the samples that were accepted, and how many were
+// refused and why. Its owner may reuse it, so a receiver copies what it keeps; the ContainerIDs may
+// be kept.
 type Batch struct {
 	Node       Sample      // Given is 0 if the answer had no usable sample of the node
-	Containers []Container // distinct, in the kubelet's order
+	Containers []Container // distinct, at most MaxContainers, in the kubelet's order
 	Refused    Refusals
+	// Skew is how far ahead of this server's clock the newest timestamp is that was refused as
+	// TimestampAhead or TimestampBehind; zero if there is none.
+	Skew time.Duration
+}
+
+// Clock describes Skew in words, as a deviation of the node's clock; "" if Skew is zero.
+func (b *Batch) Clock() string {
+	if b.Skew == 0 {
+		return ""
+	}
+	by, side := b.Skew.Abs().Round(time.Minute).String(), "ahead"
+	if b.Skew < 0 {
+		side = "behind"
+	}
+	if days := b.Skew.Abs() / (24 * time.Hour); days >= 3 {
+		by = fmt.Sprintf("%d days", days)
+	}
+	return fmt.Sprintf("the node's clock is %s %s", by, side)
 }
 
 // Reset empties b and keeps its memory.
@@ -99,29 +129,54 @@ func (b *Batch) Reset() {
 	*b = Batch{Containers: b.Containers[:0]}
 }
 
-// Reason says why a sample was refused.
+// Reason is why a sample was refused.
 type Reason uint8
 
-// The reasons. Their names are values of a metric's label and never change.
+// The reasons. Their names are label values of a metric and never change.
 const (
-	Malformed      Reason = iota // the line, its labels or its value cannot be parsed
-	NotANumber                   // NaN
-	Infinite                     // +Inf or -Inf
-	Negative                     // less than zero
-	Overflow                     // more than the field can hold
-	TimestampAhead               // more than an hour ahead of this server's clock, or out of range
-	TimestampOld                 // older than the newest sample of the same container or node
-	Duplicate                    // a second sample of the same series in one answer
-	Excess                       // beyond the number of containers that is taken of one answer
-	NumReasons                   // how many reasons there are
+	Malformed       Reason = iota // the line, its labels or its value cannot be parsed
+	NotANumber                    // NaN
+	Infinite                      // +Inf or -Inf
+	Negative                      // less than zero
+	Overflow                      // more than the field can hold
+	TimestampAhead                // more than an hour ahead of this server's clock
+	TimestampBehind               // more than an hour behind this server's clock
+	TimestampOld                  // older than the newest sample of the same container or node
+	Duplicate                     // a second sample of the same series in one answer
+	Excess                        // beyond the number of containers accepted from one answer
+	OverCapacity                  // more CPU or memory than the node has
+	Contradicted                  // a zero, although other rows of the same answer show usage
+	Frozen                        // the same sample again and again, for minutes
+	NumReasons                    // how many reasons there are
 )
 
 var reasonNames = [NumReasons]string{
 	Malformed: "malformed", NotANumber: "not_a_number", Infinite: "infinite", Negative: "negative",
-	Overflow: "overflow", TimestampAhead: "timestamp_ahead", TimestampOld: "timestamp_old", Duplicate: "duplicate", Excess: "excess",
+	Overflow: "overflow", TimestampAhead: "timestamp_ahead", TimestampBehind: "timestamp_behind",
+	TimestampOld: "timestamp_old", Duplicate: "duplicate", Excess: "excess",
+	OverCapacity: "over_capacity", Contradicted: "contradicted", Frozen: "frozen",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
+
+var meanings = [NumReasons]string{
+	Malformed:       "it cannot be parsed",
+	NotANumber:      "it is not a number",
+	Infinite:        "it is infinite",
+	Negative:        "it is less than zero",
+	Overflow:        "it is larger than any counter",
+	TimestampAhead:  "its timestamp is more than an hour ahead of the server's clock",
+	TimestampBehind: "its timestamp is more than an hour behind the server's clock",
+	TimestampOld:    "it is older than the sample before it",
+	Duplicate:       "the kubelet lists it twice",
+	Excess:          "the kubelet lists too many containers",
+	OverCapacity:    "it shows more CPU or memory than the node has",
+	Contradicted:    "it shows zero CPU or memory, but other rows of the same answer show usage",
+	Frozen:          "the kubelet has repeated the same sample for minutes",
+}
+
+// Meaning explains the reason, as the second half of "the sample was refused because ...".
+func (r Reason) Meaning() string { return meanings[r] }
 
 // Refusals counts refused samples by Reason.
 type Refusals [NumReasons]int
@@ -141,6 +196,17 @@ func (r *Refusals) String() string {
 	return b.String()
 }
 
+// Commonest is the most frequent reason.
+func (r *Refusals) Commonest() Reason {
+	most := 0
+	for i, n := range r {
+		if n > r[most] {
+			most = i
+		}
+	}
+	return Reason(most)
+}
+
 // Total is the number of refused samples, whatever the reason.
 func (r *Refusals) Total() int {
 	n := 0
@@ -148,4 +214,11 @@ func (r *Refusals) Total() int {
 		n += c
 	}
 	return n
+}
+
+// Add adds o to r.
+func (r *Refusals) Add(o *Refusals) {
+	for i, n := range o {
+		r[i] += n
+	}
 }

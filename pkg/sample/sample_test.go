@@ -32,3 +32,21 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+func TestReasonsAreExplained(t *testing.T) {
+	names := map[string]bool{}
+	for r := range NumReasons {
+		if r.String() == "" || r.Meaning() == "" || names[r.String()] {
+			t.Errorf("reason %d: %q, %q", r, r, r.Meaning())
+		}
+		names[r.String()] = true
+	}
+}
+
+func TestRefusalsAdd(t *testing.T) {
+	r := Refusals{Frozen: 1, Excess: 2}
+	r.Add(&Refusals{Frozen: 3, Malformed: 4})
+	if want := (Refusals{Frozen: 4, Excess: 2, Malformed: 4}); r != want {
+		t.Errorf("got %v, want %v", &r, &want)
+	}
+}

@@ -23,9 +23,9 @@ type ContainerUsage struct {
 	Usage
 }
 
-// PodUsage is the usage of a pod's containers. Time and Window are those of its oldest sample.
+// PodUsage is the usage of a pod's containers, with the Time and Window of its oldest sample.
 type PodUsage struct {
-	Node       string // the node whose kubelet said it
+	Node       string // the node whose kubelet reported it
 	Time       Time
 	Window     time.Duration
 	Containers []ContainerUsage // never empty

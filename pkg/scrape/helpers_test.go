@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2/ktesting"
 
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/sharedtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,6 +27,13 @@ type fetchFunc func(context.Context, *sample.Batch) error
 
 func (f fetchFunc) Fetch(ctx context.Context, b *sample.Batch) error { return f(ctx, b) }
 
+// quick is a Sink and a Fetcher that do nothing.
+type quick struct{}
+
+func (quick) Fetch(context.Context, *sample.Batch) error        { return nil }
+func (quick) Record(string, *sample.Batch, time.Time) (ok bool) { return true }
+func (quick) Refused(*sample.Refusals)                          {}
+
 // refusedError is an error with a cause and a remedy.
 type refusedError struct{ node string }
 
@@ -35,22 +43,23 @@ func (e refusedError) Remedy() string { return "start the kubelet of " + e.node 
 
 var errHang = errors.New("hang")
 
-// kubelet is a Fetcher that answers after delay, unless fault says otherwise, and notes when it was asked.
+// kubelet is a Fetcher that answers after delay, unless fault says otherwise, and records when it was
+// asked.
 type kubelet struct {
 	t     *testing.T
 	delay time.Duration
 	fault func() error // may be nil; errHang hangs until the context ends
 
-	sampled []sample.Time // when the containers were, beside one that has no sample; never changes
+	sampled []sample.Time // when the containers were, besides one that has no sample; never changes
 
-	mu       sync.Mutex
-	asked    []time.Time
-	inFlight bool
+	mu    sync.Mutex // guards asked
+	asked []time.Time
 }
 
 func (k *kubelet) Fetch(ctx context.Context, into *sample.Batch) error {
-	k.enter()
-	defer k.leave()
+	k.mu.Lock()
+	k.asked = append(k.asked, time.Now())
+	k.mu.Unlock()
 	if len(into.Containers) != 0 || into.Node.Given != 0 {
 		k.t.Error("the batch is not empty")
 	}
@@ -65,41 +74,16 @@ func (k *kubelet) Fetch(ctx context.Context, into *sample.Batch) error {
 	time.Sleep(k.delay)
 	into.Node.Given = sample.CPU
 	for _, at := range append([]sample.Time{0}, k.sampled...) {
-		into.Containers = append(into.Containers, sample.Container{ID: &sample.ContainerID{}, Sample: sample.Sample{Time: at}})
+		c := sample.Container{ID: &sample.ContainerID{}, Sample: sample.Sample{Time: at}}
+		into.Containers = append(into.Containers, c)
 	}
 	return err
-}
-
-func (k *kubelet) enter() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.inFlight {
-		k.t.Error("two scrapes of one node at once")
-	}
-	k.inFlight = true
-	k.asked = append(k.asked, time.Now())
-}
-
-func (k *kubelet) leave() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.inFlight = false
 }
 
 func (k *kubelet) times() []time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.asked)
-}
-
-// since are the times at which k was asked, from the first one at or after start, relative to start.
-func (k *kubelet) since(start time.Time) (ds []time.Duration) {
-	for _, t := range k.times() {
-		if !t.Before(start) {
-			ds = append(ds, t.Sub(start))
-		}
-	}
-	return ds
 }
 
 // store is a Sink.
@@ -145,16 +129,9 @@ func run(t *testing.T, c Config) *Scraper {
 
 // runScraper is run for a test that needs nodes before Run, or the log.
 func runScraper(t *testing.T, ctx context.Context, s *Scraper) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan error)
-	go func() { done <- s.Run(ctx) }()
+	t.Helper()
+	sharedtest.Start(t, ctx, s.Run)
 	synctest.Wait()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
 }
 
 // bubble is a test in virtual time.
@@ -166,21 +143,11 @@ func bubble(name string, t *testing.T, f func(*testing.T)) {
 	})
 }
 
-// inFlight is the number of places in the lane of healthy nodes that are taken.
-func inFlight(s *Scraper) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.healthy.flights.Len()
-}
-
 // wait lets d pass.
 func wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
-
-// toward waits until just before t.
-func toward(t time.Time) { wait(time.Until(t) - time.Nanosecond) }
 
 // quiet is a context whose logger drops everything.
 func quiet(t *testing.T) context.Context {

@@ -7,16 +7,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	dto "github.com/prometheus/client_model/go"
+
+	"metrics-server/pkg/schedule"
 )
 
-// metrics are what is counted over all nodes. The series of single nodes are made when they are collected.
+// metrics are the metrics over all nodes. The series of single nodes are built when they are
+// collected.
 type metrics struct {
 	succeeded, failed prometheus.Counter
 	failures          *prometheus.CounterVec
 	cycle             prometheus.Histogram
 }
 
-func newMetrics(r prometheus.Registerer, s *Scraper) *metrics {
+func newMetrics(r prometheus.Registerer, s *schedule.Scheduler) *metrics {
 	auto := promauto.With(r)
 	requests := auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "metrics_server_kubelet_request_total",
@@ -30,22 +33,24 @@ func newMetrics(r prometheus.Registerer, s *Scraper) *metrics {
 			Help: "Number of failed scrapes of kubelets, by cause.",
 		}, []string{"cause"}),
 		cycle: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "metrics_server_manager_tick_duration_seconds",
-			Help:    "Time from the moment a scrape is due until its samples are stored: waiting for a turn, request and storing.",
+			Name: "metrics_server_manager_tick_duration_seconds",
+			Help: "Time from the moment a scrape is due until its samples are stored: waiting for a turn, request and " +
+				"storing.",
 			Buckets: prometheus.DefBuckets,
 		}),
 	}
 	if r != nil {
 		r.MustRegister(&nodeCollector{
-			scraper: s,
+			schedule: s,
 			last: prometheus.NewDesc("metrics_server_kubelet_last_request_time_seconds",
 				"Time when the last request to a node's kubelet ended, in seconds since 1970.", []string{"node"}, nil),
 			duration: prometheus.NewDesc("metrics_server_kubelet_request_duration_seconds",
 				"Duration of requests to a node's kubelet.", []string{"node"}, nil),
 		}, &statusCollector{
-			scraper: s,
+			schedule: s,
 			nodes: prometheus.NewDesc("metrics_server_nodes",
-				"Number of nodes, by how their last scrape went: waiting for the first one, failing, complete, or incomplete if something that it lists has no usage yet.",
+				"Number of nodes, by how their last scrape went: waiting for the first one, failing, complete, or incomplete "+
+					"if something that it lists has no usage yet.",
 				[]string{"state"}, nil),
 			failing: prometheus.NewDesc("metrics_server_failing_nodes",
 				"Number of nodes whose last scrape failed, by cause.", []string{"cause"}, nil),
@@ -54,23 +59,23 @@ func newMetrics(r prometheus.Registerer, s *Scraper) *metrics {
 	return m
 }
 
-// count counts a scrape that left its node in the state after.
-func (m *metrics) count(f *flight, o outcome, after *NodeStatus) {
-	if after.Failing() {
+// count counts a scrape.
+func (m *metrics) count(r *schedule.Report) {
+	if r.After.Failing() {
 		m.failed.Inc()
-		m.failures.WithLabelValues(after.Cause).Inc()
+		m.failures.WithLabelValues(r.After.Cause).Inc()
 		return
 	}
 	m.succeeded.Inc()
-	m.cycle.Observe(o.ended.Sub(f.due).Seconds())
+	m.cycle.Observe(r.Ended.Sub(r.Due).Seconds())
 }
 
-// bounds are the upper bounds of the buckets of request durations. DefBuckets is a variable, and an array here
-// keeps the counters of a node in one piece.
+// bounds are the upper bounds of the buckets of request durations. It is an array, unlike
+// DefBuckets, so that the counters of a node can be one too.
 var bounds = [11]float64(prometheus.DefBuckets)
 
-// durations is the histogram of one node's request durations: 56 bytes, where one of client_golang takes more
-// than a kilobyte.
+// durations is the histogram of one node's request durations. It takes 56 bytes; a histogram of
+// client_golang takes more than a kilobyte.
 type durations struct {
 	counts [len(bounds) + 1]uint32 // by bucket, not cumulative; the last is +Inf
 	sum    time.Duration
@@ -82,9 +87,9 @@ func (d *durations) observe(v time.Duration) {
 	d.sum += v
 }
 
-// nodeCollector makes the series of each node that has been scraped.
+// nodeCollector builds the series of each node that was scraped.
 type nodeCollector struct {
-	scraper        *Scraper
+	schedule       *schedule.Scheduler
 	last, duration *prometheus.Desc
 }
 
@@ -94,29 +99,30 @@ func (c *nodeCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.duration
 }
 
-// Collect implements prometheus.Collector. It copies first: out may block.
+// Collect implements prometheus.Collector. It copies first, because out may block.
 func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	for _, m := range c.histograms() {
-		out <- prometheus.MustNewConstMetric(c.last, prometheus.GaugeValue, float64(m.ended.UnixMilli())/1000, m.node)
+		out <- prometheus.MustNewConstMetric(c.last, prometheus.GaugeValue, float64(m.ended.UnixMilli())/1000, m.target.name)
 		out <- m
 	}
 }
 
 func (c *nodeCollector) histograms() []*histogram {
-	c.scraper.mu.Lock()
-	defer c.scraper.mu.Unlock()
-	all := make([]*histogram, 0, len(c.scraper.nodes))
-	for _, n := range c.scraper.nodes {
-		if st := &n.status; !st.LastAttempt.IsZero() {
-			all = append(all, &histogram{desc: c.duration, node: n.name, ended: st.LastAttempt.Add(st.Duration), durations: n.seen})
+	var all []*histogram
+	c.schedule.Each(func(t schedule.Target, st *schedule.TargetStatus) {
+		if !st.LastAttempt.IsZero() {
+			all = append(all, &histogram{desc: c.duration, target: t.(*target), ended: st.LastAttempt.Add(st.Duration)})
 		}
+	})
+	for _, h := range all { // not within Each: a Sink may hold the lock of a target
+		h.durations = h.target.observed()
 	}
 	return all
 }
 
-// statusCollector tells how many nodes are in which state.
+// statusCollector counts the nodes in each state.
 type statusCollector struct {
-	scraper        *Scraper
+	schedule       *schedule.Scheduler
 	nodes, failing *prometheus.Desc
 }
 
@@ -128,7 +134,7 @@ func (c *statusCollector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *statusCollector) Collect(out chan<- prometheus.Metric) {
-	st := c.scraper.Status()
+	st := c.schedule.Status()
 	gauge := func(d *prometheus.Desc, n int, label string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), label)
 	}
@@ -137,16 +143,16 @@ func (c *statusCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.nodes, st.Answered-st.Settled, "incomplete")
 	gauge(c.nodes, st.Failing, "failing")
 	for _, cause := range st.Causes {
-		gauge(c.failing, cause.Nodes, cause.Cause)
+		gauge(c.failing, cause.Targets, cause.Cause)
 	}
 }
 
 // histogram is a copy of one node's durations, as a prometheus.Metric.
 type histogram struct {
 	durations
-	desc  *prometheus.Desc
-	node  string
-	ended time.Time
+	desc   *prometheus.Desc
+	target *target
+	ended  time.Time
 }
 
 // Desc implements prometheus.Metric.
@@ -168,7 +174,7 @@ func (h *histogram) Write(out *dto.Metric) error {
 		buckets[i] = &c.bucket
 	}
 	total += uint64(h.counts[len(bounds)])
-	out.Label = []*dto.LabelPair{{Name: new("node"), Value: &h.node}}
+	out.Label = []*dto.LabelPair{{Name: new("node"), Value: &h.target.name}}
 	out.Histogram = &dto.Histogram{SampleCount: &total, SampleSum: new(h.sum.Seconds()), Bucket: buckets}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
+
+	"metrics-server/pkg/sharedtest"
 )
 
 func TestMetrics(t *testing.T) {
@@ -29,7 +31,8 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 		const perNode = `
-# HELP metrics_server_kubelet_last_request_time_seconds Time when the last request to a node's kubelet ended, in seconds since 1970.
+# HELP metrics_server_kubelet_last_request_time_seconds Time when the last request to a node's kubelet ended, ` +
+			`in seconds since 1970.
 # TYPE metrics_server_kubelet_last_request_time_seconds gauge
 metrics_server_kubelet_last_request_time_seconds{node="node-a"} 9.4668480002e+08
 # HELP metrics_server_kubelet_request_duration_seconds Duration of requests to a node's kubelet.
@@ -49,7 +52,10 @@ metrics_server_kubelet_request_duration_seconds_bucket{node="node-a",le="+Inf"} 
 metrics_server_kubelet_request_duration_seconds_sum{node="node-a"} 0.02
 metrics_server_kubelet_request_duration_seconds_count{node="node-a"} 1
 `
-		both := []string{"metrics_server_kubelet_last_request_time_seconds", "metrics_server_kubelet_request_duration_seconds"}
+		both := []string{
+			"metrics_server_kubelet_last_request_time_seconds",
+			"metrics_server_kubelet_request_duration_seconds",
+		}
 		if n, err := testutil.GatherAndCount(registry, both...); err != nil || n != 4 {
 			t.Errorf("%d series of two nodes, error %v", n, err)
 		}
@@ -68,7 +74,8 @@ metrics_server_kubelet_scrape_failures_total{cause="connection refused"} 1
 # HELP metrics_server_failing_nodes Number of nodes whose last scrape failed, by cause.
 # TYPE metrics_server_failing_nodes gauge
 metrics_server_failing_nodes{cause="connection refused"} 1
-# HELP metrics_server_nodes Number of nodes, by how their last scrape went: waiting for the first one, failing, complete, or incomplete if something that it lists has no usage yet.
+# HELP metrics_server_nodes Number of nodes, by how their last scrape went: waiting for the first `+
+			`one, failing, complete, or incomplete if something that it lists has no usage yet.
 # TYPE metrics_server_nodes gauge
 metrics_server_nodes{state="complete"} 1
 metrics_server_nodes{state="failing"} 1
@@ -82,7 +89,8 @@ metrics_server_nodes{state="waiting"} 1
 		f("", "metrics_server_failing_nodes")
 		f(fmt.Sprintf(counters, 1), totals...) // a scrape that Remove ended is no failure
 		f(`
-# HELP metrics_server_manager_tick_duration_seconds Time from the moment a scrape is due until its samples are stored: waiting for a turn, request and storing.
+# HELP metrics_server_manager_tick_duration_seconds Time from the moment a scrape is due until `+
+			`its samples are stored: waiting for a turn, request and storing.
 # TYPE metrics_server_manager_tick_duration_seconds histogram
 metrics_server_manager_tick_duration_seconds_bucket{le="0.005"} 0
 metrics_server_manager_tick_duration_seconds_bucket{le="0.01"} 0
@@ -115,16 +123,17 @@ func TestDurationsAreAHistogram(t *testing.T) {
 		Name: name, Help: "Duration of requests to a node's kubelet.",
 	}, []string{"node"})
 	want.MustRegister(reference)
-	s := New(Config{Sink: quick{}, Registerer: got})
-	s.Add("node-a", quick{})
-	n := s.nodes["node-a"]
-	n.status.LastAttempt = time.Now()
+	n := &target{name: "node-a"}
 	for _, d := range []time.Duration{
 		0, time.Millisecond, 5 * time.Millisecond, 5*time.Millisecond + 1, 9 * time.Second, 10 * time.Second, time.Minute,
 	} {
 		reference.WithLabelValues("node-a").Observe(d.Seconds())
-		n.seen.observe(d)
+		n.observe(d)
 	}
+	got.MustRegister(single{&histogram{
+		desc:   prometheus.NewDesc(name, "Duration of requests to a node's kubelet.", []string{"node"}, nil),
+		target: n, durations: n.observed(),
+	}})
 	text := func(g prometheus.Gatherer) string {
 		b, err := testutil.GatherAndFormat(g, expfmt.TypeTextPlain, name)
 		if err != nil {
@@ -137,12 +146,22 @@ func TestDurationsAreAHistogram(t *testing.T) {
 	}
 }
 
-func BenchmarkCollectOf15000(b *testing.B) {
+// single is a Collector of one metric.
+type single struct{ prometheus.Metric }
+
+func (s single) Describe(out chan<- *prometheus.Desc) { out <- s.Desc() }
+func (s single) Collect(out chan<- prometheus.Metric) { out <- s.Metric }
+
+func BenchmarkCollectOf2000(b *testing.B) {
+	const nodes = 2000
 	registry := prometheus.NewRegistry()
 	s := New(Config{Sink: quick{}, Registerer: registry})
-	for _, name := range names(15000) {
+	for _, name := range names(nodes) {
 		s.Add(name, quick{})
-		s.nodes[name].status.LastAttempt = time.Now()
+	}
+	sharedtest.Start(b, b.Context(), s.Run)
+	for s.Status().Answered < nodes {
+		time.Sleep(time.Millisecond)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

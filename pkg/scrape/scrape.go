@@ -1,268 +1,148 @@
-// Package scrape decides when each node's kubelet is asked, how many are asked at once, for how long,
-// and how soon a node that fails is tried again. What asking means is the caller's Fetcher; what
-// becomes of the samples is the caller's Sink.
+// Package scrape makes a target of each node's kubelet: when it is scraped is for schedule to decide,
+// the caller's Fetcher asks, and the caller's Sink receives the samples. This package times the
+// follow-ups of kubelets, counts, logs, and reports nodes that fail.
 //
-// Every node has a schedule of its own: one slot in each period, at a phase that depends on its name and on
-// roughly how many nodes there are, so that nodes are spread evenly and a restart changes nothing. Two lanes bound
-// the scrapes in flight, one for nodes that answer and one for nodes whose last scrape failed: however many
-// nodes hang, those that answer are asked on time.
-//
-// One goroutine (Run) starts scrapes, each scrape runs in a goroutine of its own, and one mutex guards
-// the schedule. It is never held while a node is asked, a sample is stored or a line is logged. All methods of
-// Scraper are safe for concurrent use.
+// All methods of Scraper are safe for concurrent use. No lock is held during a fetch or logging.
 package scrape
 
 import (
-	"cmp"
-	"container/heap"
-	"container/list"
 	"context"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/klog/v2"
 
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/schedule"
 )
 
-// Fetcher asks one node. At most one Fetch of a Fetcher runs at a time.
+// Fetcher scrapes one node. At most one Fetch of a Fetcher runs at a time.
 type Fetcher interface {
-	// Fetch fills into, which is empty, belongs to the Scraper and must not be kept. It returns soon after
-	// ctx ends. If an error has the methods Cause() string (a few stable words, for a metric's label)
-	// and Remedy() string (what an administrator can do), they are counted, logged and shown.
+	// Fetch fills into, which is empty, belongs to the Scraper and must not be retained. It returns
+	// soon after ctx ends. For the methods that an error may have, see schedule.Result.
 	Fetch(ctx context.Context, into *sample.Batch) error
 }
 
-// Sink receives what nodes said.
+// Sink receives the samples of nodes.
 type Sink interface {
-	// Record stores b, which is valid during the call only. received is when the answer was complete, by this
-	// server's clock. It reports whether everything that the node listed has a usage: while something has
-	// not, the node's first scrapes follow each other quickly. Calls for one node never overlap.
+	// Record stores b, which is valid during the call only. received is when the answer was
+	// complete, by this server's clock. Record reports whether everything that the node listed has
+	// a usage: until then, the node's first scrapes follow each other quickly. Calls for one node
+	// never overlap.
 	Record(node string, b *sample.Batch, received time.Time) (settled bool)
-	// Refused counts the samples of an answer that were refused when none could be accepted: the scrape
-	// has failed, and Record is not called.
+	// Refused counts the refused samples of a scrape that failed because no sample was acceptable.
+	// Record is not called for it.
 	Refused(r *sample.Refusals)
 }
 
-// Config says how to scrape. A zero field means its default.
+// Config configures a Scraper. A zero field means its default.
 type Config struct {
-	// Period is the time between two scrapes of a node. Default 15 s.
-	Period time.Duration
-	// Timeout bounds one scrape; it should be less than the Period. Default 10 s, or nine tenths of a
-	// shorter Period.
-	Timeout time.Duration
-	// MaxInFlight bounds the scrapes in flight of nodes that answer; half as many more may be in flight to nodes
-	// that fail. Default 1024: of 15,000 nodes 150 are asked at the same time; the rest is for slow
-	// ones and for the moment when many begin to hang. One in flight costs 12 KB (stack, context, a batch of 60
-	// containers) and what the Fetcher holds: 18 MB if both lanes are full, and the answers that are being read.
-	MaxInFlight int
+	// Period, Timeout and MaxInFlight are those of schedule.Config. A scrape in flight takes 12 KB
+	// (stack, context, a batch of 60 containers) and what the Fetcher holds: 18 MB if both lanes are
+	// full, and the answers that are being read.
+	Period, Timeout time.Duration
+	MaxInFlight     int
 	// Sink is where samples go. Required.
 	Sink Sink
-	// OnFailing is told of a node that has failed twice in a row, and then of each other cause for which it fails; OnRecovered of
-	// one that answers again after that, and for how long it failed. They are called by the goroutine of the scrape, which waits. Default: nobody is told.
-	OnFailing   func(node string, s NodeStatus)
+	// OnFailing is called when a node has failed twice in a row, and then for each further cause;
+	// OnRecovered when it answers again after that, with how long it failed. The goroutine of the
+	// scrape calls them and waits. Default: no calls.
+	OnFailing   func(node string, s schedule.TargetStatus)
 	OnRecovered func(node string, after time.Duration)
 	// Registerer exports the metrics. Default: they are counted but not exported.
 	Registerer prometheus.Registerer
 }
 
-func (c *Config) setDefaults() {
-	c.Period = cmp.Or(c.Period, 15*time.Second)
-	c.Timeout = cmp.Or(c.Timeout, min(10*time.Second, c.Period*9/10))
-	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
-	if c.OnFailing == nil {
-		c.OnFailing = func(string, NodeStatus) {}
-	}
-	if c.OnRecovered == nil {
-		c.OnRecovered = func(string, time.Duration) {}
-	}
-}
-
 // Scraper scrapes nodes. Make it with New.
 type Scraper struct {
-	cfg     Config
-	plan    plan
-	metrics *metrics
-	batches sync.Pool      // of *sample.Batch
-	wake    chan struct{}  // tells Run that the soonest scrape may have changed
-	flights sync.WaitGroup // goroutines of scrapes
-	stack   sync.Once      // logs the stack of the first panic
-
-	mu               sync.Mutex
-	promised         time.Time       // when Run is to look again at the latest; zero before it has looked
-	ctx              context.Context // of Run; nil before it
-	nodes            map[string]*node
-	healthy, failing lane
-	paced            time.Time     // when the last first scrape is due
-	typical          time.Duration // moving average of how long a scrape takes that succeeds
-	tally            tally
-}
-
-// node is one node's schedule and state. Scraper.mu guards all but the first and the last group.
-type node struct {
-	name string
-
-	fetcher Fetcher
-	due     time.Time // of the next scrape, or of the one in flight
-	lane    *lane     // where it waits or is in flight; nil before Run
-	flight  *flight   // nil while it waits
-	fresh   time.Time // first success since it was added or failed
-	clocked bool      // its kubelet samples on clocks of its own, as of the last answer
-	status  NodeStatus
-	listed  *list.Element // in tally, while it fails
-	told    []string      // causes for which it has failed since it answered last
-	seen    durations
-
-	gate sync.Mutex // held while the Sink is called
-	gone bool       // guarded by gate: the Sink must not be called any more
+	schedule  *schedule.Scheduler
+	cfg       Config
+	followUps []time.Duration
+	metrics   *metrics
+	batches   sync.Pool // of *sample.Batch
+	stack     sync.Once // logs the stack of the first panic
 }
 
 // New returns a Scraper without nodes. It panics if its metrics are registered already.
 func New(c Config) *Scraper {
-	c.setDefaults()
 	s := &Scraper{
-		cfg:  c,
-		plan: plan{period: c.Period},
-		// Most nodes list fewer containers than that: the memory of most batches is made at once.
+		cfg:       c,
+		followUps: followUps[:],
+		// Most nodes list fewer containers, so most batches are allocated once.
 		batches: sync.Pool{New: func() any { return &sample.Batch{Containers: make([]sample.Container, 0, 64)} }},
-		wake:    make(chan struct{}, 1),
-		nodes:   map[string]*node{},
-		healthy: lane{size: c.MaxInFlight},
-		failing: lane{size: max(1, c.MaxInFlight/2)},
-		tally:   tally{causes: map[string]*list.List{}},
 	}
-	s.metrics = newMetrics(c.Registerer, s)
+	if c.Period != 0 && c.Period < shortPeriod {
+		s.followUps = nil
+	}
+	s.schedule = schedule.New(schedule.Config{
+		Period: c.Period, Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, OnResult: s.report,
+	})
+	s.metrics = newMetrics(c.Registerer, s.schedule)
 	return s
 }
 
 // Run scrapes until ctx ends and every scrape in flight has returned. It returns nil. Call it once.
-func (s *Scraper) Run(ctx context.Context) error {
-	s.begin(ctx)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			s.flights.Wait()
-			return nil
-		case <-timer.C:
-		case <-s.wake:
-		}
-		timer.Reset(s.dispatch(time.Now()))
-	}
+func (s *Scraper) Run(ctx context.Context) error { return s.schedule.Run(ctx) }
+
+// Status returns the state of all nodes. Its cost does not depend on their number.
+func (s *Scraper) Status() schedule.Status { return s.schedule.Status() }
+
+// Node returns the status of one node and whether it is known.
+func (s *Scraper) Node(name string) (schedule.TargetStatus, bool) {
+	return s.schedule.TargetStatus(name)
 }
 
-// begin schedules the nodes that were added before Run, by name, so that a restart has the same order.
-func (s *Scraper) begin(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ctx = ctx
-	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
-		s.scheduleFirst(s.nodes[name])
-	}
-}
-
-// Add starts to scrape node by means of f. A node that is there already keeps its schedule and its state,
-// and the next scrape uses f.
+// Add starts to scrape a node, which must not be known yet, with f.
 func (s *Scraper) Add(name string, f Fetcher) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := s.nodes[name]; n != nil {
-		n.fetcher = f
-		return
-	}
-	n := &node{name: name, fetcher: f}
-	s.nodes[name] = n
-	if s.ctx != nil {
-		s.scheduleFirst(n)
-	}
+	s.schedule.Add(name, &target{scraper: s, name: name, fetcher: f})
 }
 
-// Remove forgets node and cancels its scrape in flight, without waiting for that to return. Once
-// Remove has returned the Sink is not called for the node; it waits for a call that is under way. A node that comes
-// back needs a new Fetcher, because the old one's Fetch may still be returning.
+// Remove forgets the node and cancels its scrape in flight, without waiting for it. After Remove
+// has returned, the Sink is not called for the node; Remove waits for a call in progress. A node
+// that comes back needs a new Fetcher, because the Fetch of the old one may still be running.
 func (s *Scraper) Remove(name string) {
-	n := s.forget(name)
-	if n == nil {
-		return
+	if t, ok := s.schedule.Remove(name).(*target); ok {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.removed = true
 	}
-	n.gate.Lock()
-	defer n.gate.Unlock()
-	n.gone = true
 }
 
-func (s *Scraper) forget(name string) *node {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.nodes[name]
-	if n == nil {
-		return nil
-	}
-	delete(s.nodes, name)
-	s.tally.move(n, &n.status, &NodeStatus{})
+// reportAfter is the number of consecutive failures after which Config.OnFailing is called: a
+// single one may be a kubelet that restarts.
+const reportAfter = 2
+
+// report counts a scrape, and logs and reports what it changed.
+func (s *Scraper) report(ctx context.Context, r schedule.Report) {
+	t := r.Target.(*target)
+	t.observe(r.After.Duration)
+	s.metrics.count(&r)
+	log := klog.FromContext(ctx)
+	before, after := &r.Before, &r.After
 	switch {
-	case n.flight != nil:
-		s.land(n)
-		n.flight.cancel()
-	case n.lane != nil:
-		n.lane.calendar.remove(n)
-	}
-	return n
-}
-
-// scheduleFirst puts the first scrape of n as soon as the pace of first scrapes allows.
-func (s *Scraper) scheduleFirst(n *node) {
-	now := time.Now()
-	s.paced = later(s.paced.Add(firstPace), now)
-	s.schedule(n, s.paced)
-}
-
-// schedule puts the next scrape of n, which is not in flight, at due.
-func (s *Scraper) schedule(n *node, due time.Time) {
-	n.due, n.lane = due, &s.healthy
-	if n.status.Failing() {
-		n.lane = &s.failing
-	}
-	heap.Push(&n.lane.calendar, n)
-	if n.lane.calendar[0].node == n {
-		s.poke()
-	}
-}
-
-// poke makes Run look again.
-func (s *Scraper) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// dispatch starts what is due and returns how long to wait for what comes next.
-func (s *Scraper) dispatch(now time.Time) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	wait := s.cfg.Period // or until poked
-	for _, l := range [...]*lane{&s.healthy, &s.failing} {
-		for len(l.calendar) > 0 {
-			if d := l.calendar[0].due.Sub(now); d > 0 {
-				wait = min(wait, d)
-				break
-			}
-			if d := l.makeRoom(now, s.patience()); d > 0 {
-				wait = min(wait, d)
-				break
-			}
-			s.start(heap.Pop(&l.calendar).(*node), now)
+	case before.Failing() && !after.Failing():
+		failedFor := r.Ended.Sub(before.FailingSince)
+		log.Info("Scraping a node works again", "node", t.name, "failedFor", failedFor)
+		if before.Failures >= reportAfter && s.cfg.OnRecovered != nil {
+			s.cfg.OnRecovered(t.name, failedFor)
 		}
+	case !before.Failing() && after.Failing():
+		log.Error(after.Err, "Scraping a node begins to fail", "node", t.name, "cause", after.Cause, "remedy", after.Remedy)
+	case r.NewCause:
+		log.Error(after.Err, "Scraping a node fails for another cause", "node", t.name, "cause", after.Cause,
+			"remedy", after.Remedy, "since", after.FailingSince)
+	case after.Failing():
+		log.V(2).Info("Scraping a node fails again", "node", t.name, "cause", after.Cause,
+			"since", after.FailingSince, "err", after.Err)
 	}
-	s.promised = now.Add(wait)
-	return wait
-}
-
-// patience is how long a scrape may take while others wait for its place. When this server is short of CPU
-// every scrape is slow, and giving some up would only add to the work: patience grows with what is typical.
-func (s *Scraper) patience() time.Duration {
-	return min(max(s.cfg.Timeout/10, 4*s.typical), s.cfg.Timeout/2)
+	further := after.Failures == reportAfter || r.NewCause && after.Failures > reportAfter
+	if further && s.cfg.OnFailing != nil {
+		s.cfg.OnFailing(t.name, *after)
+	}
+	if r.Stack != nil {
+		s.stack.Do(func() {
+			log.Error(after.Err, "A scrape panicked; later panics are not logged", "node", t.name, "stack", string(r.Stack))
+		})
+	}
 }

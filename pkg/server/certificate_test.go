@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -27,10 +26,11 @@ import (
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/kubelet/kubelettest"
+	"metrics-server/pkg/sharedtest"
 )
 
-// While the API server fails, the certificate that the server made itself is served. When it works, clients are shown one that
-// the caBundle verifies, without a restart.
+// While the API server fails, the self-made certificate is served. When it works, clients are shown
+// a certificate that the caBundle verifies, without a restart.
 func TestServingCertificate(t *testing.T) {
 	api := &certificateAPI{secret: corev1.Secret{
 		TypeMeta:   metav1.TypeMeta{Kind: "Secret", APIVersion: "v1"},
@@ -58,19 +58,12 @@ func TestServingCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
+	sharedtest.Start(t, t.Context(), s.Run)
 
-	// presented is whose certificate a client gets that believes roots.
+	// presented returns whose certificate a client gets that trusts roots.
 	presented := func(roots *x509.CertPool, name string) (string, error) {
-		c, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: name}}).DialContext(t.Context(), "tcp", listener.Addr().String())
+		c, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: name}}).DialContext(t.Context(), "tcp",
+			listener.Addr().String())
 		if err != nil {
 			return "", err
 		}
@@ -109,13 +102,14 @@ func TestServingCertificate(t *testing.T) {
 	})
 }
 
-// staticContent is c as the generic API server takes it.
+// staticContent returns c in the form that the generic API server takes.
 func staticContent(c *tls.Certificate) (dynamiccertificates.CertKeyContentProvider, error) {
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
 		return nil, err
 	}
-	return dynamiccertificates.NewStaticCertKeyContent("fallback", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
+	return dynamiccertificates.NewStaticCertKeyContent("fallback",
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
 }
 
@@ -176,7 +170,10 @@ func (a *certificateAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if isService {
 		answer = map[string]any{
 			"metadata": map[string]any{"name": service},
-			"spec":     map[string]any{"caBundle": a.caBundle, "service": map[string]any{"namespace": "kube-system", "name": "metrics-server"}},
+			"spec": map[string]any{
+				"caBundle": a.caBundle,
+				"service":  map[string]any{"namespace": "kube-system", "name": "metrics-server"},
+			},
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -185,7 +182,8 @@ func (a *certificateAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // decodeObject reads an object in the format of the request.
 func decodeObject(r *http.Request, into runtime.Object) error {
-	info, ok := runtime.SerializerInfoForMediaType(clientgoscheme.Codecs.SupportedMediaTypes(), r.Header.Get("Content-Type"))
+	info, ok := runtime.SerializerInfoForMediaType(clientgoscheme.Codecs.SupportedMediaTypes(),
+		r.Header.Get("Content-Type"))
 	if !ok {
 		return fmt.Errorf("content type %q", r.Header.Get("Content-Type"))
 	}

@@ -16,10 +16,10 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
-	"metrics-server/pkg/scrape"
+	"metrics-server/pkg/schedule"
 )
 
-// eventsFrom is the component in the events' source.
+// eventsFrom is the source component of the events.
 const eventsFrom = "metrics-server"
 
 // Reasons of events.
@@ -28,15 +28,16 @@ const (
 	reasonRecovered = "MetricsScrapeRecovered"
 )
 
-// events tells on the Node objects whose scraping fails, where kubectl describe node shows it. Equal ones are counted up by the
-// library, and no more than a few a second are written, however many nodes fail: that many more say nothing new.
+// events records Events on Nodes whose scrapes fail, where kubectl describe node shows them. The
+// library aggregates equal events, and the client limits them to a few per second however many
+// nodes fail, because more would carry no new information.
 type events struct {
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
 	sink        record.EventSink
 }
 
-// newEvents returns events that are written by a client of their own, so that a flood of them takes nothing from others.
+// newEvents returns events with a client of their own, whose rate limit affects no other requests.
 func newEvents(c *rest.Config) (*events, error) {
 	c = rest.CopyConfig(c)
 	c.QPS, c.Burst = 5, 50
@@ -62,44 +63,48 @@ func (e *events) run(ctx context.Context) error {
 
 func (e *events) start() { e.broadcaster.StartRecordingToSink(e.sink) }
 
-func (e *events) failing(node string, st scrape.NodeStatus) {
-	e.recorder.Eventf(reference(node), corev1.EventTypeWarning, reasonFailing, "cannot scrape resource metrics: %s", withRemedy(&st))
+func (e *events) failing(node string, st schedule.TargetStatus) {
+	e.recorder.Eventf(reference(node), corev1.EventTypeWarning, reasonFailing,
+		"cannot scrape resource metrics: %s", withRemedy(&st))
 }
 
 func (e *events) recovered(node string, after time.Duration) {
-	e.recorder.Eventf(reference(node), corev1.EventTypeNormal, reasonRecovered, "resource metrics are scraped again, after %v", after.Round(time.Second))
+	e.recorder.Eventf(reference(node), corev1.EventTypeNormal, reasonRecovered,
+		"resource metrics are scraped again, after %v", after.Round(time.Second))
 }
 
-// reference names a node as the kubelet's own events do: with its name for a UID, by which kubectl describe finds them.
+// reference returns a reference to a node in the form of the kubelet's own events: its UID is the
+// node's name, which is what kubectl describe searches for.
 func reference(node string) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: node, UID: types.UID(node)}
 }
 
-// eventSink passes over events that the API server does not take, after it has said so once: older manifests do not
-// permit them.
+// eventSink discards events that the API server rejects, because older manifests do not permit
+// them, and logs that once.
 type eventSink struct {
 	typedcorev1.EventSinkImpl
-	told atomic.Bool
+	logged atomic.Bool // the rejection was logged
 }
 
 func (s *eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
 	written, err := s.EventSinkImpl.Create(e)
-	return written, s.heed(err)
+	return written, s.ignoreRejected(err)
 }
 
 func (s *eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
 	written, err := s.EventSinkImpl.Patch(e, data)
-	return written, s.heed(err)
+	return written, s.ignoreRejected(err)
 }
 
-// heed returns err unless it is passed over.
-func (s *eventSink) heed(err error) error {
+// ignoreRejected returns err, or nil if it means that events are forbidden or not supported.
+func (s *eventSink) ignoreRejected(err error) error {
 	if !apierrors.IsForbidden(err) && !apierrors.IsMethodNotSupported(err) {
 		return err
 	}
-	if !s.told.Swap(true) {
+	if !s.logged.Swap(true) {
 		klog.InfoS("events about nodes cannot be recorded", "err", err,
-			"remedy", "apply the current manifests, which permit to create and patch events in the namespace default, or give --node-events=false")
+			"remedy", "give the server's service account the rights to create and patch events in the namespace "+
+				"default, as the ClusterRole system:metrics-server of deploy/ has them, or give the server --node-events=false")
 	}
 	return nil
 }

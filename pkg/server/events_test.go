@@ -16,7 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
-	"metrics-server/pkg/scrape"
+	"metrics-server/pkg/schedule"
 )
 
 // eventServer is an API server that takes events, or refuses them.
@@ -37,14 +37,18 @@ func (s *eventServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.refuse {
 		s.said = append(s.said, "refused")
 		w.WriteHeader(http.StatusForbidden)
-		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"no","code":403}`)
+		_, _ = io.WriteString(w,
+			`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"no","code":403}`)
 		return
 	}
 	var e corev1.Event
 	_ = json.Unmarshal(body, &e)
 	what := r.Method + " " + r.URL.Path
 	if r.Method == http.MethodPost {
-		what = strings.Join([]string{what, e.Type, e.Reason, e.InvolvedObject.Kind, e.InvolvedObject.Name, string(e.InvolvedObject.UID), e.Source.Component, e.Message}, "|")
+		what = strings.Join([]string{
+			what, e.Type, e.Reason, e.InvolvedObject.Kind, e.InvolvedObject.Name,
+			string(e.InvolvedObject.UID), e.Source.Component, e.Message,
+		}, "|")
 		e.Name = "first"
 	} else {
 		what = fmt.Sprint(r.Method, " count ", e.Count) // its path has a name made of the time
@@ -59,8 +63,8 @@ func (s *eventServer) wait(t *testing.T, n int) []string {
 	for range n {
 		select {
 		case <-s.more:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("no event came; so far: %q", s.said)
+		case <-time.After(time.Minute):
+			t.Fatalf("no event arrived within a minute; so far: %q", s.said)
 		}
 	}
 	s.mu.Lock()
@@ -85,33 +89,38 @@ func startEvents(t *testing.T, s *eventServer) *events {
 func TestEventsOfNodes(t *testing.T) {
 	s := &eventServer{}
 	e := startEvents(t, s)
-	down := scrape.NodeStatus{Err: errors.New("connection refused"), Cause: "connection refused", Remedy: "start the kubelet"}
+	down := schedule.TargetStatus{
+		Err: errors.New("connection refused"), Cause: "connection refused",
+		Remedy: "start the kubelet",
+	}
 	e.failing("n1", down)
 	s.wait(t, 1)
 	e.failing("n1", down)
 	s.wait(t, 1)
 	e.recovered("n1", 61*time.Second)
 	want := []string{
-		"POST /api/v1/namespaces/default/events|Warning|MetricsScrapeFailing|Node|n1|n1|metrics-server|cannot scrape resource metrics: connection refused: start the kubelet",
+		"POST /api/v1/namespaces/default/events|Warning|MetricsScrapeFailing|Node|n1|n1|metrics-server|cannot scrape " +
+			"resource metrics: connection refused: start the kubelet",
 		"PATCH count 2", // the same again
-		"POST /api/v1/namespaces/default/events|Normal|MetricsScrapeRecovered|Node|n1|n1|metrics-server|resource metrics are scraped again, after 1m1s",
+		"POST /api/v1/namespaces/default/events|Normal|MetricsScrapeRecovered|Node|n1|n1|metrics-server|resource metrics " +
+			"are scraped again, after 1m1s",
 	}
 	if d := cmp.Diff(want, s.wait(t, 1)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
-// Older manifests do not permit events: that is said once, and each one is tried once only.
+// Older manifests do not permit events: that is logged once, and each event is tried only once.
 func TestEventsThatAreForbidden(t *testing.T) {
 	s := &eventServer{refuse: true}
 	e := startEvents(t, s)
 	for _, node := range []string{"n1", "n2", "n3"} {
-		e.failing(node, scrape.NodeStatus{Err: errors.New("down")})
+		e.failing(node, schedule.TargetStatus{Err: errors.New("down")})
 	}
 	if said := s.wait(t, 3); len(said) != 3 {
 		t.Errorf("got %q, want one request an event", said)
 	}
-	if told := e.sink.(*eventSink).told.Load(); !told {
-		t.Error("it was not said that events are forbidden")
+	if logged := e.sink.(*eventSink).logged.Load(); !logged {
+		t.Error("no log line says that events are forbidden")
 	}
 }

@@ -6,27 +6,26 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"k8s.io/apiserver/pkg/server/mux"
-	"k8s.io/apiserver/pkg/server/routes"
-	"k8s.io/component-base/metrics/legacyregistry"
-	"k8s.io/component-base/metrics/prometheus/slis"
 
 	"metrics-server/pkg/sample"
 )
 
-// installMetrics serves the metrics of the libraries and those of own at /metrics.
-func installMetrics(m *mux.PathRecorderMux, own prometheus.Gatherer) {
-	// Registering the generic API server's metrics is only to be had together with a handler,
-	// which would not know our own.
-	routes.DefaultMetrics{}.Install(mux.NewPathRecorderMux("unused"))
-	m.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{legacyregistry.DefaultGatherer, own},
-		promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
-	slis.SLIMetrics{}.Install(m)
+// newOwnCredentials reports whether kubelets are shown credentials that they could use elsewhere.
+func newOwnCredentials(shown func() bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "metrics_server_kubelet_own_credentials",
+		Help: "1 while kubelets are shown the server's own credentials, which whoever answers in a kubelet's place can " +
+			"use; 0 while they are shown a token of --kubelet-service-account, a client certificate or nothing.",
+	}, func() float64 {
+		if shown() {
+			return 1
+		}
+		return 0
+	})
 }
 
-// podsCollector tells of how many of the pods that run a usage can be served. To count 150,000 takes as long as to read them
-// for a list, 0.2 s or so, so that is not done anew for everybody who asks.
+// podsCollector counts the running pods with and without a usage. Counting 150,000 pods takes about
+// 0.2 s, as long as reading them for a list, so a count is reused for podsPeriod.
 type podsCollector struct {
 	all   func(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object]
 	usage func(namespace, pod string, now time.Time, into *sample.PodUsage) bool
@@ -36,11 +35,12 @@ type podsCollector struct {
 	served, missing int
 }
 
-// podsPeriod is how long a count is good for.
+// podsPeriod is how long a count is reused.
 const podsPeriod = 30 * time.Second
 
 var podsDesc = prometheus.NewDesc("metrics_server_pods",
-	"Number of running pods, by whether a usage of theirs is served or missing; counted every 30 seconds at most.", []string{"usage"}, nil)
+	"Number of running pods, by whether a usage of theirs is served or missing; counted at most every 30 seconds.",
+	[]string{"usage"}, nil)
 
 // Describe implements prometheus.Collector.
 func (c *podsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- podsDesc }

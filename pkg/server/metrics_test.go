@@ -3,11 +3,9 @@ package server
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"iter"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
@@ -24,9 +21,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/sharedtest"
 )
-
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
 
 // theirs are the names that the incumbent has as well, with these types, labels and meanings.
 var theirs = []string{
@@ -40,23 +36,25 @@ var theirs = []string{
 
 const metricsDocHead = `# Metrics
 
-What the server says of itself at ` + "`/metrics`" + `; [observability.md](observability.md) says how to read it. Made from the server's registry;
-` + "`make generate`" + ` makes it anew.
+The server's own metrics at ` + "`/metrics`" + `; [observability.md](observability.md) says how to read them.
+This page is generated from the server's registry by ` + "`make generate`" + `.
 
-*stable* keeps its name, type and labels until the next major version; those are the incumbent's, under its names. *beta* may change with
-a minor version, and the [changelog](changelog.md) says so.
+A *stable* metric keeps its name, type and labels until the next major version; these are the metrics
+that the incumbent has under the same names. A *beta* metric may change with a minor version, and the
+[changelog](../CHANGELOG.md) then says so.
 
 | metric | type | labels | stability | meaning |
 |---|---|---|---|---|
 `
 
 const metricsDocTail = `
-Beside them are those that every API server of Kubernetes has, such as ` + "`apiserver_request_total`, `apiserver_request_duration_seconds`, `process_*` and `go_*`" + `,
-but for ` + "`apiserver_request_filter_duration_seconds`" + `: to measure each step of a small request costs as much as the step.
-Service level indicators of the probes are at ` + "`/metrics/slis`" + `.
+In addition, there are the metrics of every Kubernetes API server, such as ` + "`apiserver_request_total`" + `,
+` + "`apiserver_request_duration_seconds`, `process_*` and `go_*`" + `, except
+` + "`apiserver_request_filter_duration_seconds`" + `, because measuring a filter costs as
+much as the filter itself. Service level indicators of the probes are at ` + "`/metrics/slis`" + `.
 `
 
-// docs/metrics.md is what the server registers. To write it anew: go test ./pkg/server -run TestMetricsDoc -update
+// docs/metrics.md is what the server registers. To update it: go test ./pkg/server -run TestMetricsDoc -update
 func TestMetricsDoc(t *testing.T) {
 	const file = "../../docs/metrics.md"
 	s := newServer(t)
@@ -66,7 +64,8 @@ func TestMetricsDoc(t *testing.T) {
 	for d := range descriptions(s.metrics) {
 		f := families[d.name]
 		if f == nil {
-			t.Errorf("%s has no series after a scrape that succeeded and one that failed: give it one here, for its type", d.name)
+			t.Errorf("%s has no series after a scrape that succeeded and one that failed: give it one here, for its type",
+				d.name)
 			continue
 		}
 		stability := "beta"
@@ -85,18 +84,7 @@ func TestMetricsDoc(t *testing.T) {
 	}
 	slices.Sort(rows)
 	doc := metricsDocHead + strings.Join(rows, "") + metricsDocTail
-	if *update {
-		if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	have, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(have), doc); diff != "" {
-		t.Errorf("docs/metrics.md is not what the server registers (run `make generate`):\n%s", diff)
-	}
+	sharedtest.CompareWithFile(t, file, doc)
 }
 
 // newServer returns one that is connected to nothing.
@@ -113,12 +101,15 @@ func newServer(t *testing.T) *Server {
 	generic.SecureServing = &genericapiserver.SecureServingInfo{Listener: listener}
 	s, err := New(Config{
 		Generic: generic, Rest: &rest.Config{Host: "127.0.0.1:1"}, Kubelet: KubeletConfig{Rest: &rest.Config{}},
-		Resolution: time.Minute, Timeout: time.Second, ServingSecret: types.NamespacedName{Namespace: "kube-system", Name: "serving"},
+		Resolution: time.Minute, Timeout: time.Second, ServingSecret: types.NamespacedName{
+			Namespace: "kube-system",
+			Name:      "serving",
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.generic.Destroy)
+	t.Cleanup(s.serving.Destroy)
 	return s
 }
 
@@ -139,16 +130,11 @@ func gatherAll(t *testing.T, s *Server) map[string]*dto.MetricFamily {
 		asked <- struct{}{}
 		return errors.New("no")
 	}))
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- s.scraper.Run(ctx) }()
+	stop := sharedtest.Start(t, t.Context(), s.scraper.Run)
 	for s.scraper.Status().Waiting > 0 {
 		<-asked
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	stop()
 	list, err := s.metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +151,7 @@ type description struct {
 	labels []string
 }
 
-// A Desc says what it is in its String method alone.
+// A Desc reveals its name only in its String method.
 var descString = regexp.MustCompile(`^Desc\{fqName: "([^"]+)",.* variableLabels: \{([^}]*)\}\}$`)
 
 // descriptions are those of all metrics that are registered, with series or without.
@@ -205,12 +191,14 @@ func TestPodsCollector(t *testing.T) {
 		})
 		check := func(missing int) {
 			t.Helper()
+			const help = "Number of running pods, by whether a usage of theirs is served or missing; counted at most " +
+				"every 30 seconds."
 			want := fmt.Sprintf(`
-# HELP metrics_server_pods Number of running pods, by whether a usage of theirs is served or missing; counted every 30 seconds at most.
+# HELP metrics_server_pods %s
 # TYPE metrics_server_pods gauge
 metrics_server_pods{usage="missing"} %d
 metrics_server_pods{usage="served"} 1
-`, missing)
+`, help, missing)
 			if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
 				t.Error(err)
 			}

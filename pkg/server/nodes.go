@@ -1,44 +1,119 @@
 package server
 
 import (
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/klog/v2"
+
 	"metrics-server/pkg/inventory"
 	"metrics-server/pkg/kubelet"
+	"metrics-server/pkg/sample"
 	"metrics-server/pkg/scrape"
 )
 
-// nodes keeps one kubelet client and one schedule for each node of the inventory, which calls it
-// from one goroutine.
+// nodes keeps one kubelet client and one schedule for each node of the inventory, which calls set
+// and remove from a single goroutine.
 type nodes struct {
 	kubelets *kubelet.Clients
 	scraper  *scrape.Scraper
 	sink     *sink
 	clients  map[string]*kubelet.Client
+	places   places
+
+	mu         sync.RWMutex // guards the field that follows
+	capacities map[string]sample.Capacity
 }
 
 func newNodes(k *kubelet.Clients, s *scrape.Scraper, to *sink) *nodes {
-	return &nodes{kubelets: k, scraper: s, sink: to, clients: map[string]*kubelet.Client{}}
+	return &nodes{
+		kubelets: k, scraper: s, sink: to,
+		clients: map[string]*kubelet.Client{}, places: newPlaces(), capacities: map[string]sample.Capacity{},
+	}
+}
+
+// capacity returns the CPU and memory capacity of a node. It is safe for concurrent use.
+func (n *nodes) capacity(name string) sample.Capacity {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.capacities[name]
 }
 
 func (n *nodes) set(node inventory.Node) {
-	e := kubelet.Endpoint{Node: node.Name, Port: node.KubeletPort, Path: node.MetricsPath}
+	n.mu.Lock()
+	n.capacities[node.Name] = node.Capacity
+	n.mu.Unlock()
+	e := kubelet.Endpoint{
+		Node: node.Name, Port: node.KubeletPort, Path: node.MetricsPath,
+		Virtual: kubelet.IsVirtual(node.Version, node.Labels.Map()),
+	}
 	for _, a := range node.Addresses {
 		e.Addresses = append(e.Addresses, kubelet.Address(a))
 	}
-	if c := n.clients[node.Name]; c != nil {
+	c, known := n.clients[node.Name]
+	if known {
 		c.SetEndpoint(e)
-		return
+	} else {
+		c = n.kubelets.Client(e)
+		n.clients[node.Name] = c
+		n.scraper.Add(node.Name, c)
 	}
-	c := n.kubelets.Client(e)
-	n.clients[node.Name] = c
-	n.scraper.Add(node.Name, c)
+	place := ""
+	if addresses := c.Addresses(); len(addresses) > 0 {
+		place = addresses[0] + node.MetricsPath
+	}
+	if sharing := n.places.set(node.Name, place); len(sharing) == 2 {
+		klog.InfoS("Two nodes have the same kubelet address, "+
+			"so both are served the usage of the one machine that answers there",
+			"address", place, "nodes", strings.Join(sharing, ", "), "remedy", remedySharedAddress)
+	}
 }
 
-// remove forgets a node: first its schedule, so that no late answer brings it back.
+const remedySharedAddress = "if one of them no longer exists, delete its Node " +
+	"(kubectl delete node NAME); otherwise give each kubelet an address of its own (--node-ip)"
+
+// remove forgets a node. Its schedule goes first, so that a late response cannot bring the node
+// back.
 func (n *nodes) remove(name string) {
 	n.scraper.Remove(name)
 	n.sink.forget(name)
+	n.mu.Lock()
+	delete(n.capacities, name)
+	n.mu.Unlock()
+	n.places.set(name, "")
 	if c := n.clients[name]; c != nil {
 		c.Close()
 		delete(n.clients, name)
 	}
+}
+
+// places groups nodes by the address at which they are scraped.
+type places struct {
+	of map[string]string   // the place of each node that has one
+	at map[string][]string // the nodes of each place, sorted
+}
+
+func newPlaces() places { return places{of: map[string]string{}, at: map[string][]string{}} }
+
+// set moves a node to a place, "" for none, and returns the nodes now at that place, nil if nothing
+// has changed.
+func (p *places) set(node, place string) []string {
+	old := p.of[node]
+	if old == place {
+		return nil
+	}
+	if old != "" {
+		p.at[old] = slices.DeleteFunc(p.at[old], func(other string) bool { return other == node })
+		if len(p.at[old]) == 0 {
+			delete(p.at, old)
+		}
+		delete(p.of, node)
+	}
+	if place == "" {
+		return nil
+	}
+	i, _ := slices.BinarySearch(p.at[place], node)
+	p.of[node], p.at[place] = place, slices.Insert(p.at[place], i, node)
+	return p.at[place]
 }

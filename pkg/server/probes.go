@@ -11,38 +11,37 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/klog/v2"
 
 	"metrics-server/pkg/sample"
-	"metrics-server/pkg/scrape"
+	"metrics-server/pkg/schedule"
 )
 
 const (
-	// startGrace is how long readiness waits for the slowest node and pod before it is content
-	// with whatever can be served.
-	startGrace = 30 * time.Second
-	// lateLimit is how late the scheduler may be before the process is taken for stuck. It says
-	// nothing of kubelets: their scrapes run beside it.
+	// startGrace is how long readiness waits for the slowest node and pod before it accepts any
+	// usage that can be served. A usage takes two samples, and cAdvisor samples an idle container
+	// every 15 s plus up to as much jitter (housekeeping in its manager/container.go), so the second
+	// one may come more than 30 s after the start.
+	startGrace = 40 * time.Second
+	// causePeriod is how long after the start a cause is first logged, and then until another one is.
+	causePeriod = 30 * time.Second
+	// lateLimit is the delay of the scheduler above which the process is considered stuck. It does
+	// not depend on kubelets, which are scraped in other goroutines.
 	lateLimit = time.Minute
-	// podsPatience is how long the first list of pods waits for the first scrapes.
-	podsPatience = 5 * time.Second
-	// podsPoll is how often it looks whether they are done.
-	podsPoll = 50 * time.Millisecond
-	// readyLogPeriod is how often the cause of not being ready is looked at for the log.
+	// readyLogPeriod is how often readiness is checked for the log, and the shortest interval
+	// between searches for a usage that can be served.
 	readyLogPeriod = time.Second
 )
 
-// addChecks adds the probes' checks, under the names that administrators know.
+// addChecks adds the checks of the probes, under the names of kubernetes-sigs/metrics-server.
 func (s *Server) addChecks() error {
 	check := func(name string, f func() error) healthz.HealthChecker {
 		return healthz.NamedCheck(name, func(*http.Request) error { return f() })
 	}
 	return errors.Join(
-		s.generic.AddLivezChecks(0, check("metric-collection-timely", s.timely)),
-		s.generic.AddReadyzChecks(
+		s.serving.AddLivezChecks(0, check("metric-collection-timely", s.timely)),
+		s.serving.AddReadyzChecks(
 			check("metric-storage-ready", s.readiness.check),
 			check("metric-informer-sync", s.inventory.NodesSynced),
 			check("metadata-informer-sync", s.inventory.PodsSynced),
@@ -50,13 +49,7 @@ func (s *Server) addChecks() error {
 	)
 }
 
-// isProbe reports whether a request is for a health path.
-func isProbe(info *request.RequestInfo) bool {
-	first, _, _ := strings.Cut(strings.TrimPrefix(info.Path, "/"), "/")
-	return !info.IsResourceRequest && (first == "livez" || first == "readyz" || first == "healthz")
-}
-
-// synced returns nil once it is known which nodes and pods there are.
+// synced returns nil once the nodes and pods have been listed.
 func (s *Server) synced() error {
 	return errors.Join(s.inventory.NodesSynced(), s.inventory.PodsSynced())
 }
@@ -78,16 +71,7 @@ func (s *Server) serves() bool {
 	return false
 }
 
-// firstScrapes returns when every node was asked once, after podsPatience at the latest. The pods of a large cluster are hundreds of
-// megabytes, and to receive them meanwhile would delay the first scrapes. Little is lost by it: all but young containers need two samples,
-// 5 s apart at least, before there is a usage to serve.
-func firstScrapes(ctx context.Context, nodesSynced func() error, status func() scrape.Status) {
-	_ = wait.PollUntilContextTimeout(ctx, podsPoll, podsPatience, true, func(context.Context) (bool, error) {
-		return nodesSynced() == nil && status().Waiting == 0, nil
-	})
-}
-
-// timely fails when the scheduler of scrapes is stuck.
+// timely fails when the scrape scheduler is stuck.
 func (s *Server) timely() error {
 	if late := s.scraper.Status().Late; late > lateLimit {
 		return fmt.Errorf("the scheduler of scrapes is %v late: the process is stuck", late.Round(time.Second))
@@ -95,41 +79,60 @@ func (s *Server) timely() error {
 	return nil
 }
 
-// readiness tells whether what can be served is complete enough for traffic.
+// readiness decides whether the usage that can be served is complete enough for traffic.
 type readiness struct {
-	synced func() error         // nil once it is known which nodes and pods there are
-	status func() scrape.Status // of scraping
-	serves func() bool          // whether the usage of any node or pod can be served now
+	synced func() error           // nil once nodes and pods have been listed
+	status func() schedule.Status // of scraping
+	serves func() bool            // whether any usage can be served now
 	start  time.Time
 
-	reached atomic.Bool // was ready once
+	reached atomic.Bool // has been ready before
+
+	mu sync.Mutex // guards the fields that follow
+	// served is the result of serves at the time looked. While nothing can be served, serves reads
+	// every pod, which takes 0.1 s for 150,000, and anybody may request /readyz. So it is called at
+	// most once per readyLogPeriod, and never concurrently.
+	served bool
+	looked time.Time
 }
 
-// check returns nil when ready, and else why not. The first time takes a usage of every node that
-// answers, or fails but once, and of every pod that has run for a minute there, so that a roll-out leaves no gap, or
-// startGrace; from then on, anything fresh will do.
+// servesNow returns the result of serves, at most readyLogPeriod old.
+func (r *readiness) servesNow() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.looked.IsZero() || time.Since(r.looked) >= readyLogPeriod {
+		r.served = r.serves()
+		r.looked = time.Now()
+	}
+	return r.served
+}
+
+// check returns nil when ready, otherwise the cause. To become ready for the first time takes a
+// usage of every node that answers, and of every pod that has run there for a minute, so that a
+// roll-out leaves no gap; a node that has failed only once is given a second scrape. After
+// startGrace, or once ready, any fresh usage is enough.
 func (r *readiness) check() error {
 	if err := r.synced(); err != nil {
 		return err
 	}
 	st := r.status()
-	if st.Nodes == 0 {
+	if st.Targets == 0 {
 		r.reached.Store(true)
 		return nil
 	}
 	complete := st.Waiting == 0 && st.Doubtful == 0 && st.Settled == st.Answered && st.Answered > 0
 	enough := r.reached.Load() || time.Since(r.start) >= startGrace
-	if complete || enough && r.serves() {
+	if complete || enough && r.servesNow() {
 		r.reached.Store(true)
 		return nil
 	}
 	return errors.New(describe(st))
 }
 
-// describe says how far st is, and the commonest causes of failure.
-func describe(st scrape.Status) string {
+// describe summarizes the progress of scraping in st and the most common causes of failure.
+func describe(st schedule.Status) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d of %d nodes answered, %d of them with every usage", st.Answered, st.Nodes, st.Settled)
+	fmt.Fprintf(&b, "%d of %d nodes answered, %d of them with every usage", st.Answered, st.Targets, st.Settled)
 	if st.Waiting > 0 {
 		fmt.Fprintf(&b, ", %d not asked yet", st.Waiting)
 	}
@@ -141,13 +144,14 @@ func describe(st scrape.Status) string {
 		if i == 0 {
 			sep = "; failing: "
 		}
-		fmt.Fprintf(&b, "%s%s on %d (%s)", sep, c.Cause, c.Nodes, c.Message)
+		fmt.Fprintf(&b, "%s%s on %d (%s)", sep, c.Cause, c.Targets, c.Message)
 	}
 	return b.String()
 }
 
-// run logs when readiness comes and goes, and why, as the probe's answer withholds it. The first
-// time it has until startGrace; a reason that changes is logged again, but not more often than that.
+// run logs when readiness changes, and the cause, which the response of the probe withholds. A
+// cause is first logged causePeriod after the start; one that changes is logged again, at most once
+// per causePeriod.
 func (r *readiness) run(ctx context.Context) error {
 	log := klog.FromContext(ctx)
 	ticker := time.NewTicker(readyLogPeriod)
@@ -163,11 +167,11 @@ func (r *readiness) run(ctx context.Context) error {
 		switch err := r.check(); {
 		case err == nil && !ready:
 			st := r.status()
-			log.Info("ready", "nodes", st.Nodes, "answered", st.Answered, "failing", st.Failing)
+			log.Info("Ready", "nodes", st.Targets, "answered", st.Answered, "failing", st.Failing)
 			ready, reason = true, ""
-			freeOnce.Do(debug.FreeOSMemory) // the garbage of the first lists, more than there will be again
-		case err != nil && (ready || err.Error() != reason && time.Since(since) >= startGrace):
-			log.Info("not ready", "reason", err.Error())
+			freeOnce.Do(debug.FreeOSMemory) // the first lists leave more garbage than any later work
+		case err != nil && (ready || err.Error() != reason && time.Since(since) >= causePeriod):
+			log.Info("Not ready", "reason", err.Error())
 			ready, reason, since = false, err.Error(), time.Now()
 		}
 	}

@@ -3,10 +3,11 @@ package server
 import (
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/schedule"
 	"metrics-server/pkg/scrape"
 )
 
-// scrapes shows to the API how scraping goes.
+// scrapes provides the state of scraping to the API.
 type scrapes struct {
 	*scrape.Scraper
 	sink *sink
@@ -17,7 +18,7 @@ func (s scrapes) Scrape(node string) sample.Scrape {
 	return sample.Scrape{Success: st.LastSuccess, Duration: st.Duration, Err: withRemedy(&st), Lacks: s.lacking(node)}
 }
 
-// lacking says which series a node's answer lacks and what can be done about it, "" if it lacks none.
+// lacking names the series that a node's response lacks, with the remedy; "" if it lacks none.
 func (s scrapes) lacking(node string) string {
 	if series := s.sink.lackedBy(node); series != "" {
 		return "the answer lacks " + series + ": " + kubelet.RemedyRuntime
@@ -25,8 +26,8 @@ func (s scrapes) lacking(node string) string {
 	return ""
 }
 
-// withRemedy is the error of a node with what can be done about it, "" if there is none.
-func withRemedy(st *scrape.NodeStatus) string {
+// withRemedy returns the scrape error of a node with its remedy, "" if there is none.
+func withRemedy(st *schedule.TargetStatus) string {
 	switch {
 	case !st.Failing():
 		return ""

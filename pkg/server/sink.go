@@ -12,40 +12,43 @@ import (
 	"metrics-server/pkg/store"
 )
 
-// sink takes the answers of kubelets to the store, counts what was refused, logs whose it was and whose lack
-// series, and has conflicts about pods settled. It implements scrape.Sink.
+// sink stores the responses of kubelets. It counts refused samples, logs which nodes they came from
+// and which responses lack series, and passes conflicts about pods to owners. It implements
+// scrape.Sink.
 type sink struct {
 	store   *store.Store
 	owners  *owners
 	metrics *sinkMetrics
 
 	mu       sync.Mutex
-	refusing spells            // of whose answers something is refused
-	lacking  spells            // whose answers lack series
-	lacks    map[string]string // which series the last answer of a node lacked; nothing of one that lacked none
+	refusing incidents         // nodes with refused samples
+	lacking  incidents         // nodes whose responses lack series
+	lacks    map[string]string // the series that the last response of a node lacked; absent if none
 }
 
-// spells are the nodes of which something is wrong, and when it last was.
-type spells map[string]time.Time
+// incidents maps each node with an ongoing problem to the time at which the problem was last seen.
+type incidents map[string]time.Time
 
-// calm is how long it must not be wrong before that is news again: one that lies now and then is not to fill the log.
-const calm = time.Minute
+// quietPeriod is how long a problem must not be seen before it counts as ended. It keeps a node
+// with an intermittent problem from flooding the log.
+const quietPeriod = time.Minute
 
-// news says whether something begins or ends to be wrong.
-type news struct{ begins, ends bool }
+// transition reports whether a problem begins or ends.
+type transition struct{ begins, ends bool }
 
-// note notes whether it is wrong of a node, and says whether that is news.
-func (s spells) note(node string, wrong bool, at time.Time) news {
-	last, was := s[node]
+// note records whether the problem was seen on a node and reports whether it thereby begins or
+// ends.
+func (i incidents) note(node string, seen bool, at time.Time) transition {
+	last, ongoing := i[node]
 	switch {
-	case wrong:
-		s[node] = at
-		return news{begins: !was}
-	case was && at.Sub(last) > calm:
-		delete(s, node)
-		return news{ends: true}
+	case seen:
+		i[node] = at
+		return transition{begins: !ongoing}
+	case ongoing && at.Sub(last) > quietPeriod:
+		delete(i, node)
+		return transition{ends: true}
 	}
-	return news{}
+	return transition{}
 }
 
 type sinkMetrics struct {
@@ -54,7 +57,10 @@ type sinkMetrics struct {
 }
 
 func newSink(s *store.Store, o *owners, r prometheus.Registerer) *sink {
-	return &sink{store: s, owners: o, metrics: newSinkMetrics(s, r), refusing: spells{}, lacking: spells{}, lacks: map[string]string{}}
+	return &sink{
+		store: s, owners: o, metrics: newSinkMetrics(s, r),
+		refusing: incidents{}, lacking: incidents{}, lacks: map[string]string{},
+	}
 }
 
 func newSinkMetrics(s *store.Store, r prometheus.Registerer) *sinkMetrics {
@@ -79,43 +85,47 @@ func newSinkMetrics(s *store.Store, r prometheus.Registerer) *sinkMetrics {
 func (k *sink) Record(node string, b *sample.Batch, received time.Time) (settled bool) {
 	report := k.store.Record(node, b, received)
 	refused := b.Refused
-	refused[sample.TimestampOld] += report.Old
-	refused[sample.Excess] += report.Excess
+	refused.Add(&report.Refused)
 	k.Refused(&refused)
-	k.tell(node, &refused, kubelet.Lacking(b), received)
+	k.logTransitions(node, &refused, b.Clock(), kubelet.Lacking(b), received)
 	k.metrics.conflicts.Add(float64(len(report.Conflicts)))
 	for _, c := range report.Conflicts {
-		k.owners.ask(c.Namespace, c.Pod)
+		k.owners.ask(node, c)
 	}
 	return report.Settled
 }
 
-// tell logs when samples of a node begin to be refused or its answers to lack series, and when they no longer are or do.
-func (k *sink) tell(node string, r *sample.Refusals, lacks string, received time.Time) {
+// logTransitions logs when refused samples or missing series of a node begin or end. clock
+// describes the error of the node's clock, if that is the cause.
+func (k *sink) logTransitions(node string, r *sample.Refusals, clock, lacks string, received time.Time) {
 	refused, lacking := k.note(node, r.Total() > 0, lacks, received)
 	switch {
 	case refused.begins:
-		klog.InfoS("samples of a node begin to be refused: the rest of its answers is served", "node", node, "samples", r.String(),
-			"remedy", "look at what its kubelet says: "+lookAt(node))
+		cause, remedy := kubelet.ExplainRefused(r.Commonest())
+		if clock != "" {
+			cause += "; " + clock
+		}
+		klog.InfoS("Samples of a node begin to be refused; the rest of its answers is served", "node", node,
+			"samples", r.String(), "cause", cause, "remedy", remedy+"; to see the kubelet's answer: "+rawMetrics(node))
 	case refused.ends:
-		klog.InfoS("samples of a node are no longer refused", "node", node)
+		klog.InfoS("Samples of a node are no longer refused", "node", node)
 	}
 	switch {
 	case lacking.begins:
-		klog.InfoS("answers of a node begin to lack series: what needs them is not served", "node", node, "series", lacks,
-			"remedy", kubelet.RemedyRuntime+"; what it says: "+lookAt(node))
+		klog.InfoS("Answers of a node lack series, so what depends on them is not served", "node", node, "series", lacks,
+			"remedy", kubelet.RemedyRuntime+"; to see the kubelet's answer: "+rawMetrics(node))
 	case lacking.ends:
-		klog.InfoS("answers of a node no longer lack series", "node", node)
+		klog.InfoS("Answers of a node no longer lack series", "node", node)
 	}
 }
 
-// lookAt is how to see what a node's kubelet says.
-func lookAt(node string) string {
+// rawMetrics returns the command that shows the metrics of a node's kubelet.
+func rawMetrics(node string) string {
 	return "kubectl get --raw /api/v1/nodes/" + node + "/proxy/metrics/resource"
 }
 
-// note notes what is wrong with an answer of a node, and says what of that is news.
-func (k *sink) note(node string, refused bool, lacks string, received time.Time) (refusal, lack news) {
+// note records the problems of a node's response and returns their transitions.
+func (k *sink) note(node string, refused bool, lacks string, received time.Time) (refusal, lack transition) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if lacks == "" {
@@ -126,14 +136,14 @@ func (k *sink) note(node string, refused bool, lacks string, received time.Time)
 	return k.refusing.note(node, refused, received), k.lacking.note(node, lacks != "", received)
 }
 
-// lackedBy names the series that a node's last answer lacked.
+// lackedBy returns the series that the last response of a node lacked.
 func (k *sink) lackedBy(node string) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.lacks[node]
 }
 
-// forget drops what is known of a node that left the cluster, of which no answer will come.
+// forget drops all state of a node that left the cluster.
 func (k *sink) forget(node string) {
 	k.store.RemoveNode(node)
 	k.mu.Lock()
@@ -152,7 +162,7 @@ func (k *sink) Refused(r *sample.Refusals) {
 	}
 }
 
-// pointsCollector tells how many samples the store holds.
+// pointsCollector reports the number of samples in the store.
 type pointsCollector struct{ store *store.Store }
 
 var pointsDesc = prometheus.NewDesc("metrics_server_storage_points",

@@ -14,14 +14,14 @@ import (
 	"metrics-server/pkg/store"
 )
 
-// A node of which samples are refused is news when that begins, and when it has been over for a while.
-func TestRefusalsAreNews(t *testing.T) {
+// The log says when samples of a node begin to be refused, and when that has been over for a while.
+func TestRefusalsAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newSink(store.New(store.Config{}), nil, prometheus.NewRegistry())
 		check := func(after time.Duration, node string, refused, begins, ends bool) {
 			t.Helper()
 			time.Sleep(after)
-			if got, _ := k.note(node, refused, "", time.Now()); got != (news{begins, ends}) {
+			if got, _ := k.note(node, refused, "", time.Now()); got != (transition{begins, ends}) {
 				t.Errorf("%+v; want %t, %t", got, begins, ends)
 			}
 		}
@@ -45,8 +45,9 @@ func TestRefusalsAreNews(t *testing.T) {
 	})
 }
 
-// What a node's answers lack is said for as long as they lack it, and is news when that begins, and when it has been over for a while.
-func TestWhatAnswersLack(t *testing.T) {
+// The status has the series that a node's answers lack, for as long as they lack them. The log
+// reports when that begins, and when it has been over for a while.
+func TestLackingSeriesAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const cpu, memory = "container_cpu_usage_seconds_total", "container_memory_working_set_bytes"
 		k := newSink(store.New(store.Config{}), nil, prometheus.NewRegistry())
@@ -60,7 +61,8 @@ func TestWhatAnswersLack(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			k.Record("a", answer(given), time.Now())
-			if got := (scrapes{scraper, k}).Scrape("a").Lacks; want == "" && got != "" || !strings.Contains(got, want) || want != "" && !strings.Contains(got, ": "+kubelet.RemedyRuntime) {
+			if got := (scrapes{scraper, k}).Scrape("a").Lacks; want == "" && got != "" || !strings.Contains(got, want) ||
+				want != "" && !strings.Contains(got, ": "+kubelet.RemedyRuntime) {
 				t.Errorf("says %q, want %q and the remedy", got, want)
 			}
 		}
@@ -68,11 +70,11 @@ func TestWhatAnswersLack(t *testing.T) {
 		check(0, sample.Memory, "lacks "+cpu)
 		check(30*time.Second, sample.CPU, "lacks "+memory)
 		if _, lack := k.note("a", false, cpu, time.Now()); lack.begins {
-			t.Error("it is news that goes on")
+			t.Error("a lack that goes on is reported as new")
 		}
 		check(30*time.Second, sample.CPU|sample.Memory, "")
 		if _, lack := k.note("a", false, "", time.Now().Add(31*time.Second)); !lack.ends {
-			t.Error("it is no news that it is over")
+			t.Error("the end of a lack is not reported")
 		}
 		check(0, sample.CPU, "lacks "+memory)
 		k.forget("a")

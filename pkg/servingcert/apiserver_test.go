@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"metrics-server/pkg/kubeapi"
 )
 
 const (
@@ -35,13 +37,17 @@ type fakeAPI struct {
 	version  int
 	secret   *corev1.Secret // nil: there's none
 	services map[string]*apiService
+	denied   string         // name of the APIService that must not be read; "": none
 	requests map[string]int // by "VERB RESOURCE"
 }
 
 // newAPI has an empty Secret and two APIServices that lead here, as the manifests make them.
 func newAPI() *fakeAPI {
 	a := &fakeAPI{
-		secret:   &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "serving", ResourceVersion: "0"}},
+		secret: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "kube-system", Name: "serving",
+			ResourceVersion: "0",
+		}},
 		services: map[string]*apiService{},
 		requests: map[string]int{},
 		before:   func(string, string) int { return 0 },
@@ -66,14 +72,17 @@ func leadsTo(name, namespace, service string) *apiService {
 // client returns a client of a.
 func (a *fakeAPI) client(t *testing.T) kubernetes.Interface {
 	t.Helper()
-	c, err := kubernetes.NewForConfig(&rest.Config{Host: "http://api.test", Transport: a, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	c, err := kubernetes.NewForConfig(&rest.Config{
+		Host: "http://api.test", Transport: a, QPS: -1,
+		ContentConfig: rest.ContentConfig{ContentType: "application/json"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// change changes what a has behind everybody's back.
+// change changes the contents of a from outside, as another client would.
 func (a *fakeAPI) change(f func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -105,7 +114,7 @@ func (a *fakeAPI) service(name string) apiService {
 // bundle returns the caBundle of an APIService.
 func (a *fakeAPI) bundle(name string) []byte { return a.service(name).Spec.CABundle }
 
-// asked returns how often what was asked.
+// asked returns how many requests there were of a kind.
 func (a *fakeAPI) asked() map[string]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -115,7 +124,7 @@ func (a *fakeAPI) asked() map[string]int {
 // RoundTrip implements http.RoundTripper.
 func (a *fakeAPI) RoundTrip(r *http.Request) (*http.Response, error) {
 	verb := map[string]string{http.MethodGet: "get", http.MethodPut: "update", http.MethodPatch: "patch"}[r.Method]
-	name, service := strings.CutPrefix(r.URL.Path, apiServicesPath)
+	name, service := strings.CutPrefix(r.URL.Path, kubeapi.APIServicePath(""))
 	resource := "secrets"
 	if service {
 		resource = "apiservices"
@@ -133,7 +142,10 @@ func (a *fakeAPI) RoundTrip(r *http.Request) (*http.Response, error) {
 	var answer any
 	switch {
 	case code != 0:
-	case service && a.services[name] == nil, !service && (a.secret == nil || r.URL.Path != "/api/v1/namespaces/kube-system/secrets/serving"):
+	case service && name == a.denied:
+		code = http.StatusForbidden
+	case service && a.services[name] == nil, !service &&
+		(a.secret == nil || r.URL.Path != "/api/v1/namespaces/kube-system/secrets/serving"):
 		code = http.StatusNotFound
 	case service:
 		answer, code = a.services[name], http.StatusOK
@@ -147,9 +159,13 @@ func (a *fakeAPI) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	if code != http.StatusOK {
-		answer = metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Message: "refused", Code: int32(code), Reason: map[int]metav1.StatusReason{
-			403: metav1.StatusReasonForbidden, 404: metav1.StatusReasonNotFound, 409: metav1.StatusReasonConflict, 422: metav1.StatusReasonInvalid, 500: metav1.StatusReasonInternalError,
-		}[code]}
+		answer = metav1.Status{
+			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+			Message: "refused", Code: int32(code), Reason: map[int]metav1.StatusReason{
+				403: metav1.StatusReasonForbidden, 404: metav1.StatusReasonNotFound, 409: metav1.StatusReasonConflict,
+				422: metav1.StatusReasonInvalid, 500: metav1.StatusReasonInternalError,
+			}[code],
+		}
 	} else if verb != "get" {
 		a.wrote()
 	}
@@ -174,7 +190,8 @@ func (a *fakeAPI) update(r *http.Request) (*corev1.Secret, int) {
 	return s, http.StatusOK
 }
 
-// patch is a merge patch, with the rule of APIServices that what is not verified has no caBundle.
+// patch applies a merge patch. Like the API server, it rejects a caBundle on an APIService that is
+// not verified.
 func (a *fakeAPI) patch(s *apiService, r *http.Request) int {
 	var p struct {
 		Metadata struct{ ResourceVersion string }
@@ -190,8 +207,6 @@ func (a *fakeAPI) patch(s *apiService, r *http.Request) int {
 	for field, value := range p.Spec {
 		switch {
 		case field == "caBundle" && json.Unmarshal(value, &next.CABundle) == nil:
-		case field == "insecureSkipTLSVerify" && string(value) == "null":
-			next.InsecureSkipTLSVerify = false
 		default:
 			return http.StatusBadRequest
 		}

@@ -2,26 +2,29 @@ package servingcert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	"metrics-server/pkg/kubeapi"
 )
 
-const apiServicesPath = "/apis/apiregistration.k8s.io/v1/apiservices/"
-
-// apiService is what of an APIService matters here.
+// apiService holds the fields of an APIService that matter here.
 type apiService struct {
 	Metadata struct {
-		Name            string `json:"name"`
-		ResourceVersion string `json:"resourceVersion"`
+		Name            string         `json:"name"`
+		ResourceVersion string         `json:"resourceVersion"`
+		ManagedFields   []managedField `json:"managedFields,omitempty"`
 	} `json:"metadata"`
 	Spec struct {
 		Service *struct {
@@ -33,96 +36,220 @@ type apiService struct {
 	} `json:"spec"`
 }
 
-// serverNames are the names that the aggregator wants in the certificate.
+// managedField says which fields of the specification a client set last.
+type managedField struct {
+	Manager  string `json:"manager"`
+	FieldsV1 struct {
+		Spec map[string]json.RawMessage `json:"f:spec"`
+	} `json:"fieldsV1"`
+}
+
+// setBy names the clients that set a field of the specification, such as "helm" or "kustomize-controller".
+func (s *apiService) setBy(field string) string {
+	var managers []string
+	for _, m := range s.Metadata.ManagedFields {
+		if _, ok := m.FieldsV1.Spec["f:"+field]; ok {
+			managers = append(managers, m.Manager)
+		}
+	}
+	return cmp.Or(strings.Join(managers, ", "), "unknown")
+}
+
+// The states of an APIService, as the metric has them.
+const (
+	stateUnknown    = "unknown"    // not read yet, or not readable
+	stateAbsent     = "absent"     // there is none
+	stateElsewhere  = "elsewhere"  // it leads to another Service, or to the API server itself
+	stateUnverified = "unverified" // it leads here, with insecureSkipTLSVerify
+	stateVerified   = "verified"   // it leads here, and the certificate is verified
+)
+
+// observe records the state of an APIService in the metric.
+func (k *Keeper) observe(name, state string) {
+	if k.states[name] == state {
+		return
+	}
+	k.apiServices.DeleteLabelValues(name, k.states[name])
+	k.apiServices.WithLabelValues(name, state).Set(1)
+	k.states[name] = state
+}
+
+// serverNames returns the names that the aggregator requires in the certificate.
 func serverNames(services []*apiService) (names []string) {
 	for _, s := range services {
-		names = append(names, s.Spec.Service.Name+"."+s.Spec.Service.Namespace+".svc")
+		names = append(names, serverName(s.Spec.Service.Name, s.Spec.Service.Namespace))
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// services returns the APIServices that lead here: all of them, or an error.
-func (k *Keeper) services(ctx context.Context) ([]*apiService, error) {
-	log := klog.FromContext(ctx)
-	var ours []*apiService
+func serverName(service, namespace string) string { return service + "." + namespace + ".svc" }
+
+// services returns the APIServices that lead here. The error says which could not be read: they may lead here, too.
+func (k *Keeper) services(ctx context.Context) (ours []*apiService, unread error) {
 	for _, name := range k.config.APIServices {
 		s := &apiService{}
-		body, err := k.config.Client.CoreV1().RESTClient().Get().AbsPath(apiServicesPath+name).SetHeader("Accept", "application/json").DoRaw(ctx)
+		body, err := k.config.Client.CoreV1().RESTClient().Get().AbsPath(kubeapi.APIServicePath(name)).
+			SetHeader("Accept", "application/json").DoRaw(ctx)
 		if err == nil {
 			err = json.Unmarshal(body, s)
 		}
-		elsewhere := ""
+		elsewhere, state := "", stateVerified
 		switch to := s.Spec.Service; {
 		case apierrors.IsNotFound(err):
+			state = stateAbsent
 		case err != nil:
-			return nil, fmt.Errorf("get APIService %s: %w", name, err)
+			k.observe(name, stateUnknown)
+			unread = errors.Join(unread, &requestError{"get APIService " + name, err})
+			continue
 		case to == nil:
-			elsewhere = "the API server itself"
-		case to.Namespace != k.config.Namespace:
-			elsewhere = "service " + to.Namespace + "/" + to.Name
+			elsewhere, state = "the API server itself", stateElsewhere
+		case to.Namespace != k.config.Namespace, k.config.Service != "" && to.Name != k.config.Service:
+			elsewhere, state = "service "+to.Namespace+"/"+to.Name, stateElsewhere
 		default:
 			ours = append(ours, s)
+			if s.Spec.InsecureSkipTLSVerify {
+				state = stateUnverified
+			}
 		}
-		if k.news("way of "+name, elsewhere) {
-			log.Info("an APIService leads elsewhere and is left alone", "apiService", name, "to", elsewhere, "namespace", k.config.Namespace)
-		}
+		k.observe(name, state)
+		k.follow(ctx, s, name, elsewhere)
+	}
+	if len(ours) == 0 && unread != nil {
+		return nil, unread
 	}
 	none := ""
 	if len(ours) == 0 {
 		none = "none"
 	}
 	if k.news("services", none) {
-		log.Info("no APIService leads here, so there is no name to make a serving certificate for: apply deploy/ to register them", "apiServices", k.config.APIServices)
+		klog.FromContext(ctx).Info("No APIService leads here, so nobody asks this server: apply deploy/ to register them",
+			"apiServices", k.config.APIServices)
 	}
-	return ours, nil
+	return ours, unread
 }
 
-// publish has the aggregator believe the authorities of i, and verify.
+// follow logs where an APIService leads. One that leads elsewhere is never redirected here: whoever
+// installs another metrics server does so on purpose, and a fight would leave autoscalers without
+// metrics. If it led here before, the log reports an error every hour, because autoscalers now trust
+// whoever answers there.
+func (k *Keeper) follow(ctx context.Context, s *apiService, name, elsewhere string) {
+	log := klog.FromContext(ctx)
+	before, ledHere := k.led[name]
+	if elsewhere == "" {
+		k.news("target of "+name, "")
+		if to := s.Spec.Service; to != nil {
+			if ledHere && to.Name != before {
+				log.Error(nil, "An APIService leads to another Service of this namespace than before, and the certificate gets "+
+					"the name of this Service. If it was not changed on purpose, change it back",
+					"apiService", name, "to", to.Name, "before", before, "setBy", s.setBy("service"))
+			}
+			k.led[name] = to.Name
+		}
+		return
+	}
+	if !ledHere {
+		if k.news("target of "+name, elsewhere) {
+			log.Info("An APIService leads elsewhere and is left alone",
+				"apiService", name, "to", elsewhere, "namespace", k.config.Namespace, "setBy", s.setBy("service"))
+		}
+		return
+	}
+	if k.news("target of "+name, elsewhere+time.Now().Truncate(time.Hour).String()) {
+		log.Error(nil, "An APIService that led here leads elsewhere, and autoscalers trust whoever answers there. It is "+
+			"left alone, since somebody may have installed another metrics server on purpose. If not, find out who changed it, "+
+			"and change it back",
+			"apiService", name, "to", elsewhere, "setBy", s.setBy("service"), "remedy", fmt.Sprintf(
+				`kubectl patch apiservice %s --type=merge -p '{"spec":{"service":{"namespace":%q,"name":%q},`+
+					`"insecureSkipTLSVerify":null,"caBundle":null}}'`,
+				name, k.config.Namespace, before))
+	}
+}
+
+// publish writes the authorities of i into the caBundle of the APIServices, so that the aggregator trusts
+// them. It skips an APIService with insecureSkipTLSVerify: the API server rejects that field together
+// with a caBundle, so the manifest that sets it could never be applied again.
 func (k *Keeper) publish(ctx context.Context, services []*apiService, i *identity) (err error) {
-	log, bundle, settled := klog.FromContext(ctx), i.bundle(), made(i.leaf).Add(k.config.Settle)
+	log, bundle := klog.FromContext(ctx), i.bundle()
 	for _, s := range services {
-		name, until := s.Metadata.Name, ""
-		if s.Spec.InsecureSkipTLSVerify && time.Now().Before(settled) {
-			// Whoever turned verification off may be rolling this server out: replicas of before have certificates of their own.
-			until = settled.String()
+		name, unverified := s.Metadata.Name, ""
+		if s.Spec.InsecureSkipTLSVerify {
+			unverified = s.setBy("insecureSkipTLSVerify")
 		}
-		if k.news("verification by "+name, until) {
-			log.Info("the APIService has insecureSkipTLSVerify, which stays until every replica has had time to serve the new certificate", "apiService", name, "until", until)
+		if k.news("verification by "+name, unverified) {
+			log.Info("Warning: The API server does not verify this server: the APIService has insecureSkipTLSVerify, which the "+
+				"server leaves alone because a manifest may set it. Once no manifest does, remove the field, and the server fills "+
+				"in caBundle",
+				"apiService", name, "setBy", unverified, "remedy", fmt.Sprintf(
+					`kubectl patch apiservice %s --type=merge -p '{"spec":{"insecureSkipTLSVerify":null}}'`, name))
 		}
-		if until != "" || !s.Spec.InsecureSkipTLSVerify && bytes.Equal(s.Spec.CABundle, bundle) {
+		if unverified != "" || bytes.Equal(s.Spec.CABundle, bundle) {
 			continue
 		}
 		if patchErr := k.patch(ctx, s, bundle); patchErr != nil {
-			err = errors.Join(err, fmt.Errorf("patch APIService %s: %w", name, patchErr))
+			err = errors.Join(err, &requestError{"patch APIService " + name, patchErr})
 			continue
 		}
-		log.Info("wrote the caBundle of an APIService", "apiService", name, "authorities", len(i.authorities))
+		k.noteRival(ctx, s, i)
+		if len(s.Spec.CABundle) > 0 {
+			log.Info("Replaced the caBundle of an APIService",
+				"apiService", name, "authorities", len(i.authorities), "setBefore", s.setBy("caBundle"))
+		} else {
+			log.Info("Wrote the caBundle of an APIService", "apiService", name, "authorities", len(i.authorities))
+		}
 	}
 	return err
 }
 
-// patch gives an APIService its caBundle, beside which insecureSkipTLSVerify is not allowed, unless s has changed meanwhile.
+// rival is who last wrote a caBundle without this server's authority into an APIService.
+type rival struct {
+	name string
+	at   time.Time
+}
+
+// noteRival warns of a program that writes such a caBundle twice in a day. Requests through the API
+// server fail after each of its writes until the next pass, and neither side gives in.
+func (k *Keeper) noteRival(ctx context.Context, s *apiService, i *identity) {
+	ours := func(a *x509.Certificate) bool {
+		return bytes.Contains(s.Spec.CABundle, encode("CERTIFICATE", a.Raw))
+	}
+	if len(s.Spec.CABundle) == 0 || slices.ContainsFunc(i.authorities, ours) {
+		return
+	}
+	name, by := s.Metadata.Name, s.setBy("caBundle")
+	before, now := k.rivals[name], time.Now()
+	k.rivals[name] = rival{by, now}
+	if before.name != by || now.Sub(before.at) > day || !k.news("rival of "+name, by) {
+		return
+	}
+	klog.FromContext(ctx).Error(nil, "Another program keeps writing another caBundle into an APIService, and requests "+
+		"for metrics fail until this server has written its own again. Only one of them can write it",
+		"apiService", name, "setBy", by,
+		"remedy", "cert-manager: remove the annotation cert-manager.io/inject-ca-from. A manifest: remove caBundle from it. "+
+			"A second metrics-server in this namespace: start that one with --serving-certificate-secret=")
+}
+
+// patch sets the caBundle of an APIService, unless it has changed since s was read.
 func (k *Keeper) patch(ctx context.Context, s *apiService, bundle []byte) error {
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"resourceVersion": s.Metadata.ResourceVersion},
-		"spec":     map[string]any{"caBundle": bundle, "insecureSkipTLSVerify": nil},
+		"spec":     map[string]any{"caBundle": bundle},
 	})
 	if err != nil {
 		return err
 	}
-	return k.config.Client.CoreV1().RESTClient().Patch(types.MergePatchType).AbsPath(apiServicesPath+s.Metadata.Name).
-		SetHeader("Accept", "application/json").Body(patch).Do(ctx).Error()
+	return k.config.Client.CoreV1().RESTClient().Patch(types.MergePatchType).
+		AbsPath(kubeapi.APIServicePath(s.Metadata.Name)).SetHeader("Accept", "application/json").Body(patch).Do(ctx).Error()
 }
 
-// published knows since when all clients have been told of the newest authority, as far as this process has seen. A
-// restart only delays what waits for that.
+// published tracks since when every APIService has had the newest authority, as far as this process has
+// seen. A restart only delays what waits for that.
 type published struct {
 	authority *x509.Certificate
 	since     time.Time
 }
 
-// settled says whether they have been for the period settle. services are all that there are.
+// settled reports whether all services have had the newest authority of i for the period settle.
 func (p *published) settled(now time.Time, i *identity, services []*apiService, settle time.Duration) bool {
 	if len(i.authorities) == 0 {
 		return false

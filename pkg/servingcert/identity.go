@@ -18,7 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The keys in the Secret: those of the type kubernetes.io/tls, and those of the authority.
+// The keys in the Secret: the two of the type kubernetes.io/tls, and two for the authority.
 const (
 	certName         = corev1.TLSCertKey
 	keyName          = corev1.TLSPrivateKeyKey
@@ -26,12 +26,13 @@ const (
 	authorityKeyName = "ca.key"
 )
 
-// backdate is how long before it is made a certificate begins, for clocks that are behind.
+// backdate is how long before its creation a certificate becomes valid, for clocks that are behind.
 const backdate = time.Hour
 
-// identity is what the Secret has. It is never changed, only replaced.
+// identity is the contents of the Secret. It is immutable.
 type identity struct {
-	// authorities are whom a client is to believe. The first one, the newest, signs; the others have signed what may still be served.
+	// authorities are the ones that clients trust. The first one, the newest, signs; the others have
+	// signed certificates that may still be served.
 	authorities []*x509.Certificate
 	signer      crypto.Signer // of the newest authority; nil if there is none that fits
 	signerPEM   []byte
@@ -40,9 +41,14 @@ type identity struct {
 	leaf            *x509.Certificate // nil: there is no certificate with a key that fits
 }
 
-// parse returns what of data is good, and what is wrong with the rest.
+// isEmpty reports whether a Secret has none of what this package keeps in it.
+func isEmpty(data map[string][]byte) bool {
+	return len(data[certName])+len(data[keyName])+len(data[authoritiesName])+len(data[authorityKeyName]) == 0
+}
+
+// parse returns the valid parts of data, and what is wrong with the rest.
 func parse(data map[string][]byte) (*identity, []string) {
-	if len(data[certName])+len(data[keyName])+len(data[authoritiesName])+len(data[authorityKeyName]) == 0 {
+	if isEmpty(data) {
 		return &identity{}, []string{"it was empty"}
 	}
 	var wrong []string
@@ -61,14 +67,16 @@ func parse(data map[string][]byte) (*identity, []string) {
 		case err != nil:
 			bad(authoritiesName, "%v", err)
 		case !c.IsCA:
-			bad(authoritiesName, "%q is no authority", c.Subject.CommonName)
+			bad(authoritiesName, "%q is not a certificate authority", c.Subject.CommonName)
 		default:
 			i.authorities = append(i.authorities, c)
 		}
 	}
 	if len(i.authorities) == 0 {
-		bad(authoritiesName, "it has no authority")
-	} else if pair, err := tls.X509KeyPair(encode("CERTIFICATE", i.authorities[0].Raw), data[authorityKeyName]); err != nil {
+		bad(authoritiesName, "it has no certificate authority")
+	} else if pair, err := tls.X509KeyPair(
+		encode("CERTIFICATE", i.authorities[0].Raw), data[authorityKeyName],
+	); err != nil {
 		bad(authorityKeyName, "%v", err)
 	} else {
 		i.signer, i.signerPEM = pair.PrivateKey.(crypto.Signer), data[authorityKeyName] // X509KeyPair gives no others
@@ -82,12 +90,14 @@ func parse(data map[string][]byte) (*identity, []string) {
 	return i, wrong
 }
 
-// data is what the Secret is to have. A key that is missing stays as it is.
+// data returns what the Secret is to contain. Other keys of the Secret stay as they are.
 func (i *identity) data() map[string][]byte {
-	return map[string][]byte{certName: i.certPEM, keyName: i.keyPEM, authoritiesName: i.bundle(), authorityKeyName: i.signerPEM}
+	return map[string][]byte{
+		certName: i.certPEM, keyName: i.keyPEM, authoritiesName: i.bundle(), authorityKeyName: i.signerPEM,
+	}
 }
 
-// bundle is what the APIServices are to have.
+// bundle returns the caBundle for the APIServices.
 func (i *identity) bundle() (bundle []byte) {
 	for _, a := range i.authorities {
 		bundle = append(bundle, encode("CERTIFICATE", a.Raw)...)
@@ -95,7 +105,7 @@ func (i *identity) bundle() (bundle []byte) {
 	return bundle
 }
 
-// unusable says why a client that believes the authorities refuses the certificate when it asks for names.
+// unusable returns why a client that trusts the authorities rejects the certificate for names, or nil.
 func (i *identity) unusable(now time.Time, names ...string) error {
 	if i.leaf == nil {
 		return errors.New("there is none")
@@ -115,7 +125,7 @@ func (i *identity) unusable(now time.Time, names ...string) error {
 	return nil
 }
 
-// withAuthority returns i with a new authority, which signs nothing yet.
+// withAuthority returns i with a new authority, which has signed nothing yet.
 func (i *identity) withAuthority(life time.Duration, now time.Time) (*identity, error) {
 	key, keyPEM, err := newKey()
 	if err != nil {
@@ -165,7 +175,7 @@ func newTemplate(name string, life time.Duration, now time.Time) (*x509.Certific
 	if err != nil {
 		return nil, fmt.Errorf("make a serial number: %w", err)
 	}
-	// A common name has 64 characters at most, and nobody verifies it.
+	// A common name has at most 64 characters, and no client verifies it.
 	return &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: name[:min(len(name), 64)]},
@@ -186,7 +196,9 @@ func newKey() (*ecdsa.PrivateKey, []byte, error) {
 	return key, encode("PRIVATE KEY", der), nil
 }
 
-func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+func sign(
+	template, parent *x509.Certificate, public *ecdsa.PublicKey, signer crypto.Signer,
+) (*x509.Certificate, error) {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign a certificate: %w", err)

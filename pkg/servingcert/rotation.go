@@ -8,9 +8,12 @@ import (
 	"time"
 )
 
-// next returns what i is to become at now so that clients which ask for names believe it, and why. Nothing to do: i itself.
-// settled says that every client knows the newest authority.
-func (c *Config) next(i *identity, names []string, settled bool, now time.Time) (next *identity, why []string, err error) {
+// next returns the identity that is to replace i at now, so that clients accept it for names, and the
+// reasons. It returns i itself if nothing has to change. settled means that every client has the newest
+// authority.
+func (c *Config) next(
+	i *identity, names []string, settled bool, now time.Time,
+) (next *identity, why []string, err error) {
 	next = i
 	if reason := signerUnfit(i, now); reason != "" {
 		if next, err = next.withAuthority(c.AuthorityLife, now); err != nil {
@@ -25,17 +28,17 @@ func (c *Config) next(i *identity, names []string, settled bool, now time.Time) 
 		}
 		why = append(why, "new certificate: "+reason)
 	}
-	left := c.believed(next, now)
+	left := c.trusted(next, now)
 	if n := len(next.authorities) - len(left); n > 0 {
 		shorter := *next
 		shorter.authorities = left
 		next = &shorter
-		why = append(why, fmt.Sprintf("%d authorities that signed nothing that is served are not published any more", n))
+		why = append(why, fmt.Sprintf("%d authorities that no served certificate needs are no longer published", n))
 	}
 	return next, why, nil
 }
 
-// signerUnfit says why the newest authority needs a successor.
+// signerUnfit returns why the newest authority needs a successor, or "".
 func signerUnfit(i *identity, now time.Time) string {
 	switch {
 	case i.signer == nil:
@@ -43,13 +46,14 @@ func signerUnfit(i *identity, now time.Time) string {
 	case now.Before(i.authorities[0].NotBefore):
 		return "the newest is not valid yet"
 	case !now.Before(due(i.authorities[0])):
-		return "the newest is at two thirds of its life"
+		return "the newest has passed two thirds of its lifetime"
 	}
 	return ""
 }
 
-// certificateUnfit says why the certificate needs a successor. One that clients refuse is replaced at once, whoever knows the
-// authority that signs. Otherwise a new authority signs nothing before all know it.
+// certificateUnfit returns why the certificate needs a successor, or "". One that clients reject is
+// replaced at once, even if not every client has the authority that signs. Otherwise a new authority
+// signs nothing until all have it.
 func (c *Config) certificateUnfit(i *identity, names []string, settled bool, now time.Time) string {
 	if err := i.unusable(now, names...); err != nil {
 		return err.Error()
@@ -58,15 +62,15 @@ func (c *Config) certificateUnfit(i *identity, names []string, settled bool, now
 	case !ofNewest && settled:
 		return fmt.Sprintf("the new authority has been published for %v", c.Settle)
 	case ofNewest && !now.Before(due(i.leaf)):
-		return "it is at two thirds of its life"
+		return "it has passed two thirds of its lifetime"
 	}
 	return ""
 }
 
-// believed are the authorities that are to be published: the newest, that of the certificate, and, while a replica may still
-// serve an earlier certificate, all that were.
-func (c *Config) believed(i *identity, now time.Time) []*x509.Certificate {
-	replaced := now.After(made(i.leaf).Add(c.Settle))
+// trusted returns the authorities to publish: the newest, the one that signed the certificate, and, while
+// a replica may still serve an earlier certificate, all previous ones.
+func (c *Config) trusted(i *identity, now time.Time) []*x509.Certificate {
+	replaced := now.After(created(i.leaf).Add(c.Settle))
 	var left []*x509.Certificate
 	for n, a := range i.authorities {
 		needed := n == 0 || i.leaf.CheckSignatureFrom(a) == nil || !replaced && now.Before(a.NotAfter)
@@ -77,12 +81,13 @@ func (c *Config) believed(i *identity, now time.Time) []*x509.Certificate {
 	return left
 }
 
-// made is when this package made c.
-func made(c *x509.Certificate) time.Time { return c.NotBefore.Add(backdate) }
+// created returns when this package created c.
+func created(c *x509.Certificate) time.Time { return c.NotBefore.Add(backdate) }
 
-// due is when c is to be replaced: at two thirds of its life, give or take a twentieth. That is drawn from the certificate
-// itself, so that all replicas agree and the certificates of many clusters do not come due together.
+// due returns when to replace c: at two thirds of its life, plus or minus a twentieth. The offset is
+// derived from the certificate itself, so that all replicas agree and the certificates of many clusters
+// do not come due together.
 func due(c *x509.Certificate) time.Time {
 	draw := float64(crc32.ChecksumIEEE(c.Raw))/(1<<32) - 0.5
-	return made(c).Add(time.Duration(float64(c.NotAfter.Sub(made(c))) * (2.0/3 + draw/10)))
+	return created(c).Add(time.Duration(float64(c.NotAfter.Sub(created(c))) * (2.0/3 + draw/10)))
 }

@@ -1,19 +1,21 @@
-// Package servingcert keeps the serving certificate, and the authority that signs it, in a Secret that all replicas
-// share, and has the aggregator verify it: the caBundle of the APIServices that lead here names the authority. Both
-// are renewed long before they end. A successor of the authority is published first and signs only after a while, and its
-// predecessor is believed for as long after that, so that no request fails.
+// Package servingcert maintains the serving certificate and the authority (CA) that signs it in a Secret
+// that all replicas share, and writes the authority into the caBundle of the APIServices that lead here,
+// so that the aggregator verifies the certificate. Both are renewed long before they expire. A new
+// authority is published first and signs only after a while, and its predecessor remains trusted for as
+// long after that, so that no request fails.
 //
-// A Keeper is a dynamiccertificates.CertKeyContentProvider. Until the Secret has a certificate, and while it has never
-// been readable, it provides a fallback. All its methods may be called at any time.
+// A Keeper is a dynamiccertificates.CertKeyContentProvider. It provides a fallback until the Secret has
+// been read and contains a certificate. All its methods are safe for concurrent use.
 package servingcert
 
 import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,23 +28,33 @@ import (
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
+
+	"metrics-server/pkg/kubeapi"
 )
 
-// Config is what a Keeper is made of. A duration that is zero has its default.
+// Config configures a Keeper. A zero duration means its default.
 type Config struct {
 	// Client may get and update the Secret, and get and patch the APIServices.
 	Client kubernetes.Interface
-	// Namespace is that of the Secret, which must exist, and of the Services that lead here.
+	// Namespace contains the Secret, which must exist, and the Services that lead here.
 	Namespace, Secret string
-	APIServices       []string
-	Fallback          dynamiccertificates.CertKeyContentProvider // required
-	Registerer        prometheus.Registerer                      // nil: no metrics
+	// Service is the only Service that leads here. If it is empty, every Service in Namespace does.
+	// Another adapter may have the APIServices of a group, in the same namespace, and must not be
+	// given a certificate for it.
+	Service string
+	// Optional means that nobody asked for the Secret: if it is absent or forbidden, the fallback is
+	// served, which is not a failure.
+	Optional    bool
+	APIServices []string
+	Fallback    dynamiccertificates.CertKeyContentProvider // required
+	Registerer  prometheus.Registerer                      // nil: no metrics
 
 	AuthorityLife   time.Duration // 5 years
 	CertificateLife time.Duration // a year
-	// Settle is how long a change of the authority is left alone, so that every replica and every aggregator has it: an hour.
+	// Settle is how long a new authority is published before it signs, so that every replica and
+	// every aggregator has it: an hour.
 	Settle time.Duration
-	// Period is how often the Secret and the APIServices are looked at: a minute.
+	// Period is how often the Secret and the APIServices are checked: a minute.
 	Period time.Duration
 }
 
@@ -52,7 +64,7 @@ const (
 	firstRetry  = time.Second
 )
 
-// setDefaults fills in what c leaves open.
+// setDefaults sets the zero fields of c to their defaults.
 func (c *Config) setDefaults() {
 	for _, d := range []struct {
 		field    *time.Duration
@@ -69,7 +81,7 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// Keeper keeps one Secret and provides what is in it. Make it with New.
+// Keeper maintains one Secret and provides the certificate in it. Create it with New.
 type Keeper struct {
 	config   Config
 	serving  atomic.Pointer[identity] // what is provided; nil: the fallback
@@ -78,18 +90,36 @@ type Keeper struct {
 	mu        sync.Mutex
 	listeners []dynamiccertificates.Listener
 
-	// Of Run alone.
+	apiServices *prometheus.GaugeVec // 1 for each APIService in its state
+
+	// Only Run uses the fields that follow.
 	published published
-	said      map[string]string // what the log has of each thing, so that it is said once
+	logged    map[string]string // the last text about each subject, so that it is logged once
+	failures  map[failure]bool  // logged since the last pass that succeeded
+	states    map[string]string // of each APIService
+	led       map[string]string // the Service of this namespace to which each APIService led last
+	rivals    map[string]rival  // of each APIService
 }
 
-// New returns a Keeper that provides c.Fallback until Run has found something better.
+// New returns a Keeper that provides c.Fallback until Run has a certificate.
 func New(c Config) *Keeper {
 	c.setDefaults()
-	k := &Keeper{config: c, fallback: c.Fallback, said: map[string]string{}}
+	k := &Keeper{
+		config: c, fallback: c.Fallback, logged: map[string]string{}, failures: map[failure]bool{},
+		states: map[string]string{}, led: map[string]string{}, rivals: map[string]rival{},
+	}
+	k.apiServices = promauto.With(c.Registerer).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "metrics_server_apiservices",
+		Help: "1 for each APIService of this server in its state: verified or unverified (leads here), elsewhere, " +
+			"absent, unknown.",
+	}, []string{"apiservice", "state"})
+	for _, name := range c.APIServices {
+		k.observe(name, stateUnknown)
+	}
 	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "metrics_server_serving_certificate_expiry_time_seconds",
-		Help: "Time when the serving certificate that is kept in a Secret ends, in seconds since 1970; 0 while another one is served.",
+		Help: "Time when the serving certificate that is kept in a Secret expires, in seconds since 1970; 0 while another " +
+			"one is served.",
 	}, func() float64 {
 		if s := k.serving.Load(); s != nil {
 			return float64(s.leaf.NotAfter.Unix())
@@ -117,13 +147,14 @@ func (k *Keeper) AddListener(l dynamiccertificates.Listener) {
 	k.listeners = append(k.listeners, l)
 }
 
-// serve provides s from now on.
+// serve makes k provide s.
 func (k *Keeper) serve(ctx context.Context, s *identity) {
 	before := k.serving.Swap(s)
 	if before != nil && bytes.Equal(before.certPEM, s.certPEM) {
 		return
 	}
-	klog.FromContext(ctx).Info("serving the certificate of the Secret", "secret", klog.KRef(k.config.Namespace, k.config.Secret), "names", s.leaf.DNSNames, "until", s.leaf.NotAfter)
+	klog.FromContext(ctx).Info("Serving the certificate in the Secret",
+		"secret", klog.KRef(k.config.Namespace, k.config.Secret), "names", s.leaf.DNSNames, "until", s.leaf.NotAfter)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, l := range k.listeners {
@@ -131,12 +162,13 @@ func (k *Keeper) serve(ctx context.Context, s *identity) {
 	}
 }
 
-// Run keeps the Secret and the APIServices until ctx ends. It never fails: what cannot be done is tried again.
+// Run maintains the Secret and the APIServices until ctx ends. It always returns nil: failures are
+// logged and retried.
 func (k *Keeper) Run(ctx context.Context) error {
 	retry := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 0.2, Steps: 10, Cap: k.config.Period}
 	backoff := retry
 	for {
-		// Replicas that began together need not go on together.
+		// Jitter, so that replicas that started together spread out.
 		delay := time.Duration(float64(k.config.Period) * (0.9 + 0.2*rand.Float64()))
 		err := k.pass(ctx)
 		if ctx.Err() == nil {
@@ -155,14 +187,24 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// pass looks at everything once, and mends what is to be mended.
+// pass checks everything once and repairs what differs.
 func (k *Keeper) pass(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, passTimeout)
 	defer cancel()
-	// The Secret is read last. As a patch is refused if its APIService has changed since it was read, nobody's
-	// patch can undo that of a replica which knows of a newer Secret.
+	// The Secret is read last. A patch is rejected if its APIService has changed since it was read, so
+	// no patch can undo that of a replica that has read a newer Secret.
 	services, err := k.services(ctx)
-	current, secretErr := k.keep(ctx, services)
+	current, secretErr := k.keep(ctx, services, err == nil)
+	if unwanted := k.config.Optional && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)); unwanted {
+		if k.news("optional", string(apierrors.ReasonForError(secretErr))) {
+			klog.FromContext(ctx).Info("The server serves a self-signed certificate: --serving-certificate-secret is not set, "+
+				"and the Secret that it names by default cannot be used. The API server accepts this certificate only for "+
+				"APIServices with insecureSkipTLSVerify: true. To have it verified, apply the Secret and the roles of deploy/",
+				"secret", klog.KRef(k.config.Namespace, k.config.Secret), "reason", secretErr)
+		}
+		return nil
+	}
+	k.news("optional", "")
 	if secretErr != nil || current == nil {
 		return errors.Join(err, secretErr)
 	}
@@ -170,32 +212,47 @@ func (k *Keeper) pass(ctx context.Context) error {
 	return errors.Join(err, k.publish(ctx, services, current))
 }
 
-// keep returns what the Secret has, after it was brought to what it is to have, or nil if that is no certificate. While nobody
-// leads here it changes nothing.
-func (k *Keeper) keep(ctx context.Context, services []*apiService) (*identity, error) {
+// keep updates the Secret where necessary and returns its contents, or nil if it has no certificate. It
+// changes nothing while no APIService leads here, except that it fills an empty Secret if Config.Service says
+// what to make a certificate for: a user can then have an APIService lead here and trust it in one step.
+//
+// If the services are not complete, others that could not be read may lead here, too: the certificate keeps
+// the names that it has, and no authority takes over from another one.
+func (k *Keeper) keep(ctx context.Context, services []*apiService, complete bool) (*identity, error) {
 	secrets := k.config.Client.CoreV1().Secrets(k.config.Namespace)
 	secret, err := secrets.Get(ctx, k.config.Secret, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("get secret %s/%s: %w", k.config.Namespace, k.config.Secret, err)
+		return nil, &requestError{"get secret " + k.config.Namespace + "/" + k.config.Secret, err}
 	}
 	now := time.Now()
 	found, why := parse(secret.Data)
+	names := serverNames(services)
 	if len(services) == 0 {
 		if found.unusable(now) == nil {
 			return found, nil
 		}
-		return nil, nil
+		if k.config.Service == "" || !isEmpty(secret.Data) {
+			return nil, nil
+		}
+		names = []string{serverName(k.config.Service, k.config.Namespace)}
 	}
 	if last := k.serving.Load(); last != nil && found.unusable(now) != nil && last.unusable(now) == nil {
-		// Others may still serve what this replica knows: to put that back costs nobody a request.
-		found, why = last, append(why, "what was in it is put back")
+		// Other replicas may still serve the identity that this one knows: restoring it makes no
+		// request fail.
+		found, why = last, append(why, "its previous contents are restored")
 	}
-	next, reasons, err := k.config.next(found, serverNames(services), k.published.settled(now, found, services, k.config.Settle), now)
+	if !complete && found.leaf != nil {
+		names = append(names, found.leaf.DNSNames...)
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
+	settled := complete && k.published.settled(now, found, services, k.config.Settle)
+	next, reasons, err := k.config.next(found, names, settled, now)
 	if err != nil {
 		return nil, err
 	}
 	data := next.data()
-	if holds(secret.Data, data) {
+	if containsAll(secret.Data, data) {
 		return next, nil
 	}
 	if secret.Data == nil {
@@ -203,14 +260,15 @@ func (k *Keeper) keep(ctx context.Context, services []*apiService) (*identity, e
 	}
 	maps.Copy(secret.Data, data)
 	if _, err := secrets.Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
-		return nil, fmt.Errorf("update secret %s/%s: %w", k.config.Namespace, k.config.Secret, err)
+		return nil, &requestError{"update secret " + k.config.Namespace + "/" + k.config.Secret, err}
 	}
-	klog.FromContext(ctx).Info("wrote the Secret of the serving certificate", "secret", klog.KObj(secret), "why", append(why, reasons...))
+	klog.FromContext(ctx).Info("Wrote the Secret of the serving certificate",
+		"secret", klog.KObj(secret), "why", append(why, reasons...))
 	return next, nil
 }
 
-// holds says whether all of want is in data.
-func holds(data, want map[string][]byte) bool {
+// containsAll reports whether data contains all of want.
+func containsAll(data, want map[string][]byte) bool {
 	for key, value := range want {
 		if !bytes.Equal(data[key], value) {
 			return false
@@ -219,42 +277,98 @@ func holds(data, want map[string][]byte) bool {
 	return true
 }
 
-// news says whether what is to be said of a thing is not what was said of it last. Of "" there is nothing to say.
-func (k *Keeper) news(thing, text string) bool {
-	before := k.said[thing]
-	k.said[thing] = text
+// news reports whether text differs from the text that was last logged about a subject, and remembers
+// it. An empty text is never news.
+func (k *Keeper) news(subject, text string) bool {
+	before := k.logged[subject]
+	k.logged[subject] = text
 	return text != "" && text != before
 }
 
-// failed logs a failed pass, or that passes succeed again.
+// oneLineError is an error with a text of one line: errors.Join gives each error a line of its own.
+type oneLineError struct{ error }
+
+func (e oneLineError) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
+func (e oneLineError) Unwrap() error { return e.error }
+
+// requestError says which request failed.
+type requestError struct {
+	request string // such as "get APIService v1.metrics.k8s.io"
+	err     error
+}
+
+func (e *requestError) Error() string { return e.request + ": " + e.err.Error() }
+func (e *requestError) Unwrap() error { return e.err }
+
+// failure identifies what is wrong with a pass, without the parts of an error that differ at each attempt.
+type failure struct {
+	request string // "" if it was not a request that failed
+	reason  metav1.StatusReason
+	remedy  string
+}
+
+// failuresOf returns the failures in err, except conflicts with another replica.
+func failuresOf(err error) (all []failure) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range joined.Unwrap() {
+			all = append(all, failuresOf(one)...)
+		}
+		return all
+	}
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	f := failure{reason: apierrors.ReasonForError(err), remedy: remedy(err)}
+	if of, ok := errors.AsType[*requestError](err); ok {
+		f.request = of.request
+	}
+	return []failure{f}
+}
+
+// failed logs a failed pass, or that passes succeed again. Until then each failure is logged once.
 func (k *Keeper) failed(ctx context.Context, err error) {
 	log := klog.FromContext(ctx)
-	switch {
-	case err == nil:
-		if k.said["failure"] != "" {
-			log.Info("the serving certificate is kept again", "secret", klog.KRef(k.config.Namespace, k.config.Secret))
+	if err == nil {
+		if len(k.failures) > 0 {
+			log.Info("The serving certificate is maintained again", "secret", klog.KRef(k.config.Namespace, k.config.Secret))
 		}
-		k.news("failure", "")
-	case apierrors.IsConflict(err):
-		log.V(2).Info("somebody else was faster", "err", err) // and what it wrote is read next
-	case k.news("failure", string(apierrors.ReasonForError(err))+remedy(err)):
-		log.Error(err, "the serving certificate cannot be kept; what is served stays, and trying goes on", "remedy", remedy(err))
+		clear(k.failures)
+		return
+	}
+	failures := failuresOf(err)
+	var remedies []string // of those that are not logged yet
+	for _, f := range failures {
+		if !k.failures[f] && !slices.Contains(remedies, f.remedy) {
+			remedies = append(remedies, f.remedy)
+		}
+		k.failures[f] = true
+	}
+	switch {
+	case len(failures) == 0:
+		log.V(2).Info("Another replica was faster: reading what it wrote", "err", err)
+	case len(remedies) > 0:
+		log.Error(oneLineError{err}, "The serving certificate cannot be maintained: the current one stays in use, and the "+
+			"server retries", "remedy", strings.Join(remedies, "; "))
 	default:
-		log.V(2).Info("the serving certificate still cannot be kept", "err", err)
+		log.V(2).Info("The serving certificate still cannot be maintained", "err", oneLineError{err})
 	}
 }
 
-// remedy is what an administrator can do about a failed pass.
+// remedy returns what an administrator can do about a failure.
 func remedy(err error) string {
-	switch {
-	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
-		return "give the service account the Role metrics-server-serving and the ClusterRole system:metrics-server, as deploy/ has them"
-	case apierrors.IsNotFound(err):
-		return "create the Secret, empty, as deploy/ has it, or leave --serving-certificate-secret out"
-	case apierrors.IsInvalid(err):
+	const renamed = ". If a kustomization adds a prefix or suffix to names, give --serving-certificate-secret the name " +
+		"that the Secret has then"
+	cause := kubeapi.CauseOf(err)
+	switch cause {
+	case kubeapi.Forbidden:
+		return "give the service account the Role and the ClusterRole for the serving certificate, as deploy/ has them" +
+			renamed
+	case kubeapi.NotFound:
+		return "create the Secret, empty, as deploy/ has it" + renamed
+	case kubeapi.Invalid:
 		return "if the Secret is immutable, delete it and apply deploy/ again"
 	}
-	return "check that the API server runs and that it can be reached from here"
+	return cause.Remedy()
 }
 
 var _ dynamiccertificates.CertKeyContentProvider = (*Keeper)(nil)

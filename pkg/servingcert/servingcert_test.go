@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -20,6 +22,8 @@ import (
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
+
+	"metrics-server/pkg/sharedtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,10 +35,10 @@ func logged(t *testing.T) (context.Context, func() string) {
 	return klog.NewContext(t.Context(), log), log.GetSink().(ktesting.Underlier).GetBuffer().String
 }
 
-// listener counts what the server is told.
-type listener struct{ told int }
+// listener counts its notifications.
+type listener struct{ notified int }
 
-func (l *listener) Enqueue() { l.told++ }
+func (l *listener) Enqueue() { l.notified++ }
 
 // replica is a Keeper that runs.
 type replica struct {
@@ -48,7 +52,10 @@ func (a *fakeAPI) config(t *testing.T) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Config{Client: a.client(t), Namespace: "kube-system", Secret: "serving", APIServices: []string{v1, v1beta1}, Fallback: fallback}
+	return Config{
+		Client: a.client(t), Namespace: "kube-system", Secret: "serving", APIServices: []string{v1, v1beta1},
+		Fallback: fallback,
+	}
 }
 
 // selfSigned is an identity of 1999 to 2099, for tests inside and outside of bubbles.
@@ -64,20 +71,11 @@ var selfSigned = func() *identity {
 // start runs a Keeper until the test ends or stop is called.
 func start(t *testing.T, ctx context.Context, c Config) *replica {
 	t.Helper()
-	ctx, cancel := context.WithCancel(ctx)
-	k, done := New(c), make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := k.Run(ctx); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	}()
-	r := &replica{Keeper: k, stop: func() { cancel(); <-done }}
-	t.Cleanup(r.stop)
-	return r
+	k := New(c)
+	return &replica{Keeper: k, stop: sharedtest.Start(t, ctx, k.Run)}
 }
 
-// believes says whether a client that has only the bundle believes who serves cert.
+// believes reports whether a client that has only the bundle trusts the server of cert.
 func believes(bundle, cert []byte, name string) error {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
@@ -89,7 +87,7 @@ func believes(bundle, cert []byte, name string) error {
 	return err
 }
 
-// An installation that is new has a certificate that is verified as soon as the API server was asked.
+// A new installation has a certificate that can be verified as soon as the API server was asked.
 func TestNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
@@ -126,8 +124,8 @@ func TestNew(t *testing.T) {
 		if got, want := gauge(t, registry), float64(time.Now().Add(365*day).Unix()); got != want {
 			t.Errorf("metric %v, want %v", got, want)
 		}
-		if l.told != 1 {
-			t.Errorf("the server was told %d times, want once", l.told)
+		if l.notified != 1 {
+			t.Errorf("the server was notified %d times, want once", l.notified)
 		}
 		if diff := cmp.Diff([]string{"ca.crt", "ca.key", "note", "tls.crt", "tls.key"}, keyNames(a.data())); diff != "" {
 			t.Errorf("keys of the Secret (-want +got):\n%s", diff)
@@ -136,15 +134,15 @@ func TestNew(t *testing.T) {
 			t.Errorf("the log does not say why the Secret was written:\n%s", log())
 		}
 
-		// From then on there is nothing to write and nothing to tell.
+		// From then on nothing is written and nothing is logged.
 		before := a.asked()
 		if err := k.pass(ctx); err != nil {
 			t.Fatal(err)
 		}
 		before["get secrets"]++
 		before["get apiservices"] += 2
-		if diff := cmp.Diff(before, a.asked()); diff != "" || l.told != 1 {
-			t.Errorf("the second pass told the server %d times; requests (-want +got):\n%s", l.told-1, diff)
+		if diff := cmp.Diff(before, a.asked()); diff != "" || l.notified != 1 {
+			t.Errorf("the second pass notified the server %d times; requests (-want +got):\n%s", l.notified-1, diff)
 		}
 
 		// Another replica serves the same.
@@ -161,22 +159,52 @@ func TestNew(t *testing.T) {
 func gauge(t *testing.T, r *prometheus.Registry) float64 {
 	t.Helper()
 	families, err := r.Gather()
-	if err != nil || len(families) != 1 || families[0].GetName() != "metrics_server_serving_certificate_expiry_time_seconds" {
-		t.Fatalf("metrics %v (%v)", families, err)
+	for _, f := range families {
+		if f.GetName() == "metrics_server_serving_certificate_expiry_time_seconds" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
 	}
-	return families[0].GetMetric()[0].GetGauge().GetValue()
+	t.Fatalf("metrics %v (%v)", families, err)
+	return 0
 }
 
-// For years, two replicas that start again now and then, are refused now and then and get in each other's way: at every moment a
-// client that knows only what is published, or what was published a while ago, believes every replica.
-func TestYears(t *testing.T) {
+// states are the APIServices' by the metric.
+func states(t *testing.T, r *prometheus.Registry) map[string]string {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, f := range families {
+		if f.GetName() != "metrics_server_apiservices" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			name := m.GetLabel()[0].GetValue()
+			if all[name] != "" || m.GetGauge().GetValue() != 1 {
+				t.Errorf("%s is in two states, or in one of %v", name, m)
+			}
+			all[name] = m.GetLabel()[1].GetValue()
+		}
+	}
+	return all
+}
+
+// Two replicas run for years. Now and then they restart, are denied requests, or conflict with each
+// other. At every moment each of them is trusted by a client that knows only what is published, or
+// was published a while ago.
+func TestYearsOfRotation(t *testing.T) {
 	for _, tc := range []struct {
 		name                       string
 		authority, certificate     time.Duration
 		settle, period, delay, run time.Duration
 	}{
 		{"as in a cluster, with fewer passes", 5 * 365 * day, 365 * day, 7 * day, 2 * day, time.Second, 9 * 365 * day},
-		{"hardly a moment without requests", 10 * time.Hour, 2 * time.Hour, 5 * time.Minute, 20 * time.Second, 4 * time.Second, 18 * time.Hour},
+		{
+			"hardly a moment without requests", 10 * time.Hour, 2 * time.Hour, 5 * time.Minute, 20 * time.Second,
+			4 * time.Second, 18 * time.Hour,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -207,6 +235,9 @@ func TestYears(t *testing.T) {
 						w.replicas[at].stop()
 						w.replace(at, start(t, ctx, c))
 					}
+				}
+				for _, r := range w.replicas { // so that w changes no more
+					r.stop()
 				}
 				// Two thirds of a life, a twentieth more, and some time to settle.
 				lives := func(life time.Duration) int {
@@ -281,7 +312,8 @@ func (w *watcher) published(bundle []byte) {
 	w.check()
 }
 
-// check has clients ask every replica: one that has what is published, and one that has what was a while ago.
+// check has clients connect to every replica: one with the current bundle, and one with the bundle
+// of a while ago.
 func (w *watcher) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -334,13 +366,13 @@ func TestNeverTwoAuthorities(t *testing.T) {
 		if got := a.asked()["update secrets"]; got != 2 {
 			t.Errorf("%d updates of the Secret, want that of the winner and that of the loser", got)
 		}
-		if strings.Contains(log(), "cannot be kept") {
+		if strings.Contains(log(), "cannot be maintained") {
 			t.Errorf("the log has a word of the conflict:\n%s", log())
 		}
 	})
 }
 
-// Whatever cannot be done, the server starts, serves what it has, says once what is amiss and does it when it can.
+// Whatever fails, the server starts, serves what it has, logs the cause once, and catches up when it can.
 func TestFaults(t *testing.T) {
 	fails := func(code int, what ...string) func(a *fakeAPI) {
 		return func(a *fakeAPI) {
@@ -353,19 +385,21 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	everything := []string{"get secrets", "update secrets", "get apiservices", "patch apiservices"}
+	const rights = "the Role and the ClusterRole for the serving certificate"
 	for _, tc := range []struct {
 		name   string
 		fault  func(*fakeAPI)
 		remedy string
 		served bool // the certificate is served nevertheless
 	}{
-		{"everything is forbidden", fails(403, everything...), "ClusterRole system:metrics-server", false},
-		{"the Secret cannot be read", fails(403, "get secrets"), "Role metrics-server-serving", false},
-		{"the Secret cannot be written", fails(403, "update secrets"), "Role metrics-server-serving", false},
-		{"the APIServices cannot be read", fails(403, "get apiservices"), "ClusterRole system:metrics-server", false},
-		{"the APIServices cannot be written", fails(403, "patch apiservices"), "ClusterRole system:metrics-server", true},
+		{"everything is forbidden", fails(403, everything...), rights, false},
+		{"the Secret cannot be read", fails(403, "get secrets"), rights, false},
+		{"the Secret cannot be written", fails(403, "update secrets"), rights, false},
+		{"the APIServices cannot be read", fails(403, "get apiservices"), rights, false},
+		{"the APIServices cannot be written", fails(403, "patch apiservices"), rights, true},
+		{"the token is invalid", fails(401, everything...), "delete the pod", false},
 		{"the Secret is immutable", fails(422, "update secrets"), "immutable", false},
-		{"the API server fails", fails(500, everything...), "check that the API server runs", false},
+		{"the API server fails", fails(500, everything...), "the API server's own logs", false},
 		{"there is no Secret", func(a *fakeAPI) { a.secret = nil }, "create the Secret", false},
 		{"the API server is silent", func(a *fakeAPI) {
 			a.before = func(string, string) int { time.Sleep(20 * time.Second); return 0 }
@@ -383,8 +417,11 @@ func TestFaults(t *testing.T) {
 				if served := !bytes.Equal(cert, selfSigned.certPEM); served != tc.served {
 					t.Errorf("the Secret's certificate is served: %v, want %v", served, tc.served)
 				}
-				if n := strings.Count(log(), "cannot be kept"); n != 1 || !strings.Contains(log(), tc.remedy) {
+				if n := strings.Count(log(), "cannot be maintained"); n != 1 || !strings.Contains(log(), tc.remedy) {
 					t.Errorf("the log says it %d times, want once, with %q in:\n%s", n, tc.remedy, log())
+				}
+				if strings.Contains(log(), "err=<") { // klog writes a value of several lines so
+					t.Errorf("the log shows an error of several lines:\n%s", log())
 				}
 				total := 0
 				for _, n := range a.asked() {
@@ -400,7 +437,7 @@ func TestFaults(t *testing.T) {
 				if err := believes(a.bundle(v1), cert, host); err != nil {
 					t.Errorf("when the fault has gone: %v", err)
 				}
-				if !strings.Contains(log(), "kept again") {
+				if !strings.Contains(log(), "maintained again") {
 					t.Errorf("the log does not say that it works again:\n%s", log())
 				}
 			})
@@ -408,30 +445,145 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// What others do to the Secret and to the APIServices is mended at the next pass.
-func TestMended(t *testing.T) {
+// A failure that begins while another one lasts is logged, even if both have the same reason. None is repeated until
+// everything has worked once.
+func TestFurtherFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		ctx, log := logged(t)
+		start(t, ctx, a.config(t))
+		time.Sleep(time.Minute)
+		const patch, update = "patch apiservices", "update secrets"
+		for _, step := range []struct {
+			name, denied string
+			fails        string
+			code, lines  int
+			says         string
+		}{
+			{"an APIService cannot be written", "", patch, 403, 1, "patch APIService " + v1 + ": "},
+			{"the other one cannot be read, either", v1beta1, patch, 403, 2, "get APIService " + v1beta1 + ": "},
+			{"it can be read again", "", patch, 403, 2, ""},
+			{"again it cannot", v1beta1, patch, 403, 2, ""},
+			{"the Secret cannot be written, either", v1beta1, update, 422, 3, "if the Secret is immutable"},
+			{"everything works", "", "nothing", 0, 3, "maintained again"},
+			{"again the APIService cannot be written", "", patch, 403, 4, ""},
+		} {
+			a.change(func() {
+				a.services[v1].Spec.CABundle = nil // so that there is something to patch
+				if step.fails == update {
+					delete(a.secret.Data, certName)
+				}
+				a.denied = step.denied
+				a.before = func(verb, resource string) int {
+					if verb+" "+resource == step.fails {
+						return step.code
+					}
+					return 0
+				}
+			})
+			time.Sleep(5 * time.Minute)
+			if n := strings.Count(log(), "cannot be maintained"); n != step.lines || !strings.Contains(log(), step.says) {
+				t.Errorf("%s: %d lines about failures, want %d and %q in:\n%s", step.name, n, step.lines, step.says, log())
+			}
+		}
+	})
+}
+
+// An APIService that must not be read does not take the certificate from the others: they get the
+// caBundle, and the certificate is renewed with all names that it had. A new authority waits.
+func TestOneIsUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		a.denied = v1beta1
+		a.services[v1beta1].Spec.Service.Name = "other"
+		ctx, log := logged(t)
+		c := a.config(t)
+		registry := prometheus.NewRegistry()
+		c.Registerer = registry
+		c.CertificateLife = 12 * time.Hour
+		r := start(t, ctx, c)
+		serves := func(when string, names map[string]string) (cert []byte) {
+			t.Helper()
+			cert, _ = r.CurrentCertKeyContent()
+			for name, host := range names {
+				if err := believes(a.bundle(name), cert, host); err != nil {
+					t.Errorf("%s: %s: %v\n%s", when, name, err, log())
+				}
+			}
+			return cert
+		}
+		one := map[string]string{v1: host}
+		both := map[string]string{v1: host, v1beta1: "other.kube-system.svc"}
+		time.Sleep(time.Minute)
+		serves("a new installation", one)
+		if diff := cmp.Diff(map[string]string{v1: "verified", v1beta1: "unknown"}, states(t, registry)); diff != "" {
+			t.Errorf("states (-want +got):\n%s", diff)
+		}
+		time.Sleep(day)
+		serves("after the life of the first certificate", one)
+		if n := strings.Count(log(), "cannot be maintained"); n != 1 || !strings.Contains(log(), "get APIService "+v1beta1) {
+			t.Errorf("the log says it %d times, want once, with the name of the APIService:\n%s", n, log())
+		}
+
+		a.change(func() { a.denied = "" })
+		time.Sleep(2 * time.Hour)
+		serves("once it can be read", both)
+		a.change(func() { a.denied = v1beta1 })
+		time.Sleep(day)
+		before := serves("after the life of a certificate with both names", both)
+
+		old := a.bundle(v1)
+		a.change(func() { delete(a.secret.Data, authorityKeyName) })
+		time.Sleep(2 * time.Hour)
+		if after := serves("with a new authority", both); !bytes.Equal(after, before) || bytes.Equal(a.bundle(v1), old) {
+			t.Errorf("the new authority signs, or is not published:\n%s", log())
+		}
+		a.change(func() { a.denied = "" })
+		time.Sleep(2 * time.Hour)
+		if after := serves("when all have the new authority", both); bytes.Equal(after, before) {
+			t.Errorf("the new authority does not sign:\n%s", log())
+		}
+	})
+}
+
+// Changes that others make to the Secret and to the APIServices are repaired at the next pass.
+func TestDamageIsRepaired(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		change func(a *fakeAPI)
 		same   bool   // certificate
 		says   string // the log
 	}{
-		{"a bundle is wiped", func(a *fakeAPI) { a.services[v1].Spec.CABundle = nil }, true, "wrote the caBundle"},
-		{"a bundle is replaced", func(a *fakeAPI) { a.services[v1beta1].Spec.CABundle = selfSigned.bundle() }, true, "wrote the caBundle"},
-		{"verification is turned off", func(a *fakeAPI) {
-			a.services[v1].Spec.CABundle, a.services[v1].Spec.InsecureSkipTLSVerify = nil, true
-		}, true, "wrote the caBundle"},
+		{"a bundle is wiped", func(a *fakeAPI) { a.services[v1].Spec.CABundle = nil }, true, "Wrote the caBundle"},
+		{
+			"a bundle is replaced", func(a *fakeAPI) { a.services[v1beta1].Spec.CABundle = selfSigned.bundle() }, true,
+			"Replaced the caBundle",
+		},
 		{"the APIServices are made anew", func(a *fakeAPI) {
-			a.services = map[string]*apiService{v1: leadsTo(v1, "kube-system", "metrics-server"), v1beta1: leadsTo(v1beta1, "kube-system", "metrics-server")}
-		}, true, "wrote the caBundle"},
-		{"the Secret is wiped", func(a *fakeAPI) { a.secret.Data = nil }, true, "what was in it is put back"},
-		{"the certificate is destroyed", func(a *fakeAPI) { a.secret.Data[certName] = []byte("x") }, true, "what was in it is put back"},
-		{"the authority is destroyed", func(a *fakeAPI) { a.secret.Data[authoritiesName] = nil }, true, "what was in it is put back"},
+			a.services = map[string]*apiService{
+				v1:      leadsTo(v1, "kube-system", "metrics-server"),
+				v1beta1: leadsTo(v1beta1, "kube-system", "metrics-server"),
+			}
+		}, true, "Wrote the caBundle"},
+		{"the Secret is wiped", func(a *fakeAPI) { a.secret.Data = nil }, true, "its previous contents are restored"},
+		{
+			"the certificate is destroyed", func(a *fakeAPI) { a.secret.Data[certName] = []byte("x") }, true,
+			"its previous contents are restored",
+		},
+		{
+			"the authority is destroyed", func(a *fakeAPI) { a.secret.Data[authoritiesName] = nil }, true,
+			"its previous contents are restored",
+		},
 		{"the Service has another name", func(a *fakeAPI) {
 			for _, s := range a.services {
 				s.Spec.Service.Name = "other"
 			}
 		}, false, "not other.kube-system.svc"},
+		{"the Service has another name, which the log says", func(a *fakeAPI) {
+			for _, s := range a.services {
+				s.Spec.Service.Name = "other"
+			}
+		}, false, "leads to another Service of this namespace than before"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -449,7 +601,8 @@ func TestMended(t *testing.T) {
 				}
 				for _, name := range []string{v1, v1beta1} {
 					s := a.service(name)
-					if err := believes(a.bundle(name), after, s.Spec.Service.Name+".kube-system.svc"); err != nil || s.Spec.InsecureSkipTLSVerify {
+					if err := believes(a.bundle(name), after, s.Spec.Service.Name+".kube-system.svc"); err != nil ||
+						s.Spec.InsecureSkipTLSVerify {
 						t.Errorf("%s: %v, insecure %v", name, err, s.Spec.InsecureSkipTLSVerify)
 					}
 				}
@@ -461,8 +614,9 @@ func TestMended(t *testing.T) {
 	}
 }
 
-// A key that is removed is the administrator's way to a new authority: it is published, then used, and its predecessor goes.
-func TestRenewedOnPurpose(t *testing.T) {
+// An administrator who wants a new authority removes its key from the Secret. The new one is
+// published, then used, and its predecessor is removed.
+func TestNewAuthorityOnPurpose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatcher(t, 20*time.Minute)
 		ctx, log := logged(t)
@@ -473,7 +627,8 @@ func TestRenewedOnPurpose(t *testing.T) {
 		old := w.api.bundle(v1)
 		w.api.change(func() { delete(w.api.secret.Data, authorityKeyName) })
 		time.Sleep(50 * time.Minute)
-		if cert, _ := r.CurrentCertKeyContent(); !bytes.Equal(cert, before) || !bytes.Contains(w.api.bundle(v1), old) || len(w.api.bundle(v1)) < 2*len(old)-10 {
+		if cert, _ := r.CurrentCertKeyContent(); !bytes.Equal(cert, before) || !bytes.Contains(w.api.bundle(v1), old) ||
+			len(w.api.bundle(v1)) < 2*len(old)-10 {
 			t.Errorf("before the new authority has settled, it is used or the old one is gone:\n%s", log())
 		}
 		time.Sleep(15 * time.Minute)
@@ -491,48 +646,257 @@ func TestRenewedOnPurpose(t *testing.T) {
 	})
 }
 
-// An APIService that verifies nothing stays so until every replica has the certificate: some may still have one of their own.
-func TestVerificationWaitsForReplicas(t *testing.T) {
+// An APIService with insecureSkipTLSVerify is left alone, so that the manifest with this field can
+// be applied again. Once the field is gone, the next pass writes the caBundle.
+func TestUnverifiedIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		a.services[v1].Spec.InsecureSkipTLSVerify = true
+		a.services[v1].Metadata.ManagedFields = managed("helm", "insecureSkipTLSVerify")
 		ctx, log := logged(t)
-		r := start(t, ctx, a.config(t))
-		time.Sleep(58 * time.Minute)
+		c := a.config(t)
+		registry := prometheus.NewRegistry()
+		c.Registerer = registry
+		r := start(t, ctx, c)
+		time.Sleep(2 * day)
 		cert, _ := r.CurrentCertKeyContent()
 		if s := a.service(v1).Spec; !s.InsecureSkipTLSVerify || len(s.CABundle) > 0 {
-			t.Error("it is verified too early")
+			t.Errorf("it was touched: %+v", s)
 		}
 		if err := believes(a.bundle(v1beta1), cert, host); err != nil {
 			t.Errorf("the other one: %v", err)
 		}
-		if n := strings.Count(log(), "insecureSkipTLSVerify"); n != 1 {
-			t.Errorf("the log has %d words of it, want one:\n%s", n, log())
+		if n := strings.Count(log(), "does not verify this server"); n != 1 || !strings.Contains(log(), `setBy="helm"`) ||
+			!strings.Contains(log(), "kubectl patch apiservice "+v1) {
+			t.Errorf("the log says it %d times, want once, with who set it and how to go on:\n%s", n, log())
 		}
-		time.Sleep(4 * time.Minute)
-		if err := believes(a.bundle(v1), cert, host); err != nil || a.service(v1).Spec.InsecureSkipTLSVerify {
-			t.Errorf("after an hour: %v, insecure %v", err, a.service(v1).Spec.InsecureSkipTLSVerify)
+		if diff := cmp.Diff(map[string]string{v1: "unverified", v1beta1: "verified"}, states(t, registry)); diff != "" {
+			t.Errorf("states (-want +got):\n%s", diff)
+		}
+
+		a.change(func() { a.services[v1].Spec.InsecureSkipTLSVerify = false })
+		time.Sleep(70 * time.Second)
+		if err := believes(a.bundle(v1), cert, host); err != nil {
+			t.Errorf("once the field is gone: %v", err)
+		}
+		// Turned off again, as for the way back to another server, it stays off.
+		a.change(func() { a.services[v1].Spec.InsecureSkipTLSVerify, a.services[v1].Spec.CABundle = true, nil })
+		time.Sleep(day)
+		if s := a.service(v1).Spec; !s.InsecureSkipTLSVerify || len(s.CABundle) > 0 {
+			t.Errorf("it was turned on again: %+v", s)
+		}
+		if n := strings.Count(log(), "does not verify this server"); n != 2 {
+			t.Errorf("the log says it %d times, want twice:\n%s", n, log())
 		}
 	})
 }
 
-// An APIService that leads to somebody else is not touched.
-func TestElsewhere(t *testing.T) {
+// The log names another program that keeps writing a caBundle of its own, once. It does not name a
+// program that did so once, nor this server's own renewal.
+func TestRivals(t *testing.T) {
+	const warning = "keeps writing another caBundle"
+	replace := func(a *fakeAPI) {
+		a.change(func() {
+			a.services[v1].Spec.CABundle = selfSigned.bundle()
+			a.services[v1].Metadata.ManagedFields = managed("cert-manager-cainjector", "caBundle")
+		})
+		time.Sleep(70 * time.Second)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
-		a.services[v1beta1] = leadsTo(v1beta1, "monitoring", "adapter")
+		ctx, log := logged(t)
+		r := start(t, ctx, a.config(t))
+		time.Sleep(time.Hour)
+		replace(a)
+		time.Sleep(2 * day)
+		replace(a)
+		if strings.Contains(log(), warning) {
+			t.Errorf("a caBundle that is replaced twice in two days is taken for a fight:\n%s", log())
+		}
+		for range 5 {
+			replace(a)
+		}
+		cert, _ := r.CurrentCertKeyContent()
+		if err := believes(a.bundle(v1), cert, host); err != nil {
+			t.Errorf("it was not written again: %v", err)
+		}
+		names := strings.Contains(log(), `setBy="cert-manager-cainjector"`)
+		helps := strings.Contains(log(), "cert-manager.io/inject-ca-from")
+		if n := strings.Count(log(), warning); n != 1 || !names || !helps {
+			t.Errorf("the log says it %d times, want once, with who and what to do:\n%s", n, log())
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		for _, s := range a.services {
+			s.Metadata.ManagedFields = managed("metrics-server", "caBundle")
+		}
+		ctx, log := logged(t)
+		c := a.config(t)
+		c.AuthorityLife, c.CertificateLife, c.Settle, c.Period = day, 12*time.Hour, 10*time.Minute, 5*time.Minute
+		start(t, ctx, c)
+		time.Sleep(10 * day)
+		if strings.Contains(log(), warning) {
+			t.Errorf("renewals are taken for a fight:\n%s", log())
+		}
+		if n := strings.Count(log(), "Replaced the caBundle"); n < 10 {
+			t.Errorf("%d renewals prove nothing", n)
+		}
+	})
+}
+
+// managed returns the managed fields that the API server records for a client that set a field of
+// the specification.
+func managed(manager, field string) []managedField {
+	m := managedField{Manager: manager}
+	m.FieldsV1.Spec = map[string]json.RawMessage{"f:" + field: []byte("{}")}
+	return []managedField{m}
+}
+
+// An APIService that led here and now leads elsewhere is left alone, but reported loudly: it may be
+// an attack.
+func TestLedElsewhere(t *testing.T) {
+	for _, tc := range []struct {
+		name, to string
+		change   func(s *apiService)
+	}{
+		{"another namespace", "service default/evil", func(s *apiService) {
+			s.Spec.Service.Namespace, s.Spec.Service.Name = "default", "evil"
+			s.Spec.InsecureSkipTLSVerify, s.Spec.CABundle = true, nil
+		}},
+		{
+			"the API server itself", "the API server itself",
+			func(s *apiService) { s.Spec.Service, s.Spec.CABundle = nil, nil },
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI()
+				ctx, log := logged(t)
+				c := a.config(t)
+				registry := prometheus.NewRegistry()
+				c.Registerer = registry
+				r := start(t, ctx, c)
+				time.Sleep(10 * time.Minute)
+				if diff := cmp.Diff(map[string]string{v1: "verified", v1beta1: "verified"}, states(t, registry)); diff != "" {
+					t.Errorf("states before (-want +got):\n%s", diff)
+				}
+				a.change(func() {
+					s := a.services[v1]
+					// A copy of the Service: a reader may still hold the one before.
+					to := *s.Spec.Service
+					s.Spec.Service = &to
+					s.Metadata.ManagedFields = managed("kubectl-patch", "service")
+					tc.change(s)
+				})
+				led := a.service(v1).Spec
+				time.Sleep(70 * time.Second)
+				if diff := cmp.Diff(led, a.service(v1).Spec); diff != "" {
+					t.Errorf("it was touched (-before +after):\n%s", diff)
+				}
+				const said = "An APIService that led here leads elsewhere"
+				for _, want := range []string{
+					said, tc.to, `setBy="kubectl-patch"`, "kubectl patch apiservice " + v1,
+					`\"namespace\":\"kube-system\",\"name\":\"metrics-server\"`,
+				} {
+					if !strings.Contains(log(), want) {
+						t.Errorf("the log does not say %q:\n%s", want, log())
+					}
+				}
+				if got := states(t, registry)[v1]; got != "elsewhere" {
+					t.Errorf("state %q, want elsewhere", got)
+				}
+				time.Sleep(24 * time.Hour)
+				if n := strings.Count(log(), said); n < 24 || n > 26 {
+					t.Errorf("the log says it %d times in a day, want once an hour", n)
+				}
+				a.change(func() { a.services[v1] = leadsTo(v1, "kube-system", "metrics-server") })
+				time.Sleep(70 * time.Second)
+				cert, _ := r.CurrentCertKeyContent()
+				if err := believes(a.bundle(v1), cert, host); err != nil || states(t, registry)[v1] != "verified" {
+					t.Errorf("when it leads here again: %v, state %s", err, states(t, registry)[v1])
+				}
+			})
+		})
+	}
+}
+
+// A Secret that was not configured is used if it exists and may be used. If not, that is no
+// failure.
+func TestOptional(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		before func(a *fakeAPI)
+		served bool
+	}{
+		{"it is there", func(*fakeAPI) {}, true},
+		{"it is absent", func(a *fakeAPI) { a.secret = nil }, false},
+		{"it is forbidden", func(a *fakeAPI) { a.before = func(string, string) int { return 403 } }, false},
+		{"it may not be written", func(a *fakeAPI) {
+			a.before = func(verb, _ string) int {
+				if verb == "update" {
+					return 403
+				}
+				return 0
+			}
+		}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI()
+				secret := a.secret
+				tc.before(a)
+				ctx, log := logged(t)
+				c := a.config(t)
+				c.Optional = true
+				r := start(t, ctx, c)
+				time.Sleep(time.Hour)
+				cert, _ := r.CurrentCertKeyContent()
+				if served := !bytes.Equal(cert, selfSigned.certPEM); served != tc.served {
+					t.Errorf("the Secret's certificate is served: %v, want %v", served, tc.served)
+				}
+				if err := believes(a.bundle(v1), cert, host); (err == nil) != tc.served {
+					t.Errorf("a client that believes the caBundle: %v", err)
+				}
+				if n := strings.Count(log(), "self-signed certificate"); (n == 1) == tc.served ||
+					strings.Contains(log(), "cannot be maintained") {
+					t.Errorf("the log says %d times that the fallback is served:\n%s", n, log())
+				}
+				a.change(func() { a.before, a.secret = func(string, string) int { return 0 }, secret })
+				time.Sleep(70 * time.Second)
+				cert, _ = r.CurrentCertKeyContent()
+				if err := believes(a.bundle(v1), cert, host); err != nil {
+					t.Errorf("once it can be used: %v\n%s", err, log())
+				}
+			})
+		})
+	}
+}
+
+// An APIService that leads elsewhere is left alone: to another namespace, or, for a server that knows its
+// Service, to another Service.
+func TestElsewhere(t *testing.T) {
+	t.Run("another namespace", func(t *testing.T) { leavesAlone(t, "monitoring", "") })
+	t.Run("another Service", func(t *testing.T) { leavesAlone(t, "kube-system", "metrics-server") })
+}
+
+func leavesAlone(t *testing.T, namespace, service string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		a.services[v1beta1] = leadsTo(v1beta1, namespace, "adapter")
 		a.services[v1beta1].Spec.InsecureSkipTLSVerify = true
 		ctx, log := logged(t)
 		c := a.config(t)
-		c.CertificateLife, c.Period = 10*day, time.Hour
+		c.CertificateLife, c.Period, c.Service = 10*day, time.Hour, service
 		r := start(t, ctx, c)
 		time.Sleep(3 * time.Hour)
 		cert, _ := r.CurrentCertKeyContent()
 		if err := believes(a.bundle(v1), cert, host); err != nil {
 			t.Error(err)
 		}
-		if err := believes(a.bundle(v1), cert, "adapter.monitoring.svc"); err == nil {
-			t.Error("the certificate has a name of another namespace")
+		if err := believes(a.bundle(v1), cert, "adapter."+namespace+".svc"); err == nil {
+			t.Error("the certificate has the name of another Service")
 		}
 		if s := a.service(v1beta1).Spec; !s.InsecureSkipTLSVerify || len(s.CABundle) > 0 {
 			t.Errorf("it was touched: %+v", s)
@@ -541,14 +905,15 @@ func TestElsewhere(t *testing.T) {
 			t.Errorf("the log says so %d times, want once:\n%s", n, log())
 		}
 
-		// Nor are the Secret's contents when nothing leads here any more: another replica may know better.
+		// The Secret's contents are kept, too, when nothing leads here any more: another replica may know
+		// better.
 		before := a.data()
 		a.change(func() { clear(a.services) })
 		time.Sleep(20 * day)
 		if diff := cmp.Diff(before, a.data()); diff != "" {
-			t.Error("the Secret was changed for nobody")
+			t.Error("the Secret was changed although no APIService leads here")
 		}
-		if n := strings.Count(log(), "no APIService leads here"); n != 1 {
+		if n := strings.Count(log(), "No APIService leads here"); n != 1 {
 			t.Errorf("the log says that nothing leads here %d times, want once:\n%s", n, log())
 		}
 		a.change(func() { a.services[v1] = leadsTo(v1, "kube-system", "metrics-server") })
@@ -558,4 +923,47 @@ func TestElsewhere(t *testing.T) {
 			t.Errorf("when one leads here again: %v", err)
 		}
 	})
+}
+
+// A server that knows its Service has a certificate before an APIService leads to it, so that one patch can make one
+// lead here and trust it. It does not change it when the APIService does.
+func TestCertificateInAdvance(t *testing.T) {
+	for service, want := range map[string]bool{"metrics-server": true, "": false} {
+		t.Run(fmt.Sprintf("Service %q", service), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI()
+				clear(a.services)
+				a.services[v1] = leadsTo(v1, "monitoring", "adapter")
+				ctx, _ := logged(t)
+				c := a.config(t)
+				c.Service = service
+				first := start(t, ctx, c)
+				second := start(t, ctx, c)
+				time.Sleep(5 * time.Second)
+				if got := len(a.data()[authoritiesName]) > 0; got != want {
+					t.Fatalf("the Secret has an authority: %v, want %v", got, want)
+				}
+				if !want {
+					return
+				}
+				advance := a.data()
+				a.change(func() {
+					a.services[v1] = leadsTo(v1, "kube-system", "metrics-server")
+					a.services[v1].Spec.CABundle = advance[authoritiesName]
+				})
+				for range 60 {
+					for _, r := range []*replica{first, second} {
+						cert, _ := r.CurrentCertKeyContent()
+						if err := believes(a.bundle(v1), cert, host); err != nil {
+							t.Fatal(err)
+						}
+					}
+					time.Sleep(2 * time.Minute)
+				}
+				if diff := cmp.Diff(advance, a.data()); diff != "" {
+					t.Errorf("the Secret has changed (-before +after):\n%s", diff)
+				}
+			})
+		})
+	}
 }

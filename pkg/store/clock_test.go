@@ -5,28 +5,15 @@ import (
 	"regexp"
 	"testing"
 	"time"
-	"unsafe"
 
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/sharedtest"
 )
-
-// setBy is the moment t as a process reads it whose wall clock was set forward or back by whole seconds before: the monotonic
-// reading is t's, the wall clock's is not. No function of package time makes such a Time.
-func setBy(t *testing.T, moment time.Time, seconds int64) time.Time {
-	t.Helper()
-	const nanoseconds = 30 // bits below the seconds
-	set := moment
-	*(*uint64)(unsafe.Pointer(&set)) += uint64(seconds) << nanoseconds
-	if by := time.Duration(seconds) * time.Second; set.Sub(moment) != 0 || set.Round(0).Sub(moment.Round(0)) != by {
-		t.Fatalf("this test does not know time.Time: %v is not %v set by %v", set, moment, by)
-	}
-	return set
-}
 
 var taken = regexp.MustCompile(`, taken \S+ ago`)
 
-// This server's wall clock is set forward and back, by as much as a clock that was never right: what is served, for how long,
-// and which node is believed, is as if it had not been.
+// Setting this server's wall clock forward or back, by any amount, changes nothing: not what is
+// served, nor for how long, nor which node is trusted.
 func TestTheServersWallClockIsSet(t *testing.T) {
 	start := time.Now()
 	// life is what a store says at moments that clock reads.
@@ -41,7 +28,8 @@ func TestTheServersWallClockIsSet(t *testing.T) {
 			var u sample.PodUsage
 			n, hasNode := s.Node("n", at(now))
 			hasPod := s.Pod("ns", "p", at(now), &u)
-			said = append(said, fmt.Sprintf("%d: %v %+v %s; %v %+v %s", now, hasNode, n, s.WhyNoNode("n", at(now)), hasPod, u, s.WhyNoPod("ns", "p", at(now))))
+			said = append(said, fmt.Sprintf("%d: %v %+v %s; %v %+v %s", now, hasNode, n, s.WhyNoNode("n", at(now)), hasPod, u,
+				s.WhyNoPod("ns", "p", at(now))))
 		}
 		for now := 0; now <= 60; now += 15 {
 			tell("n", now, ctr("a", float64(now), float64(now)))
@@ -68,9 +56,9 @@ func TestTheServersWallClockIsSet(t *testing.T) {
 		"by minutes, to and fro":    func(s int) int64 { return int64(s%7-3) * 600 },
 		"by a second at every look": func(s int) int64 { return int64(s % 2) },
 	} {
-		got := life(func(m time.Time) time.Time { return setBy(t, m, by(int(m.Sub(start)/time.Second))) })
+		got := life(func(m time.Time) time.Time { return sharedtest.SetClock(t, m, by(int(m.Sub(start)/time.Second))) })
 		for i := range want {
-			// How long ago a sample was taken is by the kubelet's clock: that is said by the wall clock, and nothing follows from it.
+			// The age of a sample depends on the wall clock, and nothing depends on the age.
 			if taken.ReplaceAllString(got[i], "") != taken.ReplaceAllString(want[i], "") {
 				t.Errorf("%s: says %s\nwant %s", name, got[i], want[i])
 			}

@@ -10,7 +10,7 @@ import (
 )
 
 // Scrapes, leaving nodes, conflicts and readers at once: no race, no partial pod, nothing left over.
-func TestEverythingAtOnce(t *testing.T) {
+func TestConcurrentUse(t *testing.T) {
 	const nodes, pods, rounds = 8, 10, 200
 	s := New(Config{})
 	var work, readers sync.WaitGroup
@@ -77,12 +77,13 @@ func TestEverythingAtOnce(t *testing.T) {
 	if n, c := s.Points(); n != 0 || c != 0 {
 		t.Errorf("points left: %d, %d", n, c)
 	}
-	if claims := s.index.len(); claims+len(s.index.contests) > 0 {
+	if claims := len(s.index.pods); claims+len(s.index.contests) > 0 {
 		t.Errorf("left: %d claims, %d contests", claims, len(s.index.contests))
 	}
 }
 
-// A node whose lock is held, as by a scrape, delays no reader of another one and no other scrape.
+// While the lock of one node is held, as by a scrape, readers and scrapes of other nodes do not
+// wait.
 func TestAReaderWaitsForNoOtherNode(t *testing.T) {
 	s := New(Config{})
 	for _, name := range []string{"x", "y"} {

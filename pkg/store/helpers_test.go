@@ -20,12 +20,19 @@ const (
 	mib   = 1 << 20
 	whole = sample.CPU | sample.Memory
 
-	unlisted = "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out"
+	unlisted = "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector " +
+		"leaves its node out"
 )
 
-// idle is what is said after unlisted if so many nodes list no container that runs.
+// refusedAs returns the end of the 404 if the last sample was refused.
+func refusedAs(why sample.Reason) string {
+	return fmt.Sprintf("; the last sample was refused as %v: %s", why, why.Meaning())
+}
+
+// idle returns what follows unlisted if so many nodes list no running container.
 func idle(nodes int, example string) string {
-	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and the container runtime there gives the kubelet no metrics", nodes, example)
+	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and the "+
+		"container runtime there gives the kubelet no metrics", nodes, example)
 }
 
 // ctr is a sample of a container of pod "p" in namespace "ns" with CPU in seconds and 10 MiB.
@@ -65,7 +72,7 @@ func machine(t, cpu float64) sample.Sample {
 	return sample.Sample{Time: ms(t), CPU: uint64(cpu * 1e9), Memory: 100 * mib, Given: whole}
 }
 
-func answer(cs ...sample.Container) *sample.Batch { return &sample.Batch{Containers: cs} }
+func batchOf(cs ...sample.Container) *sample.Batch { return &sample.Batch{Containers: cs} }
 
 // fixture records answers of nodes and looks at what is served.
 type fixture struct {
@@ -73,18 +80,23 @@ type fixture struct {
 	*Store
 }
 
+// capacity is that of every node.
+func capacity(cores, mibs uint64) func(string) sample.Capacity {
+	return func(string) sample.Capacity { return sample.Capacity{CPU: cores * 1e9, Memory: mibs * mib} }
+}
+
 func newFixture(t *testing.T) fixture {
 	t.Helper()
 	return fixture{t, New(Config{})}
 }
 
-// say records an answer of node "n" received s seconds into the test.
-func (f fixture) say(s float64, cs ...sample.Container) Report {
-	return f.sayAs("n", s, cs...)
+// answer records an answer of node "n" received s seconds into the test.
+func (f fixture) answer(s float64, cs ...sample.Container) Report {
+	return f.answerFrom("n", s, cs...)
 }
 
-func (f fixture) sayAs(node string, s float64, cs ...sample.Container) Report {
-	return f.Record(node, answer(cs...), at(s))
+func (f fixture) answerFrom(node string, s float64, cs ...sample.Container) Report {
+	return f.Record(node, batchOf(cs...), at(s))
 }
 
 // served is a usage in units that are easy to write down.

@@ -35,8 +35,9 @@ func advance(b *sample.Batch, s float64) {
 	}
 }
 
-// Whatever order an answer has, everything in it is found.
+// In whatever order an answer is, everything in it is found.
 func TestAnyOrderOfContainers(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
 	copied := func(b *sample.Batch) { // new pointers, same names
 		for i := range b.Containers {
 			id := *b.Containers[i].ID
@@ -47,7 +48,7 @@ func TestAnyOrderOfContainers(t *testing.T) {
 		"unchanged":    func(*sample.Batch) {},
 		"new pointers": copied,
 		"shuffled": func(b *sample.Batch) {
-			rand.Shuffle(len(b.Containers), func(i, j int) {
+			r.Shuffle(len(b.Containers), func(i, j int) {
 				b.Containers[i], b.Containers[j] = b.Containers[j], b.Containers[i]
 			})
 		},
@@ -97,8 +98,8 @@ func TestPointersAreTakenOver(t *testing.T) {
 	b := listing("n", 3)
 	s.Record("n", b, at(1))
 	n := s.node("n")
-	for i, at := range n.order {
-		if n.pasts[at].id != b.Containers[i].ID {
+	for i, at := range n.layout.order {
+		if n.layout.containers[at].id != b.Containers[i].ID {
 			t.Errorf("container %d: the pointer of an older answer is kept", i)
 		}
 	}
@@ -125,7 +126,10 @@ func TestReadsAllocateNothing(t *testing.T) {
 	s.Record("n", b, at(15))
 	var u sample.PodUsage
 	s.Pod("load", "n-7", at(15), &u)
-	pods, usages := []sample.Object{{Namespace: "load", Name: "n-7"}, {Namespace: "load", Name: "n-8"}}, make([]sample.PodUsage, 2)
+	pods, usages := []sample.Object{
+		{Namespace: "load", Name: "n-7"},
+		{Namespace: "load", Name: "n-8"},
+	}, make([]sample.PodUsage, 2)
 	s.Pods(pods, at(15), usages)
 	if n := testing.AllocsPerRun(100, func() {
 		if s.Pods(pods, at(15), usages); len(usages[1].Containers) != 2 {
@@ -139,8 +143,8 @@ func TestReadsAllocateNothing(t *testing.T) {
 	}
 }
 
-// Pods are found where the index says they are and, once the node's list has changed, where they are now; a pod that was removed is
-// found nowhere.
+// Pods are found at the place in the index and, after the node's list has changed, at the new
+// place. A removed pod is not found.
 func TestPodsOfAnOlderLayout(t *testing.T) {
 	s := New(Config{})
 	b := listing("n", 30)
@@ -185,7 +189,7 @@ func TestPodsOfAnOlderLayout(t *testing.T) {
 	}
 }
 
-// Pods says what Pod says, of any number of pods.
+// Pods returns the same as Pod, for any number of pods.
 func TestPods(t *testing.T) {
 	s := New(Config{})
 	var objects []sample.Object
@@ -200,7 +204,7 @@ func TestPods(t *testing.T) {
 			objects = append(objects, sample.Object{Namespace: "load", Name: fmt.Sprintf("%s-%d", name, i)})
 		}
 	}
-	rand.Shuffle(len(objects), func(i, j int) { objects[i], objects[j] = objects[j], objects[i] })
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(objects), func(i, j int) { objects[i], objects[j] = objects[j], objects[i] })
 	for n := range len(objects) + 1 {
 		into := make([]sample.PodUsage, n)
 		for i := range into { // of a call before
@@ -210,31 +214,32 @@ func TestPods(t *testing.T) {
 		for i, o := range objects[:n] {
 			var want sample.PodUsage
 			s.Pod(o.Namespace, o.Name, at(30), &want)
-			if d := cmp.Diff(want, into[i], cmpopts.EquateEmpty()); d != "" && (len(want.Containers) > 0 || len(into[i].Containers) > 0) {
+			if d := cmp.Diff(want, into[i], cmpopts.EquateEmpty()); d != "" &&
+				(len(want.Containers) > 0 || len(into[i].Containers) > 0) {
 				t.Fatalf("%d of %d, %s (-Pod +Pods):\n%s", i, n, o.Name, d)
 			}
 		}
 	}
 }
 
-// If more containers vanished than may be remembered, those that did so last are.
-func TestTheLatestToVanishAreRemembered(t *testing.T) {
+// If more containers vanished than may be remembered, the last ones to vanish are remembered.
+func TestLastVanishedPodsAreRemembered(t *testing.T) {
 	const pods = 1500 // with two containers
 	l := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
 	latest := 0
-	for i := range l.pasts {
-		c := l.series(i)
+	for i := range l.containers {
+		c := &l.containers[i]
 		c.start, c.received = 1, time.Second
 		if i%2 == 1 {
 			c.received, latest = 2*time.Second, latest+1
 		}
 	}
 	next := l.align(nil, 3*time.Second, time.Hour)
-	if len(next.pasts) != minRemembered {
-		t.Errorf("%d containers are remembered, want %d", len(next.pasts), minRemembered)
+	if len(next.containers) != minRemembered {
+		t.Errorf("%d containers are remembered, want %d", len(next.containers), minRemembered)
 	}
-	for i := range next.usages {
-		if next.usages[i].received == 2*time.Second {
+	for i := range next.containers {
+		if next.containers[i].received == 2*time.Second {
 			latest--
 		}
 	}
@@ -243,21 +248,22 @@ func TestTheLatestToVanishAreRemembered(t *testing.T) {
 	}
 }
 
-// A pod of which half is remembered has no usage when it comes back, until the other half has a second sample.
+// If half of a pod is remembered, the pod has no usage when it returns until the other half has a second sample.
 func TestPodsAreRememberedInWhole(t *testing.T) {
 	const pods, together = 3000, 7 // with two containers
 	l := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
-	for i := range l.pasts {
-		l.pasts[i].start, l.usages[i].received = 1, time.Duration(i/2%together)*time.Second
+	for i := range l.containers {
+		l.containers[i].start, l.containers[i].received = 1, time.Duration(i/2%together)*time.Second
 	}
 	next := l.align(nil, 10*time.Second, time.Hour)
 	halves := 0
-	for i := 0; i < len(next.pasts); {
+	for i := 0; i < len(next.containers); {
 		from, to := next.find(next.key(i))
 		halves += to - from - 2
 		i = to
 	}
-	if len(next.pasts) != minRemembered || halves < -1 {
-		t.Errorf("%d containers are remembered, want %d, and half of %d pods, want of one at most", len(next.pasts), minRemembered, -halves)
+	if len(next.containers) != minRemembered || halves < -1 {
+		t.Errorf("%d containers are remembered, want %d, and half of %d pods, want of one at most", len(next.containers),
+			minRemembered, -halves)
 	}
 }

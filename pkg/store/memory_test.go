@@ -6,7 +6,9 @@ import (
 	"runtime"
 	"testing"
 
+	"metrics-server/pkg/ring"
 	"metrics-server/pkg/sample"
+	"metrics-server/pkg/sharedtest"
 )
 
 // fleet returns the first answers of many nodes.
@@ -22,7 +24,7 @@ func fleet(nodes, pods int) []*sample.Batch {
 // each container: without the names, which it shares with the kubelet clients.
 func bytesPerContainer(nodes, pods int) float64 {
 	bs := fleet(nodes, pods)
-	before := heap()
+	before := sharedtest.Heap()
 	s := New(Config{})
 	for i := range 5 {
 		for j, b := range bs {
@@ -30,18 +32,10 @@ func bytesPerContainer(nodes, pods int) float64 {
 			advance(b, 15)
 		}
 	}
-	used := heap() - before
+	used := sharedtest.Heap() - before
 	_, points := s.Points()
 	runtime.KeepAlive(bs)
-	return float64(used) / (float64(points) / ringSize)
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what the first one only marked as free
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	return float64(used) / (float64(points) / ring.Size)
 }
 
 func TestMemoryPerContainer(t *testing.T) {
@@ -107,8 +101,8 @@ func BenchmarkRecordChanged30x2(b *testing.B) {
 	}
 }
 
-// BenchmarkPods looks pods up as a list of all does: by name, which is at random as to nodes, so that nothing of a pod is
-// in the caches.
+// BenchmarkPods looks pods up as a list of all pods does: by name, which is a random order of
+// nodes, so that nothing about a pod is in the caches.
 func BenchmarkPods(b *testing.B) {
 	const nodes = 3000
 	s := New(Config{})
@@ -119,11 +113,12 @@ func BenchmarkPods(b *testing.B) {
 		s.Record(name, batch, at(15))
 	}
 	pods := make([]sample.Object, nodes*30)
-	for at, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(pods)) { // the names themselves are in order, as those of a list are
+	// the names themselves are in order, as those of a list are
+	for at, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(pods)) {
 		pods[at] = sample.Object{Namespace: "load", Name: fmt.Sprintf("node-%d-%d", i/30, i%30)}
 	}
-	for _, n := range []int{1, together} {
-		b.Run(fmt.Sprintf("together=%d", n), func(b *testing.B) {
+	for _, n := range []int{1, batch} {
+		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
 			usages := make([]sample.PodUsage, n)
 			b.ReportAllocs()
 			i := 0

@@ -14,10 +14,12 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// reference is the rules once more, as slowly and obviously as possible: every sample of an epoch
-// is kept for ever in a list, names are looked up in maps, and everything is worked out when asked.
+// reference implements the rules a second time, as slowly and obviously as possible: every sample
+// of an epoch is kept for ever in a list, names are looked up in maps, and everything is computed
+// on request.
 type reference struct {
 	window, expiry time.Duration
+	capacity       map[string]sample.Capacity
 	nodes          map[string]*refNode
 }
 
@@ -29,21 +31,15 @@ type refNode struct {
 }
 
 type refSeries struct {
-	noZero   bool            // the epoch began because the counter went down, or with a jump of the clock
+	noZero   bool            // the epoch began because the counter was set, or with a jump of the clock
+	moved    bool            // the epoch began with what may have been a restart
 	turned   bool            // a sample was older than the newest one
-	before   sample.Time     // the start time that this contradicted
+	start    sample.Time     // as first reported in this epoch
 	epoch    []sample.Sample // oldest first
+	odd      *sample.Sample  // does not follow from the newest one
 	first    time.Time       // when the newest one was received first
 	received time.Time       // and last
 	usage    *refUsage
-}
-
-func (s *refSeries) start() sample.Time {
-	start := s.before
-	for _, e := range s.epoch {
-		start = max(start, e.Start)
-	}
-	return start
 }
 
 type refUsage struct {
@@ -53,44 +49,60 @@ type refUsage struct {
 }
 
 func newReference(resolution time.Duration) *reference {
-	return &reference{resolution, max(4*resolution, time.Minute), map[string]*refNode{}}
+	return &reference{resolution, max(4*resolution, time.Minute), map[string]sample.Capacity{}, map[string]*refNode{}}
 }
 
 func (r *reference) expired(then, now time.Time) bool { return now.Sub(then) > r.expiry }
 
-func (r *reference) record(node string, b *sample.Batch, received time.Time) (old int) {
+func (r *reference) record(node string, b *sample.Batch, received time.Time) (refused sample.Refusals) {
 	n := r.nodes[node]
 	if n == nil || r.expired(n.last, received) { // decision (d)
 		n = &refNode{own: &refSeries{}, containers: map[sample.ContainerID]*refSeries{}}
 		r.nodes[node] = n
 	}
 	n.last = received
-	if b.Node.Given.Has(whole) && (b.Node.CPU > 0 || b.Node.Memory > 0) && !r.take(n.own, b.Node, received) {
-		old++
+	has := r.capacity[node]
+	if has.CPU == 0 {
+		has.CPU = 1024e9
 	}
+	if has.Memory == 0 {
+		has.Memory = 64 << 40
+	}
+	take := func(s *refSeries, b sample.Sample) {
+		if why, ok := r.take(s, b, has, received); !ok {
+			refused[why]++
+		}
+	}
+	if b.Node.Given.Has(whole) && (b.Node.CPU > 0 || b.Node.Memory > 0) {
+		take(n.own, b.Node)
+	}
+	before := n.listed
 	n.listed = map[sample.ContainerID]sample.Fields{}
 	for _, c := range b.Containers {
 		if _, again := n.listed[*c.ID]; again {
 			continue
 		}
 		n.listed[*c.ID] = c.Given & whole
-		if c.Given.Has(whole) && c.CPU == 0 && c.Memory == 0 {
+		if c.CPU == 0 && c.Memory == 0 {
 			n.listed[*c.ID] = 0
 		}
 		s := n.containers[*c.ID]
-		if s == nil {
+		_, was := before[*c.ID]
+		start := refStart(c.Sample)
+		if s == nil || !was && len(s.epoch) > 0 && start > s.newest().Time &&
+			possible(int64(c.CPU), c.Time-start, has) { // decision (c)
 			s = &refSeries{}
 			n.containers[*c.ID] = s
 		}
-		if n.listed[*c.ID] == whole && !r.take(s, c.Sample, received) {
-			old++
+		if n.listed[*c.ID] == whole {
+			take(s, c.Sample)
 		}
 	}
 	maps.DeleteFunc(n.containers, func(id sample.ContainerID, s *refSeries) bool { // decision (c)
 		_, listed := n.listed[id]
-		return !listed && (s.start() == 0 || r.expired(s.received, received))
+		return !listed && (s.start == 0 || r.expired(s.received, received))
 	})
-	return old
+	return refused
 }
 
 // removePod forgets a pod wherever it is listed.
@@ -104,41 +116,90 @@ func (r *reference) removePod(namespace, name string) {
 	}
 }
 
-// take returns false if b is refused.
-func (r *reference) take(s *refSeries, b sample.Sample, received time.Time) bool {
+// refStart returns the start time that b reports, if it can be true.
+func refStart(b sample.Sample) sample.Time {
+	if b.Start > b.Time {
+		return 0
+	}
+	return max(b.Start, 0)
+}
+
+func (s *refSeries) newest() sample.Sample { return s.epoch[len(s.epoch)-1] }
+
+// possible reports whether that much CPU time can have been used in d on a node with that capacity,
+// if timestamps are off by a second at most.
+func possible(cpu int64, d sample.Time, has sample.Capacity) bool {
+	most := new(big.Int).Mul(big.NewInt(int64(has.CPU/1000)), big.NewInt(int64(d+1000)))
+	return cpu >= 0 && most.Cmp(big.NewInt(cpu)) >= 0
+}
+
+// take returns false if b is refused, and why.
+func (r *reference) take(s *refSeries, b sample.Sample, has sample.Capacity, received time.Time) (sample.Reason, bool) {
+	if len(s.epoch) > 0 && b.Time == s.newest().Time { // decision (f)
+		if received.Sub(s.first) > max(4*time.Minute, r.expiry) {
+			return sample.Frozen, false
+		}
+		s.received = received
+		return 0, true
+	}
 	if len(s.epoch) > 0 && r.expired(s.received, received) { // decision (d)
 		*s = refSeries{}
 	}
+	if len(s.epoch) > 0 && b.Time < s.newest().Time {
+		s.turned = true
+		return sample.TimestampOld, false
+	}
+	if b.Memory > has.Memory+has.Memory/10 {
+		return sample.OverCapacity, false
+	}
+	start := refStart(b)
 	if n := len(s.epoch); n > 0 {
-		newest := s.epoch[n-1]
-		if b.Time < newest.Time {
-			s.turned = true
-			return false
-		}
-		if b.Time == newest.Time { // decision (f)
-			s.received = received
-			return true
-		}
-		if start := s.start(); start > 0 && (b.Start > start+1000 || b.Start > max(start, newest.Time)) {
+		newest := s.newest()
+		fall := int64(newest.CPU) - int64(b.CPU)
+		since := b.Time - newest.Time
+		switch {
+		case fall > 0 && start > newest.Time-1000 && possible(int64(b.CPU), b.Time-start, has) &&
+			(b.Time-start >= 1000 || fall > int64(since)*10_000): // rule 3
 			*s = refSeries{}
-		} else if b.CPU < newest.CPU {
-			*s = refSeries{noZero: true, before: start}
-		} else if s.turned || b.Time.Sub(newest.Time) > received.Sub(s.first)+30*time.Second { // decision (i)
+		case s.turned || b.Time.Sub(newest.Time) > received.Sub(s.first)+30*time.Second: // decision (i)
 			again := s.noZero && n == 1
-			*s = refSeries{noZero: true, before: start, usage: s.usage}
+			*s = refSeries{noZero: true, start: s.start, usage: s.usage}
 			if again {
 				s.usage = nil
 			}
+		case fall <= 0 && start != s.start && start > newest.Time-1000 && b.Time-start >= 1000 &&
+			possible(int64(b.CPU), b.Time-start, has) && (!s.moved || n > 1): // rule 3: perhaps a restart
+			*s = refSeries{noZero: true, moved: true, start: s.start, usage: s.usage}
+		case !possible(-fall, since, has): // decision (j)
+			switch {
+			case fall > 0 && fall <= int64(since)*10_000: // a hundredth of a CPU
+				if since <= 60_000 {
+					s.received = received
+					return 0, true
+				}
+				b.CPU = newest.CPU
+			case s.odd != nil && s.odd.Time < b.Time && (possible(int64(b.CPU)-int64(s.odd.CPU), b.Time-s.odd.Time, has) ||
+				b.CPU < s.odd.CPU && s.odd.CPU-b.CPU <= uint64(b.Time-s.odd.Time)*10_000):
+				b.CPU = max(b.CPU, s.odd.CPU)
+				*s = refSeries{noZero: true, start: start, usage: s.usage, epoch: []sample.Sample{*s.odd}}
+			default:
+				again := s.odd != nil && s.odd.Time == b.Time && s.odd.CPU == b.CPU
+				s.odd = &b
+				return sample.OverCapacity, fall > 0 || again
+			}
 		}
 	}
-	s.first, s.received = received, received
+	if s.start == 0 {
+		s.start = start
+	}
+	s.first, s.received, s.odd = received, received, nil
 	s.epoch = append(s.epoch, b)
-	r.use(s)
-	return true
+	r.use(s, has)
+	return 0, true
 }
 
-// use works out the usage of the newest sample. If there is none, the last one stays.
-func (r *reference) use(s *refSeries) {
+// use computes the usage of the newest sample. If there is none, the last one stays.
+func (r *reference) use(s *refSeries, has sample.Capacity) {
 	b := s.epoch[len(s.epoch)-1]
 	third := r.window.Milliseconds() / 3
 	// Decision (a): a sample that was followed by another while it was closer than a third to the
@@ -160,10 +221,10 @@ func (r *reference) use(s *refSeries) {
 	if a == nil && len(older) > 0 && b.Time-older[0].Time >= 5000 {
 		a = &older[0]
 	}
-	if len(older) == 0 && b.Start > 0 && !s.noZero {
-		age := b.Time.Sub(b.Start)
-		if age >= 5*time.Second && age <= max(time.Minute, 2*r.window) {
-			a = &sample.Sample{Time: b.Start}
+	if len(older) == 0 && s.start > 0 && !s.noZero {
+		age := b.Time.Sub(s.start)
+		if age >= 5*time.Second && age <= max(time.Minute, 2*r.window) && possible(int64(b.CPU), b.Time-s.start, has) {
+			a = &sample.Sample{Time: s.start}
 		}
 	}
 	if a == nil {
@@ -171,7 +232,8 @@ func (r *reference) use(s *refSeries) {
 	}
 	rate := new(big.Int).SetUint64(b.CPU - a.CPU)
 	rate.Mul(rate, big.NewInt(1000)).Quo(rate, big.NewInt(int64(b.Time-a.Time)))
-	s.usage = &refUsage{of: b, window: b.Time - a.Time, rate: rate.Uint64()}
+	b.Memory = min(b.Memory, has.Memory)
+	s.usage = &refUsage{of: b, window: b.Time - a.Time, rate: min(rate.Uint64(), has.CPU)}
 }
 
 func (u *refUsage) out() sample.Usage {
@@ -187,8 +249,8 @@ func (r *reference) node(name string, now time.Time) (u sample.NodeUsage, ok boo
 	return sample.NodeUsage{Time: v.of.Time, Window: time.Duration(v.window) * time.Millisecond, Usage: v.out()}, true
 }
 
-// pod returns what each node that may be believed by rule 7, as long as the API server has said
-// nothing, has to say of a pod; nil if it claims it, but has no usage.
+// pod returns the usage of a pod from each node that may be trusted by rule 7, as long as the API
+// server has not answered; nil if a node claims the pod, but has no usage.
 func (r *reference) pod(namespace, name string, now time.Time) map[string]*sample.PodUsage {
 	newest := sample.Time(-1)
 	all := map[string]*sample.PodUsage{}
@@ -208,7 +270,7 @@ func (r *reference) pod(namespace, name string, now time.Time) map[string]*sampl
 				continue // ended
 			}
 			s := n.containers[id]
-			start = max(start, s.start())
+			start = max(start, s.start)
 			if u == nil || n.listed[id] != whole || s.usage == nil || r.expired(s.received, now) {
 				u = nil
 				continue
@@ -233,20 +295,22 @@ func (r *reference) pod(namespace, name string, now time.Time) map[string]*sampl
 	return all
 }
 
-// world makes up what kubelets say: containers with clocks of their own that start, restart, end,
-// move, flap and are told badly.
+// world generates the answers of kubelets: containers with clocks of their own that start, restart,
+// end, move, flap and are reported wrongly.
 type world struct {
 	*rand.Rand
 	now     float64
 	nodes   []string
 	running map[string]map[sample.ContainerID]*sample.Sample // by node
 	own     map[string]*sample.Sample
+	frozen  map[*sample.Sample]bool
 }
 
 func newWorld(seed uint64) *world {
 	w := &world{
 		Rand: rand.New(rand.NewPCG(seed, 0)), nodes: []string{"x", "y", "z"},
 		running: map[string]map[sample.ContainerID]*sample.Sample{}, own: map[string]*sample.Sample{},
+		frozen: map[*sample.Sample]bool{},
 	}
 	for _, n := range w.nodes {
 		w.running[n] = map[sample.ContainerID]*sample.Sample{}
@@ -264,7 +328,12 @@ func (w *world) id() sample.ContainerID {
 // tick moves one series on, mostly by a kubelet's pace, sometimes not at all, quickly or back.
 func (w *world) tick(s *sample.Sample) {
 	latest := ms(w.now)
+	if w.chance(1) {
+		w.frozen[s] = !w.frozen[s]
+	}
 	switch {
+	case w.frozen[s]:
+		return
 	case w.chance(20):
 		return
 	case w.chance(5):
@@ -280,8 +349,30 @@ func (w *world) tick(s *sample.Sample) {
 		s.Time = t
 	}
 	s.Memory = uint64(w.IntN(100))
-	if w.chance(2) {
+	switch {
+	case w.chance(2): // a part of what is counted has gone
 		s.CPU /= 2
+	case w.chance(2):
+		s.CPU += 1e13
+	case w.chance(3) && s.Given.Has(sample.Start): // a restart
+		s.Start = s.Time - sample.Time(w.IntN(8000))
+		s.CPU = uint64(w.IntN(4e9))
+	case w.chance(5) && s.Given.Has(sample.Start):
+		s.Start += sample.Time(w.IntN(30_000) - 10_000)
+	}
+}
+
+// glitch is a bad reading of s.
+func (w *world) glitch(s *sample.Sample) {
+	switch {
+	case w.chance(5):
+		s.CPU -= min(s.CPU, uint64(w.IntN(2e8)))
+	case w.chance(3):
+		s.CPU -= min(s.CPU, uint64(w.IntN(1e12)))
+	case w.chance(3):
+		s.CPU += uint64(w.IntN(1e12))
+	case w.chance(3) && s.Given.Has(sample.Start):
+		s.Start = s.Time - sample.Time(w.IntN(90_000)-10_000)
 	}
 }
 
@@ -303,15 +394,18 @@ func (w *world) answer(node string) *sample.Batch {
 	b := &sample.Batch{}
 	w.tick(w.own[node])
 	b.Node = *w.own[node]
+	w.glitch(&b.Node)
 	if w.chance(5) {
 		b.Node.Given = sample.Fields(w.IntN(4))
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(cs), func(a, b sample.ContainerID) int {
-		return slices.Compare([]string{a.Container(), a.Namespace(), a.Pod()}, []string{b.Container(), b.Namespace(), b.Pod()})
+		return slices.Compare([]string{a.Container(), a.Namespace(), a.Pod()},
+			[]string{b.Container(), b.Namespace(), b.Pod()})
 	}) {
 		s := cs[id]
 		w.tick(s)
 		c := sample.Container{ID: &id, Sample: *s}
+		w.glitch(&c.Sample)
 		switch {
 		case w.chance(3):
 			continue // flaps
@@ -338,19 +432,25 @@ func (w *world) answer(node string) *sample.Batch {
 	return b
 }
 
-// The store and the reference serve the same, whatever happens, and it is always known why not.
-func TestStoreIsTheReferenceButFaster(t *testing.T) {
+// The store and the reference serve the same, whatever happens, and there is always a reason if
+// nothing is served.
+func TestStoreEqualsReference(t *testing.T) {
 	var nodes, pods, none, contested int
+	var refused sample.Refusals
 	for seed := range uint64(24) {
 		w := newWorld(seed)
 		resolution := []time.Duration{time.Second, 10 * time.Second, 15 * time.Second, time.Minute}[seed%4]
-		s, ref := New(Config{Resolution: resolution}), newReference(resolution)
+		ref := newReference(resolution)
+		s := New(Config{Resolution: resolution, Capacity: func(node string) sample.Capacity { return ref.capacity[node] }})
 		for step := range 250 {
 			w.now += w.Float64() * resolution.Seconds()
 			if w.chance(1) {
 				w.now += 1.5 * ref.expiry.Seconds()
 			}
 			node, now := w.nodes[w.IntN(3)], at(w.now)
+			if w.chance(2) {
+				ref.capacity[node] = sample.Capacity{CPU: uint64(w.IntN(9)) * 1e9, Memory: uint64(w.IntN(120))}
+			}
 			switch id := w.id(); {
 			case w.chance(1):
 				s.RemoveNode(node)
@@ -361,9 +461,10 @@ func TestStoreIsTheReferenceButFaster(t *testing.T) {
 			default:
 				b := w.answer(node)
 				got := s.Record(node, b, now)
-				if want := ref.record(node, b, now); got.Old != want {
-					t.Fatalf("seed %d, step %d: %d samples refused, want %d", seed, step, got.Old, want)
+				if want := ref.record(node, b, now); got.Refused != want {
+					t.Fatalf("seed %d, step %d: %d samples refused, want %d", seed, step, got.Refused, want)
 				}
+				refused.Add(&got.Refused)
 				for _, c := range got.Conflicts {
 					s.NoOwner(c.Namespace, c.Pod)
 				}
@@ -401,13 +502,20 @@ func TestStoreIsTheReferenceButFaster(t *testing.T) {
 				}
 				none++
 				if len(want) > 0 && !slices.Contains(slices.Collect(maps.Values(want)), nil) {
-					t.Fatalf("seed %d, step %d: pod %s/%s is not served: %s\nwant %v", seed, step, namespace, name, s.WhyNoPod(namespace, name, now), want)
+					t.Fatalf("seed %d, step %d: pod %s/%s is not served: %s\nwant %v", seed, step, namespace, name,
+						s.WhyNoPod(namespace, name, now), want)
 				}
 			}
 		}
 	}
 	// A test that compares nothing proves nothing.
+	for _, why := range []sample.Reason{sample.TimestampOld, sample.OverCapacity, sample.Frozen} {
+		if refused[why] < 100 {
+			t.Errorf("refused: %v", &refused)
+		}
+	}
 	if nodes < 10_000 || pods < 10_000 || none < 10_000 || contested < 100 {
-		t.Errorf("compared %d nodes, %d pods that are served, %d that are not, %d with several that may be believed", nodes, pods, none, contested)
+		t.Errorf("compared %d nodes, %d pods that are served, %d that are not, %d with several that may be believed", nodes,
+			pods, none, contested)
 	}
 }

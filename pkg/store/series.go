@@ -1,223 +1,315 @@
 package store
 
 import (
-	"math"
+	"cmp"
 	"math/bits"
 	"time"
 	"unique"
 
+	"metrics-server/pkg/ring"
 	"metrics-server/pkg/sample"
 )
 
 const (
-	// ringSize samples are enough, however often a kubelet is asked: samples before the newest are
-	// kept at least a third of the window apart (see series.push), so the oldest of four is always
-	// at least two thirds of a window older than the newest, which is all that is ever looked for.
-	ringSize = 4
-
 	minWindow    = sample.Time(5_000)  // a shorter window says more about rounding than about usage
-	startSlack   = sample.Time(1_000)  // a start time that moves less is the same start told less exactly
+	imprecision  = sample.Time(1_000)  // how far a timestamp or a start time may be off
 	freshStart   = sample.Time(60_000) // see limits.lifetime
-	youngSettled = sample.Time(60_000) // a younger container may lack a usage in a settled answer
+	youngSettled = sample.Time(60_000) // an answer is settled although a younger container has no usage
 
-	// maxStale is how much older than the answer it comes in a sample may be: kubelets take one every 10 to 20 s.
+	// maxStale is how much older than the answer it comes in a sample may be: kubelets take one
+	// every 10 to 20 s.
 	maxStale = 30 * time.Second
+
+	// A counter that falls by at most 1/slip of one CPU's time since the last sample has slipped:
+	// the kubelet adds up counters that are not read at one moment.
+	slip = 100
+	// maxSlipped is for how long a slipped counter may stay below its old value before that counts
+	// as standing still.
+	maxSlipped = sample.Time(60_000)
+
+	// The capacity of a node whose capacity is unknown: more than any node has.
+	mostCores  = 1024
+	mostMemory = 64 << 40
 )
 
-// limits are the lengths of time that rules depend on.
+// limits are the constants of the rules. Only node ever changes.
 type limits struct {
 	apart    sample.Time   // a third of the target window: least distance of kept samples
 	near     sample.Time   // two thirds of it: least window when there is a choice
-	lifetime sample.Time   // greatest window that may begin at a container's start
-	expiry   time.Duration // how long something is believed after it was received
+	lifetime sample.Time   // longest window that may begin at a container's start
+	expiry   time.Duration // how long a sample counts after it was received
+	frozen   time.Duration // for how long a sample may be repeated before it is refused
+
+	node sample.Capacity // what the node has; neither is 0
 }
 
 func newLimits(window, expiry time.Duration) limits {
 	w := sample.Time(window.Milliseconds())
-	return limits{apart: w / 3, near: 2 * (w / 3), lifetime: max(freshStart, 2*w), expiry: expiry}
+	l := limits{
+		apart: w / 3, near: 2 * (w / 3), lifetime: max(freshStart, 2*w),
+		expiry: expiry, frozen: max(sample.FrozenAfter, expiry),
+	}
+	l.setCapacity(sample.Capacity{})
+	return l
 }
 
-// state says what the last answer that listed a container made of it.
+func (l *limits) setCapacity(c sample.Capacity) {
+	l.node = sample.Capacity{CPU: cmp.Or(c.CPU, mostCores*1e9), Memory: cmp.Or(c.Memory, mostMemory)}
+}
+
+// fits reports whether a counter can have gone from a to b: it did not fall, and the node's CPUs can
+// have done that much work in the time between, plus imprecision.
+func (l *limits) fits(a, b ring.Point) bool {
+	if b.Value < a.Value {
+		return false
+	}
+	// A CPU does 1e6 ns of work per ms.
+	hi, most := bits.Mul64(l.node.CPU/1000, uint64(b.Time-a.Time+imprecision))
+	return hi > 0 || b.Value-a.Value <= most
+}
+
+// slipped reports whether a counter that went from a to b has fallen by no more than imprecise
+// reading explains.
+func slipped(a, b ring.Point) bool {
+	return b.Value < a.Value && a.Value-b.Value <= uint64(b.Time-a.Time)*1e6/slip
+}
+
+// restarted reports whether a counter began again at start, between a and b: it fell, and cannot be
+// further than what is possible since. Of a counter that may have slipped, a start that is no earlier
+// than b is no evidence: some kubelets give the time of the answer as the start.
+func restarted(a, b ring.Point, start sample.Time, l *limits) bool {
+	if b.Value >= a.Value || start <= a.Time-imprecision || slipped(a, b) && b.Time-start < imprecision {
+		return false
+	}
+	return l.fits(ring.Point{Time: start}, b)
+}
+
+// mayHaveRestarted reports whether a counter that did not fall may nevertheless have begun again at
+// start, between a and b, and passed its old value since. Nothing tells such a restart from a start
+// time that jumped.
+func mayHaveRestarted(a, b ring.Point, start sample.Time, l *limits) bool {
+	return start > a.Time-imprecision && b.Time-start >= imprecision && b.Value >= a.Value &&
+		l.fits(ring.Point{Time: start}, b)
+}
+
+// tooMuch reports whether the node cannot have so much memory in use, nor a tenth less.
+func (l *limits) tooMuch(memory uint64) bool {
+	return memory > l.node.Memory && memory-l.node.Memory > l.node.Memory/10
+}
+
+// state is how the last answer that listed a container described it.
 type state uint8
 
 const (
-	ended    state = iota // neither CPU nor memory, or both zero: it ended or never ran
+	ended    state = iota // neither CPU nor memory, or nothing but zeros: it ended or never ran
 	noCPU                 // memory only: its pod cannot be served
 	noMemory              // CPU only: its pod cannot be served
-	running               // it must have a usage for its pod to be served; also if what the kubelet gave was refused
+	running               // both, or something was refused: it must have a usage for its pod to be served
 )
 
 func stateOf(s *sample.Sample) state {
 	switch {
-	case s.Given.Has(sample.CPU | sample.Memory):
-		if s.CPU == 0 && s.Memory == 0 { // how some runtimes list a dying container
-			return ended
-		}
-		return running
 	case s.Given.Has(sample.Refused):
+		return running
+	case s.CPU == 0 && s.Memory == 0: // a value that is not given is zero, too
+		return ended
+	case s.Given.Has(sample.CPU | sample.Memory):
 		return running
 	case s.Given.Has(sample.CPU):
 		return noMemory
-	case s.Given.Has(sample.Memory):
-		return noCPU
 	}
-	return ended
+	return noCPU
 }
 
-// series is one container or node: its recent past within one epoch, and the usage that follows from it. The two are kept
-// apart because a list of everything reads all usages and nothing else.
-// Moments of this server's clock are time.Durations since the node was born (see node.since).
+// origin says why the samples of a series begin where they do.
+type origin uint8
+
+const (
+	atStart origin = iota // the container started: its counter was zero then
+	atSet                 // the counter or the clock was set
+	atMove                // the start time moved: there may have been a restart
+)
+
+// series is the data of one container or node: its recent samples within one epoch, and the usage
+// computed from them. Moments by this server's clock are time.Durations since the node's first answer
+// (see node.since).
 type series struct {
-	*past
-	*usage
-}
+	id   *sample.ContainerID   // nil for a node
+	name unique.Handle[string] // of the container, immutable; few names exist, so they stay in CPU caches
 
-// past is what a series knows beside its usage.
-type past struct {
-	id *sample.ContainerID // nil for a node
-
-	t     [ringSize]sample.Time // newest first
-	cpu   [ringSize]uint64
-	start sample.Time   // the latest start time given, 0 if none
-	first time.Duration // when the newest sample was received first
-}
-
-// usage is what readers look at: 64 bytes.
-type usage struct {
-	name unique.Handle[string] // of the container, immutable; there are few names, so they are in the caches
-	reading
-}
-
-// reading is a usage but for what never changes.
-type reading struct {
-	n       uint8 // how many samples there are
-	hasSwap bool
-	noZero  bool // start is not the counter's zero: the counter went down, or the clock is another one since
-	turned  bool // a sample was refused as older than the newest one, so the clock was set back
-	listed  bool // of a container: the last answer has it
-	state   state
-
-	received time.Duration // when the newest sample was received last
+	state        state
+	listed       bool          // of a container: it is in the last answer
+	refused      bool          // the last sample was
+	reason       sample.Reason // valid iff refused
+	origin       origin
+	clockSetBack bool // a sample was refused as older than the newest one
+	hasSwap      bool
 
 	// The usage; none if window is 0. It may be older than the newest sample.
-	at, window         sample.Time
+	time, window       sample.Time
 	rate, memory, swap uint64
+
+	received time.Duration // when the newest sample was last received
+	first    time.Duration // when the newest sample was first received
+	start    sample.Time   // the first start time reported in this epoch, 0 if there was none
+	points   ring.Ring     // the samples
+	setAside *ring.Point   // a later sample that does not continue the counter; nil if none
 }
 
-// record takes what an answer received at now says. It returns false if the sample is refused as
-// older than the newest one.
-func (s series) record(b *sample.Sample, now time.Duration, l *limits) bool {
-	s.state = stateOf(b)
+// record adds a sample that was received at now. It returns false if the store refuses the sample;
+// s.reason is then why.
+func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
+	if !s.points.Empty() && s.disprovesNewest(b) {
+		s.restart()
+	}
+	s.state, s.refused, s.reason = stateOf(b), b.Given.Has(sample.Refused), b.Why
 	if s.state != running || !b.Given.Has(sample.CPU|sample.Memory) {
 		return true
 	}
-	if s.n > 0 && now-s.received > l.expiry {
+	if b.Time == s.points[0].Time && b.Time > 0 {
+		if now-s.first > l.frozen {
+			return s.refuse(sample.Frozen)
+		}
+		s.received = now
+		return true
+	}
+	if !s.points.Empty() && now-s.received > l.expiry {
 		s.restart() // also how a kubelet whose clock was set back recovers
 	}
-	if b.Time <= 0 {
+	switch {
+	case b.Time <= 0:
+		return s.refuse(sample.TimestampOld)
+	case b.Time < s.points[0].Time:
+		s.clockSetBack = true
+		return s.refuse(sample.TimestampOld)
+	case l.tooMuch(b.Memory):
+		return s.refuse(sample.OverCapacity)
+	}
+	return s.add(b, now, l)
+}
+
+// disprovesNewest reports whether b was refused because of a zero that the newest sample has, too: it
+// came before there was a sign that the zero is false.
+func (s *series) disprovesNewest(b *sample.Sample) bool {
+	if !b.Given.Has(sample.Refused) || b.Why != sample.Contradicted {
 		return false
 	}
-	if s.n > 0 && b.Time < s.t[0] {
-		s.turned = true
-		return false
-	}
-	if s.n == 0 || b.Time > s.t[0] {
-		s.add(b, now, l)
-	}
-	s.received = now
-	return true
+	return !b.Given.Has(sample.CPU) && s.points[0].Value == 0 ||
+		!b.Given.Has(sample.Memory) && s.window > 0 && s.memory == 0
+}
+
+func (s *series) refuse(reason sample.Reason) bool {
+	s.refused, s.reason = true, reason
+	return false
 }
 
 // restart begins an epoch without samples.
-func (s series) restart() {
-	*s.past = past{id: s.id}
-	s.reading = reading{listed: s.listed, state: s.state}
+func (s *series) restart() {
+	*s = series{id: s.id, name: s.name, listed: s.listed, state: s.state}
 }
 
-// add makes b the newest sample and works out its usage, or keeps the last one of the epoch.
-func (s series) add(b *sample.Sample, now time.Duration, l *limits) {
-	start := sample.Time(0)
-	if b.Given.Has(sample.Start) {
-		start = max(b.Start, 0)
-	}
+// distrustStart begins an epoch without samples, in which the start time does not serve as one. It
+// keeps the usage.
+func (s *series) distrustStart(why origin) {
+	s.points, s.origin = ring.Ring{}, why
+}
+
+// waiting reports whether the epoch needs a second sample before it has a usage.
+func (s *series) waiting() bool { return s.origin != atStart && s.points.Len() == 1 }
+
+// add makes b the newest sample and computes the usage, or keeps the last one of the epoch. It returns
+// false if b is refused.
+func (s *series) add(b *sample.Sample, now time.Duration, l *limits) bool {
+	p := ring.Point{Time: b.Time, Value: b.CPU}
+	start := startOf(b)
+	last := s.points[0]
 	switch {
-	case s.start > 0 && (start-s.start > startSlack || s.n > 0 && start > max(s.start, s.t[0])):
+	case s.points.Empty():
+	case restarted(last, p, start, l):
 		s.restart()
-	case b.CPU < s.cpu[0]:
-		known := s.start
-		s.restart()
-		s.start, s.noZero = known, true
-	case s.turned, s.n > 0 && b.Time.Sub(s.t[0]) > now-s.first+maxStale:
-		// The kubelet's clock was set back, or forward, as more time cannot have passed. A window across that would
-		// be too short or too long. The last usage stays until there are two samples by the new clock, but not if the clock
-		// was set again before that.
-		if s.n == 1 && s.noZero {
+	case s.clockSetBack, p.Time.Sub(last.Time) > now-s.first+maxStale:
+		// The kubelet's clock was set back, or forward, as more time cannot have passed. A window
+		// across that would be too short or too long. The last usage stays until there are two
+		// samples by the new clock, but not if the clock was set again before that.
+		if s.waiting() {
 			s.window = 0
 		}
-		s.n, s.noZero, s.turned = 0, true, false
-	}
-	s.first = now
-	s.start = max(s.start, start)
-	s.push(b.Time, b.CPU, l)
-	if t, cpu, ok := s.older(l); ok {
-		s.at, s.window = b.Time, b.Time-t
-		s.rate = nanocores(b.CPU-cpu, s.window)
-		s.memory, s.swap, s.hasSwap = b.Memory, b.Swap, b.Given.Has(sample.Swap)
-	}
-}
-
-// push adds a sample to the ring. It takes the place of the newest one if that is too close to the
-// one before: only the newest and the oldest sample may have a neighbour closer than l.apart.
-func (s series) push(t sample.Time, cpu uint64, l *limits) {
-	if s.n < 2 || s.t[0]-s.t[1] >= l.apart {
-		copy(s.t[1:], s.t[:])
-		copy(s.cpu[1:], s.cpu[:])
-		s.n = min(s.n+1, ringSize)
-	}
-	s.t[0], s.cpu[0] = t, cpu
-}
-
-// older returns the sample that the newest one is compared with.
-func (s series) older(l *limits) (t sample.Time, cpu uint64, ok bool) {
-	for i := 1; i < int(s.n); i++ {
-		if s.t[0]-s.t[i] >= l.near {
-			return s.t[i], s.cpu[i], true
+		s.distrustStart(atSet)
+		s.clockSetBack = false
+	case start != s.start && (s.origin != atMove || !s.waiting()) && mayHaveRestarted(last, p, start, l):
+		// A window across a restart would be too low, so wait for the next sample. That one ends the
+		// wait even if the start moves again: some kubelets report another start each time.
+		s.distrustStart(atMove)
+	case l.fits(last, p):
+	case slipped(last, p):
+		if p.Time-last.Time <= maxSlipped {
+			s.received = now // a window that ended here would be too low, and the next one too high
+			return true
 		}
+		p.Value = last.Value
+	case s.setAside != nil && s.setAside.Time < p.Time && (l.fits(*s.setAside, p) || slipped(*s.setAside, p)):
+		s.distrustStart(atSet) // two samples agree: the counter was set
+		s.start = start
+		s.points.Push(*s.setAside, l.apart)
+		p.Value = max(p.Value, s.setAside.Value)
+	default:
+		again := s.setAside != nil && *s.setAside == p
+		q := p // only this copy is allocated
+		s.setAside = &q
+		if p.Value > last.Value && !again {
+			return s.refuse(sample.OverCapacity)
+		}
+		return true
 	}
-	if last := s.n - 1; last > 0 {
-		return s.t[last], s.cpu[last], s.t[0]-s.t[last] >= minWindow
+	s.setAside = nil
+	s.first, s.received = now, now
+	s.start = cmp.Or(s.start, start)
+	s.points.Push(p, l.apart)
+	if base, ok := s.base(l); ok {
+		s.time, s.window = p.Time, p.Time-base.Time
+		s.rate = min(ring.Rate(base, p), l.node.CPU)
+		s.memory, s.swap, s.hasSwap = min(b.Memory, l.node.Memory), b.Swap, b.Given.Has(sample.Swap)
 	}
-	// The only sample: the counter was zero when the container started.
-	age := s.t[0] - s.start
-	return s.start, 0, s.start > 0 && !s.noZero && age >= minWindow && age <= l.lifetime
+	return true
+}
+
+// startOf returns the start time reported with b, 0 if there is none or it cannot be true.
+func startOf(b *sample.Sample) sample.Time {
+	if !b.Given.Has(sample.Start) || b.Start < 0 || b.Start > b.Time {
+		return 0
+	}
+	return b.Start
+}
+
+// base returns the sample that the newest one is compared with.
+func (s *series) base(l *limits) (p ring.Point, ok bool) {
+	newest := s.points[0]
+	if p, ok = s.points.Base(l.near); ok {
+		return p, newest.Time-p.Time >= min(l.near, minWindow)
+	}
+	// The only sample: the counter was zero when the container started, unless it cannot have come
+	// so far since.
+	zero, age := ring.Point{Time: s.start}, newest.Time-s.start
+	known := s.start > 0 && s.origin == atStart && age >= minWindow && age <= l.lifetime
+	return zero, known && l.fits(zero, newest)
 }
 
 // usable reports whether there is a usage that may still be served at now.
-func (u *usage) usable(now time.Duration, l *limits) bool {
-	return u.window > 0 && now-u.received <= l.expiry
+func (s *series) usable(now time.Duration, l *limits) bool {
+	return s.window > 0 && now-s.received <= l.expiry
 }
 
 // counts reports whether a container must have a usage for its pod to be served.
-func (u *usage) counts() bool { return u.listed && u.state != ended }
+func (s *series) counts() bool { return s.listed && s.state != ended }
 
 // serves reports whether a container that counts has what its pod needs of it.
-func (u *usage) serves(now time.Duration, l *limits) bool {
-	return u.state == running && u.usable(now, l)
+func (s *series) serves(now time.Duration, l *limits) bool {
+	return s.state == running && s.usable(now, l)
 }
 
 // span is the length of the usage's window.
-func (u *usage) span() time.Duration { return u.at.Sub(u.at - u.window) }
+func (s *series) span() time.Duration { return s.time.Sub(s.time - s.window) }
 
-func (u *usage) sample() sample.Usage {
-	return sample.Usage{CPU: u.rate, Memory: u.memory, Swap: u.swap, HasSwap: u.hasSwap}
-}
-
-// nanocores returns the rate of cpu nanoseconds in window, at most what a signed number can hold.
-func nanocores(cpu uint64, window sample.Time) uint64 {
-	hi, lo := bits.Mul64(cpu, 1000) // window is in milliseconds
-	if hi >= uint64(window) {
-		return math.MaxInt64
-	}
-	q, _ := bits.Div64(hi, lo, uint64(window))
-	return min(q, math.MaxInt64)
+func (s *series) sample() sample.Usage {
+	return sample.Usage{CPU: s.rate, Memory: s.memory, Swap: s.swap, HasSwap: s.hasSwap}
 }

@@ -10,7 +10,7 @@ const (
 	noMetrics = "the container runtime there gives the kubelet no metrics"
 )
 
-// WhyNoNode says in plain words why Node returns false, "" if it returns true.
+// WhyNoNode explains why Node returns false; it returns "" if Node returns true.
 func (s *Store) WhyNoNode(name string, now time.Time) string {
 	n := s.node(name)
 	if n == nil {
@@ -21,23 +21,25 @@ func (s *Store) WhyNoNode(name string, now time.Time) string {
 	if n.silent(now) {
 		return fmt.Sprintf("the last answer of its kubelet was received %s ago", n.ago(now, time.Duration(n.last.Load())))
 	}
-	if n.own.n == 0 {
+	if n.own.points.Empty() && !n.own.refused {
 		return "its kubelet answers, but without the node's own CPU and memory"
 	}
-	return n.whyNot(n.self(), "the node", now)
+	return n.whyNot(&n.own, "the node", now)
 }
 
-// WhyNoPod says in plain words why Pod returns false, "" if it returns true.
+// WhyNoPod explains why Pod returns false; it returns "" if Pod returns true.
 func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	k := podKey{namespace, name}
 	p := s.index.place(k, now)
 	if p.layout == nil {
 		if owner := s.index.owner(k); owner != "" {
-			return fmt.Sprintf("it runs on node %q, whose kubelet does not list it, and those that do are not believed", owner)
+			return fmt.Sprintf("it runs on node %q, whose kubelet does not list it, and other nodes that list it are ignored",
+				owner)
 		}
-		return "no kubelet lists it: it has just started or ended, its node has not answered yet, or --node-selector leaves its node out" + s.idle(now)
+		return "no kubelet lists it: it has just started or ended, its node has not answered yet, " +
+			"or --node-selector leaves its node out" + s.idle(now)
 	}
-	n := p.node
+	n := p.node()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.silent(now) {
@@ -45,7 +47,7 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	}
 	counted := false
 	for i, to := p.run(k); i < to; i++ {
-		c := n.series(i)
+		c := &n.layout.containers[i]
 		if !c.counts() {
 			continue
 		}
@@ -67,7 +69,8 @@ func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	return ""
 }
 
-// idle is what may also be the matter with a pod that no kubelet lists: some list none that runs.
+// idle returns another possible cause for a pod that no kubelet lists: nodes that list no running
+// container.
 func (s *Store) idle(now time.Time) string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -82,24 +85,32 @@ func (s *Store) idle(now time.Time) string {
 	if idle == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and %s", idle, example, noMetrics)
+	return fmt.Sprintf("; or it runs on one of the nodes that list no running container (%d, such as %q), and %s",
+		idle, example, noMetrics)
 }
 
-// whyNot says why a series of n that is called what has no usage, "" if it has one.
-func (n *node) whyNot(s series, what string, now time.Time) string {
+// whyNot explains why a series of n, which the text calls what, has no usage; "" if it has one.
+func (n *node) whyNot(s *series, what string, now time.Time) string {
+	last, refused := "last", ""
+	if s.refused {
+		last, refused = "last valid", fmt.Sprintf("; the last sample was refused as %v: %s", s.reason, s.reason.Meaning())
+	}
 	switch {
-	case s.usable(n.since(now), n.limits):
+	case s.usable(n.since(now), &n.limits):
 		return ""
-	case s.n == 0:
-		return what + " has no valid sample yet"
+	case s.points.Empty():
+		return what + " has no valid sample yet" + refused
 	case n.since(now)-s.received > n.limits.expiry:
-		return fmt.Sprintf("the last sample of %s was received %s ago", what, n.ago(now, s.received))
+		return fmt.Sprintf("the %s sample of %s was received %s ago%s", last, what, n.ago(now, s.received), refused)
 	}
 	const need = "a usage needs two that are at least 5s apart"
-	if s.n == 1 {
-		return fmt.Sprintf("%s has one sample so far, taken %s ago: %s", what, round(now.Sub(s.t[0].Std())), need)
+	newest, oldest := s.points[0], s.points[s.points.Len()-1]
+	if newest == oldest {
+		age := round(now.Sub(newest.Time.Std()))
+		return fmt.Sprintf("%s has one sample so far, taken %s ago: %s%s", what, age, need, refused)
 	}
-	return fmt.Sprintf("the samples of %s so far are only %s apart: %s", what, s.t[0].Sub(s.t[s.n-1]), need)
+	return fmt.Sprintf("the samples of %s so far are only %s apart: %s%s",
+		what, newest.Time.Sub(oldest.Time), need, refused)
 }
 
 func (n *node) ago(now time.Time, then time.Duration) time.Duration {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// CA is a certificate authority. Its certificates, and those that it signs, are valid for a day and
-// more in both directions unless said otherwise. Its functions panic where the system gives no random numbers.
+// CA is a certificate authority. Unless a method says otherwise, certificates are valid from 1999
+// for decades. Functions panic if the system provides no random numbers.
 type CA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -42,6 +42,16 @@ func (ca *CA) Pool() *x509.CertPool {
 // Server returns a serving certificate for hosts: IP addresses or names.
 func (ca *CA) Server(hosts ...string) *tls.Certificate { return ca.serving(template("kubelet"), hosts) }
 
+// Named is Server for a certificate without SANs, with name as its common name.
+func (ca *CA) Named(name string) *tls.Certificate { return ca.serving(template(name), nil) }
+
+// ForClients is Server for a certificate whose extended key usage is client authentication only.
+func (ca *CA) ForClients(hosts ...string) *tls.Certificate {
+	t := template("kubelet")
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return ca.serving(t, hosts)
+}
+
 // Expired is Server for a certificate that was valid until yesterday.
 func (ca *CA) Expired(hosts ...string) *tls.Certificate {
 	t := template("kubelet")
@@ -49,7 +59,7 @@ func (ca *CA) Expired(hosts ...string) *tls.Certificate {
 	return ca.serving(t, hosts)
 }
 
-// SelfSigned is Server for a certificate that nobody else signed.
+// SelfSigned returns a self-signed serving certificate for hosts.
 func SelfSigned(hosts ...string) *tls.Certificate {
 	t := template("kubelet")
 	t.IsCA, t.BasicConstraintsValid = true, true
@@ -74,7 +84,9 @@ func (ca *CA) serving(t *x509.Certificate, hosts []string) *tls.Certificate {
 }
 
 func (ca *CA) servingWith(t *x509.Certificate, key *ecdsa.PrivateKey) *tls.Certificate {
-	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	if t.ExtKeyUsage == nil {
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	}
 	c := sign(t, ca.cert, &key.PublicKey, ca.key)
 	return &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
 }

@@ -18,7 +18,7 @@ type Fault func(w http.ResponseWriter, r *http.Request, answer []byte)
 // Hang never answers.
 func Hang(_ http.ResponseWriter, r *http.Request, _ []byte) { <-r.Context().Done() }
 
-// HangInHeader sends half a header and no more. Over HTTP/2 it is Hang.
+// HangInHeader sends half a header and nothing more. Over HTTP/2 it is the same as Hang.
 func HangInHeader(w http.ResponseWriter, r *http.Request, answer []byte) {
 	conn := hijack(w)
 	if conn == nil {
@@ -30,7 +30,7 @@ func HangInHeader(w http.ResponseWriter, r *http.Request, answer []byte) {
 	_, _ = io.Copy(io.Discard, conn) // until the client gives up
 }
 
-// HangAfterHeader sends the header and half of the answer and no more.
+// HangAfterHeader sends the header and half of the answer and nothing more.
 func HangAfterHeader(w http.ResponseWriter, r *http.Request, answer []byte) {
 	w.Header().Set("Content-Type", ContentType)
 	_, _ = w.Write(answer[:len(answer)/2])
@@ -56,7 +56,7 @@ func Drip(interval time.Duration) Fault {
 	}
 }
 
-// Status answers with that code and text.
+// Status answers with a status code and a text.
 func Status(code int, text string) Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ []byte) { http.Error(w, text, code) }
 }
@@ -87,7 +87,7 @@ func Half(w http.ResponseWriter, _ *http.Request, answer []byte) {
 	panic(http.ErrAbortHandler)
 }
 
-// Flood sends size bytes of an answer that never makes sense; declared says whether it tells the size first.
+// Flood sends size bytes that are not metrics. If declared is true, it announces the size.
 func Flood(size int, declared bool) Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ []byte) {
 		w.Header().Set("Content-Type", ContentType)
@@ -106,7 +106,7 @@ func FloodHeader(size int) Fault {
 	}
 }
 
-// EndlessHeader sends a header that never ends. Over HTTP/2 it is Hang.
+// EndlessHeader sends a header that never ends. Over HTTP/2 it is the same as Hang.
 func EndlessHeader(w http.ResponseWriter, r *http.Request, answer []byte) {
 	conn := hijack(w)
 	if conn == nil {
@@ -120,7 +120,7 @@ func EndlessHeader(w http.ResponseWriter, r *http.Request, answer []byte) {
 	}
 }
 
-// GzipBomb sends what decompresses to size bytes, whether asked for gzip or not.
+// GzipBomb sends a gzip stream that decompresses to size bytes, whether or not gzip was asked for.
 func GzipBomb(size int) Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ []byte) {
 		w.Header().Set("Content-Type", ContentType)
@@ -152,9 +152,12 @@ func As(contentType string) Fault {
 }
 
 func flood(w io.Writer, size int) {
-	line := bytes.Repeat([]byte("flood_total 1\n"), 1024)
+	lines := bytes.Repeat([]byte("flood_total 1\n"), 1024)
 	for size > 0 {
-		n, err := w.Write(line[:min(size, len(line))])
+		if size < len(lines) {
+			lines = lines[len(lines)-size:] // the last line is whole
+		}
+		n, err := w.Write(lines)
 		if err != nil {
 			return
 		}
@@ -162,7 +165,7 @@ func flood(w io.Writer, size int) {
 	}
 }
 
-// hijack takes the connection of an HTTP/1.1 request; nil for HTTP/2.
+// hijack takes over the connection of an HTTP/1.1 request; it returns nil for HTTP/2.
 func hijack(w http.ResponseWriter) net.Conn {
 	h, ok := w.(http.Hijacker)
 	if !ok {

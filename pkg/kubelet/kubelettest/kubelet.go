@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// ContentType is that of a kubelet's answer.
+// ContentType is the content type of a kubelet's answer.
 const ContentType = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 
-// Kubelet is the handler of a kubelet's /metrics/resource. Set its fields before it serves; nil and
-// zero mean what is said beside them.
+// Kubelet is the handler of a kubelet's /metrics/resource. Set its fields before it serves.
 type Kubelet struct {
 	Answer func(dst []byte, now time.Time) []byte // appends the answer; nil: an empty one
 	Path   string                                 // of the request; default /metrics/resource; "*": any
-	// Authenticate makes it ask for a bearer token, which SetToken names, or a verified client certificate.
+	// Authenticate requires the bearer token of SetToken or a verified client certificate.
 	Authenticate bool
 	Forbidden    string              // a token that is accepted but may not read metrics
 	OnRequest    func(*http.Request) // called first, with each request
@@ -35,7 +34,7 @@ func (k *Kubelet) SetToken(token string) {
 	k.token = token
 }
 
-// SetFault makes f answer authorized requests from now on; nil heals.
+// SetFault makes f answer authorized requests from now on; nil restores normal answers.
 func (k *Kubelet) SetFault(f Fault) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -82,7 +81,8 @@ func authorized(w http.ResponseWriter, r *http.Request, token, forbidden string)
 	certified := r.TLS != nil && len(r.TLS.VerifiedChains) > 0
 	switch {
 	case shown != "" && shown == forbidden:
-		http.Error(w, "Forbidden (user=system:serviceaccount:kube-system:nobody, verb=get, resource=nodes, subresource(s)=[metrics])", http.StatusForbidden)
+		http.Error(w, "Forbidden (user=system:serviceaccount:kube-system:nobody, verb=get, resource=nodes, "+
+			"subresource(s)=[metrics])", http.StatusForbidden)
 	case !certified && (shown == "" || shown != token):
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)
 	default:
@@ -91,7 +91,7 @@ func authorized(w http.ResponseWriter, r *http.Request, token, forbidden string)
 	return false
 }
 
-// compressors are fast rather than good, for who simulates thousands of kubelets on one machine.
+// compressors favour speed, for simulations of thousands of kubelets on one machine.
 var compressors = sync.Pool{New: func() any {
 	z, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
 	must(err)

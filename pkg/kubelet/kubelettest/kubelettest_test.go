@@ -21,8 +21,7 @@ import (
 
 var boot = time.Date(2026, 11, 22, 1, 0, 0, 0, time.UTC)
 
-// TestFamilies compares what a Node writes with what a kubelet did: same HELP and TYPE lines in the
-// same order, and rows of the same form.
+// A Node writes the same HELP and TYPE lines in the same order as a kubelet, and rows of the same form.
 func TestFamilies(t *testing.T) {
 	capture, err := os.ReadFile("testdata/resource.txt")
 	if err != nil {
@@ -52,7 +51,8 @@ func TestFamilies(t *testing.T) {
 }
 
 func TestRowsAreSorted(t *testing.T) {
-	answer := kubelettest.NewNode(kubelettest.NodeConfig{Seed: 2, Pods: 40, Containers: 3, Boot: boot}).Append(nil, boot.Add(time.Hour))
+	answer := kubelettest.NewNode(kubelettest.NodeConfig{Seed: 2, Pods: 40, Containers: 3, Boot: boot}).
+		Append(nil, boot.Add(time.Hour))
 	last := ""
 	for line := range strings.Lines(string(answer)) {
 		if strings.HasPrefix(line, "#") {
@@ -68,16 +68,19 @@ func TestRowsAreSorted(t *testing.T) {
 }
 
 func TestSizeOfAnAnswer(t *testing.T) {
-	answer := kubelettest.NewNode(kubelettest.NodeConfig{Seed: 3, Pods: 30, Containers: 2, Boot: boot}).Append(nil, boot.Add(time.Hour))
+	answer := kubelettest.NewNode(kubelettest.NodeConfig{Seed: 3, Pods: 30, Containers: 2, Boot: boot}).
+		Append(nil, boot.Add(time.Hour))
 	if len(answer) < 40_000 || len(answer) > 48_000 {
 		t.Errorf("30 pods of 2 containers make %d bytes; a kubelet's answer has 43 KB", len(answer))
 	}
 }
 
-// TestTruth reads the answers of ten minutes and finds in them what the node says is true.
+// The answers of ten minutes agree with the usage that the node reports as true.
 func TestTruth(t *testing.T) {
 	for _, requestTime := range []bool{false, true} {
-		node := kubelettest.NewNode(kubelettest.NodeConfig{Seed: 4, Pods: 5, Containers: 2, Boot: boot, RequestTime: requestTime})
+		node := kubelettest.NewNode(kubelettest.NodeConfig{
+			Seed: 4, Pods: 5, Containers: 2, Boot: boot, RequestTime: requestTime,
+		})
 		for now := boot; now.Before(boot.Add(10 * time.Minute)); now = now.Add(7 * time.Second) {
 			answer := string(node.Append(nil, now))
 			for i, c := range node.Containers() {
@@ -104,14 +107,15 @@ func TestTruth(t *testing.T) {
 				}
 			}
 			cpu, at, _ := value(t, answer, "node_cpu_usage_seconds_total ")
-			if d := cmp.Diff(node.Self(now), kubelettest.Sample{Time: at, CPU: uint64(cpu*1e9 + 0.5), Memory: node.Self(now).Memory}); d != "" {
+			got := kubelettest.Sample{Time: at, CPU: uint64(cpu*1e9 + 0.5), Memory: node.Self(now).Memory}
+			if d := cmp.Diff(node.Self(now), got); d != "" {
 				t.Fatalf("node (-truth +answer):\n%s", d)
 			}
 		}
 	}
 }
 
-// TestList checks that what is true of a pod in a list depends on nothing else on its node.
+// The usage of a pod in a list does not depend on other pods of its node.
 func TestList(t *testing.T) {
 	pods := []kubelettest.Pod{
 		{Namespace: "n", Name: "a", Seed: 1, Started: []time.Time{boot, boot.Add(time.Minute)}},
@@ -158,7 +162,8 @@ func value(t *testing.T, answer, prefix string) (v float64, at time.Time, found 
 	return v, time.UnixMilli(ms).UTC(), true
 }
 
-// TestClocks checks that the node is sampled every 10 s and containers every 10 to 20 s, 15 on average.
+// TestClocks checks that the node is sampled every 10 s and containers every 10 to 20 s, 15 on
+// average.
 func TestClocks(t *testing.T) {
 	node := kubelettest.NewNode(kubelettest.NodeConfig{Seed: 5, Pods: 4, Containers: 1, Boot: boot})
 	const samples = 200
@@ -186,7 +191,8 @@ func TestClocks(t *testing.T) {
 			t.Errorf("%s: %v between samples on average, want %v", what, got, average)
 		}
 	}
-	clock("node", 10*time.Second, 10*time.Second, 10*time.Second, func(now time.Time) time.Time { return node.Self(now).Time })
+	const ten = 10 * time.Second
+	clock("node", ten, ten, ten, func(now time.Time) time.Time { return node.Self(now).Time })
 	for i := range node.Containers() {
 		clock("container", 10*time.Second, 20*time.Second, 15*time.Second, func(now time.Time) time.Time {
 			s, _ := node.Container(i, now)
@@ -213,12 +219,17 @@ func TestAppendIsDeterministicAndDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestServer speaks to a Kubelet with nothing but net/http.
+// TestServer uses a Kubelet with net/http only.
 func TestServer(t *testing.T) {
 	ca := kubelettest.NewCA("test")
 	node := kubelettest.NewNode(kubelettest.NodeConfig{Seed: 7, Pods: 2, Boot: boot})
 	now := boot.Add(time.Hour)
-	k := &kubelettest.Kubelet{Answer: node.Append, Authenticate: true, Forbidden: "nobody", Now: func() time.Time { return now }}
+	k := &kubelettest.Kubelet{
+		Answer:       node.Append,
+		Authenticate: true,
+		Forbidden:    "nobody",
+		Now:          func() time.Time { return now },
+	}
 	k.SetToken("good")
 	for _, http2 := range []bool{false, true} {
 		s, err := kubelettest.Serve(k, kubelettest.ServerConfig{Certificate: ca.Server("127.0.0.1"), HTTP2: http2})
@@ -250,7 +261,10 @@ func TestServer(t *testing.T) {
 		}{
 			{"/metrics/resource", "good", 200, string(node.Append(nil, now))},
 			{"/metrics/resource", "bad", 401, "Unauthorized\n"},
-			{"/metrics/resource", "nobody", 403, "Forbidden (user=system:serviceaccount:kube-system:nobody, verb=get, resource=nodes, subresource(s)=[metrics])\n"},
+			{
+				"/metrics/resource", "nobody", 403,
+				"Forbidden (user=system:serviceaccount:kube-system:nobody, verb=get, resource=nodes, subresource(s)=[metrics])\n",
+			},
 			{"/other", "good", 404, "404 page not found\n"},
 		} {
 			code, body := get(tt.path, tt.token)
@@ -282,7 +296,7 @@ func TestHangInHeader(t *testing.T) {
 	_, _ = io.WriteString(conn, "GET /metrics/resource HTTP/1.1\r\nHost: x\r\n\r\n")
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil || line != "HTTP/1.1 200 OK\r\n" {
-		t.Errorf("%q, %v", line, err)
+		t.Errorf("got %q, %v, want the status line of a 200", line, err)
 	}
 }
 

@@ -1,11 +1,11 @@
-// Package kubelettest fakes kubelets for tests and load tools: Node makes the answers of a node,
-// Kubelet is the handler that guards and serves them, Server puts it on a TLS port, CA signs what
-// both ends need.
+// Package kubelettest fakes kubelets for tests and load tools: Node generates the answers of a
+// node, Kubelet is the handler that authenticates callers and serves the answers, Server serves it
+// on a TLS port, and CA signs the certificates of both ends.
 //
-// What a Node says is a function of its seed and of the time that it is asked for: it has no
-// state, so any number of goroutines may ask, twice for the same moment gives the same bytes, and
-// time may be synctest's. It knows the true usage behind its answers. The package shares no
-// code with what it is there to test.
+// The answers of a Node are a function of its seed and the requested time. It has no state, so it
+// is safe for concurrent use, the same time gives the same bytes, and time may be that of synctest.
+// It knows the true usage behind its answers. The package shares no code with the packages that it
+// helps to test.
 package kubelettest
 
 import (
@@ -24,13 +24,13 @@ type NodeConfig struct {
 	Pods       int
 	Containers int       // in each pod; default 1
 	Boot       time.Time // the containers start in the ten seconds after it
-	// List are the pods that it has, instead of Pods made-up ones. What is true of one is a function of its
-	// own seed and starts. The node's own usage is then of Seed and Boot alone: a Node in whose place another one
-	// comes, because a pod came or went, goes on where it was.
+	// List has the node's pods, instead of Pods generated ones. The usage of each is a function of
+	// its own seed and starts, and the usage of the node itself depends on Seed and Boot alone: if
+	// a pod comes or goes, a new Node with another List continues where the old one was.
 	List []Pod
-	// RequestTime makes all timestamps those of the request, as kubelets do that ask the container
-	// runtime. Otherwise the node is sampled every ten seconds, and each container and pod every 10
-	// to 20 seconds, on a clock of its own.
+	// RequestTime makes the time of the request the timestamp of all samples, as with kubelets that
+	// ask the container runtime. Otherwise the node is sampled every 10 seconds, and each container
+	// and pod every 10 to 20 seconds, on a timer of its own.
 	RequestTime bool
 }
 
@@ -41,7 +41,7 @@ type Pod struct {
 	Started         []time.Time // of each container; they are named c0, c1 and so on
 }
 
-// Node makes the answers of one kubelet at /metrics/resource.
+// Node generates the answers of one kubelet at /metrics/resource.
 type Node struct {
 	requestTime bool
 	boot        int64 // Unix milliseconds
@@ -52,7 +52,7 @@ type Node struct {
 	memory      uint64
 }
 
-// Container is what is true of one container of a Node.
+// Container describes one container of a Node.
 type Container struct {
 	Namespace, Pod, Name string
 
@@ -71,7 +71,7 @@ type pod struct {
 	containers []int // indices of Node.containers
 }
 
-// Sample is what an answer says of a container or a node.
+// Sample has the values of a container or a node in an answer.
 type Sample struct {
 	Time   time.Time
 	CPU    uint64 // nanoseconds since the start
@@ -126,7 +126,7 @@ func NewNode(c NodeConfig) *Node {
 	return n
 }
 
-// add adds a pod whose containers have what of says.
+// add adds a pod with the containers that of describes.
 func (n *Node) add(namespace, name string, clock uint64, containers int, of func(i int) (h uint64, start int64)) {
 	labels := "namespace=\"" + namespace + "\",pod=\"" + name + "\"}"
 	n.pods = append(n.pods, pod{labels: "{" + labels, clock: clock})
@@ -156,7 +156,8 @@ func containerName(i int) string {
 // Containers returns the containers in the order in which the kubelet lists them. It is n's own.
 func (n *Node) Containers() []Container { return n.containers }
 
-// Container returns what an answer at now says of Containers()[i], and whether it lists it yet.
+// Container returns the sample of Containers()[i] in an answer at now, and whether the answer lists
+// that container.
 func (n *Node) Container(i int, now time.Time) (Sample, bool) {
 	c := &n.containers[i]
 	t := n.sampled(c.clock, now.UnixMilli())
@@ -166,10 +167,10 @@ func (n *Node) Container(i int, now time.Time) (Sample, bool) {
 	return Sample{time.UnixMilli(t).UTC(), c.cpuAt(t), c.memoryAt(t)}, true
 }
 
-// NanoCores is the CPU usage of the whole node, always.
+// NanoCores returns the CPU usage of the whole node, which is constant.
 func (n *Node) NanoCores() uint64 { return n.cpu * 1000 }
 
-// Self returns what an answer at now says of the node.
+// Self returns the sample of the node in an answer at now.
 func (n *Node) Self(now time.Time) Sample {
 	t := n.selfSampled(now.UnixMilli())
 	return Sample{time.UnixMilli(t).UTC(), n.cpuAt(t), n.memory}
@@ -179,7 +180,7 @@ func (n *Node) cpuAt(t int64) uint64 { return n.cpu * uint64(max(t-n.boot, 0)) }
 
 func (c *Container) cpuAt(t int64) uint64 { return c.NanoCores / 1000 * uint64(t-c.start) }
 
-// memoryAt wobbles by up to 1 MiB from sample to sample.
+// memoryAt varies by up to 1 MiB from sample to sample.
 func (c *Container) memoryAt(t int64) uint64 { return c.memory + mix(c.clock, uint64(t))%256*4096 }
 
 func (n *Node) selfSampled(now int64) int64 {
@@ -191,8 +192,8 @@ func (n *Node) selfSampled(now int64) int64 {
 	return now - (now-phase)%period
 }
 
-// sampled returns when something with that clock was last sampled. Its period of 15 s is divided
-// into slots; the sample of each comes up to 5 s late, so that two are 10 to 20 s apart.
+// sampled returns when something with that timer was last sampled. Time is divided into slots of 15
+// s; the sample of each is up to 5 s late, so that two are 10 to 20 s apart.
 func (n *Node) sampled(clock uint64, now int64) int64 {
 	if n.requestTime {
 		return now
@@ -222,22 +223,27 @@ func (n *Node) Append(dst []byte, now time.Time) []byte {
 		}
 	}
 	zero := func(*Container, int64) float64 { return 0 }
-	containers("container_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+	containers("container_cpu_usage_seconds_total", "counter",
+		"[STABLE] Cumulative cpu time consumed by the container in core-seconds",
 		func(c *Container, t int64) float64 { return float64(c.cpuAt(t)) / 1e9 }, true)
 	containers("container_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the container in bytes",
 		func(c *Container, t int64) float64 { return float64(c.memoryAt(t)) }, true)
 	containers("container_start_time_seconds", "gauge", "[STABLE] Start time of the container since unix epoch in seconds",
 		func(c *Container, _ int64) float64 { return float64(c.start) / 1e3 }, false)
-	containers("container_swap_limit_bytes", "gauge", "[ALPHA] Current amount of the container swap limit in bytes. Reported only on non-windows systems", zero, true)
-	containers("container_swap_usage_bytes", "gauge", "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems", zero, true)
+	containers("container_swap_limit_bytes", "gauge",
+		"[ALPHA] Current amount of the container swap limit in bytes. Reported only on non-windows systems", zero, true)
+	containers("container_swap_usage_bytes", "gauge",
+		"[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems", zero, true)
 
 	t := n.selfSampled(ms)
 	self := func(name, kind, help string, value float64) {
 		dst = row(family(dst, name, kind, help), name, "", value, t, true)
 	}
-	self("node_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the node in core-seconds", float64(n.cpuAt(t))/1e9)
+	self("node_cpu_usage_seconds_total", "counter",
+		"[STABLE] Cumulative cpu time consumed by the node in core-seconds", float64(n.cpuAt(t))/1e9)
 	self("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes", float64(n.memory))
-	self("node_swap_usage_bytes", "gauge", "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems", 0)
+	self("node_swap_usage_bytes", "gauge",
+		"[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems", 0)
 
 	pods := func(name, kind, help string, start float64, value func(c *Container, t int64) float64) {
 		dst = family(dst, name, kind, help)
@@ -255,13 +261,16 @@ func (n *Node) Append(dst []byte, now time.Time) []byte {
 			}
 		}
 	}
-	pods("pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds", podOverhead/1e9,
+	pods("pod_cpu_usage_seconds_total", "counter",
+		"[STABLE] Cumulative cpu time consumed by the pod in core-seconds", podOverhead/1e9,
 		func(c *Container, t int64) float64 { return float64(c.cpuAt(t)) / 1e9 })
 	pods("pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes", 0,
 		func(c *Container, t int64) float64 { return float64(c.memoryAt(t)) })
-	pods("pod_swap_usage_bytes", "gauge", "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems", 0, zero)
+	pods("pod_swap_usage_bytes", "gauge",
+		"[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems", 0, zero)
 
-	dst = family(dst, "resource_scrape_error", "gauge", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise")
+	dst = family(dst, "resource_scrape_error", "gauge",
+		"[STABLE] 1 if there was an error while getting container metrics, 0 otherwise")
 	return row(dst, "resource_scrape_error", "", 0, 0, false)
 }
 
@@ -283,7 +292,7 @@ func row(dst []byte, name, labels string, value float64, ms int64, stamped bool)
 	return append(dst, '\n')
 }
 
-// mix hashes its arguments: numbers that look random, always the same ones.
+// mix hashes its arguments to reproducible numbers that look random.
 func mix(parts ...uint64) uint64 {
 	h := uint64(0x9e3779b97f4a7c15)
 	for _, p := range parts {

@@ -16,25 +16,26 @@ import (
 type ServerConfig struct {
 	Addr        string           // default 127.0.0.1:0
 	Certificate *tls.Certificate // nil: plain HTTP
-	HTTP2       bool             // offer HTTP/2, as kubelets before 1.36 do
+	HTTP2       bool             // offer HTTP/2 too, as kubelets before 1.36 do
 	ClientCA    *x509.CertPool   // client certificates of this authority are accepted
 }
 
-// Server serves a handler, mostly a Kubelet, on a port.
+// Server serves a handler, usually a Kubelet, on a port.
 type Server struct {
 	addr     *net.TCPAddr
 	server   *http.Server
 	done     chan struct{}
-	handlers sync.WaitGroup
 	accepted atomic.Int64
 	resumed  atomic.Int64
+	handlers sync.WaitGroup // grows only while mu is held and closed is false
 
-	mu   sync.Mutex
-	cert *tls.Certificate
-	open map[net.Conn]struct{}
+	mu     sync.Mutex
+	cert   *tls.Certificate
+	open   map[net.Conn]struct{}
+	closed bool
 }
 
-// Serve starts a server. Close it.
+// Serve starts a server. The caller must close it.
 func Serve(h http.Handler, c ServerConfig) (*Server, error) {
 	if c.Addr == "" {
 		c.Addr = "127.0.0.1:0"
@@ -51,11 +52,12 @@ func Serve(h http.Handler, c ServerConfig) (*Server, error) {
 	}
 	s.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s.handlers.Add(1)
-			defer s.handlers.Done()
-			h.ServeHTTP(w, r)
+			if s.begin() {
+				defer s.handlers.Done()
+				h.ServeHTTP(w, r)
+			}
 		}),
-		ErrorLog:  log.New(io.Discard, "", 0), // a fake is there to be treated badly
+		ErrorLog:  log.New(io.Discard, "", 0), // tests mistreat the server on purpose
 		ConnState: s.track,
 		Protocols: new(http.Protocols),
 		TLSConfig: &tls.Config{
@@ -90,19 +92,19 @@ func Serve(h http.Handler, c ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// Host is the IP address that the server listens on.
+// Host returns the IP address that the server listens on.
 func (s *Server) Host() string { return s.addr.IP.String() }
 
-// Port is the port that the server listens on.
+// Port returns the port that the server listens on.
 func (s *Server) Port() int { return s.addr.Port }
 
-// Accepted is how many connections were opened so far.
+// Accepted returns the number of connections so far.
 func (s *Server) Accepted() int { return int(s.accepted.Load()) }
 
-// Resumed is how many of them resumed a TLS session.
+// Resumed returns how many connections resumed a TLS session.
 func (s *Server) Resumed() int { return int(s.resumed.Load()) }
 
-// Open is how many connections are open.
+// Open returns the number of open connections.
 func (s *Server) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +118,7 @@ func (s *Server) SetCertificate(c *tls.Certificate) {
 	s.cert = c
 }
 
-// CloseConnections closes all open connections, as a kubelet does that restarts.
+// CloseConnections closes all open connections, as a restart of the kubelet does.
 func (s *Server) CloseConnections() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,8 +127,21 @@ func (s *Server) CloseConnections() {
 	}
 }
 
-// Close stops the server and waits until it has.
+// begin adds a handler for Close to wait for, unless Close has been called.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.handlers.Add(1)
+	}
+	return !s.closed
+}
+
+// Close stops the server and waits for its handlers.
 func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.server.Close()
 	s.CloseConnections()
 	<-s.done

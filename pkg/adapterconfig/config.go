@@ -1,0 +1,125 @@
+package adapterconfig
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// Config is a configuration of prometheus-adapter, without the rules that cannot be used.
+type Config struct {
+	Rules    []*Rule // metrics of pods and other objects
+	External []*Rule
+}
+
+// Rule is a rule of a Config.
+type Rule struct {
+	Path string // where it is, such as rules[2]
+	Line int
+
+	series     []*labels.Matcher // seriesQuery
+	filters    []filter          // seriesFilters, and name.matches
+	matches    *regexp.Regexp
+	as         string
+	template   *tmpl // resources.template; nil if there is none
+	overrides  []override
+	namespaced bool
+	query      *tmpl // metricsQuery
+}
+
+// filter is an element of seriesFilters.
+type filter struct {
+	pattern *regexp.Regexp
+	is      bool
+}
+
+// override is an element of resources.overrides.
+type override struct{ label, group, resource string }
+
+// Problem says what cannot be used, or has another meaning than in prometheus-adapter.
+//
+//nolint:errname // some are warnings
+type Problem struct {
+	Line int    // from 1; 0 if the file as a whole is meant
+	Path string // such as rules[2].metricsQuery; may be empty
+	// LeftOut says that the rule, or the section, is not served. Otherwise the problem is a warning.
+	LeftOut      bool
+	Text, Remedy string
+}
+
+// Error returns the problem in one line.
+func (p *Problem) Error() string {
+	s := p.Text
+	if p.Path != "" {
+		s = p.Path + ": " + s
+	}
+	if p.Line > 0 {
+		s = fmt.Sprintf("line %d: %s", p.Line, s)
+	}
+	if p.Remedy != "" {
+		s += ": " + p.Remedy
+	}
+	return s
+}
+
+// promQL accepts what a backend accepts without experimental features.
+var promQL = parser.NewParser(parser.Options{})
+
+// MetricName returns the name of a series in the API, and false if the rule leaves the series out.
+func (r *Rule) MetricName(series string) (string, bool) {
+	for _, f := range r.filters {
+		if f.pattern.MatchString(series) != f.is {
+			return "", false
+		}
+	}
+	found := r.matches.FindStringSubmatchIndex(series)
+	if found == nil {
+		return "", false
+	}
+	return string(r.matches.ExpandString(nil, r.as, series, found)), true
+}
+
+// Has reports whether the rule selects the series of this name, as far as the name tells, and maps them to metric.
+func (r *Rule) Has(series, metric string) bool {
+	for _, m := range r.series {
+		if m.Name == model.MetricNameLabel && !m.Matches(series) {
+			return false
+		}
+	}
+	name, ok := r.MetricName(series)
+	return ok && name == metric
+}
+
+// Series returns the names of all series that the rule can select; nil if only Discovery can tell.
+func (r *Rule) Series() []string {
+	for _, m := range r.series {
+		if m.Name != model.MetricNameLabel {
+			continue
+		}
+		switch m.Type {
+		case labels.MatchEqual:
+			return []string{m.Value}
+		case labels.MatchRegexp:
+			if names := m.SetMatches(); len(names) > 0 {
+				return names
+			}
+		}
+	}
+	return nil
+}
+
+// Discovery returns PromQL that finds the names of the series that the rule selects: the label __name__ of each result
+// is one. If label is not empty, series without that label are left out, because they do not belong to objects of that
+// kind.
+func (r *Rule) Discovery(label string) string {
+	s := &parser.VectorSelector{LabelMatchers: r.series}
+	if label != "" {
+		s.LabelMatchers = append(slices.Clip(r.series),
+			labels.MustNewMatcher(labels.MatchNotEqual, label, ""))
+	}
+	return "group by (__name__) (" + s.String() + ")"
+}

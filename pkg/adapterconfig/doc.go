@@ -1,0 +1,31 @@
+// Package adapterconfig reads the configuration file of prometheus-adapter
+// (sigs.k8s.io/prometheus-adapter) and writes the PromQL that the adapter would send.
+//
+// # Purpose
+//
+// Installations that replace the adapter can keep its configuration. Parse reads it and reports
+// everything that cannot be used, with its line and a remedy; the other rules are served. Query and
+// QueryExternal turn the request of an autoscaler into PromQL.
+//
+// # Contract
+//
+// The package is pure: it sends requests neither to Prometheus nor to the API server. If a rule selects
+// series by a pattern instead of a name, the caller evaluates the rule's Discovery query and passes on
+// the names.
+//
+// The meaning of each field is that of version 0.12 of the adapter; hack/adapter compares the results.
+// It differs in the following:
+//
+//   - A request without names of objects is allowed, for queries that are repeated while pods come and go.
+//   - If two series of a rule get the same name and different queries, that is an error. The adapter
+//     takes whichever Prometheus lists last.
+//   - A query that is not PromQL is an error. The adapter sends it, and only logs the server's answer.
+//   - A template for labels also works for API groups that have a dot in their names.
+//
+// Rules are trusted, because an administrator writes them: a metricsQuery without <<.LabelMatchers>>
+// reads all namespaces. The selectors that users write cannot widen a query.
+//
+// # Threading
+//
+// A Config is immutable and may be used by any number of goroutines.
+package adapterconfig

@@ -1,0 +1,430 @@
+package adapterconfig
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/common/model"
+	promlabels "github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+)
+
+// Resource is a resource of the Kubernetes API under both of its names.
+type Resource struct{ Group, Plural, Singular string }
+
+// String returns the resource as the API has it.
+func (r Resource) String() string {
+	if r.Group == "" {
+		return r.Plural
+	}
+	return r.Plural + "." + r.Group
+}
+
+var namespaces = Resource{Plural: "namespaces", Singular: "namespace"}
+
+// Request is what an autoscaler asks for.
+type Request struct {
+	Metric string
+	// Namespace is empty for objects that are in none.
+	Namespace string
+	// Resource and Names are the objects that the metric is about. Without names, the result has all objects;
+	// the error is ErrMixed if their values would not be those of a query with names.
+	Resource Resource
+	Names    []string
+	// Selector is metric.selector. Nil selects everything.
+	Selector labels.Selector
+}
+
+// Discover returns the names of the series that a rule's Discovery query finds. The label is that of the
+// resource, or "" for an external metric.
+type Discover func(r *Rule, label string) ([]string, error)
+
+// ErrNotFound says that no rule has the metric.
+var ErrNotFound = errors.New("no rule of the configuration of prometheus-adapter has it")
+
+// ErrMixed says that a request has to have names, because a query for all objects would have another result.
+var ErrMixed = errors.New("metricsQuery combines the values of several objects, or their names with other text")
+
+// objectName matches every name that an object can have. An autoscaler may refer to an object by any text, and a
+// template may put that text between quotes, which it must not end.
+var objectName = regexp.MustCompile(`^[-A-Za-z0-9_.:]+$`)
+
+// Query returns the PromQL for a metric of pods or of another object, and the label of its result that has the
+// object's name.
+func (c *Config) Query(q Request, discover Discover) (query, label string, err error) {
+	for _, name := range q.Names {
+		if !objectName.MatchString(name) {
+			return "", "", fmt.Errorf("%q cannot be in a query as the name of an object: correct it", name)
+		}
+	}
+	query, rule, err := find(c.Rules, q.Metric, discover, func(r *Rule) (string, bool) {
+		label, err := r.label(q.Resource)
+		return label, err == nil && label != ""
+	}, func(r *Rule, series string) (string, error) { return r.render(series, q, false) })
+	if err != nil {
+		return "", "", err
+	}
+	label, err = rule.label(q.Resource)
+	return query, label, err
+}
+
+// QueryExternal returns the PromQL for an external metric. A nil selector selects everything.
+func (c *Config) QueryExternal(metric, namespace string, selector labels.Selector, discover Discover) (string, error) {
+	q := Request{Metric: metric, Namespace: namespace, Selector: selector}
+	query, _, err := find(c.External, metric, discover, func(*Rule) (string, bool) { return "", true },
+		func(r *Rule, series string) (string, error) { return r.render(series, q, true) })
+	return query, err
+}
+
+// find returns the query of the last rule that has the metric, because later rules replace earlier ones. It discovers
+// series unless the names in the rules leave only one.
+func find(rules []*Rule, metric string, discover Discover, labelOf func(*Rule) (string, bool),
+	render func(*Rule, string) (string, error),
+) (string, *Rule, error) {
+	type candidate struct {
+		rule   *Rule
+		label  string
+		series []string // nil if they are not known
+	}
+	var candidates []candidate
+	for _, r := range slices.Backward(rules) {
+		label, ok := labelOf(r)
+		if !ok {
+			continue
+		}
+		names := r.Series()
+		named := r.named(names, metric)
+		if names == nil || len(named) > 0 {
+			candidates = append(candidates, candidate{r, label, named})
+		}
+	}
+	if len(candidates) == 1 && len(candidates[0].series) == 1 {
+		query, err := render(candidates[0].rule, candidates[0].series[0])
+		return query, candidates[0].rule, err
+	}
+	for _, c := range candidates {
+		names, err := discover(c.rule, c.label)
+		if err != nil {
+			return "", nil, err
+		}
+		query := ""
+		for _, series := range c.rule.named(names, metric) {
+			one, err := render(c.rule, series)
+			if err != nil {
+				return "", nil, err
+			}
+			if query != "" && query != one {
+				return "", nil, fmt.Errorf("%s (line %d) gives more than one series the name %q: make seriesQuery, seriesFilters "+
+					"or name.matches select one of them", c.rule.Path, c.rule.Line, metric)
+			}
+			query = one
+		}
+		if query != "" {
+			return query, c.rule, nil
+		}
+	}
+	return "", nil, ErrNotFound
+}
+
+// named returns the series whose name in the API is metric, each once.
+func (r *Rule) named(series []string, metric string) []string {
+	var named []string
+	for _, s := range series {
+		if name, ok := r.MetricName(s); ok && name == metric && !slices.Contains(named, s) {
+			named = append(named, s)
+		}
+	}
+	return named
+}
+
+// groupName turns the name of a group into a part of a label's name.
+var groupName = strings.NewReplacer(".", "_", "-", "_")
+
+// label returns the label that has the names of the objects of a resource, "" if there is none.
+func (r *Rule) label(of Resource) (string, error) {
+	for _, o := range r.overrides {
+		if (o.resource == of.Plural || o.resource == of.Singular) && strings.HasPrefix(of.Group, o.group) {
+			return o.label, nil
+		}
+	}
+	if r.template == nil {
+		return "", nil
+	}
+	return labelBy(r.template, of)
+}
+
+// labelBy returns the label that a template makes of a resource.
+func labelBy(t *tmpl, of Resource) (string, error) {
+	return t.execute(map[string]any{"Group": groupName.Replace(of.Group), "Resource": of.Singular})
+}
+
+// sameResource reports whether a and b are the same resource, in singular or plural.
+func sameResource(a, b string) bool {
+	plural := func(s string) []string { return []string{s, s + "s", s + "es", strings.TrimSuffix(s, "y") + "ies"} }
+	return slices.Contains(plural(a), b) || slices.Contains(plural(b), a)
+}
+
+// arguments are what a metricsQuery can use.
+type arguments struct {
+	Series            string
+	LabelMatchers     string
+	LabelValuesByName map[string]string
+	GroupBy           string
+	GroupBySlice      []string
+}
+
+func (a *arguments) fields() map[string]any {
+	return map[string]any{
+		"Series": a.Series, "LabelMatchers": a.LabelMatchers, "LabelValuesByName": a.LabelValuesByName,
+		"GroupBy": a.GroupBy, "GroupBySlice": a.GroupBySlice,
+	}
+}
+
+// render returns the query for a series.
+func (r *Rule) render(series string, q Request, external bool) (string, error) {
+	a := arguments{Series: series, LabelValuesByName: map[string]string{}}
+	var matchers []string
+	add := func(label, operator, value, byName string) {
+		matchers = append(matchers, fmt.Sprintf("%s%s%q", label, operator, value))
+		a.LabelValuesByName[label] = byName
+	}
+	if q.Selector != nil {
+		requirements, _ := q.Selector.Requirements()
+		for i := range requirements {
+			operator, value, err := matcher(&requirements[i])
+			if err != nil {
+				return "", err
+			}
+			add(requirements[i].Key(), operator, value, strings.Join(requirements[i].Values().List(), "|"))
+		}
+	}
+	if q.Namespace != "" && (!external || r.namespaced) {
+		label, err := r.label(namespaces)
+		if err != nil {
+			return "", err
+		}
+		if label == "" {
+			return "", errors.New(noNamespace)
+		}
+		add(label, "=", q.Namespace, q.Namespace)
+	}
+	if !external {
+		label, err := r.label(q.Resource)
+		switch {
+		case err != nil:
+			return "", err
+		case label == "":
+			return "", fmt.Errorf("%s (line %d) has no label for %s: add one to resources.overrides", r.Path, r.Line, q.Resource)
+		}
+		switch names := strings.Join(q.Names, "|"); len(q.Names) {
+		case 0:
+			add(label, "!=", "", anyName)
+		case 1:
+			add(label, "=", names, names)
+		default:
+			add(label, "=~", names, names)
+		}
+		a.GroupBy, a.GroupBySlice = label, []string{label}
+	}
+	a.LabelMatchers = strings.Join(matchers, ",")
+	query, expr, err := r.execute(a, external)
+	if err != nil || external || len(q.Names) > 0 {
+		return query, err
+	}
+	if mixes(expr, a.GroupBy) || strings.Count(query, anyName) != matchedNames(expr) {
+		return "", ErrMixed
+	}
+	return strings.ReplaceAll(query, anyName, ".+"), nil
+}
+
+// anyName stands for the names of all objects in LabelValuesByName. If the query uses it only as a pattern, it becomes
+// ".+"; otherwise the query needs the names.
+const anyName = "any-name-of-an-object"
+
+// matchedNames returns how many matchers have anyName as their pattern.
+func matchedNames(expr parser.Expr) (count int) {
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if s, ok := n.(*parser.VectorSelector); ok {
+			for _, m := range s.LabelMatchers {
+				if m.Type == promlabels.MatchRegexp && m.Value == anyName {
+					count++
+				}
+			}
+		}
+		return nil
+	})
+	return count
+}
+
+const noNamespace = "the rule has no label for namespaces: add namespace: {resource: namespace} to " +
+	"resources.overrides, or, for an external metric that belongs to none, namespaced: false to resources"
+
+// execute fills in metricsQuery and checks the result.
+func (r *Rule) execute(a arguments, external bool) (query string, expr parser.Expr, err error) {
+	query, err = r.query.execute(a.fields())
+	if err != nil {
+		return "", nil, errors.New(templateProblem(err))
+	}
+	expr, err = promQL.ParseExpr(query)
+	if err != nil {
+		if all, ok := errors.AsType[parser.ParseErrors](err); ok && len(all) > 0 {
+			err = &all[0]
+		}
+		return "", nil, fmt.Errorf("metricsQuery becomes %q, which is not valid PromQL: %w", query, err)
+	}
+	switch t := expr.Type(); {
+	case t == parser.ValueTypeVector || external && t == parser.ValueTypeScalar:
+		return query, expr, nil
+	default:
+		return "", nil, fmt.Errorf("metricsQuery becomes %q, which returns a %s instead of a vector", query, t)
+	}
+}
+
+// mixes reports whether a part of expr combines series of different objects, which label tells apart, after they
+// were selected by that label. The values for an object then depend on which others are selected.
+func mixes(expr parser.Expr, label string) (mixed bool) {
+	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+		s, ok := n.(*parser.VectorSelector)
+		if !ok || !slices.ContainsFunc(s.LabelMatchers, func(m *promlabels.Matcher) bool { return m.Name == label }) {
+			return nil
+		}
+		for i, outer := range path {
+			switch outer := outer.(type) {
+			case *parser.AggregateExpr:
+				mixed = mixed || outer.Without == slices.Contains(outer.Grouping, label)
+			case *parser.BinaryExpr:
+				left := i+1 < len(path) && path[i+1] == parser.Node(outer.LHS) || n == parser.Node(outer.LHS)
+				mixed = mixed || matchesOthers(outer, left, label)
+			case *parser.Call:
+				mixed = mixed || slices.Contains([]string{"absent", "absent_over_time", "scalar"}, outer.Func.Name)
+			}
+		}
+		return nil
+	})
+	return mixed
+}
+
+// matchesOthers reports whether, in a binary operation, series of different objects on one side can match the same
+// series of the other side, and what becomes of that depends on all of them.
+func matchesOthers(e *parser.BinaryExpr, left bool, label string) bool {
+	m := e.VectorMatching
+	if m == nil || m.On == slices.Contains(m.MatchingLabels, label) {
+		return false // a scalar on the other side, or matched by object
+	}
+	switch {
+	case m.Card == parser.CardManyToOne, e.Op == parser.LAND, e.Op == parser.LUNLESS:
+		return !left // the series on the left are looked at one by one
+	case m.Card == parser.CardOneToMany, e.Op == parser.LOR:
+		return left
+	}
+	return true
+}
+
+// try returns the expression that the rule becomes for a made-up request, to find mistakes early.
+func (r *Rule) try(external bool) (parser.Expr, error) {
+	series := "series"
+	if names := r.Series(); len(names) > 0 {
+		series = names[0]
+	}
+	q := Request{
+		Namespace: "default", Names: []string{"name"}, Selector: labels.SelectorFromSet(labels.Set{"label": "value"}),
+	}
+	switch {
+	case external:
+	case r.template != nil:
+		q.Resource = Resource{Plural: "pods", Singular: "pod"}
+	case len(r.overrides) == 0:
+		return nil, errors.New("the rule belongs to no resource: add a template or overrides to resources")
+	default:
+		// Any resource will do, preferably one in a namespace.
+		o := r.overrides[0]
+		for _, other := range r.overrides {
+			if !sameResource(other.resource, "namespace") {
+				o = other
+			}
+		}
+		q.Resource = Resource{Group: o.group, Plural: o.resource, Singular: o.resource}
+		if slices.ContainsFunc([]string{"namespace", "node", "persistentvolume"}, func(s string) bool {
+			return sameResource(s, o.resource)
+		}) {
+			q.Namespace = ""
+		}
+	}
+	query, err := r.render(series, q, external)
+	if err != nil {
+		return nil, err
+	}
+	return promQL.ParseExpr(query)
+}
+
+// moreLabels returns the labels by which the result of expr is grouped although they are not those of objects. With a
+// template, every label may be that of an object.
+func (r *Rule) moreLabels(expr parser.Expr) (more []string) {
+	if r.template != nil {
+		return nil
+	}
+	var known []string
+	for _, o := range r.overrides {
+		known = append(known, o.label)
+	}
+	for {
+		switch e := expr.(type) {
+		case *parser.ParenExpr:
+			expr = e.Expr
+		case *parser.BinaryExpr:
+			expr = e.LHS
+			if e.LHS.Type() == parser.ValueTypeScalar {
+				expr = e.RHS
+			}
+		case *parser.Call:
+			i := slices.IndexFunc(e.Args, func(arg parser.Expr) bool { return arg.Type() == parser.ValueTypeVector })
+			if i < 0 {
+				return nil
+			}
+			if expr = e.Args[i]; e.Func.Name == "histogram_quantile" {
+				known = append(known, promlabels.BucketLabel)
+			}
+		case *parser.AggregateExpr:
+			for _, label := range e.Grouping {
+				if !e.Without && !slices.Contains(known, label) {
+					more = append(more, label)
+				}
+			}
+			return more
+		default:
+			return nil
+		}
+	}
+}
+
+// matcher returns a requirement as an operator and a value of PromQL, as prometheus-adapter does: In and NotIn match
+// their values as patterns.
+func matcher(r *labels.Requirement) (operator, value string, err error) {
+	if !model.LegacyValidation.IsValidLabelName(r.Key()) {
+		return "", "", fmt.Errorf("the metric's selector has the label %q, which Prometheus cannot have", r.Key())
+	}
+	values := r.Values().List()
+	value = strings.Join(values, "|")
+	switch r.Operator() {
+	case selection.Exists:
+		return "!=", "", nil
+	case selection.DoesNotExist:
+		return "=", "", nil
+	case selection.Equals, selection.DoubleEquals:
+		operator = "="
+	case selection.NotEquals:
+		operator = "!="
+	case selection.In:
+		operator = "=~"
+	case selection.NotIn:
+		operator = "!~"
+	default:
+		return "", "", fmt.Errorf("the metric's selector has the operator %q, which Prometheus does not have", r.Operator())
+	}
+	return operator, value, nil
+}

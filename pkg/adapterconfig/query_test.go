@@ -1,0 +1,314 @@
+package adapterconfig
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	promlabels "github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// example is an element of testdata/cases.yaml, which hack/adapter reads, too.
+type example struct {
+	Config  string
+	Series  []string
+	Queries []struct {
+		Metric, Resource, Group, Namespace string
+		Names                              []string
+		Selector                           string
+		External                           bool
+		Want, Error                        string
+		Differs                            string // why prometheus-adapter sends something else
+	}
+}
+
+func examples(t *testing.T) []example {
+	t.Helper()
+	decoder := yaml.NewDecoder(bytes.NewReader(file(t, "cases.yaml")))
+	decoder.KnownFields(true)
+	var all []example
+	if err := decoder.Decode(&all); err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("%d examples, want at least 10", len(all))
+	}
+	return all
+}
+
+func file(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func selector(t *testing.T, text string) labels.Selector {
+	t.Helper()
+	s, err := labels.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// discover evaluates Discovery queries over some series, as a Prometheus would.
+func discover(t *testing.T, series []string) Discover {
+	t.Helper()
+	return func(r *Rule, label string) (names []string, err error) {
+		expr, err := promQL.ParseExpr(r.Discovery(label))
+		if err != nil {
+			return nil, err
+		}
+		group, ok := expr.(*parser.AggregateExpr)
+		if !ok || group.Op != parser.GROUP || !slices.Equal(group.Grouping, []string{"__name__"}) {
+			t.Fatalf("%s is not by name", expr)
+		}
+		matchers := group.Expr.(*parser.VectorSelector).LabelMatchers
+		for _, one := range series {
+			has, err := promQL.ParseMetric(one)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.ContainsFunc(matchers, func(m *promlabels.Matcher) bool { return !m.Matches(has.Get(m.Name)) }) {
+				names = append(names, has.Get("__name__"))
+			}
+		}
+		return names, nil
+	}
+}
+
+// singular returns a resource by its plural name.
+func resource(group, plural string) Resource {
+	s := strings.TrimSuffix(plural, "s")
+	if plural == "ingresses" {
+		s = "ingress"
+	}
+	return Resource{Group: group, Plural: plural, Singular: s}
+}
+
+func TestQuery(t *testing.T) {
+	for _, e := range examples(t) {
+		t.Run(e.Config, func(t *testing.T) {
+			c, _ := Parse(file(t, e.Config))
+			if c == nil {
+				t.Fatal("it cannot be read")
+			}
+			for _, q := range e.Queries {
+				var got string
+				var err error
+				if q.External {
+					got, err = c.QueryExternal(q.Metric, q.Namespace, selector(t, q.Selector), discover(t, e.Series))
+				} else {
+					got, _, err = c.Query(Request{
+						Metric: q.Metric, Namespace: q.Namespace, Resource: resource(q.Group, q.Resource), Names: q.Names,
+						Selector: selector(t, q.Selector),
+					}, discover(t, e.Series))
+				}
+				switch {
+				case q.Error != "" && (err == nil || !strings.Contains(err.Error(), q.Error)):
+					t.Errorf("%s: %q, %v, want the error %s", q.Metric, got, err, q.Error)
+				case q.Error == "" && err != nil:
+					t.Errorf("%s has no query: %v", q.Metric, err)
+				case got != q.Want:
+					t.Errorf("%s:\n%s, want\n%s", q.Metric, got, q.Want)
+				}
+			}
+		})
+	}
+}
+
+// TestAllObjects checks queries without names of objects.
+func TestAllObjects(t *testing.T) {
+	for name, tt := range map[string]struct {
+		config   string
+		request  Request
+		want     string
+		hasLabel string
+	}{
+		"pods": {
+			"http.yaml",
+			Request{Metric: "orders_per_second", Namespace: "shop", Resource: resource("", "pods")},
+			`sum(rate(shop_orders_total{namespace="shop",pod!=""}[3m])) by (pod)`, "pod",
+		},
+		"values by name": {
+			"workers.yaml",
+			Request{
+				Metric: "ingress_requests_rate", Namespace: "shop", Resource: resource("networking.k8s.io", "ingresses"),
+			},
+			`sum(rate(ingress_requests{ingress=~".+",exported_namespace="shop"}[2m])) by (ingress)`, "ingress",
+		},
+		"renamed label": {
+			"gpu.yaml",
+			Request{Metric: "GPU_UTIL_AVG", Namespace: "ai", Resource: resource("", "pods")},
+			`ceil(avg_over_time(GPU_UTIL{exported_namespace="ai",exported_pod!=""}[60s]))`, "exported_pod",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := Parse(file(t, tt.config))
+			got, label, err := c.Query(tt.request, unexpected(t))
+			if err != nil || got != tt.want || label != tt.hasLabel {
+				t.Errorf("%s by %s, %v, want\n%s", got, label, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestMixed checks which queries need the names of objects.
+func TestMixed(t *testing.T) {
+	q := Request{Metric: "hits", Namespace: "shop", Resource: resource("", "pods")}
+	for query, want := range map[string]bool{
+		`<<.Series>>{<<.LabelMatchers>>}`:                                                            false,
+		`sum(hits{<<.LabelMatchers>>}) by (<<.GroupBy>>)`:                                            false,
+		`sum(hits{<<.LabelMatchers>>}) by (zone, pod)`:                                               false,
+		`sum(hits{<<.LabelMatchers>>}) without (instance)`:                                           false,
+		`a{<<.LabelMatchers>>} / b{<<.LabelMatchers>>}`:                                              false,
+		`a{<<.LabelMatchers>>} / on (pod) b{<<.LabelMatchers>>}`:                                     false,
+		`a{<<.LabelMatchers>>} * on (node) group_left () sum(b) by (node)`:                           false,
+		`a * on (node) group_left () b{<<.LabelMatchers>>}`:                                          true,
+		`a * on (node) group_right () b{<<.LabelMatchers>>}`:                                         false,
+		`a{<<.LabelMatchers>>} and on (node) b`:                                                      false,
+		`a unless on (node) b{<<.LabelMatchers>>}`:                                                   true,
+		`a{<<.LabelMatchers>>} or on (node) b`:                                                       true,
+		`(a{<<.LabelMatchers>>}) > on () b`:                                                          true,
+		`a{<<.LabelMatchers>>} > 3`:                                                                  false,
+		`max_over_time(rate(hits{<<.LabelMatchers>>}[1m])[5m:])`:                                     false,
+		`sum(hits{state="active"}) by (namespace)`:                                                   false,
+		`count(hits{state="active"})`:                                                                false,
+		`sum(hits{<<.LabelMatchers>>})`:                                                              true,
+		`sum(hits{<<.LabelMatchers>>}) by (namespace)`:                                               true,
+		`sum(hits{<<.LabelMatchers>>}) without (pod)`:                                                true,
+		`topk(3, hits{<<.LabelMatchers>>})`:                                                          true,
+		`topk(3, hits{<<.LabelMatchers>>}) by (pod)`:                                                 false,
+		`hits{<<.LabelMatchers>>} / scalar(sum(hits{<<.LabelMatchers>>}))`:                           true,
+		`hits{<<.LabelMatchers>>} / scalar(sum(hits))`:                                               false,
+		`hits{<<.LabelMatchers>>} or absent(hits{<<.LabelMatchers>>})`:                               true,
+		`a{<<.LabelMatchers>>} / ignoring (pod) b{<<.LabelMatchers>>}`:                               true,
+		`histogram_quantile(0.9, sum(rate(h{<<.LabelMatchers>>}[1m])) by (le))`:                      true,
+		`sum(hits{pod=~"<<index .LabelValuesByName "pod">>"}) by (pod)`:                              false,
+		`hits{pod=~"<<.LabelValuesByName.pod>>"} / on (pod) hits{pod=~"<<.LabelValuesByName.pod>>"}`: false,
+		`hits{pod="<<.LabelValuesByName.pod>>"}`:                                                     true,
+		`hits{pod=~"<<.LabelValuesByName.pod>>-.*"}`:                                                 true,
+		`label_replace(hits, "pod", "<<.LabelValuesByName.pod>>", "", "")`:                           true,
+		`sum(hits{pod=~"<<index .LabelValuesByName "pod">>"}) by (app)`:                              true,
+	} {
+		c := parse(t, "rules:\n- seriesQuery: hits\n  "+podLabels+"\n  metricsQuery: '"+query+"'\n")
+		named := q
+		named.Names = []string{"a", "b"}
+		if _, _, err := c.Query(named, unexpected(t)); err != nil {
+			t.Errorf("%s with names: %v", query, err)
+		}
+		if _, _, err := c.Query(q, unexpected(t)); errors.Is(err, ErrMixed) != want {
+			t.Errorf("%s: %v, want mixed %v", query, err, want)
+		}
+	}
+}
+
+// unexpected fails if something is discovered.
+func unexpected(t *testing.T) Discover {
+	t.Helper()
+	return func(r *Rule, _ string) ([]string, error) {
+		t.Errorf("%s is discovered, although its series are known", r.Path)
+		return nil, nil
+	}
+}
+
+func parse(t *testing.T, text string) *Config {
+	t.Helper()
+	c, problems := Parse([]byte(text))
+	for i := range problems {
+		if problems[i].LeftOut {
+			t.Errorf("unexpected problem: %v", &problems[i])
+		}
+	}
+	if c == nil {
+		t.FailNow()
+	}
+	return c
+}
+
+const podLabels = `resources: {overrides: {namespace: {resource: namespace}, pod: {resource: pod}}}`
+
+// TestSameName checks what happens if several series have one name in the API.
+func TestSameName(t *testing.T) {
+	c := parse(t, `
+rules:
+- seriesQuery: '{__name__=~"old|older",pod!=""}'
+  `+podLabels+`
+  name: {as: rate}
+  metricsQuery: <<.Series>>{<<.LabelMatchers>>}
+- seriesQuery: new{pod!=""}
+  `+podLabels+`
+  name: {as: rate}
+  metricsQuery: <<.Series>>{<<.LabelMatchers>>}
+`)
+	q := Request{Metric: "rate", Namespace: "shop", Resource: resource("", "pods"), Names: []string{"a"}}
+	for _, tt := range []struct{ series, want, err string }{
+		{series: `new{pod="a"} old{pod="a"} older{pod="a"}`, want: `new{namespace="shop",pod="a"}`},
+		{series: `old{pod="a"}`, want: `old{namespace="shop",pod="a"}`},
+		{series: `old{pod="a"} old{pod="b"} new`, want: `old{namespace="shop",pod="a"}`},
+		{series: `old{pod="a"} older{pod="a"}`, err: `rules[0] (line 3) gives more than one series the name "rate"`},
+		{series: `other{pod="a"}`, err: ErrNotFound.Error()},
+	} {
+		got, _, err := c.Query(q, discover(t, strings.Fields(tt.series)))
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %q, %v, want %s", tt.series, got, err, tt.err)
+			}
+		} else if err != nil || got != tt.want {
+			t.Errorf("%s: %q, %v, want %q", tt.series, got, err, tt.want)
+		}
+	}
+	failed := errors.New("the backend is down")
+	if _, _, err := c.Query(q, func(*Rule, string) ([]string, error) { return nil, failed }); !errors.Is(err, failed) {
+		t.Errorf("%v, want %v", err, failed)
+	}
+}
+
+func TestQueryMistakes(t *testing.T) {
+	c := parse(t, `
+rules:
+- seriesQuery: nodes_only
+  resources: {overrides: {instance: {resource: node}}}
+  metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)
+externalRules:
+- seriesQuery: queue
+  resources: {namespaced: false}
+  metricsQuery: <<.Series>>{<<.LabelMatchers>>,topic!=""}
+`)
+	q := Request{Metric: "nodes_only", Namespace: "shop", Resource: resource("", "nodes"), Names: []string{"a"}}
+	_, _, err := c.Query(q, unexpected(t))
+	wantText(t, err, "no label for namespaces", "resources.overrides")
+	q.Resource = resource("", "services")
+	for _, name := range []string{`a"} or secret{b="`, "a|b", ".*", ""} {
+		q.Names = []string{name}
+		_, _, err = c.Query(q, unexpected(t))
+		wantText(t, err, fmt.Sprintf("%q cannot be in a query", name))
+	}
+	_, err = c.QueryExternal("queue", "shop", nil, unexpected(t))
+	wantText(t, err, `becomes "queue{,topic!=\"\"}"`, "1:7: parse error")
+	_, err = c.QueryExternal("queue", "shop", selector(t, "app.kubernetes.io/name=web"), unexpected(t))
+	wantText(t, err, `label "app.kubernetes.io/name", which Prometheus cannot have`)
+}
+
+func wantText(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q lacks %q", err, part)
+		}
+	}
+}

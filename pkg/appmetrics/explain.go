@@ -1,0 +1,276 @@
+package appmetrics
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"metrics-server/pkg/near"
+)
+
+// explain says why the expression has no value for a pod that answers.
+func (e *evaluation) explain(p *state) *Error {
+	if err := e.lacking(p); err != nil {
+		return err
+	}
+	if e.onePoint(p) {
+		return errorf(TooFewPoints, "the pod has been scraped only once for this metric; a rate needs two scrapes: "+
+			"retry in a few seconds")
+	}
+	return errorf(NoResult, "the expression of metric %q returns nothing for the pod, although the page has "+
+		"the series that it selects", e.q.def.Name)
+}
+
+// explainAll says why the expression has no value for pods that answer.
+func (e *evaluation) explainAll(pods []*state) *Error {
+	missing := make([]Missing, 0, len(pods))
+	for _, p := range pods {
+		missing = append(missing, Missing{Err: e.explain(p)})
+	}
+	return summarize(missing)
+}
+
+// lacking reports what the query needs and the pod's page lacks, nil if nothing.
+func (e *evaluation) lacking(p *state) *Error {
+	for _, n := range e.q.needs {
+		if !slices.ContainsFunc(n.anyOf, p.has) {
+			return e.explainLack(&p.snapshot, n)
+		}
+	}
+	if e.q.quantile != "" && len(e.q.candidates) > 0 {
+		return e.explainQuantile(&p.snapshot)
+	}
+	return nil
+}
+
+// knows reports whether series that s selects are kept.
+func (k *Kept) knows(s selector) bool {
+	return slices.ContainsFunc(k.selectors[s.name], func(o selector) bool { return o.text == s.text })
+}
+
+// serves reports whether all series that q selects are kept. Its selectors count if it was compiled again since.
+func (k *Kept) serves(q *Query) bool {
+	return slices.Contains(k.queries, q) || !slices.ContainsFunc(q.selectors, func(s selector) bool { return !k.knows(s) })
+}
+
+// explainLack explains that no series of a need is there.
+func (e *evaluation) explainLack(t *snapshot, n need) *Error {
+	// The family is there, but not with such labels?
+	if t.found != nil {
+		for _, s := range n.anyOf {
+			if _, ok := t.found.values[nameAndLabel{name: s.name}]; ok {
+				return e.noMatch(t.found, s)
+			}
+		}
+	}
+	for _, f := range t.families {
+		for _, s := range n.anyOf {
+			if f.Name != s.name {
+				continue
+			}
+			if len(e.q.candidates) == 0 && (f.Type == "histogram" || f.Type == "summary") {
+				return errorf(WrongType, "%s is a %s, so its series have names such as %s_sum and %s_count: use such a "+
+					"name in the expression", f.Name, f.Type, f.Name, f.Name)
+			}
+			return errorf(NoMatch, "the page has the family %s, but no series of it yet", f.Name)
+		}
+	}
+	text := fmt.Sprintf("the page has no family %s", n.name)
+	if len(e.q.candidates) > 1 && e.q.def.Name != n.name {
+		tried := make([]string, 0, len(e.q.candidates))
+		for _, c := range e.q.candidates {
+			tried = append(tried, c.name)
+		}
+		text = fmt.Sprintf("the page has no family for metric %q: tried %s", e.q.def.Name, list(tried))
+	}
+	if t.found != nil {
+		if near := t.found.nearest(n.name); len(near) > 0 {
+			text += "; did you mean " + strings.Join(near, " or ") + "?"
+		}
+	}
+	return errorf(NoFamily, "%s", text)
+}
+
+// noMatch explains that a label filter matches nothing, with the values that there are.
+func (e *evaluation) noMatch(f *found, s selector) *Error {
+	var there []string
+	for _, m := range s.matchers {
+		values := f.values[nameAndLabel{s.name, m.Name}]
+		if slices.ContainsFunc(values, m.Matches) {
+			continue
+		}
+		if len(values) == 0 || len(values) == 1 && values[0] == "" {
+			there = append(there, fmt.Sprintf("there is no label %s", m.Name))
+			continue
+		}
+		quoted := make([]string, 0, len(values))
+		for _, v := range values {
+			quoted = append(quoted, fmt.Sprintf("%q", shorten(v)))
+		}
+		there = append(there, fmt.Sprintf("%s is %s", m.Name, list(quoted)))
+	}
+	if len(there) == 0 {
+		there = []string{"each value exists, but not in this combination"}
+	}
+	return errorf(NoMatch, "no series matches %s: %s", s.text, strings.Join(there, "; "))
+}
+
+// explainQuantile explains that a quantile is not there.
+func (e *evaluation) explainQuantile(t *snapshot) *Error {
+	for _, c := range e.q.candidates {
+		switch familyType(c.name, t.families) {
+		case "histogram":
+			for i := range t.series {
+				if s := &t.series[i]; s.name() == c.name+"_bucket" && s.now() && s.labels.Get("le") != "+Inf" {
+					return nil
+				}
+			}
+			return errorf(NoBuckets, "%s is a histogram without buckets, so it has no quantiles: ask for it without "+
+				"\"quantile\" to get the mean",
+				c.name)
+		case "summary":
+			var there []string
+			for i := range t.series {
+				s := &t.series[i]
+				v := s.labels.Get("quantile")
+				if s.name() != c.name || !s.now() || v == "" {
+					continue
+				}
+				if v == e.q.quantile {
+					return nil
+				}
+				there = append(there, v)
+			}
+			if len(there) == 0 {
+				return errorf(NoBuckets, "%s is a summary without quantiles: ask for it without \"quantile\" to get "+
+					"the mean", c.name)
+			}
+			slices.Sort(there)
+			return errorf(NoMatch, "%s is a summary without the quantile %s: it has %s", c.name, e.q.quantile,
+				list(slices.Compact(there)))
+		}
+	}
+	return nil
+}
+
+// onePoint reports whether all series that the query selects of a pod have one point.
+func (e *evaluation) onePoint(p *state) bool {
+	if e.q.span == 0 {
+		return false
+	}
+	for i := range p.series {
+		s, points := &p.series[i], 0
+		for _, v := range s.values {
+			if !isHole(v) && !isStale(v) {
+				points++
+			}
+		}
+		selects := func(x selector) bool { return x.name == s.name() && x.matches(s.labels) }
+		if points > 1 && slices.ContainsFunc(e.q.selectors, selects) {
+			return false
+		}
+	}
+	return true
+}
+
+// notFinite explains a value that is not a number.
+func (e *evaluation) notFinite(v float64) *Error {
+	if len(e.q.candidates) > 0 && math.IsNaN(v) {
+		for _, f := range e.answer.Families {
+			if f.Type == "histogram" || f.Type == "summary" {
+				return errorf(NoObservations, "%s has no observations in the window, so there is neither a mean nor a "+
+					"quantile: wait for some, set a longer window, or scale by a rate", f.Name)
+			}
+		}
+	}
+	what := "NaN, which is not a number"
+	switch {
+	case math.IsInf(v, 0):
+		what = "infinite"
+	case !math.IsNaN(v):
+		what = "outside of ±2^50, the largest value served"
+	}
+	hint := ""
+	if e.q.expression != "" && strings.Contains(e.q.expression, "/") {
+		hint = "; a division by zero gives such a value: exclude it with \"> 0\" on the divisor, and say with \"or\" what " +
+			"applies instead"
+	}
+	return errorf(NotFinite, "the value of metric %q is %s%s", e.q.def.Name, what, hint)
+}
+
+// warn adds warnings about probable mistakes in an expression that the HPA gives.
+func (e *evaluation) warn() {
+	for _, u := range e.q.uses {
+		name := u.selector.name
+		kind := familyType(name, e.answer.Families)
+		counter := isCounter(name, e.answer.Families)
+		var text string
+		switch {
+		case u.level && counter && (kind == "counter" || kind == "untyped"):
+			text = fmt.Sprintf("%s is a counter, so its value only grows: write rate(%s[1m])", name, u.selector.text)
+		case u.rate != "" && kind == "gauge":
+			text = fmt.Sprintf("%s is a gauge, and %s is for counters: use the value itself, or deriv", name, u.rate)
+		}
+		if text != "" && !slices.Contains(e.answer.Warnings, text) {
+			e.answer.Warnings = append(e.answer.Warnings, text)
+		}
+	}
+}
+
+// nearest returns at most three of names that resemble name, the most similar first.
+func nearest(name string, names []string) []string {
+	const most = 3
+	type match struct {
+		name     string
+		distance int
+	}
+	var matches []match
+	for _, n := range names {
+		if len(n) > 150 || len(name) > 150 {
+			continue
+		}
+		d, ok := typos(name, n)
+		if ofStems, alike := typos(stem(name), stem(n)); alike && (!ok || ofStems < d) {
+			d, ok = ofStems, true
+		}
+		switch {
+		case ok:
+			matches = append(matches, match{n, d})
+		case len(name) >= 4 && (strings.Contains(n, name) || len(n) >= 4 && strings.Contains(name, n)):
+			matches = append(matches, match{n, 100 + len(n)})
+		}
+	}
+	slices.SortFunc(matches, func(a, b match) int {
+		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.name, b.name))
+	})
+	var found []string
+	for _, m := range matches[:min(len(matches), most)] {
+		found = append(found, m.name)
+	}
+	return found
+}
+
+// stem returns the part of a metric's name that it shares with the families that it may mean: both
+// requests-per-second and requests_total have the stem requests.
+func stem(name string) string {
+	plain := strings.ReplaceAll(name, "-", "_")
+	for _, suffix := range []string{"_per_second", "_total"} {
+		if s, ok := strings.CutSuffix(plain, suffix); ok && s != "" {
+			return s
+		}
+	}
+	return plain
+}
+
+// typos returns the edit distance of two names, and false if it is too large for one to be a
+// misspelling of the other.
+func typos(name, other string) (distance int, ok bool) {
+	limit := max(2, len(name)/4)
+	if longer := len(other) - len(name); longer < -limit || longer > limit {
+		return 0, false
+	}
+	distance = near.Distance(name, other)
+	return distance, distance <= limit
+}

@@ -1,0 +1,173 @@
+package appmetrics
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/util/annotations"
+)
+
+// querier shows the engine the series of the pods of one evaluation, and of no others. It is for one
+// evaluation at the time now, in milliseconds.
+type querier struct {
+	pods     []*state
+	now      int64
+	memory   *memory
+	selected int // series so far
+}
+
+var errSelected = errors.New("too many series are selected")
+
+// Querier implements storage.Queryable.
+func (q *querier) Querier(int64, int64) (storage.Querier, error) { return q, nil }
+
+// Select implements storage.Querier. The engine does not need sorted series, and sorting them would take a quarter of
+// an evaluation. They come in the order of the pods and of their pages, so that a sum is the same each time.
+func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints,
+	matchers ...*labels.Matcher,
+) storage.SeriesSet {
+	oldest, newest := int64(0), q.now
+	if hints != nil {
+		oldest, newest = hints.Start, hints.End
+	}
+	before := len(q.memory.shown)
+	for _, p := range q.pods {
+		if ctx.Err() != nil {
+			return &seriesSet{err: ctx.Err()}
+		}
+		q.selectFrom(&p.snapshot, oldest, newest, matchers)
+		if q.selected > maxSelected {
+			return &seriesSet{err: errSelected}
+		}
+	}
+	set := &seriesSet{series: q.memory.shown[before:], next: -1}
+	if sorted {
+		slices.SortFunc(set.series, func(a, b shown) int { return labels.Compare(a.labels, b.labels) })
+	}
+	return set
+}
+
+func (q *querier) selectFrom(t *snapshot, oldest, newest int64, matchers []*labels.Matcher) {
+	if len(t.times) == 0 {
+		return
+	}
+	// The last page is shown as if it had arrived now.
+	shift := q.now - t.times[len(t.times)-1]
+	for i := range t.series {
+		s := shown{series: &t.series[i], times: t.times, shift: shift}
+		if matchAll(s.labels, matchers) && s.hasSample(oldest, newest) {
+			q.selected++
+			q.memory.shown = append(q.memory.shown, s)
+		}
+	}
+}
+
+// LabelValues implements storage.LabelQuerier. The engine asks for no label values.
+func (*querier) LabelValues(context.Context, string, *storage.LabelHints, ...*labels.Matcher) ([]string,
+	annotations.Annotations, error,
+) {
+	return nil, nil, nil
+}
+
+// LabelNames implements storage.LabelQuerier. The engine asks for no label names.
+func (*querier) LabelNames(context.Context, *storage.LabelHints, ...*labels.Matcher) ([]string,
+	annotations.Annotations, error,
+) {
+	return nil, nil, nil
+}
+
+// Close implements storage.LabelQuerier.
+func (*querier) Close() error { return nil }
+
+// seriesSet implements storage.SeriesSet.
+type seriesSet struct {
+	series []shown
+	next   int
+	err    error
+}
+
+func (s *seriesSet) Next() bool {
+	s.next++
+	return s.err == nil && s.next < len(s.series)
+}
+func (s *seriesSet) At() storage.Series              { return &s.series[s.next] }
+func (s *seriesSet) Err() error                      { return s.err }
+func (*seriesSet) Warnings() annotations.Annotations { return nil }
+
+// shown is a series as the engine sees it. It implements storage.Series.
+type shown struct {
+	*series
+	times []int64
+	shift int64 // is added to times
+}
+
+// at returns the time of the sample with index i.
+func (s *shown) at(i int) int64 { return s.times[i] + s.shift }
+
+// hasSample reports whether there is a sample within a time, which may be one that marks the series as stale.
+func (s *shown) hasSample(oldest, newest int64) bool {
+	for i, v := range s.values {
+		if at := s.at(i); !isHole(v) && at >= oldest && at <= newest {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *shown) Labels() labels.Labels { return s.labels }
+
+// Iterator implements storage.Series. It may reuse the iterator of another series, which is no longer needed.
+func (s *shown) Iterator(used chunkenc.Iterator) chunkenc.Iterator {
+	it, ok := used.(*iterator)
+	if !ok {
+		it = &iterator{}
+	}
+	it.of, it.i = s, -1
+	return it
+}
+
+// iterator implements chunkenc.Iterator.
+type iterator struct {
+	of *shown
+	i  int // of the current sample: -1 before the first one, len(of.values) after the last one
+}
+
+func (it *iterator) Next() chunkenc.ValueType {
+	for it.i < len(it.of.values) {
+		if it.i++; it.i < len(it.of.values) && !isHole(it.of.values[it.i]) {
+			return chunkenc.ValFloat
+		}
+	}
+	return chunkenc.ValNone
+}
+
+// milliseconds is an alias only to keep go vet from taking iterator for an incorrect io.Seeker.
+type milliseconds = int64
+
+func (it *iterator) Seek(at milliseconds) chunkenc.ValueType {
+	for it.i < 0 || it.i < len(it.of.values) && it.AtT() < at {
+		it.Next()
+	}
+	if it.i == len(it.of.values) {
+		return chunkenc.ValNone
+	}
+	return chunkenc.ValFloat
+}
+
+func (it *iterator) At() (int64, float64) { return it.AtT(), it.of.values[it.i] }
+func (it *iterator) AtT() int64           { return it.of.at(it.i) }
+func (*iterator) AtST() int64             { return 0 }
+func (*iterator) Err() error              { return nil }
+
+// AtHistogram implements chunkenc.Iterator. No sample is a histogram.
+func (*iterator) AtHistogram(*histogram.Histogram) (int64, *histogram.Histogram) { return 0, nil }
+
+// AtFloatHistogram implements chunkenc.Iterator. No sample is a histogram.
+func (*iterator) AtFloatHistogram(*histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	return 0, nil
+}

@@ -1,0 +1,172 @@
+package appmetrics
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// podLabel is the label that has the name of the pod of a series.
+const podLabel = "pod"
+
+// checkShape refuses an expression that cannot return what the metric needs. What depends on the
+// series is checked when the expression is evaluated. pod is the label that has the names of pods.
+func (q *Query) checkShape(expr parser.Expr, pod string) error {
+	if q.def.Shape == Grouped {
+		return q.checkGroups(expr)
+	}
+	switch t := expr.Type(); {
+	case t == parser.ValueTypeVector:
+	case t == parser.ValueTypeScalar && q.def.Shape == Single:
+		return nil
+	case t == parser.ValueTypeMatrix:
+		return q.mistake(WrongShape, expr.PositionRange().Start,
+			"it returns a range of samples: apply a function such as rate(...) to it")
+	default:
+		return q.mistake(WrongShape, expr.PositionRange().Start,
+			"it returns a %s; a metric of type Pods needs one value for each pod: write sum by (%s) (...)", t, pod)
+	}
+	if q.def.Shape == PerPod {
+		if culprit := losesLabel(expr, pod); culprit != nil {
+			return q.mistake(WrongShape, culprit.PositionRange().Start,
+				"its result has no label %q; a metric of type Pods needs one value for each pod: "+
+					"write \"by (%s)\", as in sum by (%s) (...)", pod, pod, pod)
+		}
+		return nil
+	}
+	if a, ok := inner(expr).(*parser.AggregateExpr); ok && !a.Without && slices.Contains(a.Grouping, pod) {
+		return q.mistake(WrongShape, a.PosRange.Start,
+			"it returns a value for each pod; metrics of types Object and External need a single one: remove \"by (%s)\"", pod)
+	}
+	return nil
+}
+
+// checkGroups refuses an expression whose result certainly lacks a label that tells values apart.
+func (q *Query) checkGroups(expr parser.Expr) error {
+	by := strings.Join(q.def.By, ", ")
+	if t := expr.Type(); t != parser.ValueTypeVector {
+		return q.mistake(WrongShape, expr.PositionRange().Start, "it returns a %s, and a value for each object is needed: "+
+			"write sum by (%s) (...)", t, by)
+	}
+	for _, label := range q.def.By {
+		if culprit := losesLabel(expr, label); culprit != nil {
+			return q.mistake(WrongShape, culprit.PositionRange().Start, "its result has no label %q, which says to which "+
+				"object a value belongs: write sum by (%s) (...)", label, by)
+		}
+	}
+	return nil
+}
+
+// inner returns an expression without the parentheses around it.
+func inner(e parser.Expr) parser.Expr {
+	for {
+		p, ok := e.(*parser.ParenExpr)
+		if !ok {
+			return e
+		}
+		e = p.Expr
+	}
+}
+
+// losesLabel returns the part of a vector expression that certainly drops a label, or nil.
+func losesLabel(e parser.Expr, label string) parser.Expr {
+	switch n := e.(type) {
+	case *parser.ParenExpr:
+		return losesLabel(n.Expr, label)
+	case *parser.UnaryExpr:
+		return losesLabel(n.Expr, label)
+	case *parser.SubqueryExpr:
+		return losesLabel(n.Expr, label)
+	case *parser.AggregateExpr:
+		switch n.Op {
+		case parser.TOPK, parser.BOTTOMK, parser.LIMITK, parser.LIMIT_RATIO:
+			return losesLabel(n.Expr, label)
+		}
+		if n.Without == slices.Contains(n.Grouping, label) {
+			return n
+		}
+		return losesLabel(n.Expr, label)
+	case *parser.Call:
+		switch n.Func.Name {
+		case "label_replace", "label_join", "absent", "absent_over_time":
+			return nil // may add the label
+		case "vector":
+			return n
+		}
+		for _, a := range n.Args {
+			if t := a.Type(); t == parser.ValueTypeVector || t == parser.ValueTypeMatrix {
+				return losesLabel(a, label)
+			}
+		}
+		return n
+	case *parser.BinaryExpr:
+		if n.VectorMatching == nil { // a scalar on one side
+			if n.LHS.Type() == parser.ValueTypeVector {
+				return losesLabel(n.LHS, label)
+			}
+			return losesLabel(n.RHS, label)
+		}
+		m := n.VectorMatching
+		if slices.Contains(m.Include, label) { // as in group_left (pod)
+			return nil
+		}
+		switch m.Card {
+		case parser.CardOneToOne:
+			if m.On != slices.Contains(m.MatchingLabels, label) {
+				return n
+			}
+			return losesLabel(n.LHS, label)
+		case parser.CardOneToMany:
+			return losesLabel(n.RHS, label)
+		}
+		return losesLabel(n.LHS, label)
+	}
+	return nil
+}
+
+// perPodSum returns a sum over everything as a sum by pod, whose values add up to the same. It
+// returns "" for other expressions.
+func perPodSum(e parser.Expr) string {
+	a := sumOverPods(e)
+	if a == nil || a.Without || len(a.Grouping) > 0 {
+		return ""
+	}
+	byPod := *a
+	byPod.Grouping = []string{podLabel}
+	return byPod.String()
+}
+
+// sumOverPods returns e if it is a sum of something that each pod has, else nil.
+func sumOverPods(e parser.Expr) *parser.AggregateExpr {
+	a, ok := inner(e).(*parser.AggregateExpr)
+	if !ok || a.Op != parser.SUM || losesLabel(a.Expr, podLabel) != nil {
+		return nil
+	}
+	return a
+}
+
+// isScaleFree reports whether an expression is a ratio, a mean, an extreme or a quantile: one missing
+// pod of many hardly changes it.
+func isScaleFree(e parser.Expr) bool {
+	switch n := inner(e).(type) {
+	case *parser.BinaryExpr:
+		return n.Op == parser.DIV && selects(n.LHS) && selects(n.RHS)
+	case *parser.AggregateExpr:
+		return n.Op == parser.AVG || n.Op == parser.MIN || n.Op == parser.MAX || n.Op == parser.QUANTILE
+	case *parser.Call:
+		return n.Func.Name == "histogram_quantile" || n.Func.Name == "scalar" && isScaleFree(n.Args[0])
+	}
+	return false
+}
+
+// selects reports whether an expression selects series.
+func selects(e parser.Expr) (found bool) {
+	parser.Inspect(e, func(n parser.Node, _ []parser.Node) error {
+		if _, ok := n.(*parser.VectorSelector); ok {
+			found = true
+		}
+		return nil
+	})
+	return found
+}

@@ -1,0 +1,326 @@
+package backend
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// Answer is the result of a query.
+type Answer struct {
+	// Samples has one element for each series, and a single one without labels for a scalar. They are in
+	// no particular order. Their values may be NaN or infinite; Single and By refuse those.
+	Samples []Sample
+	// Received is when the answer arrived.
+	Received time.Time
+	// Partial says that the backend may have left out series, which the Config allows.
+	Partial bool
+}
+
+// Sample is the value of one series.
+type Sample struct {
+	Labels labels.Labels // only the NamespaceLabel and the PodLabel of the Config, and the label that Trust keeps
+	Value  float64
+}
+
+// response is an answer of the Prometheus API.
+type response struct {
+	Status    string   `json:"status"`
+	ErrorType string   `json:"errorType"`
+	Error     string   `json:"error"`
+	Warnings  []string `json:"warnings"`
+	Partial   bool     `json:"isPartial"` // VictoriaMetrics
+	Data      struct {
+		Type   string          `json:"resultType"`
+		Result json.RawMessage `json:"result"`
+	} `json:"data"`
+}
+
+const remedyAggregate = "aggregate more in the expression, as in sum by (pod) (...), or have an administrator raise "
+
+// read returns the answer in body.
+func (c *Client) read(status int, body []byte, secrets []string, keep string) (*Answer, error) {
+	var r response
+	jsonErr := json.Unmarshal(body, &r)
+	if err := c.refused(status, jsonErr, &r, secrets); err != nil {
+		return nil, err
+	}
+	name := c.config.Name
+	switch {
+	case r.Partial && !c.config.AllowPartial:
+		return nil, newError(Partial, "check that all of its storage nodes run, or have an administrator set allowPartial",
+			"backend %q says that its answer is partial", name)
+	case len(r.Warnings) > 0 && !c.config.AllowWarnings:
+		return nil, warned(name, r.Warnings, secrets)
+	}
+	samples, err := c.samples(r.Data.Type, r.Data.Result, keep)
+	if err != nil {
+		return nil, err
+	}
+	incomplete := func(warning string) bool { return !isAboutExpression(warning) }
+	return &Answer{
+		Samples: samples, Received: time.Now(), Partial: r.Partial || slices.ContainsFunc(r.Warnings, incomplete),
+	}, nil
+}
+
+// isAboutExpression reports whether a warning is about the expression, and not about series that may be missing.
+func isAboutExpression(warning string) bool { return strings.HasPrefix(warning, "PromQL warning") }
+
+// warned returns the error of an answer with warnings. Warnings about the expression are for its author. Others may
+// name servers behind the backend, and are for the log. Prometheus sends warnings in random order.
+func warned(name string, warnings, secrets []string) *Error {
+	const text = "backend %q warns that its answer may be wrong or incomplete"
+	warning := shorten(redact(slices.Min(warnings), secrets))
+	if isAboutExpression(warning) {
+		return newError(Warned, "correct the expression, or have an administrator set allowWarnings", text+": %s", name,
+			warning)
+	}
+	return newError(Warned, "have an administrator look up the warning in the log of this server, or set allowWarnings",
+		text, name).because(errors.New(warning))
+}
+
+// refused returns the error in an answer, nil if the answer is the result of a query. It quotes what the backend says
+// about the expression. Everything else that the backend says may name servers and change from query to query, so it is
+// for the log.
+func (c *Client) refused(status int, jsonErr error, r *response, secrets []string) *Error {
+	name := c.config.Name
+	var said error // by the server
+	if jsonErr == nil && r.Error != "" {
+		said = errors.New(shorten(redact(r.Error, secrets)))
+	}
+	const notAPI = "check scheme and path of its URL: Mimir needs the path /prometheus, " +
+		"a cluster of VictoriaMetrics /select/TENANT/prometheus"
+	const notPrometheus = "backend %q answered with something that is not the Prometheus API"
+	switch {
+	case status == http.StatusUnauthorized:
+		return newError(Unauthorized, "check the file with the token or password, and the headers",
+			"backend %q does not accept the credentials (401)", name)
+	case status == http.StatusForbidden:
+		return newError(Denied, "allow these credentials to query it, and check the headers",
+			"backend %q denied the query (403)", name)
+	case status == http.StatusNotFound:
+		return newError(NotFound, notAPI, "backend %q has no %s (404)", name, queryPath)
+	case status == http.StatusMethodNotAllowed:
+		return newError(BadStatus, "let what is in front of it pass on POST requests for "+queryPath,
+			"backend %q does not accept POST requests (405)", name)
+	case status >= 300 && status < 400:
+		return newError(Redirect, "put the final address into its URL: redirects are not followed",
+			"backend %q answered with a redirect (%d)", name, status)
+	case status == http.StatusTooManyRequests:
+		return newError(Busy, "raise its limits or poll less often", "backend %q limits the rate of queries (429)",
+			name).because(said)
+	case r.ErrorType == "timeout" || r.ErrorType == "canceled":
+		return newError(Timeout, "check its load and the cost of the expression", "backend %q aborted the query because it "+
+			"took too long", name).because(said)
+	case said != nil && (status == http.StatusBadRequest || status == http.StatusUnprocessableEntity || status < 300):
+		return newError(BadQuery, "", "backend %q cannot evaluate the expression: %v", name, said)
+	case status >= 500:
+		return newError(ServerError, "see the logs of the backend", "backend %q failed (%d)", name, status).because(said)
+	case status >= 300 || status < 200:
+		return newError(BadStatus, notAPI, "backend %q answered with status %d", name, status).because(said)
+	case jsonErr != nil:
+		return newError(NotPrometheus, notAPI, notPrometheus, name).because(jsonErr)
+	case r.Status != "success" || r.Data.Type == "":
+		return newError(NotPrometheus, notAPI, notPrometheus, name)
+	}
+	return nil
+}
+
+// samples decodes the result of a query.
+func (c *Client) samples(kind string, result json.RawMessage, keep string) ([]Sample, error) {
+	malformed := func(err error) error {
+		return newError(NotPrometheus, "check the proxies between this server and the backend",
+			"backend %q sent a malformed %s", c.config.Name, kind).because(err)
+	}
+	switch kind {
+	case "scalar":
+		var s point
+		if err := json.Unmarshal(result, &s); err != nil {
+			return nil, malformed(err)
+		}
+		value, ok := s.value()
+		if !ok {
+			return nil, malformed(nil)
+		}
+		return []Sample{{Value: value}}, nil
+	case "vector":
+		var vector []struct {
+			Metric    map[string]string `json:"metric"`
+			Value     point             `json:"value"`
+			Histogram json.RawMessage   `json:"histogram"`
+		}
+		if err := json.Unmarshal(result, &vector); err != nil {
+			return nil, malformed(err)
+		}
+		if len(vector) > c.config.MaxSeries {
+			return nil, newError(TooLarge, remedyAggregate+"maxSeries", "backend %q sent an answer of more than %d series",
+				c.config.Name, c.config.MaxSeries)
+		}
+		samples := make([]Sample, len(vector))
+		for i, v := range vector {
+			value, ok := v.Value.value()
+			switch {
+			case ok:
+				samples[i] = Sample{Labels: c.kept(v.Metric, keep), Value: value}
+			case v.Histogram != nil:
+				return nil, newError(WrongType, "use a function such as histogram_quantile(0.99, ...) or histogram_avg(...)",
+					"the expression returned a histogram, which is not a number")
+			default:
+				return nil, malformed(nil)
+			}
+		}
+		return samples, nil
+	}
+	return nil, newError(WrongType, "apply a function such as rate(...)",
+		"the expression returned a %s; a vector or a scalar is needed", shorten(kind))
+}
+
+// point is a time and a value, as the Prometheus API has them: [1700000000.123, "1"].
+type point []any
+
+// value returns the value of p; false if there is none, as in [1700000000, null]. The decoder of prometheus/common
+// reads that, and [1700000000], as 0.
+func (p point) value() (float64, bool) {
+	if len(p) != 2 {
+		return 0, false
+	}
+	text, ok := p[1].(string)
+	if !ok {
+		return 0, false
+	}
+	value, err := strconv.ParseFloat(text, 64)
+	return value, err == nil
+}
+
+// kept returns the labels of a series that are kept. The others are not used, and would take memory.
+func (c *Client) kept(metric map[string]string, keep string) labels.Labels {
+	kept := make([]string, 0, 8)
+	add := func(name string) {
+		if value, ok := metric[name]; ok {
+			kept = append(kept, name, value)
+		}
+	}
+	add(c.config.NamespaceLabel)
+	add(c.config.PodLabel)
+	for name := range strings.SplitSeq(keep, ",") {
+		if name != c.config.NamespaceLabel && name != c.config.PodLabel {
+			add(name)
+		}
+	}
+	return labels.FromStrings(kept...)
+}
+
+// size returns the approximate size of a in memory, in bytes.
+func (a *Answer) size() int64 {
+	const answer, sample = 128, 32
+	n := int64(answer)
+	for _, s := range a.Samples {
+		n += sample + int64(s.Labels.ByteSize())
+	}
+	return n
+}
+
+// Single returns the one value of an answer. The error is an *Error.
+func (a *Answer) Single() (float64, error) {
+	switch len(a.Samples) {
+	case 0:
+		return 0, newError(NoValue, "check that the series exist and have the labels that the expression selects",
+			"the expression returned no series")
+	case 1:
+		return finite(a.Samples[0].Value, "")
+	}
+	return 0, newError(Ambiguous, "write sum(...) or another aggregation around it",
+		"the expression returned more than one series where one value is needed")
+}
+
+// Sum returns the sum of all samples. The error is an *Error.
+func (a *Answer) Sum() (float64, error) {
+	if len(a.Samples) < 2 {
+		return a.Single()
+	}
+	sum := 0.0
+	for _, s := range a.Samples {
+		sum += s.Value
+	}
+	return finite(sum, "")
+}
+
+// NaNAsZero returns a with 0 in place of NaN.
+func (a *Answer) NaNAsZero() *Answer {
+	isNaN := func(s Sample) bool { return math.IsNaN(s.Value) }
+	if !slices.ContainsFunc(a.Samples, isNaN) {
+		return a
+	}
+	zeroed := *a
+	zeroed.Samples = slices.Clone(a.Samples)
+	for i, s := range zeroed.Samples {
+		if isNaN(s) {
+			zeroed.Samples[i].Value = 0
+		}
+	}
+	return &zeroed
+}
+
+// Value is the value of one object, or the reason why it has none.
+type Value struct {
+	Name  string
+	Value float64
+	Err   *Error
+}
+
+// By returns a Value for each of names, in the same order, from the series whose label has the name. Series of other
+// objects are ignored.
+func (a *Answer) By(label string, names []string) []Value {
+	at := make(map[string]int, len(names))
+	values := make([]Value, len(names))
+	for i, name := range names {
+		at[name], values[i].Name = i, name
+	}
+	found := make([]int, len(names))
+	labeled := false
+	for _, s := range a.Samples {
+		of := s.Labels.Get(label)
+		labeled = labeled || of != ""
+		i, ok := at[of]
+		if !ok {
+			continue
+		}
+		if found[i]++; found[i] == 1 {
+			values[i].Value = s.Value
+		}
+	}
+	for i := range values {
+		v := &values[i]
+		switch {
+		case found[i] == 1:
+			var err error
+			v.Value, err = finite(v.Value, " for "+v.Name)
+			v.Err, _ = errors.AsType[*Error](err)
+		case found[i] > 1:
+			v.Value, v.Err = 0, newError(Ambiguous, "aggregate them, as in sum by ("+label+") (...)",
+				"the expression returned more than one series for %s", v.Name)
+		case len(a.Samples) > 0 && !labeled:
+			v.Err = newError(NoValue, "keep the label, as in sum by ("+label+") (...)",
+				"the series that the expression returned have no label %q", label)
+		default:
+			v.Err = newError(NoValue, "check that it is scraped, and which labels the expression selects",
+				"the expression returned no series for %s", v.Name)
+		}
+	}
+	return values
+}
+
+func finite(v float64, of string) (float64, error) {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0, newError(NotFinite, "check for a division by zero", "the expression returned %v%s, which is not a value", v,
+			of)
+	}
+	return v, nil
+}

@@ -1,0 +1,84 @@
+package customserver
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"metrics-server/pkg/appmetrics"
+	"metrics-server/pkg/definition"
+	"metrics-server/pkg/demand"
+)
+
+// compiled is a query, or why there is none. It stays the same when only the pods of a Want change.
+type compiled struct {
+	*appmetrics.Query
+	err     error
+	number  uint64
+	limited bool  // err is that of a limit
+	size    int64 // bytes that count against the memory limit
+
+	mu     sync.Mutex
+	costly error // says which limit it exceeded; valid before until
+	until  time.Time
+}
+
+// costlyFor is how long an expression that exceeded a limit is not evaluated again.
+const costlyFor = 30 * time.Second
+
+// refusal returns why the query is not evaluated at now: it exceeded a limit recently.
+func (c *compiled) refusal(now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Before(c.until) {
+		return c.costly
+	}
+	return nil
+}
+
+// refuse remembers err if it says that an expression of the HPA exceeded a limit. The cost of
+// default expressions is known: if one takes too long, the server is short of CPU, perhaps for a
+// moment only.
+func (c *compiled) refuse(err error, now time.Time) {
+	said, ok := errors.AsType[*appmetrics.Error](err)
+	if !ok || said.Cause != appmetrics.OverLimit || c.Default() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.costly, c.until = err, now.Add(costlyFor)
+}
+
+// metricOf returns what definition has to know of w.
+func metricOf(w *demand.Want) *demand.Metric {
+	return &demand.Metric{
+		Name: w.Name, Type: w.Type, Selector: w.Requirements, Definition: w.Definition, ExpressionAt: w.ExpressionAt,
+	}
+}
+
+// payer returns whose share of the memory the query of w counts towards. The namespace of a gateway
+// does not pay for the selectors of autoscalers in other namespaces: there can be very many.
+func payer(w *demand.Want) string {
+	if w.Series && !isForAll(w) {
+		return definition.SelectorsOwner
+	}
+	return w.Namespace
+}
+
+// compileLocked returns the query of w.
+func (c *collector) compileLocked(w *demand.Want) *compiled {
+	c.number++
+	q, err := definition.Compile(metricOf(w))
+	if err != nil {
+		return &compiled{err: err, number: c.number}
+	}
+	if err := c.limits.take(memoryLimit, payer(w), q.Size()); err != nil {
+		return &compiled{err: err, number: c.number, limited: true}
+	}
+	return &compiled{Query: q, number: c.number, size: q.Size()}
+}
+
+// releaseLocked gives back the memory of the query of w, which nobody uses any more.
+func (c *collector) releaseLocked(w *wanted) {
+	c.limits.memory.Give(payer(w.Want), w.query.size)
+}

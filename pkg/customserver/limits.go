@@ -1,0 +1,192 @@
+package customserver
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"metrics-server/pkg/appmetrics"
+	"metrics-server/pkg/fairshare"
+	"metrics-server/pkg/sample"
+)
+
+// Limits on what the autoscalers of all namespaces can make the server scrape and keep. The memory
+// limit of the container in deploy/ also covers the pages that are being read (podtarget), the
+// evaluations (appmetrics) and the caches of objects. docs/custom-metrics.md has the sum.
+const (
+	// maxEndpoints is how many endpoints are scraped at most. It is lower if the memory limit of
+	// the process has less than endpointMemory for each, or if filesNum/filesDen of its limit on
+	// open files are fewer.
+	maxEndpoints       = 100_000
+	endpointMemory     = 16 << 10
+	filesNum, filesDen = 3, 4
+	// maxMemory is how many bytes of series, compiled expressions and errors of pods that cannot be scraped are
+	// kept, unless 1/memoryPart of the memory limit of the process is less.
+	maxMemory  = 256 << 20
+	memoryPart = 4
+
+	// fairPart limits what one namespace may have to this multiple of what is still free: about three
+	// quarters of the limit at most.
+	fairPart = 3
+
+	// tlsEndpoints is how many endpoints an endpoint with https counts as, because its connection
+	// takes about as much memory as that many plain ones.
+	tlsEndpoints = 4
+)
+
+// Limits on what one pod costs. Without them, autoscalers that differ only in annotations could
+// multiply its cost.
+const (
+	maxEndpointsOfPod    = 5
+	maxMetricsOfEndpoint = 50
+)
+
+// maxInFlight is how many scrapes of each of the two schedulers may be in flight to pods that
+// answer; half as many more may be in flight to pods that fail. Each takes 128 KiB while a page
+// arrives.
+const maxInFlight = 512
+
+// turnPage is the size from which on one page of a namespace is parsed at a time. Otherwise pods with the largest
+// pages could keep all CPUs busy.
+const turnPage = 64 << 10
+
+// quietAfter is how long after the last refusal a namespace no longer counts as limited.
+const quietAfter = 5 * time.Minute
+
+// replaceWithin is how long a namespace that has more than its share may take again what it gave back. Rollouts and
+// deletions that are undone need that.
+const replaceWithin = 5 * time.Minute
+
+// limit is a kind of limit that namespaces share.
+type limit string
+
+const (
+	endpointLimit limit = "endpoints"
+	memoryLimit   limit = "memory"
+)
+
+// limits are the limits that namespaces share.
+type limits struct {
+	endpoints, memory *fairshare.Pool
+
+	mu      sync.Mutex // guards the fields that follow
+	refused map[refusal]time.Time
+	purged  time.Time // when refused was last purged
+}
+
+type refusal struct {
+	namespace string
+	limit     limit
+}
+
+func newLimits() *limits {
+	ofMemoryLimit := func(most, part int64) func() int64 {
+		return func() int64 {
+			if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+				return min(most, limit/part)
+			}
+			return most
+		}
+	}
+	return &limits{
+		endpoints: newPool(ofMemoryLimit(min(maxEndpoints, openFiles()/filesDen*filesNum), endpointMemory)),
+		memory:    newPool(ofMemoryLimit(maxMemory, memoryPart)),
+		refused:   map[refusal]time.Time{},
+	}
+}
+
+func newPool(limit func() int64) *fairshare.Pool {
+	return fairshare.New(fairPart, limit).Remember(replaceWithin)
+}
+
+func (l *limits) pool(of limit) *fairshare.Pool {
+	if of == memoryLimit {
+		return l.memory
+	}
+	return l.endpoints
+}
+
+// take takes n of a limit for a namespace, or returns an error that names the namespace.
+func (l *limits) take(of limit, namespace string, n int64) error {
+	if l.pool(of).Take(namespace, n) {
+		return nil
+	}
+	l.refuse(of, namespace)
+	if of == memoryLimit {
+		return appmetrics.OverShareError(namespace)
+	}
+	return overShare("namespace %q "+appmetrics.ShareUsedUp+" the %d endpoints that the custom metrics server scrapes: "+
+		"let its HorizontalPodAutoscalers refer to fewer pods, or to the same port and path of a pod", namespace, l.total())
+}
+
+func (l *limits) total() int64 {
+	_, limit := l.endpoints.Taken()
+	return limit
+}
+
+// refuse notes that a namespace wanted more than its share, and logs it unless it did so recently.
+func (l *limits) refuse(of limit, namespace string) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.purged) >= quietAfter {
+		l.purgeLocked(now)
+	}
+	r := refusal{namespace, of}
+	last, known := l.refused[r]
+	l.refused[r] = now
+	if !known || now.Sub(last) > quietAfter {
+		taken, limit := l.pool(of).Taken()
+		klog.InfoS("Warning: A namespace wants more than its share, so some of its metrics have an error",
+			"namespace", namespace, "limit", of, "taken", taken, "of", limit)
+	}
+}
+
+// limited returns how many namespaces were recently denied more of a limit.
+func (l *limits) limited(of limit) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.purgeLocked(time.Now())
+	for r := range l.refused {
+		if r.limit == of {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *limits) purgeLocked(now time.Time) {
+	l.purged = now
+	maps.DeleteFunc(l.refused, func(_ refusal, last time.Time) bool { return now.Sub(last) > quietAfter })
+}
+
+// mayTake reports whether a namespace would get more of a limit that refused it some. Otherwise the namespace counts
+// as limited for longer.
+func (l *limits) mayTake(r refusal) bool {
+	if !l.pool(r.limit).Take(r.namespace, 1) {
+		l.refuse(r.limit, r.namespace)
+		return false
+	}
+	l.pool(r.limit).Give(r.namespace, 1)
+	return true
+}
+
+func overShare(format string, args ...any) error {
+	return &appmetrics.Error{Cause: appmetrics.OverShare, Position: -1, Text: fmt.Sprintf(format, args...)}
+}
+
+func tooManyEndpoints(p *sample.Pod) error {
+	return overShare("pod %s is scraped at %d endpoints already, which is the limit: let the "+
+		"HorizontalPodAutoscalers of namespace %q agree on its port and path", p.Name, maxEndpointsOfPod, p.Namespace)
+}
+
+func tooManyMetrics(p *sample.Pod, url string) error {
+	return overShare("pod %s has %d metrics already, which is the limit at one URL (%s): let the "+
+		"HorizontalPodAutoscalers of namespace %q that select it refer to fewer", p.Name, maxMetricsOfEndpoint, url,
+		p.Namespace)
+}

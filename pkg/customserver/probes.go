@@ -1,0 +1,133 @@
+package customserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/klog/v2"
+
+	"metrics-server/pkg/schedule"
+)
+
+const (
+	// startGrace is how long after the server's start readiness waits for pods that were not scraped twice.
+	startGrace = 30 * time.Second
+	// lateLimit is the delay of the schedulers above which the process is considered stuck. It does not
+	// depend on pods, which are asked in other goroutines.
+	lateLimit = time.Minute
+	// readyLogPeriod is how often readiness is checked for the log.
+	readyLogPeriod = time.Second
+)
+
+// addChecks adds the checks of the probes.
+func (s *Server) addChecks() error {
+	check := func(name string, f func() error) healthz.HealthChecker {
+		return healthz.NamedCheck(name, func(*http.Request) error { return f() })
+	}
+	return errors.Join(
+		s.serving.AddLivezChecks(0, check("metric-collection-timely", s.timely)),
+		s.serving.AddReadyzChecks(
+			check("autoscalers-read", s.readiness.autoscalersRead),
+			check("pods-asked", s.readiness.podsAsked),
+		),
+	)
+}
+
+// readiness decides whether a server that starts is ready. Once it is ready, it stays so: a new
+// autoscaler, or an API server that cannot be reached, is no reason to stop answering all others.
+type readiness struct {
+	read  func() error // why autoscalers, their targets and pods are not known yet
+	asked func() error // why the known pods were not scraped often enough
+	ready atomic.Bool
+}
+
+func (r *readiness) autoscalersRead() error {
+	if r.ready.Load() {
+		return nil
+	}
+	return r.read()
+}
+
+func (r *readiness) podsAsked() error {
+	if r.ready.Load() {
+		return nil
+	}
+	if err := r.read(); err != nil {
+		return err // until then it is not known which pods there are
+	}
+	if err := r.asked(); err != nil {
+		return err
+	}
+	r.ready.Store(true)
+	return nil
+}
+
+// timely fails when a scheduler is stuck.
+func (s *Server) timely() error {
+	for _, one := range s.collector.schedulers() {
+		if late := one.Status().Late; late > lateLimit {
+			return fmt.Errorf("the scheduler of scrapes is %v late: the process is stuck", late.Round(time.Second))
+		}
+	}
+	for _, st := range s.backends.statuses() {
+		if st.Late > lateLimit {
+			return fmt.Errorf("the scheduler of queries is %v late: the process is stuck", st.Late.Round(time.Second))
+		}
+	}
+	return nil
+}
+
+// asked returns nil once every endpoint has given two pages or failed twice and every query of a backend has succeeded
+// once or failed twice, or startGrace after the server's start. A server that is ready earlier would answer that
+// metrics have no value, and autoscalers would stop.
+func (s *Server) asked() error {
+	if time.Since(s.start) >= startGrace {
+		return nil
+	}
+	for _, one := range s.collector.schedulers() {
+		if st := one.Status(); !complete(&st) {
+			return fmt.Errorf("of %d endpoints of pods, %d were not scraped yet, %d gave one page so far, and %d failed once",
+				st.Targets, st.Waiting, st.Answered-st.Settled, st.Doubtful)
+		}
+	}
+	for name, st := range s.backends.statuses() {
+		if !complete(&st) {
+			return fmt.Errorf("of %d queries of backend %q, %d were not sent yet, and %d failed once", st.Targets, name,
+				st.Waiting, st.Doubtful)
+		}
+	}
+	return s.backends.discovering()
+}
+
+func complete(st *schedule.Status) bool {
+	return st.Waiting == 0 && st.Doubtful == 0 && st.Settled == st.Answered
+}
+
+// logReadiness logs when the server becomes ready and, if that takes too long, the cause, which the
+// answer of the probe withholds.
+func (s *Server) logReadiness(ctx context.Context) error {
+	log := klog.FromContext(ctx)
+	tick := time.NewTicker(readyLogPeriod)
+	defer tick.Stop()
+	reason := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		switch err := s.readiness.podsAsked(); {
+		case err == nil:
+			log.Info("Ready", "endpoints", s.collector.size())
+			return nil
+		case err.Error() != reason && time.Since(s.start) >= startGrace:
+			reason = err.Error()
+			log.Info("Warning: The server is not ready", "reason", reason)
+		}
+	}
+}

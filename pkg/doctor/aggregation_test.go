@@ -1,0 +1,66 @@
+package doctor
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metrics-server/pkg/kubeapi"
+)
+
+func TestAggregationIssues(t *testing.T) {
+	checkIssues(t, map[string]issue{
+		"no flags of the aggregator": {
+			broken: func(c *fakeCluster) { c.objects[pathConfig] = &corev1.ConfigMap{} },
+			want: Line{
+				Check: checkAggregation, Status: Problem, Message: "has no requestheader-client-ca-file",
+				Cause: "without the flags", Remedy: "--requestheader-client-ca-file",
+			},
+		},
+		"no ConfigMap": {
+			broken: func(c *fakeCluster) { delete(c.objects, pathConfig) },
+			want: Line{
+				Check: checkAggregation, Status: Problem, Message: "has no requestheader-client-ca-file",
+				Cause: "without the flags", Remedy: "--proxy-client-cert-file",
+			},
+		},
+		"front proxy has expired": {
+			broken: func(c *fakeCluster) { c.objects[pathConfig].(*corev1.ConfigMap).Data[kubeapi.FrontProxyCAKey] = "old" },
+			want: Line{
+				Check: checkAggregation, Status: Problem, Message: "has no valid certificate", Cause: "expired",
+				Remedy: "renew",
+			},
+		},
+		"own front proxy authority": {broken: func(c *fakeCluster) {
+			c.objects[pathConfig] = &corev1.ConfigMap{}
+			c.flags.RequestHeaderCA = true
+		}, want: Line{Check: checkAggregation, Status: OK, Message: "its own --requestheader-client-ca-file"}},
+		"front proxy is not believed": {
+			broken: func(c *fakeCluster) { c.refuse(pathNodeUsage, 401, metav1.StatusReasonUnauthorized, "Unauthorized") },
+			want: Line{
+				Check: checkAggregation, Status: Problem, Message: "Unauthorized",
+				Cause: "does not trust the client certificate", Remedy: "requestheader-client-ca-file",
+			},
+		},
+		"front proxy's name is not allowed": {broken: func(c *fakeCluster) {
+			c.objects[pathConfig].(*corev1.ConfigMap).Data[allowedNamesKey] = `["front-proxy-client","aggregator"]`
+			c.refuse(pathNodeUsage, 401, metav1.StatusReasonUnauthorized, "Unauthorized")
+		}, want: Line{
+			Check: checkAggregation, Status: Problem, Message: "Unauthorized",
+			Cause:  "only the common names front-proxy-client, aggregator are allowed",
+			Remedy: "--requestheader-allowed-names",
+		}},
+		"front proxy is anonymous": {broken: func(c *fakeCluster) {
+			c.refuse(pathNodeUsage, 403, metav1.StatusReasonForbidden,
+				`nodes.metrics.k8s.io is forbidden: User "system:anonymous" cannot list`)
+		}, want: Line{Check: checkAggregation, Status: Problem, Cause: "anonymous", Remedy: "--proxy-client-cert-file"}},
+		"unable to handle the request": {
+			broken: apiServiceUnavailable("MissingEndpoints", "none"),
+			want: Line{
+				Check: checkAggregation, Status: Problem, Message: "unable to handle the request",
+				Cause: "cannot forward the request", Remedy: "apiservice",
+			},
+		},
+	})
+}

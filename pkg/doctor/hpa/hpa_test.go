@@ -1,0 +1,925 @@
+package hpa
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	externalv1beta1 "k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
+
+	"metrics-server/pkg/appmetrics"
+	"metrics-server/pkg/doctor"
+	"metrics-server/pkg/kubeapi"
+	"metrics-server/pkg/sharedtest"
+)
+
+// find returns the findings with these beginnings of their parts: message, cause and remedy need only contain them.
+func find(r *Report, want doctor.Line) (found []doctor.Line) {
+	for _, l := range r.Checks {
+		if l.Check == want.Check && l.Status == want.Status && strings.Contains(l.Message, want.Message) &&
+			strings.Contains(l.Cause, want.Cause) && strings.Contains(l.Remedy, want.Remedy) {
+			found = append(found, l)
+		}
+	}
+	return found
+}
+
+func TestFindings(t *testing.T) {
+	forbidden := func(path, right string) func(*fakeCluster) {
+		return func(c *fakeCluster) {
+			c.refuse(path, 403, metav1.StatusReasonForbidden, `pods "web-a" is forbidden: cannot get resource "`+right+`"`)
+		}
+	}
+	for name, tc := range map[string]struct {
+		broken func(*fakeCluster)
+		want   doctor.Line
+	}{
+		"no right to list pods": {
+			forbidden(pathPods, "pods"), doctor.Line{Check: checkPods, Status: doctor.Unknown, Remedy: "list pods"},
+		},
+		"no right to read the scale": {
+			forbidden(pathScale, "deployments/scale"),
+			doctor.Line{Check: checkTarget, Status: doctor.Unknown, Remedy: "get deployments.apps/scale"},
+		},
+		"no right to use the proxy": {
+			forbidden(pageOf("web-a"), "pods/proxy"),
+			doctor.Line{Check: checkPages, Status: doctor.Unknown, Message: "1 of 3", Remedy: "may get pods/proxy"},
+		},
+		"no right to read APIServices": {
+			forbidden(pathCustom, "apiservices"),
+			doctor.Line{Check: checkAPIService, Status: doctor.Unknown, Remedy: "get apiservices"},
+		},
+		"no right to read the metric": {
+			forbidden(pathValue, "pods/packets-per-second"),
+			doctor.Line{Check: checkServed, Status: doctor.Unknown, Message: "the value cannot be read"},
+		},
+		"no right to list other HPAs": {
+			forbidden(pathHPAs, "horizontalpodautoscalers"), doctor.Line{Check: checkHPA, Status: doctor.Unknown},
+		},
+		"no target": {
+			func(c *fakeCluster) {
+				c.objects[pathScale] = &metav1.Status{
+					Code: 404, Reason: metav1.StatusReasonNotFound, Message: `deployments.apps "web" not found`,
+					Details: &metav1.StatusDetails{Name: "web"},
+				}
+			},
+			doctor.Line{Check: checkTarget, Status: doctor.Problem, Message: `Deployment "web" does not exist`},
+		},
+		"unknown kind": {
+			func(c *fakeCluster) { c.hpa.Spec.ScaleTargetRef.Kind = "Rollout" },
+			doctor.Line{Check: checkTarget, Status: doctor.Problem, Message: "no kind Rollout in apps/v1"},
+		},
+		"no pods": {
+			func(c *fakeCluster) { c.pods = nil },
+			doctor.Line{Check: checkPods, Status: doctor.Problem, Message: "no pod has the labels app=web"},
+		},
+		"two HPAs": {
+			func(c *fakeCluster) {
+				other := c.hpa.DeepCopy()
+				other.Name = "other"
+				c.objects[pathHPAs] = &autoscalingv2.HorizontalPodAutoscalerList{
+					Items: []autoscalingv2.HorizontalPodAutoscaler{*c.hpa, *other},
+				}
+			},
+			doctor.Line{Check: checkHPA, Status: doctor.Problem, Message: "the same target: other", Cause: "AmbiguousSelector"},
+		},
+		"pods without an owner": {
+			func(c *fakeCluster) { c.pods[1].OwnerReferences = nil },
+			doctor.Line{Check: checkPods, Status: doctor.Problem, Message: "1 of 3", Cause: "nobody"},
+		},
+		"not installed": {
+			func(c *fakeCluster) {
+				delete(c.objects, pathCustom)
+				delete(c.objects, pathCustom1)
+				delete(c.objects, pathValue)
+			},
+			doctor.Line{Check: checkAPIService, Status: doctor.Problem, Message: "no APIService of custom.metrics.k8s.io"},
+		},
+		"only v1beta1": {
+			func(c *fakeCluster) { delete(c.objects, pathCustom) },
+			doctor.Line{
+				Check: checkAPIService, Status: doctor.Warning, Message: "only v1beta1.custom.metrics.k8s.io is registered",
+				Cause: "incomplete",
+			},
+		},
+		"only v1beta2, of another program": {
+			func(c *fakeCluster) {
+				c.objects[pathCustom] = registered("v1beta2", "monitoring/adapter")
+				delete(c.objects, pathCustom1)
+			},
+			doctor.Line{
+				Check: checkAPIService, Status: doctor.Warning, Message: "only v1beta2.custom.metrics.k8s.io",
+				Cause: "monitoring/adapter of another program", Remedy: "kubectl delete apiservice v1beta2.custom.metrics.k8s.io",
+			},
+		},
+		"served otherwise than from here": {
+			func(c *fakeCluster) { c.unserved("pod web-a at http://10.0.0.1:9090/metrics: cannot connect") },
+			doctor.Line{
+				Check: checkServed, Status: doctor.Problem, Message: "cannot connect",
+				Remedy: "the pages of all pods are in order when read through the API server: check whether a NetworkPolicy",
+			},
+		},
+		"not served, and the pages are no cause": {
+			func(c *fakeCluster) {
+				c.unserved(`the value of metric "packets-per-second" is NaN, which is not a number; exclude it`)
+			},
+			doctor.Line{
+				Check: checkServed, Status: doctor.Problem, Message: "is NaN",
+				Remedy: "in order when read through the API server: do what the message says",
+			},
+		},
+		"not served, and the pages cannot be read": {
+			func(c *fakeCluster) {
+				for _, pod := range []string{"web-a", "web-b", "web-c"} {
+					forbidden(pageOf(pod), "pods/proxy")(c)
+				}
+				c.unserved("pod web-a at http://10.0.0.1:9090/metrics: cannot connect")
+			},
+			doctor.Line{
+				Check: checkServed, Status: doctor.Problem, Message: "cannot connect",
+				Remedy: "no cause was found in the pages that could be read: check whether a NetworkPolicy",
+			},
+		},
+		"not served because of a limit": {
+			func(c *fakeCluster) {
+				c.unserved("pod web-a at http://10.0.0.1:9090/metrics: " + appmetrics.OverShareError("shop").Error())
+			},
+			doctor.Line{
+				Check: checkServed, Status: doctor.Problem, Message: `namespace "shop" has used up its share of the memory`,
+				Remedy: "in order when read through the API server: do what the message says",
+			},
+		},
+		"a target that is not positive": {
+			func(c *fakeCluster) { c.hpa.Spec.Metrics[0] = podsMetric("packets-per-second", "0") },
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "the target is not positive",
+				Cause: "cannot calculate with this target", Remedy: "set a target greater than zero",
+			},
+		},
+		"a metric of type Pods without averageValue": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0].Pods.Target = autoscalingv2.MetricTarget{
+					Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("1")),
+				}
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "must be an averageValue",
+				Cause: "cannot calculate with this target", Remedy: "set target.type to AverageValue",
+			},
+		},
+		"no pod that counts has a value": {
+			func(c *fakeCluster) {
+				c.objects[pathValue] = values(map[string]string{"web-c": "1"})
+				c.pods[2].Status.Phase = corev1.PodFailed
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "no pod that counts has a value",
+				Cause: "do not count", Remedy: "check that the pods run and become ready",
+			},
+		},
+		"a label filter that matches nothing": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0].Pods.Metric.Selector = &metav1.LabelSelector{
+					MatchLabels: map[string]string{"direction": "up"},
+				}
+				c.unserved("the page has packets_total, and the label filter matches none of its series")
+			},
+			doctor.Line{
+				Check: checkPages, Status: doctor.Problem, Message: `direction is "in", "out"`,
+				Remedy: "metric.selector",
+			},
+		},
+		"a counter asked for as a level": {
+			func(c *fakeCluster) {
+				c.hpa.Annotations[kubeapi.QueriesAnnotation] = "packets-per-second: sum by (pod) (packets_total)"
+			},
+			doctor.Line{Check: checkMetric, Status: doctor.Warning, Message: "packets_total"},
+		},
+		"a Service that does not exist": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",
+					autoscalingv2.CrossVersionObjectReference{APIVersion: "v1", Kind: "Service", Name: "gone"},
+					autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("2"))})
+			},
+			doctor.Line{Check: checkMetric, Status: doctor.Problem, Message: "Service gone does not exist"},
+		},
+		"a port that the Service does not have": {
+			func(c *fakeCluster) {
+				c.hpa.Annotations[kubeapi.TargetsAnnotation] = "queue_length: service/web:grpc"
+				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",
+					autoscalingv2.CrossVersionObjectReference{APIVersion: "v1", Kind: "Service", Name: "web"},
+					autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("2"))})
+				c.objects["/api/v1/namespaces/default/services/web"] = &corev1.Service{
+					ObjectMeta: metav1.ObjectMeta{Name: "web"},
+					Spec: corev1.ServiceSpec{
+						Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}},
+					},
+				}
+			},
+			doctor.Line{Check: checkMetric, Status: doctor.Problem, Message: "no TCP port grpc, only http=80"},
+		},
+		"an object without scale": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",
+					autoscalingv2.CrossVersionObjectReference{APIVersion: "example.com/v1", Kind: "Widget", Name: "w"},
+					autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("2"))})
+				c.objects["/apis/example.com/v1/namespaces/default/widgets/w/scale"] = &metav1.Status{
+					Code: 404, Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource",
+				}
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "has no scale subresource",
+				Remedy: kubeapi.TargetsAnnotation,
+			},
+		},
+		"requests of zero": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = cpuMetric(50)
+				for _, p := range c.pods {
+					p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("0")}
+				}
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "request nothing", Cause: "these are zero",
+				Remedy: "set requests greater than zero",
+			},
+		},
+		"no request": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = cpuMetric(50)
+				c.pods[2].Spec.Containers[0].Resources.Requests = nil
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "container app of pod web-c has no request for cpu",
+				Remedy: "set a request for cpu on container app",
+			},
+		},
+		"no request of the pod": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = cpuMetric(50)
+				c.pods[2].Spec.Containers[0].Resources.Requests = nil
+				c.pods[2].Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{
+					corev1.ResourceMemory: resource.MustParse("1Gi"),
+				}}
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "pod web-c has no request for cpu",
+				Remedy: "set a request for cpu in spec.resources of the pods",
+			},
+		},
+		"no resource metrics": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = cpuMetric(50)
+				delete(c.objects, pathUsage)
+			},
+			doctor.Line{Check: checkServed, Status: doctor.Problem, Remedy: "run metrics-server doctor"},
+		},
+		"nobody serves external metrics": {
+			func(c *fakeCluster) { c.hpa.Spec.Metrics[0] = externalMetric("Queue") },
+			doctor.Line{Check: checkAPIService, Status: doctor.Problem, Message: "no APIService of external.metrics.k8s.io"},
+		},
+		"the controller has not looked at it": {
+			func(c *fakeCluster) { c.hpa.Status.Conditions = nil },
+			doctor.Line{Check: checkController, Status: doctor.Warning, Remedy: "--kube-api-qps"},
+		},
+		"the controller lacks a right": {
+			func(c *fakeCluster) {
+				c.hpa.Status.Conditions = conditions(false, "FailedGetPodsMetric",
+					`unable to fetch metrics from custom metrics API: `+
+						`pods.custom.metrics.k8s.io is forbidden: User "system:serviceaccount:kube-system:horizontal-pod-autoscaler"`)
+			},
+			doctor.Line{Check: checkController, Status: doctor.Problem, Remedy: "kube-system/horizontal-pod-autoscaler"},
+		},
+		"scaled to zero by hand": {
+			func(c *fakeCluster) {
+				c.scale(0, 0)
+				c.pods = nil
+				c.hpa.Status.Conditions = conditions(false, "ScalingDisabled",
+					"scaling is disabled since the replica count of the target is zero")
+			},
+			doctor.Line{Check: checkController, Status: doctor.Warning, Remedy: "at least one"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			tc.broken(c)
+			r := c.run()
+			if len(find(r, tc.want)) != 1 {
+				t.Errorf("not one finding like %+v in\n%s", tc.want, text(t, r))
+			}
+			for _, l := range r.Checks {
+				if l.Status != doctor.OK && (l.Cause == "" || l.Remedy == "") {
+					t.Errorf("a finding without cause or remedy: %+v", l)
+				}
+			}
+		})
+	}
+}
+
+func externalMetric(name string) autoscalingv2.MetricSpec {
+	return autoscalingv2.MetricSpec{
+		Type: autoscalingv2.ExternalMetricSourceType, External: &autoscalingv2.ExternalMetricSource{
+			Metric: autoscalingv2.MetricIdentifier{
+				Name: name, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"queue": "q"}},
+			},
+			Target: autoscalingv2.MetricTarget{
+				Type: autoscalingv2.AverageValueMetricType, AverageValue: new(resource.MustParse("2")),
+			},
+		},
+	}
+}
+
+// External metrics are those of others, read as the controller does.
+func TestExternal(t *testing.T) {
+	c := newCluster(t)
+	c.hpa.Spec.Metrics[0] = externalMetric("Queue")
+	s := registered("v1beta1", "keda/keda-operator-metrics-apiserver")
+	s.Metadata.Name = "v1beta1.external.metrics.k8s.io"
+	c.objects[kubeapi.APIServicePath(s.Metadata.Name)] = s
+	c.objects["/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue"] = &externalv1beta1.ExternalMetricValueList{
+		Items: []externalv1beta1.ExternalMetricValue{
+			{MetricName: "queue", Timestamp: metav1.NewTime(now), Value: resource.MustParse("7")},
+			{MetricName: "queue", Timestamp: metav1.NewTime(now), Value: resource.MustParse("4")},
+		},
+	}
+	r := c.run()
+	m := r.Autoscaler.Metrics[0]
+	if m.Calculation == nil || m.Calculation.Replicas != 6 || m.ServedBy != "keda/keda-operator-metrics-apiserver" ||
+		!strings.HasSuffix(m.Request, "/queue?labelSelector=queue%3Dq") || r.Status != doctor.OK {
+		t.Errorf("got %+v, want 6 replicas, served by KEDA, in\n%s", m, text(t, r))
+	}
+}
+
+// A mistake of the HPA is the only finding about a metric of type External without an entry in targets.
+func TestExternalWithoutTargetAndAMistake(t *testing.T) {
+	c := newCluster(t)
+	c.serveExternal(ourService, kubeapi.AnyResource)
+	c.hpa.Annotations = map[string]string{kubeapi.WindowAnnotation: "1s"}
+	r := c.run()
+	for _, l := range r.Checks {
+		if l.Check == checkMetric && l.Status != doctor.OK {
+			t.Errorf("%+v in\n%s", l, text(t, r))
+		}
+	}
+	if r.Status != doctor.Problem {
+		t.Errorf("the mistake is not found:\n%s", text(t, r))
+	}
+}
+
+// The request is exactly the controller's.
+func TestRequestsOfTheController(t *testing.T) {
+	c := newCluster(t)
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"b": "1", "a": "2"}}
+	c.hpa.Spec.Metrics[0].Pods.Metric.Selector = selector
+	value := autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("2"))}
+	c.hpa.Spec.Metrics = append(c.hpa.Spec.Metrics,
+		objectMetric("m", autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+			value),
+		objectMetric("m", autoscalingv2.CrossVersionObjectReference{APIVersion: "v1", Kind: "Namespace", Name: "other"},
+			value))
+	r := c.run()
+	var got []string
+	for _, m := range r.Autoscaler.Metrics {
+		got = append(got, m.Request)
+	}
+	const root = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/"
+	want := []string{
+		root + "pods/*/packets-per-second?labelSelector=app%3Dweb&metricLabelSelector=a%3D2%2Cb%3D1",
+		root + "deployments.apps/web/m", root + "metrics/m",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
+// A path of an annotation must not lead out of the pod, with the credentials of an administrator.
+func TestProxyPath(t *testing.T) {
+	const root = "/api/v1/namespaces/n/pods/"
+	for at, want := range map[string]string{
+		"http://10.0.0.1:80/metrics":                      root + "p:80/proxy/metrics",
+		"https://10.0.0.1:8443/metrics/":                  root + "https:p:8443/proxy/metrics/",
+		"http://10.0.0.1:80/":                             root + "p:80/proxy/",
+		"http://10.0.0.1:80/../../../secrets":             root + "p:80/proxy/secrets",
+		"http://10.0.0.1:80/a/%2e%2e/%2E%2E/%2e%2e%2fb":   root + "p:80/proxy/b",
+		"http://[fd00::1]:80//../../x":                    root + "p:80/proxy/x",
+		"http://10.0.0.1:80/a/..%2f..%2f..%2f..%2fsecret": root + "p:80/proxy/secret",
+	} {
+		u, err := url.Parse(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := proxyPath("n", "p", u); got != want {
+			t.Errorf("%s: %s, want %s", at, got, want)
+		}
+	}
+}
+
+// Redirects of a pod are not followed, and a path of an annotation stays within it.
+func TestStaysWithinThePod(t *testing.T) {
+	c := newCluster(t)
+	c.hpa.Annotations[kubeapi.HPAPathAnnotation] = "/../../../../../../apis/x?a=b"
+	for _, p := range c.pods {
+		c.objects[pathPods+"/"+p.Name+":9090/proxy/apis/x"] = page{code: 302}
+	}
+	r := c.run()
+	want := doctor.Line{Check: checkPages, Status: doctor.Problem, Message: "HTTP 302 Found", Cause: "redirects"}
+	if len(find(r, want)) != 1 {
+		t.Errorf("no %+v in\n%s", want, text(t, r))
+	}
+	for _, request := range c.requests {
+		if strings.Contains(request, "secrets") || strings.Contains(request, "..") || strings.HasPrefix(request, "/apis/x") {
+			t.Errorf("asked for %s", request)
+		}
+	}
+}
+
+// At most 20 pods are asked for a metric, 8 at a time, and once for all metrics.
+func TestManyPods(t *testing.T) {
+	c := newCluster(t)
+	c.pods, c.patience = nil, time.Second
+	for i := range 25 {
+		p := workPod(fmt.Sprintf("web-%02d", i), "web-1", map[string]string{"app": "web"})
+		p.Status.PodIP = fmt.Sprintf("10.0.1.%d", i)
+		c.pods = append(c.pods, p)
+		c.objects[pageOf(p.Name)] = page{hangs: true}
+	}
+	c.hpa.Spec.Metrics = append(c.hpa.Spec.Metrics, podsMetric("queue_length", "2"))
+	r := c.run()
+	n := 0
+	for _, request := range c.requests {
+		if strings.Contains(request, "/proxy/") {
+			n++
+		}
+	}
+	// The API server may notice late that requests were given up, when the next ones have begun.
+	if n != maxPages || c.most > 2*maxParallel {
+		t.Errorf("%d requests for pages, %d at a time", n, c.most)
+	}
+	for _, m := range r.Autoscaler.Metrics {
+		if len(m.Pages) != maxPages || m.Omitted != 5 {
+			t.Errorf("%d pages, %d omitted", len(m.Pages), m.Omitted)
+		}
+	}
+	if got := text(t, r); !strings.Contains(got, "5 more pods were not asked") {
+		t.Errorf("the text does not say so:\n%s", got)
+	}
+}
+
+func TestExplainAnswer(t *testing.T) {
+	reach := func(message string) *answer {
+		b, err := json.Marshal(metav1.Status{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Code: 503,
+			Message: "error trying to reach service: " + message,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &answer{status: 503, body: b}
+	}
+	plain := func(status int, body string) *answer { return &answer{status: status, body: []byte(body)} }
+	for name, tc := range map[string]struct {
+		got          *answer
+		text, remedy string
+	}{
+		"good": {plain(200, "a 1\n"), "", ""},
+		"refused": {
+			reach("dial tcp 10.0.0.1:80: connect: connection refused"), "connection refused", "not only on localhost",
+		},
+		"refused, as text": {
+			plain(503, "Error trying to reach service: 'dial tcp: connection refused'"), "connection refused", "localhost",
+		},
+		"plain": {reach("http: server gave HTTP response to HTTPS client"), "https was asked", "use http"},
+		"TLS": {
+			reach(`net/http: HTTP/1.x transport connection broken: malformed HTTP response "\x15\x03\x01\x00\x02\x02"`),
+			"http was asked of a port that speaks TLS", "use https",
+		},
+		"TLS, by text":       {plain(400, "Client sent an HTTP request to an HTTPS server.\n"), "speaks TLS", "use https"},
+		"no HTTP":            {reach(`malformed HTTP response "SSH-2.0"`), "does not speak HTTP", "port"},
+		"timeout":            {reach("dial tcp 10.0.0.1:80: i/o timeout"), "not accepted in time", "NetworkPolicy"},
+		"no route":           {reach("connect: no route to host"), "no route", "network"},
+		"client cert":        {reach("remote error: tls: certificate required"), "handshake", "mesh"},
+		"reset":              {reach("read: connection reset by peer"), "closed before", "mesh"},
+		"EOF":                {reach("EOF"), "closed before", "mesh"},
+		"anything else":      {reach("whatever"), "cannot reach", "network"},
+		"401":                {plain(401, ""), "401 Unauthorized", "without authentication"},
+		"403":                {plain(403, "no"), "403 Forbidden", "without credentials"},
+		"404":                {plain(404, "no"), "404 Not Found", "path"},
+		"500":                {plain(500, "no"), "500 Internal", "log of the pod"},
+		"204":                {plain(204, ""), "204 No Content", "path"},
+		"HTML":               {plain(200, "\n <html>"), "HTML", "path"},
+		"a page that says <": {plain(200, "a 1 # <"), "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := explainAnswer(tc.got)
+			if tc.text == "" {
+				if f != nil {
+					t.Errorf("got the fault %+v, want none", f)
+				}
+				return
+			}
+			if f == nil || !strings.Contains(f.text, tc.text) || !strings.Contains(f.remedy, tc.remedy) || f.cause == "" {
+				t.Errorf("%+v, want %q and %q", f, tc.text, tc.remedy)
+			}
+		})
+	}
+}
+
+func TestOverview(t *testing.T) {
+	c := newCluster(t)
+	good, failing, wrong, capped := c.hpa, c.hpa.DeepCopy(), c.hpa.DeepCopy(), c.hpa.DeepCopy()
+	failing.Name, wrong.Name, capped.Name = "failing", "wrong", "capped"
+	failing.Namespace = "another-namespace"
+	failing.Status.DesiredReplicas, failing.Status.LastScaleTime = 0, nil
+	failing.Status.Conditions = conditions(false, "FailedGetPodsMetric",
+		"unable to fetch metrics from custom metrics API: x")
+	wrong.Annotations = map[string]string{"metrics-server/windows": "30s"}
+	addCondition(capped, autoscalingv2.ScalingLimited, "True", "TooManyReplicas")
+	capped.Status.Conditions[2].Message = "the desired replica count is more than the maximum replica count"
+	c.objects[pathAllHPAs] = &autoscalingv2.HorizontalPodAutoscalerList{
+		Items: []autoscalingv2.HorizontalPodAutoscaler{*good, *failing, *wrong, *capped},
+	}
+	r, err := Run(t.Context(), Config{Rest: &rest.Config{Host: c.host}, Version: "v1.0.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sharedtest.CompareWithFile(t, "testdata/overview.txt", text(t, r))
+	if r.ExitCode() != 1 {
+		t.Errorf("exit code %d", r.ExitCode())
+	}
+	// Of one namespace.
+	c.objects[pathHPAs] = &autoscalingv2.HorizontalPodAutoscalerList{}
+	r, err = Run(t.Context(), Config{Rest: &rest.Config{Host: c.host}, Namespace: "default"})
+	if err != nil || len(find(r, doctor.Line{Check: checkHPA, Status: doctor.OK, Message: "there are no"})) != 1 {
+		t.Errorf("error %v, %+v", err, r)
+	}
+}
+
+// The JSON is a contract: testdata/report.json changes only by growing.
+func TestJSON(t *testing.T) {
+	c := newCluster(t)
+	c.objects[pathValue] = values(map[string]string{"web-a": "3k", "web-b": "3k"})
+	c.unreachable("web-c", "dial tcp 10.0.0.3:9090: connect: connection refused")
+	c.hpa.Spec.Metrics = append(c.hpa.Spec.Metrics, cpuMetric(60))
+	var b strings.Builder
+	if err := c.run().WriteJSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	sharedtest.CompareWithFile(t, "testdata/report.json", b.String())
+}
+
+func TestCannotRun(t *testing.T) {
+	for name, tc := range map[string]struct {
+		broken func(*fakeCluster) string // returns the host
+		want   string
+	}{
+		"nobody there": {func(*fakeCluster) string { return "http://127.0.0.1:1" }, "check that the API server runs"},
+		"no such HPA": {func(c *fakeCluster) string {
+			c.refuse(pathHPA, http.StatusNotFound, metav1.StatusReasonNotFound, `horizontalpodautoscalers "web" not found`)
+			return c.host
+		}, "check its name and namespace"},
+		"no right": {func(c *fakeCluster) string {
+			c.refuse(pathHPA, http.StatusForbidden, metav1.StatusReasonForbidden, "forbidden")
+			return c.host
+		}, "may get and list horizontalpodautoscalers"},
+		"no credentials": {func(c *fakeCluster) string {
+			c.refuse(pathHPA, http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "Unauthorized")
+			return c.host
+		}, "--kubeconfig"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			host := tc.broken(c)
+			_, err := Run(t.Context(), Config{Rest: &rest.Config{Host: host}, Namespace: "default", Name: "web"})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// When the time is up, everything else is unknown.
+func TestTimeout(t *testing.T) {
+	c := newCluster(t)
+	c.eachPage(page{hangs: true})
+	c.hpa.Spec.Metrics = append(c.hpa.Spec.Metrics, cpuMetric(60)) // which comes after the pages
+	ctx, pass := sharedtest.WithDeadline(t.Context())
+	c.onHang = pass
+	r, err := Run(ctx, Config{Rest: &rest.Config{Host: c.host}, Namespace: "default", Name: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.ExitCode() != 0 || len(find(r, doctor.Line{
+		Check: checkPages, Status: doctor.Unknown,
+		Remedy: "--timeout",
+	})) != 1 ||
+		len(find(r, doctor.Line{Check: checkServed, Status: doctor.Unknown, Remedy: "--timeout"})) != 1 {
+		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
+	}
+}
+
+// Texts from pods and other programs cannot control the terminal.
+func TestTextIsPlain(t *testing.T) {
+	c := newCluster(t)
+	c.unserved("\x1b[31mred\r\n")
+	c.hpa.Annotations[kubeapi.QueriesAnnotation] = "packets-per-second: |\n  sum by (pod) (\n    queue_length)\n"
+	for _, r := range text(t, c.run()) {
+		if r < ' ' && r != '\n' {
+			t.Fatalf("%q is written", r)
+		}
+	}
+}
+
+const pathQueue = "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue_length"
+
+// serveExternal registers external metrics with a Service, and has it answer with a value of 11.
+func (c *fakeCluster) serveExternal(service, discovered string) {
+	s := registered("v1beta1", service)
+	s.Metadata.Name = "v1beta1.external.metrics.k8s.io"
+	c.objects[kubeapi.APIServicePath(s.Metadata.Name)] = s
+	c.objects["/apis/external.metrics.k8s.io/v1beta1"] = &metav1.APIResourceList{
+		APIResources: []metav1.APIResource{{Name: discovered}},
+	}
+	c.objects[pathQueue] = &externalv1beta1.ExternalMetricValueList{Items: []externalv1beta1.ExternalMetricValue{
+		{MetricName: "queue_length", Timestamp: metav1.NewTime(now), Value: resource.MustParse("11")},
+	}}
+	c.objects["/api/v1/namespaces/default/services/exporter"] = &corev1.Service{
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Name: "metrics", Port: 9090}},
+		},
+	}
+	m := externalMetric("queue_length")
+	m.External.Metric.Selector = nil
+	c.hpa.Spec.Metrics[0] = m
+	c.hpa.Annotations = map[string]string{kubeapi.TargetsAnnotation: "queue_length: service/exporter:9090"}
+}
+
+const ourService = "kube-system/custom-metrics-server"
+
+// External metrics of this project are explained as those of types Pods and Object are: with expression and pages.
+func TestOurExternal(t *testing.T) {
+	c := newCluster(t)
+	c.serveExternal(ourService, kubeapi.AnyResource)
+	r := c.run()
+	m := r.Autoscaler.Metrics[0]
+	if m.Calculation == nil || m.ServedBy != ourService || m.Expression != "sum (queue_length)" || len(m.Pages) != 3 ||
+		m.Pages[0].URL != "http://10.0.0.1:9090/metrics" || r.Status != doctor.OK {
+		t.Errorf("got %+v, want a calculation from three pages at port 9090, in\n%s", m, text(t, r))
+	}
+}
+
+func TestExternalFindings(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*fakeCluster)
+		want   doctor.Line
+	}{
+		"no target": {
+			func(c *fakeCluster) {
+				c.hpa.Annotations = nil
+				c.refuse(pathQueue, 404, metav1.StatusReasonNotFound, "it is not said which pods have it")
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "does not say which pods have external metric queue_length",
+				Remedy: `add the line "queue_length: service/NAME:PORT"`,
+			},
+		},
+		"no Service": {
+			func(c *fakeCluster) { delete(c.objects, "/api/v1/namespaces/default/services/exporter") },
+			doctor.Line{Check: checkMetric, Status: doctor.Problem, Message: "Service exporter does not exist"},
+		},
+		"no pods": {
+			func(c *fakeCluster) { c.pods = nil },
+			doctor.Line{Check: checkMetric, Status: doctor.Problem, Cause: "Service exporter has no running pods"},
+		},
+		"expression with several values": {
+			func(c *fakeCluster) {
+				c.hpa.Annotations[kubeapi.QueriesAnnotation] = "queue_length: sum by (pod) (queue_length)"
+			},
+			doctor.Line{Check: checkMetric, Status: doctor.Problem, Message: "types Object and External need a single one"},
+		},
+		"no value": {
+			func(c *fakeCluster) {
+				c.refuse(pathQueue, 404, metav1.StatusReasonNotFound,
+					"pod web-a at http://10.0.0.1:9090/metrics: cannot connect")
+			},
+			doctor.Line{Check: checkServed, Status: doctor.Problem, Remedy: "a NetworkPolicy"},
+		},
+		"a wrong annotation": {
+			func(c *fakeCluster) { c.hpa.Annotations[kubeapi.WindowAnnotation] = "1s" },
+			doctor.Line{Check: checkHPA, Status: doctor.Problem, Message: "metrics-server/window"},
+		},
+		"of another program": {
+			func(c *fakeCluster) { c.serveExternal("keda/keda-operator-metrics-apiserver", "externalmetrics") },
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Warning, Message: "has no effect",
+				Cause: "keda/keda-operator-metrics-apiserver of another program",
+			},
+		},
+		"of another program whose Service is called as ours": {
+			func(c *fakeCluster) { c.serveExternal("datadog/datadog-custom-metrics-server", "nginx.requests") },
+			doctor.Line{Check: checkMetric, Status: doctor.Warning, Cause: "datadog/datadog-custom-metrics-server of another"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.serveExternal(ourService, kubeapi.AnyResource)
+			tc.change(c)
+			r := c.run()
+			if len(find(r, tc.want)) != 1 {
+				t.Errorf("not one finding like %+v in\n%s", tc.want, text(t, r))
+			}
+			for _, l := range r.Checks {
+				if l.Status != doctor.OK && (l.Cause == "" || l.Remedy == "") {
+					t.Errorf("a finding without cause or remedy: %+v", l)
+				}
+			}
+		})
+	}
+}
+
+// TestBackends checks what is said of metrics that a backend has: one that the HPA names, and the default one of the
+// server, which only the server knows.
+func TestBackends(t *testing.T) {
+	const problem = `metric "packets-per-second" in backend "main": the expression returned no series: check that the ` +
+		"series exist"
+	const byName = `sum by (pod) (rate(packets_total{namespace="default"}[2m]))`
+	failing := []kubeapi.BackendNote{{Name: "other", Queries: 2, Failing: 2}, {Name: "main", Queries: 3, Failing: 2}}
+	for name, tc := range map[string]struct {
+		annotation string // metrics-server/backend
+		notes      *kubeapi.Notes
+		unserved   string
+		change     func(*fakeCluster) // besides
+		backend    string
+		expression string // in the text
+		pages      int
+		want       []doctor.Line // all that are not OK
+	}{
+		"named": {
+			annotation: "main", notes: &kubeapi.Notes{Backend: "main", Expression: byName}, backend: "main", expression: byName,
+		},
+		"named, and the server cannot be asked": {
+			annotation: "main",
+			change:     func(c *fakeCluster) { c.refuse(pathValue, 403, metav1.StatusReasonForbidden, "no right") },
+			backend:    "main", expression: "default, by the name of the metric",
+			want: []doctor.Line{{Check: checkServed, Status: doctor.Unknown, Cause: "right"}},
+		},
+		"named, without a value": {
+			annotation: "main", notes: &kubeapi.Notes{Backend: "main", Expression: byName}, unserved: problem,
+			backend: "main", expression: byName,
+			want: []doctor.Line{
+				{Check: checkServed, Status: doctor.Problem, Message: problem, Remedy: "only an administrator can change"},
+				{Check: checkController, Status: doctor.Problem},
+			},
+		},
+		"default": {
+			notes: &kubeapi.Notes{Backend: "main", Expression: byName}, backend: "main, the default",
+			expression: byName,
+		},
+		"default, by a rule": {
+			notes: &kubeapi.Notes{Backend: "main", Ruled: true}, backend: "main, the default",
+			expression: "by a rule in the configuration of prometheus-adapter",
+		},
+		"default, with an expression": {
+			notes: &kubeapi.Notes{Backend: "main", Expression: `max by (pod) (x{namespace="default"})`},
+			change: func(c *fakeCluster) {
+				c.hpa.Annotations[kubeapi.QueriesAnnotation] = "packets-per-second: max by (pod) (x)"
+			},
+			backend: "main, the default", expression: "max by (pod) (x) (from annotation",
+		},
+		"default, of type External": {
+			notes: &kubeapi.Notes{Backend: "main", Expression: `sum(queue_length{namespace="default"})`},
+			change: func(c *fakeCluster) {
+				c.serveExternal(ourService, kubeapi.AnyResource)
+				c.hpa.Annotations = nil
+			},
+			backend: "main, the default", expression: `sum(queue_length{namespace="default"}) (default)`,
+		},
+		"default, without a value": {
+			notes: &kubeapi.Notes{Backend: "main", Expression: byName}, unserved: problem, backend: "main, the default",
+			expression: byName,
+			want: []doctor.Line{
+				{Check: checkServed, Status: doctor.Problem, Message: problem}, {Check: checkController, Status: doctor.Problem},
+			},
+		},
+		"pods": {
+			annotation: kubeapi.PodsBackend, notes: &kubeapi.Notes{}, pages: 3,
+			want: []doctor.Line{{Check: checkPages, Status: doctor.Problem, Message: "the page has no family"}},
+		},
+		"no backend": {
+			notes: &kubeapi.Notes{}, pages: 3,
+			want: []doctor.Line{{Check: checkPages, Status: doctor.Problem, Message: "the page has no family"}},
+		},
+		"served by another program": {
+			change: func(c *fakeCluster) { c.objects[pathCustom] = registered("v1beta2", "monitoring/prometheus-adapter") },
+			pages:  3,
+			want: []doctor.Line{
+				{Check: checkAPIService, Status: doctor.Problem},
+				{Check: checkPages, Status: doctor.Problem, Message: "the page has no family"},
+			},
+		},
+		"state of the server": {
+			notes:   &kubeapi.Notes{Backend: "main", InvalidFile: true, LeftOutRules: 1, FailingBackends: failing},
+			backend: "main",
+			want: []doctor.Line{
+				{Check: checkBackends, Status: doctor.Warning, Message: "use the file of --config", Remedy: "--check-config"},
+				{Check: checkBackends, Status: doctor.Warning, Message: "leaves out 1 rule of"},
+				{Check: checkBackends, Status: doctor.Problem, Message: `2 of 3 queries of backend "main" fail`},
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.eachPage(page{200, "text/plain; version=0.0.4", "# TYPE other gauge\nother 1\n", false})
+			c.notes = tc.notes
+			if tc.annotation != "" {
+				c.hpa.Annotations[kubeapi.BackendAnnotation] = tc.annotation
+			}
+			if tc.unserved != "" {
+				c.unserved(tc.unserved)
+			}
+			if tc.change != nil {
+				tc.change(c)
+			}
+			r := c.run()
+			said := text(t, r)
+			if n := len(r.Autoscaler.Metrics[0].Pages); n != tc.pages {
+				t.Errorf("%d pages, want %d", n, tc.pages)
+			}
+			bad := 0
+			for _, l := range r.Checks {
+				if l.Status != doctor.OK {
+					bad++
+				}
+			}
+			if bad != len(tc.want) {
+				t.Errorf("%d findings, want %d\n%s", bad, len(tc.want), said)
+			}
+			for _, want := range tc.want {
+				if len(find(r, want)) != 1 {
+					t.Errorf("want exactly one finding like %+v in\n%s", want, said)
+				}
+			}
+			if has := strings.Contains(said, "\n  backend     "+tc.backend); has != (tc.backend != "") {
+				t.Errorf("it names the backend: %v, want %q in\n%s", has, tc.backend, said)
+			}
+			if !strings.Contains(said, tc.expression) {
+				t.Errorf("it does not say %q:\n%s", tc.expression, said)
+			}
+		})
+	}
+}
+
+// TestBackendsOverview checks that the overview says once what is wrong with backends, or that it is not known.
+func TestBackendsOverview(t *testing.T) {
+	c := newCluster(t)
+	overview := func() *Report {
+		t.Helper()
+		r, err := Run(t.Context(), Config{Rest: &rest.Config{Host: c.host}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	state := doctor.Line{Check: checkBackends}
+	if r := overview(); len(find(r, state)) != 0 {
+		t.Errorf("%+v, want nothing of a server without notes", r.Checks)
+	}
+	c.notes = &kubeapi.Notes{InvalidFile: true}
+	state.Status = doctor.Warning
+	if r := overview(); len(find(r, state)) != 1 {
+		t.Errorf("%+v, want that the file is invalid", r.Checks)
+	}
+	// A backend may be asked what pods are not.
+	c.serveExternal(ourService, kubeapi.AnyResource)
+	c.hpa.Spec.Metrics = []autoscalingv2.MetricSpec{podsMetric("packets-per-second", "1k"), externalMetric("queue")}
+	c.hpa.Annotations = map[string]string{
+		kubeapi.QueriesAnnotation: "packets-per-second: sum by (pod) (rate(packets_total[1h] offset 1h))",
+	}
+	own := doctor.Line{Check: "default/web", Status: doctor.Problem}
+	if r := overview(); len(find(r, own)) != 1 {
+		t.Errorf("%+v, want mistakes if pods are scraped", r.Checks)
+	}
+	c.notes = &kubeapi.Notes{DefaultBackend: "main"}
+	if r := overview(); r.Status != doctor.OK {
+		t.Errorf("%+v, want no mistake if the default backend has the metrics", r.Checks)
+	}
+	c.notes = nil
+	c.refuse("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/doctor", 403, metav1.StatusReasonForbidden,
+		"no right")
+	state.Status = doctor.Unknown
+	if r := overview(); len(find(r, state)) != 1 {
+		t.Errorf("%+v, want that it is unknown", r.Checks)
+	}
+}

@@ -1,0 +1,211 @@
+package hpa
+
+import (
+	"context"
+	"slices"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"metrics-server/pkg/definition"
+	"metrics-server/pkg/demand"
+	"metrics-server/pkg/doctor"
+	"metrics-server/pkg/kubeapi"
+	"metrics-server/pkg/sample"
+)
+
+// inside examines the origin of a metric of type Pods, Object or External: its definition, its pods and
+// their pages.
+func (e *examination) inside(ctx context.Context, m *Metric) {
+	who := e.served(ctx, m)
+	m.ServedBy = who.services
+	if m.Type == string(autoscalingv2.ExternalMetricSourceType) && (who.used == "" || who.foreign) {
+		e.add(judgeIgnored(m, e.hpa, who)...)
+		return
+	}
+	m.explained = len(e.parsed.Mistakes) > 0
+	i := slices.IndexFunc(e.parsed.Metrics, func(p demand.Metric) bool { return p.Index == m.Index })
+	if i < 0 {
+		return // too many metrics, which is one of the mistakes
+	}
+	said := e.parsed.Metrics[i]
+	wrong := func(text, cause, remedy string) {
+		m.explained = true
+		e.add(doctor.Line{
+			Check: checkMetric, Status: doctor.Problem, Message: m.title() + ": " + text, Cause: cause, Remedy: remedy,
+		})
+	}
+	m.Window, m.Own = said.Window.String(), said.Expression != ""
+	if named := said.Source(""); named != "" {
+		m.Backend = named
+	} else {
+		m.DefaultBackend = m.Backend != "" && m.Named == ""
+	}
+	if err := said.ErrIn(m.Backend); err != nil && len(e.parsed.Mistakes) == 0 {
+		text, remedy := split(err, "correct it")
+		wrong(text, "the HorizontalPodAutoscaler asks for something that cannot be served", remedy)
+		return
+	}
+	if n := e.namedAs(&said); n != nil {
+		m.name(n, &said)
+		said.Definition = n.Definition()
+		m.Backend, m.DefaultBackend = said.Source(""), false
+	} else if m.Named != "" {
+		m.Window = ""
+		return
+	}
+	if m.Backend != "" {
+		m.Window = ""
+		if said.Expression != "" {
+			m.Expression = said.Expression // rather than with a matcher for the namespace
+		}
+		return
+	}
+	q, err := definition.Compile(&said)
+	if err != nil {
+		text, cause, remedy := describeMistake(&said, err)
+		m.Expression = said.Expression
+		wrong(text, cause, remedy)
+		return
+	}
+	pods, where, fault := e.podsOf(ctx, &said)
+	switch {
+	case fault != nil && fault.text == "":
+		return // a line says it already
+	case fault != nil && fault.unknown:
+		e.add(doctor.Line{
+			Check: checkMetric, Status: doctor.Unknown, Message: m.title() + ": " + fault.text, Cause: fault.cause,
+			Remedy: fault.remedy,
+		})
+		return
+	case fault != nil:
+		wrong(fault.text, fault.cause, fault.remedy)
+		return
+	}
+	all, omitted := e.ask(ctx, pods, where)
+	m.Omitted = omitted
+	if len(all) == 0 && said.Type != autoscalingv2.PodsMetricSourceType {
+		what := "the object"
+		if said.Service != "" {
+			what = "Service " + said.Service
+		}
+		wrong("there is no pod to scrape for it", what+" has no running pods",
+			"check that it has replicas, and that its selector matches their labels")
+		return
+	}
+	e.read(ctx, m, q, all)
+}
+
+// judgeIgnored returns a line if annotations speak of a metric of type External that another program serves.
+func judgeIgnored(m *Metric, h *autoscalingv2.HorizontalPodAutoscaler, who *owned) []doctor.Line {
+	parsed := demand.Parse(h, true)
+	i := slices.IndexFunc(parsed.Metrics, func(p demand.Metric) bool { return p.Index == m.Index })
+	if !who.foreign || i < 0 || parsed.Metrics[i].Service == "" && parsed.Metrics[i].Expression == "" {
+		return nil
+	}
+	return []doctor.Line{{
+		Check: checkMetric, Status: doctor.Warning,
+		Message: m.title() + ": what the annotations say of it has no effect",
+		Cause: kubeapi.ExternalMetricsGroup + " is served by the Service " + who.used + " of another program, which does " +
+			"not know them",
+		Remedy: "configure the metric there; or use type Object, which the custom metrics server serves; or, if nothing " +
+			"needs that program, remove it and install external metrics of this project (docs/external-metrics.md)",
+	}}
+}
+
+// describeMistake describes an error of definition.Compile.
+func describeMistake(m *demand.Metric, err error) (text, cause, remedy string) {
+	if m.ExpressionAt == "" {
+		return err.Error(), "the name or the selector of the metric cannot be used", "correct spec.metrics"
+	}
+	return err.Error(), "the expression cannot be used",
+		"correct the expression at the position given above"
+}
+
+// podsOf returns the pods that are scraped for a metric, and where. If a fault has no text, another
+// line has reported it already.
+func (e *examination) podsOf(ctx context.Context, m *demand.Metric) ([]*corev1.Pod, sample.Ask, *fault) {
+	where := m.Ask
+	isService := m.Object.Kind == "Service" && group(m.Object.APIVersion) == ""
+	namespace := e.hpa.Namespace
+	if m.Named != nil {
+		namespace = m.Named.Namespace
+	}
+	switch {
+	case m.Type == autoscalingv2.PodsMetricSourceType:
+		if e.podsErr != nil {
+			return nil, where, &fault{}
+		}
+		return e.pods, where, nil
+	case m.Service == "" && m.Type == autoscalingv2.ExternalMetricSourceType:
+		return nil, where, &fault{} // a mistake in another part of the HPA hides that its Service is missing
+	case m.Service == "" && m.Object.Kind == "Pod" && group(m.Object.APIVersion) == "":
+		p, err := e.api.CoreV1().Pods(namespace).Get(ctx, m.Object.Name, metav1.GetOptions{})
+		if err != nil {
+			return nil, where, unread("pod "+m.Object.Name, "get pods", err)
+		}
+		return []*corev1.Pod{p}, where, nil
+	case m.Service == "" && !isService:
+		scale, err := demand.ReadScale(ctx, e.api.dynamic, e.api.mapper, namespace, m.Object)
+		if err != nil {
+			l := judgeScale(err, scale.Resource.String(), m.Object.Kind+" "+m.Object.Name)
+			return nil, where, &fault{
+				text: l.Message, cause: "the scale says which pods belong to the object", unknown: l.Status == doctor.Unknown,
+				remedy: l.Remedy + ", or name the Service whose pods to scrape in annotation " + kubeapi.TargetsAnnotation,
+			}
+		}
+		return e.selected(ctx, namespace, scale.Selector, where)
+	}
+	name := m.Service
+	if name == "" {
+		name = m.Object.Name
+	}
+	s, err := e.api.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, where, unread("Service "+name, "get services", err)
+	}
+	if len(s.Spec.Selector) == 0 {
+		return nil, where, &fault{
+			text: "Service " + name + " has no pod selector", cause: "its pods are not known",
+			remedy: "use a Service that has one; annotation " + kubeapi.TargetsAnnotation + " can name it",
+		}
+	}
+	if m.Service != "" {
+		from := "annotation " + kubeapi.TargetsAnnotation
+		if m.Named != nil {
+			from = m.ExpressionAt
+		}
+		if where.Port, err = demand.ServicePort(s, m.ServicePort); err != nil {
+			return nil, where, &fault{
+				text: err.Error(), cause: from + " names a port that the Service does not have",
+				remedy: "use one of its ports in " + from,
+			}
+		}
+	}
+	return e.selected(ctx, namespace, labels.SelectorFromSet(s.Spec.Selector), where)
+}
+
+func (e *examination) selected(ctx context.Context, namespace string, s labels.Selector, where sample.Ask) (
+	[]*corev1.Pod, sample.Ask, *fault,
+) {
+	pods, err := e.listPods(ctx, namespace, s)
+	if err != nil {
+		return nil, where, unread("the pods with "+s.String(), "list pods", err)
+	}
+	return pods, where, nil
+}
+
+// unread explains why an object could not be read.
+func unread(what, right string, err error) *fault {
+	if apierrors.IsNotFound(err) {
+		return &fault{
+			text: what + " does not exist", cause: "the HorizontalPodAutoscaler names it", remedy: "create it or correct the " +
+				"name",
+		}
+	}
+	l := doctor.Unanswered(checkMetric, what+" cannot be read", err, right)
+	return &fault{text: l.Message, cause: l.Cause, remedy: l.Remedy, unknown: true}
+}

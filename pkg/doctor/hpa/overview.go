@@ -1,0 +1,110 @@
+package hpa
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metrics-server/pkg/definition"
+	"metrics-server/pkg/demand"
+	"metrics-server/pkg/doctor"
+)
+
+// overview adds a line for each HPA of a namespace, or with "" of the cluster.
+func overview(ctx context.Context, a *api, namespace string, r *Report) error {
+	o := metav1.ListOptions{Limit: 500}
+	e := &examination{api: a, report: &Report{Status: doctor.OK}, services: map[string]*owned{}}
+	for {
+		list, err := a.AutoscalingV2().HorizontalPodAutoscalers(namespace).List(ctx, o)
+		if err != nil {
+			return fmt.Errorf("list HorizontalPodAutoscalers: %w%s", err, remedyRead(err))
+		}
+		for i := range list.Items {
+			h := &list.Items[i]
+			parsed := demand.Parse(h, e.servesExternal(ctx, h))
+			e.state(ctx, parsed)
+			r.add(summarize(h, parsed, e.defaultBackend))
+		}
+		if o.Continue = list.Continue; o.Continue == "" {
+			break
+		}
+	}
+	r.add(e.report.Checks...)
+	if len(r.Checks) == 0 {
+		r.add(doctor.Line{Check: checkHPA, Status: doctor.OK, Message: "there are no HorizontalPodAutoscalers"})
+	}
+	return nil
+}
+
+// summarize returns the line of an HPA, from the object alone.
+func summarize(h *autoscalingv2.HorizontalPodAutoscaler, parsed *demand.HPA, defaultBackend string) doctor.Line {
+	l := doctor.Line{
+		Check: h.Namespace + "/" + h.Name, Status: doctor.OK,
+		Message: fmt.Sprintf("%s %s: %s (min %d, max %d), %s", h.Spec.ScaleTargetRef.Kind,
+			h.Spec.ScaleTargetRef.Name, doctor.Plural(int(h.Status.CurrentReplicas), "replica"), minReplicas(&h.Spec),
+			h.Spec.MaxReplicas, observe(&h.Status).desired()),
+	}
+	more := fmt.Sprintf("run metrics-server doctor hpa %s/%s for details", h.Namespace, h.Name)
+	wrong := judgeDefinition(parsed, defaultBackend)
+	for _, c := range judgeConditions(h) {
+		c.Remedy = "" // it speaks of other checks
+		wrong = append(wrong, c)
+	}
+	if c := condition(h, autoscalingv2.ScalingLimited, corev1.ConditionTrue); c != nil && c.Reason == "TooManyReplicas" {
+		wrong = append(wrong, doctor.Line{
+			Status: doctor.Warning, Message: "it is at maxReplicas, and the metrics ask for more",
+			Cause: c.Message, Remedy: "raise maxReplicas",
+		})
+	}
+	if len(wrong) == 0 {
+		return l
+	}
+	worst := wrong[0]
+	for _, w := range wrong[1:] {
+		if w.Status != worst.Status && doctor.Worse(worst.Status, w.Status) == w.Status {
+			worst = w
+		}
+	}
+	l.Status, l.Cause, l.Remedy = worst.Status, worst.Cause, worst.Remedy
+	l.Message += "; " + worst.Message
+	if n := len(wrong) - 1; n > 0 {
+		l.Message += fmt.Sprintf(" (and %d more)", n)
+	}
+	l.Remedy = strings.TrimPrefix(l.Remedy+"; "+more, "; ")
+	return l
+}
+
+// judgeDefinition returns the mistakes in what an HPA says of the metrics that the custom metrics server serves. What a
+// backend may be asked depends on its settings, which only that server knows.
+func judgeDefinition(parsed *demand.HPA, defaultBackend string) []doctor.Line {
+	var lines []doctor.Line
+	add := func(text, cause, remedy string) {
+		lines = append(lines, doctor.Line{Status: doctor.Problem, Message: text, Cause: cause, Remedy: remedy})
+	}
+	addError := func(err *demand.Error) {
+		text, remedy := split(err, "correct it")
+		add(text, "the HorizontalPodAutoscaler asks for something that cannot be served", remedy)
+	}
+	for _, m := range parsed.Mistakes {
+		addError(m)
+	}
+	if len(parsed.Mistakes) > 0 {
+		return lines
+	}
+	for i := range parsed.Metrics {
+		m := &parsed.Metrics[i]
+		source := m.Source(defaultBackend)
+		if err := m.ErrIn(source); err != nil {
+			addError(err)
+		} else if source != "" {
+			continue
+		} else if _, err := definition.Compile(m); err != nil {
+			add(describeMistake(m, err))
+		}
+	}
+	return lines
+}

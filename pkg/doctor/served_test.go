@@ -1,0 +1,102 @@
+package doctor
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestServedIssues(t *testing.T) {
+	checkIssues(t, map[string]issue{
+		"node without metrics": {
+			nodes: []string{"n3"}, broken: func(c *fakeCluster) { c.addNode("n3") },
+			want: Line{
+				Check: checkServed, Status: Problem, Message: "2 of 3 nodes have metrics", Cause: "no samples",
+				Remedy: "/apis/metrics.k8s.io/v1beta1/nodes/NODE",
+			},
+		},
+		"stale": {nodes: []string{"n1"}, broken: func(c *fakeCluster) {
+			first := c.objects[pathNodeUsage].(map[string]any)["items"].([]any)[0].(map[string]any)
+			first["timestamp"] = metav1.NewTime(time.Now().Add(-10 * time.Minute))
+		}, want: Line{
+			Check: checkServed, Status: Warning, Message: " oldest 10m", Cause: "no new sample of n1",
+			Remedy: "server's log",
+		}},
+		"pods without metrics": {
+			broken: func(c *fakeCluster) { c.objects[pathPodUsage] = map[string]any{"items": nil} },
+			want: Line{
+				Check: checkServed, Status: Warning,
+				Message: "0 of 2 running pods have metrics (1 started less than 2m0s ago); without metrics: default/web",
+				Cause:   "with all its containers or not at all", Remedy: "/pods/POD",
+			},
+		},
+	})
+}
+
+func TestAutoscalerIssues(t *testing.T) {
+	checkIssues(t, map[string]issue{
+		"HPA: no API": {
+			broken: autoscalerFails("the HPA was unable to compute the replica count: " +
+				"failed to get cpu utilization: unable to " +
+				"get metrics for resource cpu: unable to fetch metrics from resource metrics API: " +
+				"the server is currently unable to handle the request (get pods.metrics.k8s.io)"),
+			want: Line{
+				Check: checkAutoscalers, Status: Problem,
+				Message: "1 of 2 HorizontalPodAutoscalers cannot scale: the resource metrics API does not answer: default/web",
+				Cause:   "cannot forward the request", Remedy: "apiservice",
+			},
+		},
+		"HPA: no metrics": {
+			broken: autoscalerFails("failed to get cpu utilization: unable to get metrics for resource cpu: " +
+				"no metrics returned from resource metrics API"),
+			want: Line{
+				Check: checkAutoscalers, Status: Problem, Message: "no metrics", Cause: "no metrics of the pods",
+				Remedy: "served",
+			},
+		},
+		"HPA: no request": {
+			broken: autoscalerFails("failed to get cpu utilization: missing request for cpu in container c of Pod web"),
+			want: Line{
+				Check: checkAutoscalers, Status: Warning, Message: "has no request",
+				Cause: "metrics-server is not at fault", Remedy: "set requests",
+			},
+		},
+	})
+}
+
+// autoscalerFails adds an autoscaler that fails with the message, and one that works.
+func autoscalerFails(message string) func(*fakeCluster) {
+	return func(c *fakeCluster) {
+		c.objects[pathScalers] = &autoscalingv2.HorizontalPodAutoscalerList{Items: []autoscalingv2.HorizontalPodAutoscaler{
+			scaler("web", "FailedGetResourceMetric", message), scaler("fine", "", ""),
+		}}
+	}
+}
+
+func TestDecodeItems(t *testing.T) {
+	for _, tc := range []struct {
+		json string
+		want []string
+		ok   bool
+	}{
+		{`{"items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"}}],"kind":"L"}`, []string{"a", "b"}, true},
+		{`{"kind":"L","metadata":{"items":[1]},"items":[]}`, nil, true},
+		{`{"items":null}`, nil, true},
+		{`{}`, nil, true},
+		{`[]`, nil, false},
+		{`{"items":{}}`, nil, false},
+		{`{"items":[{"metadata":{"name":"a"}}`, []string{"a"}, false},
+		{`{"items":[{"metadata":1}]}`, nil, false},
+		{``, nil, false},
+	} {
+		var got []string
+		err := decodeItems(strings.NewReader(tc.json), func(u usage) { got = append(got, u.Metadata.Name) })
+		if (err == nil) != tc.ok || !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, %v, want %v", tc.json, got, err, tc.want)
+		}
+	}
+}

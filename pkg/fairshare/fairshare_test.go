@@ -1,0 +1,72 @@
+package fairshare
+
+import (
+	"fmt"
+	"testing"
+)
+
+// fill takes single pieces for owner until it gets no more, and returns how many it got.
+func fill(p *Pool, owner string) (n int) {
+	for p.Take(owner, 1) {
+		n++
+	}
+	return n
+}
+
+func TestSharesOfSuccessiveOwners(t *testing.T) {
+	for _, tt := range []struct {
+		part int64
+		want []int
+	}{
+		{3, []int{750, 188, 47, 12, 3}},
+		{1, []int{500, 250, 125, 63, 31}},
+	} {
+		p := New(tt.part, Fixed(1000))
+		for i, want := range tt.want {
+			if got := fill(p, fmt.Sprint(i)); got != want {
+				t.Errorf("part %d: owner %d gets %d, want %d", tt.part, i, got, want)
+			}
+		}
+	}
+}
+
+func TestWhatIsGivenBackIsFree(t *testing.T) {
+	p := New(3, Fixed(100))
+	a := fill(p, "a")
+	b := fill(p, "b")
+	p.Give("a", int64(a))
+	if got := fill(p, "b"); got == 0 || b+got != a {
+		t.Errorf("b has %d after a gave back everything, want %d", b+got, a)
+	}
+	p.Give("b", int64(a))
+	if taken, limit := p.Taken(); taken != 0 || limit != 100 || len(p.by) != 0 {
+		t.Errorf("%d of %d are taken by %d owners, want nothing", taken, limit, len(p.by))
+	}
+}
+
+func TestTheLimitMayFall(t *testing.T) {
+	limit := int64(100)
+	p := New(3, func() int64 { return limit })
+	p.Take("a", 60)
+	limit = 50
+	if p.Take("a", 1) || p.Take("b", 1) {
+		t.Error("more is given than the limit allows")
+	}
+	p.Give("a", 30)
+	if !p.Take("b", 1) {
+		t.Error("nothing is given although there is something")
+	}
+}
+
+func TestAlone(t *testing.T) {
+	p := New(3, Fixed(100))
+	if !p.TakeOrAlone("a", 300, 0) || !p.TakeOrAlone("a", 300, 300) {
+		t.Error("the only one does not get what it needs")
+	}
+	if p.TakeOrAlone("a", 1, 0) {
+		t.Error("another part of the same owner gets more than the limit")
+	}
+	if p.Take("b", 1) {
+		t.Error("another owner gets more than the limit")
+	}
+}
