@@ -1,69 +1,70 @@
-# Run `make help` for what there is to make. Needs Go 1.26, bash and git; `make test` also needs gcc.
+# Run `make help` for the list of targets. Needs Go 1.26, bash and git; `make test` also needs gcc.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# go uses every core within one target already: targets side by side would only fight over them.
+# Go already uses every core within one target: parallel targets would only compete for them.
 .NOTPARALLEL:
 
-# ---- What can be set on the command line ----------------------------------------------------------
+# ---- Settings for the command line ----------------------------------------------------------
 
 # The image's name and tag, in the archive and in the rendered manifests.
 IMAGE ?= localhost/metrics-server:dev
 # The platforms of `make image`, separated by commas.
 PLATFORMS ?= linux/$(shell go env GOARCH)
-# Platforms beside these of which `make release-files` leaves the binary and no image: doctor runs at a terminal.
+# More platforms for which `make release-files` builds only the binary, not an image, to run doctor at a terminal.
 BINARIES ?=
-# What `make release-files` puts before the runbooks in the alerts, the place of README.md.
+# The URL of the directory with README.md, which `make release-files` puts before the runbook paths in alerts.
 DOCS ?=
-# How long `make fuzz` gives to each fuzz target.
+# How long `make fuzz` runs each fuzz target.
 FUZZTIME ?= 30s
-# The packages whose fuzz targets it runs.
+# The packages whose fuzz targets `make fuzz` runs.
 FUZZPACKAGES ?= ./...
 # The Go benchmarks that `make bench-go` and `make bench-compare` run, a regular expression.
 BENCH ?= .
 # Flags added to `make bench-go`: BENCHFLAGS='-count=10 -cpu=1'.
 BENCHFLAGS ?=
-# The commit that `make bench-compare` compares this tree with.
+# The commit that `make bench-compare` compares the working tree with.
 BASE ?= HEAD
-# The sizes of `make bench`, nodes x pods of each; the last one takes 10 GiB and a quarter of an hour.
+# The sizes of `make bench`, as nodes x pods per node; the last one takes 10 GiB of memory and 15 minutes.
 SIZES ?= 100x70,1000x30,5000x30,15000x30
-# Flags added to `make bench`: FLEETFLAGS='-churn 5 -faulty 10'; hack/fleet/README.md has them all.
+# Flags added to `make bench`: FLEETFLAGS='-churn 5 -faulty 10'; see hack/fleet/README.md.
 FLEETFLAGS ?=
-# How long `make soak` lets things go wrong; start and end come on top.
+# How long `make soak` injects faults; start and end come on top.
 SOAKTIME ?= 20m
-# Flags added to `make soak`: SOAKFLAGS='-size 500x30 -faulty 30', as those of `make bench`.
+# Flags added to `make soak`: SOAKFLAGS='-size 500x30 -faulty 30', the flags of `make bench`.
 SOAKFLAGS ?=
-# Flags of `make cluster`: CLUSTERFLAGS='-nodes 2 -version v1.36.3'; docs/cluster.md has them all.
+# Flags of `make cluster`: CLUSTERFLAGS='-nodes 2 -version v1.36.3'; see docs/cluster.md.
 CLUSTERFLAGS ?=
 # Flags added to every `go test`: TESTFLAGS='-v -run TestX'.
 TESTFLAGS ?=
-# Empty to test without the race detector where there is no C compiler.
+# Set to empty to test without the race detector, which needs a C compiler.
 RACE ?= -race
-# A directory with kube-apiserver and etcd; if empty, they are built once and kept in the user's cache.
+# A directory with kube-apiserver and etcd; if empty, they are built once and cached in the user's home.
 KUBE_ASSETS_DIR ?=
-# What `make vulncheck` looks vulnerabilities up in: pinned is what hack/vulncheck/go.mod has, or a URL, https://vuln.go.dev.
+# The vulnerability database of `make vulncheck`: pinned (by hack/vulncheck/go.mod) or a URL (https://vuln.go.dev).
 VULNDB ?= pinned
 
 # ---- Fixed ----------------------------------------------------------------------------------------
 
 BIN := bin/metrics-server
 DIST := dist
-# Recipes that run elsewhere need it whole.
+# The absolute path, for recipes that run in other directories.
 DISTDIR = $(abspath $(DIST))
-# Each hack/ tool is a module of its own, so that the product's go.mod stays small.
+# Each tool in hack/ is its own module, so that the product's go.mod stays small.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
-# These have no code of their own, and go vet takes that for an error.
-CODE_MODULES := $(filter-out hack/incumbent hack/tools hack/vpa hack/vulncheck,$(MODULES))
-# The release of Go that releases are built with, whichever is installed: it is fetched if need be.
+# The modules with Go code; go vet fails in the three others, which only pin tools.
+CODE_MODULES := $(filter-out hack/prometheus-adapter hack/tools hack/vpa hack/vulncheck,$(MODULES))
+# The Go release that builds releases, whichever Go is installed; fetched if necessary.
 TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 # Tools are pinned in hack/tools/go.mod and kept in Go's build cache. The path is absolute because
 # the linter is also run inside the other modules.
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 # Written by `make generate`.
-GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md deploy/prometheus/alerts.yaml)
-# The stamp is our own (hack/ldflags.sh), so that a tarball without git metadata builds as well.
+GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md docs/config.schema.json \
+  deploy/prometheus/alerts.yaml deploy/prometheus/custom-metrics-alerts.yaml)
+# hack/ldflags.sh stamps the version instead of Go, so that a tarball without git metadata builds as well.
 BUILDFLAGS = -trimpath -buildvcs=false -tags=grpcnotrace -ldflags "$$(hack/ldflags.sh)"
 
 ##@ Every day
@@ -85,44 +86,49 @@ build: ## Build the static binary bin/metrics-server.
 	CGO_ENABLED=0 go build $(BUILDFLAGS) -o $(BIN) ./cmd/metrics-server
 
 .PHONY: test
-test: test-unit test-integration test-faults ## Run every test: unit, fuzz seeds, integration, with the race detector, and faults.
+test: test-unit test-integration test-faults test-backends ## Run all tests but end-to-end ones.
 
-# -count=1, because the tests in hack/ read files of other modules, which Go's cache of test results does
-# not watch.
+# -count=1 because the tests in hack/ read files of other modules, which Go's test cache does not track.
 .PHONY: test-unit
-test-unit: race-support ## Run the tests that need nothing but Go.
+test-unit: race-support ## Run the unit tests, which need only Go.
 	go test $(RACE) $(TESTFLAGS) ./...
 	for m in $(filter-out .,$(CODE_MODULES)); do (echo "== $$m"; cd $$m && go test -count=1 $(TESTFLAGS) ./...); done
 
-# -count=1, because Go's cache of test results does not watch the binary that they build.
+# -count=1 because Go's test cache does not track the binary that the tests build.
 .PHONY: test-integration
-test-integration: race-support ## Run the tests against a real kube-apiserver and etcd.
+test-integration: race-support victoria-metrics ## Run the tests against a real kube-apiserver and etcd.
 	dir='$(KUBE_ASSETS_DIR)'; \
 	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
-	KUBE_ASSETS_DIR=$$dir go test $(RACE) -count=1 $(TESTFLAGS) -tags integration ./test/integration/...
+	KUBE_ASSETS_DIR=$$dir go test $(RACE) -count=1 -timeout 30m $(TESTFLAGS) -tags integration ./test/integration/...
 
+# -parallel 3 is one for each test of the package: all of them mostly wait.
 .PHONY: test-faults
-test-faults: ## Run the real binary in a fleet of kubelets that fail and lie, for four minutes.
-	cd hack/fleet && go test -count=1 -tags faults $(TESTFLAGS) ./faults
+test-faults: ## Run the real binary against simulated kubelets that fail or lie; takes 4 to 5 minutes.
+	cd hack/fleet && go test -count=1 -parallel 3 -tags faults $(TESTFLAGS) ./faults
+
+# -parallel 64 is one for each test that may run beside others: all of them mostly wait.
+.PHONY: test-backends
+test-backends: build prometheus victoria-metrics ## Run the real binary with a real Prometheus and VictoriaMetrics.
+	cd hack/backends && go test -count=1 -parallel 64 -tags backends $(TESTFLAGS) .
 
 .PHONY: e2e
-e2e: e2e-main e2e-other e2e-install ## Run the end-to-end tests on real clusters of their own; test/e2e/README.md says more.
+e2e: e2e-main e2e-other e2e-install ## Run the end-to-end tests on real clusters; see test/e2e/README.md.
 
 .PHONY: e2e-main
-e2e-main: ## All of them on two nodes: kubelets whose certificates are verified, aggregation to endpoints.
+e2e-main: ## Run them on two nodes with verified kubelet certificates and aggregation to endpoints.
 	test/e2e/run.sh $(TESTFLAGS)
 
 .PHONY: e2e-other
-e2e-other: ## Some on a cluster of the other choices: self-signed kubelets, HTTP/2, aggregation to the service.
-	E2E_CLUSTERFLAGS='-kubelet-certs self-signed -kubelet-http2 -aggregator-routing=false' \
+e2e-other: ## Run some on a cluster with self-signed kubelets and aggregation to the Service.
+	E2E_BACKENDS=none E2E_CLUSTERFLAGS='-kubelet-certs self-signed -aggregator-routing=false' \
 	  test/e2e/run.sh -run '^(TestKubectl|TestDiscovery|TestAccess|TestAggregation|TestTruth|TestLifecycle)$$' $(TESTFLAGS)
 
 .PHONY: e2e-install
-e2e-install: ## Install what a release has on an empty cluster, also in the place of the incumbent, and remove it.
+e2e-install: ## Install and remove a release on an empty cluster, also over kubernetes-sigs/metrics-server.
 	test/install/run.sh $(TESTFLAGS)
 
 .PHONY: e2e-kind
-e2e-kind: ## Run the end-to-end tests on a cluster of kind's, which needs Docker; docs/kind.md says more.
+e2e-kind: ## Run the end-to-end tests on kind, which needs Docker; see docs/kind.md.
 	hack/kind/e2e.sh $(TESTFLAGS)
 
 .PHONY: race-support
@@ -130,8 +136,9 @@ race-support:
 	@[[ -z '$(RACE)' ]] || { \
 	  cc=$$(go env CC); \
 	  if [[ $$(go env CGO_ENABLED) != 1 ]] || ! command -v $${cc%% *} >/dev/null; then \
-	    echo "The race detector needs cgo and a C compiler ($$cc): install gcc (Debian: apt-get install gcc libc6-dev)" >&2; \
-	    echo "and leave CGO_ENABLED unset, or test without it: make test RACE=" >&2; \
+	    echo "The race detector needs cgo and a C compiler ($$cc):" >&2; \
+	    echo "install gcc (Debian: apt-get install gcc libc6-dev) and leave CGO_ENABLED unset," >&2; \
+	    echo "or test without the race detector: make test RACE=" >&2; \
 	    exit 1; \
 	  fi; }
 
@@ -140,20 +147,23 @@ fmt: ## Format the Go code of every module.
 	$(TOOL) golangci-lint fmt
 
 .PHONY: generate
-generate: ## Write the generated files anew.
+generate: ## Regenerate the generated files.
 	go generate ./...
 	go test ./pkg/app -run '^TestFlagsDoc$$' -update
 	go test ./pkg/server -run '^TestMetricsDoc$$' -update
 	cd hack/observability && go test -run '^TestPlainRules$$' -update .
+	cd hack/schema && go test -run '^TestSchema$$' -update .
 
 .PHONY: clean
-clean: ## Remove what the other targets made in this tree (caches are left).
+clean: ## Remove what the other targets built in this tree; caches stay.
 	rm -rf bin $(DIST) coverage.out
 
 ##@ Checks
 
 .PHONY: verify
-verify: verify-format verify-tidy verify-generated verify-vet lint verify-scripts verify-repository verify-manifests vulncheck ## Run every check that is not a test of behaviour.
+verify: verify-format verify-tidy verify-generated verify-vet lint
+verify: verify-scripts verify-repository verify-manifests vulncheck
+verify: ## Run all checks: format, modules, generated files, linters, scripts, manifests, vulnerabilities.
 
 .PHONY: lint
 lint: ## Run golangci-lint in every module.
@@ -170,15 +180,18 @@ verify-format: ## Check that the code is formatted.
 
 .PHONY: verify-scripts
 verify-scripts: ## Check the shell scripts and the GitHub workflows.
-	@command -v shellcheck >/dev/null || { echo 'shellcheck is missing: install it (Debian: apt-get install shellcheck)' >&2; exit 1; }
+	@command -v shellcheck >/dev/null || { \
+	  echo 'shellcheck is missing: install it (Debian: apt-get install shellcheck)' >&2; exit 1; }
 	shellcheck .ci/run $$(git ls-files '*.sh')
 	go tool -modfile=$(CURDIR)/hack/kind/go.mod actionlint
 
 .PHONY: verify-vet
-verify-vet: ## Run go vet in every module, and on the tests that have a build tag.
+verify-vet: ## Run go vet in every module, also on the tests that need a build tag.
 	for m in $(CODE_MODULES); do (echo "== $$m"; cd $$m && go vet ./...); done
 	go vet -tags integration,e2e ./test/...
 	cd hack/fleet && go vet -tags faults ./faults
+	cd hack/backends && go vet -tags backends .
+	cd hack/image && go vet -tags docker .
 
 .PHONY: verify-tidy
 verify-tidy: ## Check that every module's go.mod and go.sum are tidy.
@@ -191,59 +204,67 @@ verify-generated: ## Check that the generated files are up to date.
 	$(MAKE) --no-print-directory generate; \
 	stale=0; \
 	for f in $(GENERATED); do diff -u "$$old/$$f" $$f || stale=1; done; \
-	[[ $$stale == 0 ]] || { echo 'Generated files were out of date and are written anew: commit them.' >&2; exit 1; }
+	[[ $$stale == 0 ]] || { echo 'Generated files were out of date and have been regenerated: commit them.' >&2; exit 1; }
 
 .PHONY: verify-repository
 verify-repository: ## Check import direction, package docs, dependencies and their licences.
 	go test -count=1 ./test/repository
 
 .PHONY: verify-manifests
-verify-manifests: ## Check that deploy/ renders, and what it renders to.
+verify-manifests: ## Check that deploy/ renders, and to the right objects.
 	cd hack/manifests && go test -count=1 .
 	cd hack/helm && go test -count=1 .
 
-# Of packages and not of symbols, which govulncheck would do by itself: that is stricter, for a vulnerability counts
-# even if what it is in is never called, and takes seconds instead of minutes.
+# Scanning packages instead of symbols, govulncheck's default, is stricter, as a vulnerability counts even if the
+# vulnerable function is never called, and takes seconds instead of minutes.
 .PHONY: vulncheck
-vulncheck: ## Check what the binary is linked from, Go's own library included, for known vulnerabilities (VULNDB).
+vulncheck: ## Check the packages linked into the binary, standard library included, for known vulnerabilities.
 	db='$(VULNDB)'; \
 	if [[ $$db == pinned ]]; then \
 	  (cd hack/vulncheck && go mod download golang.org/x/vulndb); \
 	  db=file://$$(cd hack/vulncheck && go list -m -f '{{.Dir}}' golang.org/x/vulndb)/data/osv; \
 	fi; \
 	govulncheck=$$(go tool -n -modfile=$(CURDIR)/hack/vulncheck/go.mod govulncheck); \
-	GOTOOLCHAIN=$(TOOLCHAIN) CGO_ENABLED=0 GOOS=linux "$$govulncheck" -tags grpcnotrace -scan package -db "$$db" ./cmd/metrics-server
+	GOTOOLCHAIN=$(TOOLCHAIN) CGO_ENABLED=0 GOOS=linux "$$govulncheck" \
+	  -tags grpcnotrace -scan package -db "$$db" ./cmd/metrics-server
 
 ##@ Try it
 
+# The Go release that builds the programs of Kubernetes also builds the server: the standard library and most of the
+# dependencies are then compiled once.
 .PHONY: demo
-demo: ## Bring up a real cluster on this machine, deploy, and show kubectl top.
-	cd hack/cluster && go run . demo
+demo: ## Start a real cluster on this machine, deploy both servers, and show kubectl top and a custom metric.
+	cd hack/cluster && GOTOOLCHAIN=$$(go env GOVERSION) go run . demo -kind
 
 .PHONY: demo-down
-demo-down: ## End the demo and remove all it left.
+demo-down: ## Stop the demo and remove everything it created.
 	cd hack/cluster && go run . down
 
 .PHONY: cluster
-cluster: ## Bring up a cluster for your own use; set what kind with CLUSTERFLAGS.
+cluster: ## Start a cluster for your own use, configured by CLUSTERFLAGS.
 	cd hack/cluster && go run . up $(CLUSTERFLAGS)
 
 .PHONY: cluster-down
-cluster-down: ## End the cluster and remove all it left.
+cluster-down: ## Stop the cluster and remove everything it created.
 	cd hack/cluster && go run . down
 
 ##@ Release
 
-# One release of Go for what is released: with another one, the same commit gives other bytes.
-image sbom release-files: export GOTOOLCHAIN = $(TOOLCHAIN)
+# Releases are built with one Go release: with another one, the same commit gives other bytes.
+image sbom release-files docker-test: export GOTOOLCHAIN = $(TOOLCHAIN)
 
 .PHONY: image
-image: ## Build the image without Docker, as an archive that `ctr images import` takes, and its SBOM.
+image: ## Build the image and its SBOM without Docker, as an archive for `ctr images import`.
 	mkdir -p $(DIST)
 	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR)
 
+.PHONY: docker-test
+docker-test: ## Build the Dockerfile, compare the image with that of `make image`, run it; needs a Docker engine.
+	[[ $$(id -u) != 0 ]] || hack/docker/engine-test.sh
+	cd hack/image && go test -count=1 -timeout 40m -tags docker -run '^TestDocker$$' $(TESTFLAGS) .
+
 .PHONY: sbom
-sbom: ## Write what the server in the image is made of, as CycloneDX.
+sbom: ## Write the SBOM of the server in the image, as CycloneDX.
 	mkdir -p $(DIST)
 	cd hack/image && go run . -platform $(PLATFORMS) -sbom $(DISTDIR)
 
@@ -252,36 +273,54 @@ manifests: ## Render deploy/ into one-file manifests in dist/.
 	cd hack/manifests && go run . -o $(DISTDIR) -image $(IMAGE)
 
 .PHONY: chart
-chart: ## Package the Helm chart into dist/, with IMAGE and the version in it.
+chart: ## Package the Helm chart into dist/, with IMAGE and the version set.
 	version=$$(hack/ldflags.sh | grep -o 'gitVersion=[^ ]*'); \
 	cd hack/helm && go run . package -o $(DISTDIR) -image $(IMAGE) -app-version "$${version#*=}" -docs '$(DOCS)'
 
 .PHONY: release-files
-release-files: manifests chart ## Make all files of a release: image, binaries, SBOMs, manifests, chart, alerts, dashboard, checksums.
-	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) -sbom $(DISTDIR) -binaries $(DISTDIR)
+release-files: manifests chart ## Build all release files: image, binaries, SBOMs, manifests, chart, alerts, checksums.
+	cd hack/image && go run . -o $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE) -platform $(PLATFORMS) \
+	  -sbom $(DISTDIR) -binaries $(DISTDIR)
 	$(if $(BINARIES),cd hack/image && go run . -platform $(BINARIES) -sbom $(DISTDIR) -binaries $(DISTDIR))
-	for f in deploy/prometheus/alerts.yaml deploy/kustomize/components/alerts/prometheusrule.yaml; do \
-	  sed 's|runbook_url: |&$(if $(DOCS),$(DOCS)/)|' $$f >$(DIST)/$${f##*/}; \
+	runbooks='s|runbook_url: |&$(if $(DOCS),$(DOCS)/)|'; \
+	for of in '' custom-metrics-; do \
+	  sed "$$runbooks" deploy/prometheus/$${of}alerts.yaml >$(DIST)/$${of}alerts.yaml && \
+	  sed "$$runbooks" deploy/kustomize/components/$${of}alerts/prometheusrule.yaml \
+	    >$(DIST)/$${of}prometheusrule.yaml || exit 1; \
 	done
-	cp deploy/grafana/dashboard.json $(DIST)
+	cp deploy/grafana/dashboard.json docs/config.schema.json $(DIST)
 	cd $(DIST) && rm -f SHA256SUMS && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
 
 .PHONY: push
-push: ## Push the image that `make release-files` made, as IMAGE; prints its name by digest.
+push: ## Push the image that `make release-files` built, as IMAGE; prints its name with the digest.
 	@cd hack/image && go run . -push $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE)
 
 ##@ Measure
 
 .PHONY: bench
-bench: build ## Simulate large clusters on this machine and measure the server on them.
+bench: build ## Simulate large clusters on this machine and measure the server with them.
 	cd hack/fleet && go run . -sizes $(SIZES) $(FLEETFLAGS)
 
 .PHONY: soak
-soak: build ## Let kubelets fail and pods and nodes come and go for SOAKTIME: all must stay right and nothing may grow.
+soak: build ## Inject faults and churn for SOAKTIME, and check that answers stay right and memory does not grow.
 	cd hack/fleet && go run . -soak -for $(SOAKTIME) -size 100x30 -churn 20 -faulty 5 $(SOAKFLAGS)
 
+# GOWORK=off because its source has a go.work; so its own go.mod says which dependencies it gets. Service discovery by
+# the APIs of clouds, which is left out, is most of Prometheus.
+.PHONY: prometheus
+prometheus: ## Build bin/prometheus, of the version whose engine the server uses, to test and to compare with it.
+	go mod download github.com/prometheus/prometheus
+	cd "$$(go list -m -f '{{.Dir}}' github.com/prometheus/prometheus)" && GOWORK=off CGO_ENABLED=0 \
+		go build -mod=readonly -trimpath -tags remove_all_sd,enable_kubernetes_sd \
+		-o '$(CURDIR)/bin/prometheus' ./cmd/prometheus
+
+.PHONY: victoria-metrics
+victoria-metrics: ## Build bin/victoria-metrics, to test with it.
+	cd hack/backends && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/victoria-metrics' \
+		github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics
+
 .PHONY: bench-compare
-bench-compare: ## Compare the Go benchmarks of this tree with those of the commit BASE, by benchstat.
+bench-compare: ## Compare the Go benchmarks of the working tree with those of the commit BASE.
 	BENCHFLAGS='$(BENCHFLAGS)' hack/bench-compare.sh $(BASE) '$(BENCH)'
 
 .PHONY: bench-go
@@ -289,7 +328,7 @@ bench-go: ## Run the Go benchmarks.
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) ./...
 
 .PHONY: cover
-cover: ## Measure the unit tests' coverage: by function, and coverage.out for `go tool cover -html`.
+cover: ## Measure unit test coverage by function; writes coverage.out for `go tool cover -html`.
 	go test -coverprofile=coverage.out -coverpkg=./pkg/... ./...
 	go tool cover -func=coverage.out
 
