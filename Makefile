@@ -88,11 +88,16 @@ build: ## Build the static binary bin/metrics-server.
 .PHONY: test
 test: test-unit test-integration test-faults test-backends ## Run all tests but end-to-end ones.
 
-# -count=1 because the tests in hack/ read files of other modules, which Go's test cache does not track.
+# All modules are tested, also after a failure. -count=1 because the tests in hack/ read files of other modules, which Go's
+# test cache does not track.
 .PHONY: test-unit
 test-unit: race-support ## Run the unit tests, which need only Go.
-	go test $(RACE) $(TESTFLAGS) ./...
-	for m in $(filter-out .,$(CODE_MODULES)); do (echo "== $$m"; cd $$m && go test -count=1 $(TESTFLAGS) ./...); done
+	status=0; \
+	go test $(RACE) $(TESTFLAGS) ./... || status=1; \
+	for m in $(filter-out .,$(CODE_MODULES)); do \
+	  (echo "== $$m"; cd $$m && go test -count=1 $(TESTFLAGS) ./...) || status=1; \
+	done; \
+	exit $$status
 
 # -count=1 because Go's test cache does not track the binary that the tests build.
 .PHONY: test-integration
