@@ -88,8 +88,8 @@ build: ## Build the static binary bin/metrics-server.
 .PHONY: test
 test: test-unit test-integration test-faults test-backends ## Run all tests but end-to-end ones.
 
-# All modules are tested, also after a failure. -count=1 because the tests in hack/ read files of other modules, which Go's
-# test cache does not track.
+# All modules are tested, also after a failure. -count=1 because the tests in hack/ read files of other modules, which
+# Go's test cache does not track.
 .PHONY: test-unit
 test-unit: race-support ## Run the unit tests, which need only Go.
 	status=0; \
