@@ -99,7 +99,7 @@ var alertCases = map[string][]struct {
 		{`aggregator_unavailable_apiservice{name="v1.metrics.k8s.io"} 0x57 1x3`, nil},
 	},
 	"MetricsServerManyNodesFailing": {
-		{nodes("75x60", "25x60"), []string{"metrics-server at a gets no answer from 25% of all nodes."}},
+		{nodes("75x60", "25x60"), []string{"metrics-server at a cannot scrape 25% of all nodes."}},
 		{nodes("95x60", "5x60"), nil},
 		{nodes("0x60", "0x60"), nil}, // no nodes at all
 	},
@@ -107,7 +107,7 @@ var alertCases = map[string][]struct {
 		{
 			"metrics_server_failing_nodes{job=\"metrics-server\",instance=\"a\",cause=\"x509\"} 3x60\n" +
 				"metrics_server_failing_nodes{job=\"metrics-server\",instance=\"a\",cause=\"timeout\"} 1x40", // over
-			[]string{"metrics-server at a gets no answer from 3 nodes: x509."},
+			[]string{"metrics-server at a cannot scrape 3 nodes: x509."},
 		},
 		// a node that restarts
 		{`metrics_server_failing_nodes{job="metrics-server",instance="a",cause="timeout"} _x50 1x10`, nil},
