@@ -183,11 +183,11 @@ var proxied = []struct {
 	{"certificate is valid for", kubelet.CauseX509, remedyNames},
 	{"doesn't contain any IP SANs", kubelet.CauseX509, remedyNames},
 	{"relies on legacy Common Name field", kubelet.CauseX509, remedyNames},
-	{"x509:", kubelet.CauseX509, "the API server does not accept the kubelet's certificate either: renew the " +
+	{"x509:", kubelet.CauseX509, "the API server does not accept the kubelet's certificate" + untested + ": renew the " +
 		"certificate, or correct the API server's --kubelet-certificate-authority"},
-	{"connection refused", kubelet.CauseRefused, "the API server cannot connect to the kubelet either: check " +
+	{"connection refused", kubelet.CauseRefused, "the API server cannot connect to the kubelet" + untested + ": check " +
 		"that the kubelet runs, and on which port it listens"},
-	{"no such host", kubelet.CauseDNS, "the API server cannot resolve the name either: its " +
+	{"no such host", kubelet.CauseDNS, "the API server cannot resolve the node's name" + untested + ": its " +
 		"--kubelet-preferred-address-types should prefer InternalIP"},
 	{"no route to host", kubelet.CauseNoRoute, remedyProxiedRoute},
 	{"network is unreachable", kubelet.CauseNoRoute, remedyProxiedRoute},
@@ -197,15 +197,15 @@ var proxied = []struct {
 }
 
 const (
-	remedyNames = "the API server does not accept the kubelet's certificate either, as it does not name the address at " +
-		"which " +
-		"the kubelet is asked: set serverTLSBootstrap in the kubelet's configuration, which requests a certificate with " +
-		"the " +
-		"node's addresses, and approve the request (kubectl get csr)"
-	remedyProxiedRoute   = "the API server has no route to the node either: check the network between them"
-	remedyProxiedTimeout = "the API server gets no answer from the kubelet either: check that the node is up and that " +
-		"no " +
-		"firewall blocks the kubelet's port (10250)"
+	// untested says what a request through the API server leaves open: metrics-server has its own network and flags.
+	untested = " (metrics-server itself was not tested)"
+
+	remedyNames = "the API server does not accept the kubelet's certificate, as it does not name the address at which " +
+		"the kubelet is asked" + untested + ": set serverTLSBootstrap in the kubelet's configuration, which requests a " +
+		"certificate with the node's addresses, and approve the request (kubectl get csr)"
+	remedyProxiedRoute   = "the API server has no route to the node" + untested + ": check the network between them"
+	remedyProxiedTimeout = "the API server gets no answer from the kubelet" + untested + ": check that the node is up " +
+		"and that no firewall blocks the kubelet's port (10250)"
 )
 
 func explainProxied(err error) (cause kubelet.Cause, remedy string) {

@@ -259,7 +259,7 @@ func TestProxyIssues(t *testing.T) {
 				"service: dial tcp 10.0.0.2:10250: connect: connection refused"),
 			want: Line{
 				Check: checkNodes, Status: Problem, Message: "nothing listens", Cause: "connection refused",
-				Remedy: "the API server cannot connect to the kubelet either",
+				Remedy: "the API server cannot connect to the kubelet (metrics-server itself was not tested)",
 			},
 		},
 		"proxy: firewall": {
