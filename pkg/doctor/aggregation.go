@@ -62,7 +62,7 @@ func judgeFrontProxy(config *corev1.ConfigMap, given bool, now time.Time) Line {
 		}
 	case ca != "":
 		l.Message = name + " has no valid certificate in " + kubeapi.FrontProxyCAKey
-		l.Cause = "the front proxy's authority has expired"
+		l.Cause = causeNoCertificate
 		l.Remedy = "renew the front proxy's certificates and restart the API servers"
 	default:
 		l.Message = name + " has no " + kubeapi.FrontProxyCAKey

@@ -25,10 +25,10 @@ func TestAggregationIssues(t *testing.T) {
 				Cause: "without the flags", Remedy: "--proxy-client-cert-file",
 			},
 		},
-		"front proxy has expired": {
+		"front proxy without a valid certificate": {
 			broken: func(c *fakeCluster) { c.objects[pathConfig].(*corev1.ConfigMap).Data[kubeapi.FrontProxyCAKey] = "old" },
 			want: Line{
-				Check: checkAggregation, Status: Problem, Message: "has no valid certificate", Cause: "expired",
+				Check: checkAggregation, Status: Problem, Message: "has no valid certificate", Cause: "it is not PEM",
 				Remedy: "renew",
 			},
 		},

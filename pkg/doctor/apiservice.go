@@ -192,14 +192,17 @@ func judgeTrust(s *apiService, now time.Time) (text string, problem *Line) {
 	if !hasValidCertificate(s.Spec.CABundle, now) {
 		problem = &Line{
 			Check: checkAPIService, Status: Problem, Message: name + " has a caBundle without a valid certificate",
-			Cause:  "its certificates have expired or are not valid yet, or it is not PEM",
+			Cause:  causeNoCertificate,
 			Remedy: remedyTrust + "With your own --tls-cert-file: put the authority that signed it into caBundle",
 		}
 	}
 	return "whose certificate is verified against caBundle", problem
 }
 
-// hasValidCertificate reports whether data has a PEM certificate that is valid at now.
+const causeNoCertificate = "its certificates have expired or are not valid yet, or it is not PEM"
+
+// hasValidCertificate reports whether data has a PEM certificate that is valid at now. If not, causeNoCertificate says
+// why.
 func hasValidCertificate(data []byte, now time.Time) bool {
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		c, err := x509.ParseCertificate(block.Bytes)
