@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// requestTimeout limits one request to the API server.
-	requestTimeout = 30 * time.Second
+	// RequestTimeout limits one request to the API server.
+	RequestTimeout = 30 * time.Second
 	// page is how many objects one request lists: in a pod, the doctor shares the server's memory
 	// limit.
 	page = 500
@@ -42,7 +42,7 @@ func newAPI(config *rest.Config) (*api, error) {
 	a := &api{}
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // requests are sequential, except those for nodes, which are limited
-	config.Timeout = requestTimeout
+	config.Timeout = RequestTimeout
 	config.WarningHandler = rest.NoWarnings{} // deprecations are not the user's concern
 	config.Wrap(a.clock.wrap)
 	client, err := kubernetes.NewForConfig(config)
@@ -235,9 +235,9 @@ func Unanswered(check, message string, err error, right string) Line {
 		l.Remedy = "run doctor with credentials that may " + right
 	case apierrors.IsUnauthorized(err):
 		l.Remedy = "the API server does not accept the credentials: give others with --kubeconfig"
-	case errors.Is(err, context.DeadlineExceeded):
-		l.Cause = "the API server did not answer in time"
-		l.Remedy = "try again with a longer --timeout"
+	case errors.Is(err, context.DeadlineExceeded): // client-go has the same error for both
+		l.Cause = fmt.Sprintf("the API server took longer than %v, or --timeout has passed", RequestTimeout)
+		l.Remedy = "see the API server's log and load, or give a longer --timeout"
 	default:
 		l.Remedy = "try again; if it fails again, see the API server's log"
 	}

@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/sharedtest"
@@ -107,6 +110,22 @@ func TestTimeout(t *testing.T) {
 	}
 	if r.ExitCode() != 0 || len(find(r, Line{Check: checkService, Status: Unknown, Remedy: "--timeout"})) == 0 {
 		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
+	}
+}
+
+// TestSlowAPIServer checks that a longer --timeout is not the only remedy for an API server that takes too long for one
+// request: it does not change that limit.
+func TestSlowAPIServer(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer s.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: s.URL, Timeout: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	l := Unanswered(checkNodes, "nodes cannot be checked", err, "list nodes")
+	if !strings.Contains(l.Cause, "took longer than 30s") || !strings.Contains(l.Remedy, "log and load") {
+		t.Errorf("%+v of %v", l, err)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -22,12 +21,10 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 
+	"metrics-server/pkg/doctor"
 	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/podtarget"
 )
-
-// requestTimeout limits one request to the API server.
-const requestTimeout = 30 * time.Second
 
 // api sends requests to the API server.
 type api struct {
@@ -42,7 +39,7 @@ type api struct {
 func newAPI(config *rest.Config) (*api, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // requests are sequential, except those for pods, which are limited
-	config.Timeout = requestTimeout
+	config.Timeout = doctor.RequestTimeout
 	config.WarningHandler = rest.NoWarnings{}
 	fail := func(err error) (*api, error) { return nil, fmt.Errorf("make a client for the API server: %w", err) }
 	client, err := rest.HTTPClientFor(config)
