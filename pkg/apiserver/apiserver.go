@@ -73,8 +73,8 @@ type Config struct {
 	// Secret contains the serving certificate, which this server maintains. Without a name, only the
 	// certificate in Generic is used.
 	Secret types.NamespacedName
-	// Service is the only Service that leads here. If it is empty, every Service in the namespace of
-	// the Secret does.
+	// Service is the only Service of this server. If it is empty, every Service in the namespace of
+	// the Secret is one.
 	Service string
 	// SecretOptional means that the Secret was not configured explicitly: it is used if it exists.
 	SecretOptional bool

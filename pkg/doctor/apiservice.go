@@ -113,7 +113,7 @@ func judgeAPIServices(found []*apiService, now time.Time) []Line {
 	if len(owners) > 1 {
 		lines = append(lines, Line{
 			Check: checkAPIService, Status: Problem,
-			Message: "v1 and v1beta1 of " + kubeapi.MetricsGroup + " lead to different Services",
+			Message: "v1 and v1beta1 of " + kubeapi.MetricsGroup + " point to different Services",
 			Cause:   "two programs serve the API group, for example an older installation or the adapter of a monitoring system",
 			Remedy:  "point both APIServices to the same Service, and remove the other program",
 		})
@@ -139,7 +139,7 @@ func judgeAPIService(s *apiService, now time.Time) []Line {
 	name, ref := s.Metadata.Name, s.Spec.Service
 	if ref == nil {
 		return []Line{{
-			Check: checkAPIService, Status: Problem, Message: name + " leads to no Service",
+			Check: checkAPIService, Status: Problem, Message: name + " points to no Service",
 			Cause:  "an APIService without a Service means that the API server itself serves the API, which it does not",
 			Remedy: "delete it (kubectl delete apiservice " + name + ") and apply the one of deploy/",
 		}}
@@ -147,7 +147,7 @@ func judgeAPIService(s *apiService, now time.Time) []Line {
 	var lines []Line
 	if !strings.Contains(ref.Name, "metrics-server") {
 		lines = append(lines, Line{
-			Check: checkAPIService, Status: Warning, Message: fmt.Sprintf("%s leads to the Service %s", name, ref),
+			Check: checkAPIService, Status: Warning, Message: fmt.Sprintf("%s points to the Service %s", name, ref),
 			Cause: "its name suggests a program other than metrics-server, such as the adapter of a monitoring system",
 			Remedy: "if this is not intended, find out who changed the APIService, remove the other program, and apply the " +
 				"APIServices of deploy/",

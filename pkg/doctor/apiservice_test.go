@@ -41,12 +41,12 @@ func TestAPIServiceIssues(t *testing.T) {
 			c.objects[pathV1beta1].(*apiService).Spec.Service.Name = "prometheus-adapter"
 		}, want: Line{
 			Check: checkAPIService, Status: Warning,
-			Message: "v1beta1.metrics.k8s.io leads to the Service kube-system/prometheus-adapter",
+			Message: "v1beta1.metrics.k8s.io points to the Service kube-system/prometheus-adapter",
 			Cause:   "a program other than metrics-server", Remedy: "find out who changed the APIService",
 		}},
 		"local APIService": {broken: func(c *fakeCluster) { c.objects[pathV1].(*apiService).Spec.Service = nil }, want: Line{
-			Check: checkAPIService, Status: Problem, Message: "leads to no Service", Cause: "itself serves", Remedy: "kubectl " +
-				"delete apiservice v1.metrics.k8s.io",
+			Check: checkAPIService, Status: Problem, Message: "points to no Service", Cause: "itself serves",
+			Remedy: "kubectl delete apiservice v1.metrics.k8s.io",
 		}},
 		"aggregator does not run": {broken: func(c *fakeCluster) {
 			c.objects[pathV1].(*apiService).Status.Conditions = nil

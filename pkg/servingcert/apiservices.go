@@ -59,9 +59,9 @@ func (s *apiService) setBy(field string) string {
 const (
 	stateUnknown    = "unknown"    // not read yet, or not readable
 	stateAbsent     = "absent"     // there is none
-	stateElsewhere  = "elsewhere"  // it leads to another Service, or to the API server itself
-	stateUnverified = "unverified" // it leads here, with insecureSkipTLSVerify
-	stateVerified   = "verified"   // it leads here, and the certificate is verified
+	stateElsewhere  = "elsewhere"  // it points to another Service, or to the API server itself
+	stateUnverified = "unverified" // it points to this server, with insecureSkipTLSVerify
+	stateVerified   = "verified"   // it points to this server, and the certificate is verified
 )
 
 // observe records the state of an APIService in the metric.
@@ -85,7 +85,7 @@ func serverNames(services []*apiService) (names []string) {
 
 func serverName(service, namespace string) string { return service + "." + namespace + ".svc" }
 
-// services returns the APIServices that lead here. The error says which could not be read: they may lead here, too.
+// services returns the APIServices that point to this server. The error says which could not be read: they may, too.
 func (k *Keeper) services(ctx context.Context) (ours []*apiService, unread error) {
 	for _, name := range k.config.APIServices {
 		s := &apiService{}
@@ -123,16 +123,16 @@ func (k *Keeper) services(ctx context.Context) (ours []*apiService, unread error
 		none = "none"
 	}
 	if k.news("services", none) {
-		klog.FromContext(ctx).Info("No APIService leads here, so nobody asks this server: apply deploy/ to register them",
-			"apiServices", k.config.APIServices)
+		klog.FromContext(ctx).Info("Warning: No APIService points to this server, so nobody asks it: apply deploy/ to "+
+			"register it", "apiServices", k.config.APIServices)
 	}
 	return ours, unread
 }
 
-// follow logs where an APIService leads. One that leads elsewhere is never redirected here: whoever
+// follow logs where an APIService points. One that points to another server is never redirected: whoever
 // installs another metrics server does so on purpose, and a fight would leave autoscalers without
-// metrics. If it led here before, the log reports an error every hour, because autoscalers now trust
-// whoever answers there.
+// metrics. If it pointed to this server before, the log reports an error every hour, because autoscalers
+// now trust whoever answers there.
 func (k *Keeper) follow(ctx context.Context, s *apiService, name, elsewhere string) {
 	log := klog.FromContext(ctx)
 	before, ledHere := k.led[name]
@@ -140,8 +140,8 @@ func (k *Keeper) follow(ctx context.Context, s *apiService, name, elsewhere stri
 		k.news("target of "+name, "")
 		if to := s.Spec.Service; to != nil {
 			if ledHere && to.Name != before {
-				log.Error(nil, "An APIService leads to another Service of this namespace than before, and the certificate gets "+
-					"the name of this Service. If it was not changed on purpose, change it back",
+				log.Error(nil, "An APIService points to another Service of this namespace than before, and the certificate "+
+					"gets the name of this Service. If it was not changed on purpose, change it back",
 					"apiService", name, "to", to.Name, "before", before, "setBy", s.setBy("service"))
 			}
 			k.led[name] = to.Name
@@ -150,15 +150,15 @@ func (k *Keeper) follow(ctx context.Context, s *apiService, name, elsewhere stri
 	}
 	if !ledHere {
 		if k.news("target of "+name, elsewhere) {
-			log.Info("An APIService leads elsewhere and is left alone",
+			log.Info("An APIService points to another server and is left alone",
 				"apiService", name, "to", elsewhere, "namespace", k.config.Namespace, "setBy", s.setBy("service"))
 		}
 		return
 	}
 	if k.news("target of "+name, elsewhere+time.Now().Truncate(time.Hour).String()) {
-		log.Error(nil, "An APIService that led here leads elsewhere, and autoscalers trust whoever answers there. It is "+
-			"left alone, since somebody may have installed another metrics server on purpose. If not, find out who changed it, "+
-			"and change it back",
+		log.Error(nil, "An APIService that pointed to this server points to another one, and autoscalers trust whoever "+
+			"answers there. It is left alone, since somebody may have installed another metrics server on "+
+			"purpose. If not, find out who changed it, and change it back",
 			"apiService", name, "to", elsewhere, "setBy", s.setBy("service"), "remedy", fmt.Sprintf(
 				`kubectl patch apiservice %s --type=merge -p '{"spec":{"service":{"namespace":%q,"name":%q},`+
 					`"insecureSkipTLSVerify":null,"caBundle":null}}'`,

@@ -1,5 +1,5 @@
 // Package servingcert maintains the serving certificate and the authority (CA) that signs it in a Secret
-// that all replicas share, and writes the authority into the caBundle of the APIServices that lead here,
+// that all replicas share, and writes the authority into the caBundle of the APIServices that point here,
 // so that the aggregator verifies the certificate. Both are renewed long before they expire. A new
 // authority is published first and signs only after a while, and its predecessor remains trusted for as
 // long after that, so that no request fails.
@@ -36,9 +36,9 @@ import (
 type Config struct {
 	// Client may get and update the Secret, and get and patch the APIServices.
 	Client kubernetes.Interface
-	// Namespace contains the Secret, which must exist, and the Services that lead here.
+	// Namespace contains the Secret, which must exist, and the Services of this server.
 	Namespace, Secret string
-	// Service is the only Service that leads here. If it is empty, every Service in Namespace does.
+	// Service is the only Service of this server. If it is empty, every Service in Namespace is one.
 	// Another adapter may have the APIServices of a group, in the same namespace, and must not be
 	// given a certificate for it.
 	Service string
@@ -110,8 +110,8 @@ func New(c Config) *Keeper {
 	}
 	k.apiServices = promauto.With(c.Registerer).NewGaugeVec(prometheus.GaugeOpts{
 		Name: "metrics_server_apiservices",
-		Help: "1 for each APIService of this server in its state: verified or unverified (leads here), elsewhere, " +
-			"absent, unknown.",
+		Help: "1 for each APIService of this server in its state: verified or unverified (points to this server), " +
+			"elsewhere, absent, unknown.",
 	}, []string{"apiservice", "state"})
 	for _, name := range c.APIServices {
 		k.observe(name, stateUnknown)
@@ -197,9 +197,9 @@ func (k *Keeper) pass(ctx context.Context) error {
 	current, secretErr := k.keep(ctx, services, err == nil)
 	if unwanted := k.config.Optional && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)); unwanted {
 		if k.news("optional", string(apierrors.ReasonForError(secretErr))) {
-			klog.FromContext(ctx).Info("The server serves a self-signed certificate: --serving-certificate-secret is not set, "+
-				"and the Secret that it names by default cannot be used. The API server accepts this certificate only for "+
-				"APIServices with insecureSkipTLSVerify: true. To have it verified, apply the Secret and the roles of deploy/",
+			klog.FromContext(ctx).Info("Warning: The server serves a self-signed certificate: --serving-certificate-secret is "+
+				"not set, and the Secret that it names by default cannot be used. The API server accepts this certificate only "+
+				"for APIServices with insecureSkipTLSVerify: true. To have it verified, apply the Secret and the roles of deploy/",
 				"secret", klog.KRef(k.config.Namespace, k.config.Secret), "reason", secretErr)
 		}
 		return nil
@@ -213,10 +213,10 @@ func (k *Keeper) pass(ctx context.Context) error {
 }
 
 // keep updates the Secret where necessary and returns its contents, or nil if it has no certificate. It
-// changes nothing while no APIService leads here, except that it fills an empty Secret if Config.Service says
-// what to make a certificate for: a user can then have an APIService lead here and trust it in one step.
+// changes nothing while no APIService points here, except that it fills an empty Secret if Config.Service says
+// what to make a certificate for: a user can then have an APIService point here and trust it in one step.
 //
-// If the services are not complete, others that could not be read may lead here, too: the certificate keeps
+// If the services are not complete, others that could not be read may point here, too: the certificate keeps
 // the names that it has, and no authority takes over from another one.
 func (k *Keeper) keep(ctx context.Context, services []*apiService, complete bool) (*identity, error) {
 	secrets := k.config.Client.CoreV1().Secrets(k.config.Namespace)

@@ -583,7 +583,7 @@ func TestDamageIsRepaired(t *testing.T) {
 			for _, s := range a.services {
 				s.Spec.Service.Name = "other"
 			}
-		}, false, "leads to another Service of this namespace than before"},
+		}, false, "points to another Service of this namespace than before"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -794,7 +794,7 @@ func TestLedElsewhere(t *testing.T) {
 				if diff := cmp.Diff(led, a.service(v1).Spec); diff != "" {
 					t.Errorf("it was touched (-before +after):\n%s", diff)
 				}
-				const said = "An APIService that led here leads elsewhere"
+				const said = "An APIService that pointed to this server points to another one"
 				for _, want := range []string{
 					said, tc.to, `setBy="kubectl-patch"`, "kubectl patch apiservice " + v1,
 					`\"namespace\":\"kube-system\",\"name\":\"metrics-server\"`,
@@ -901,7 +901,7 @@ func leavesAlone(t *testing.T, namespace, service string) {
 		if s := a.service(v1beta1).Spec; !s.InsecureSkipTLSVerify || len(s.CABundle) > 0 {
 			t.Errorf("it was touched: %+v", s)
 		}
-		if n := strings.Count(log(), "leads elsewhere"); n != 1 {
+		if n := strings.Count(log(), "points to another server and is left alone"); n != 1 {
 			t.Errorf("the log says so %d times, want once:\n%s", n, log())
 		}
 
@@ -913,8 +913,8 @@ func leavesAlone(t *testing.T, namespace, service string) {
 		if diff := cmp.Diff(before, a.data()); diff != "" {
 			t.Error("the Secret was changed although no APIService leads here")
 		}
-		if n := strings.Count(log(), "No APIService leads here"); n != 1 {
-			t.Errorf("the log says that nothing leads here %d times, want once:\n%s", n, log())
+		if n := strings.Count(log(), "No APIService points to this server"); n != 1 {
+			t.Errorf("the log says that no APIService points here %d times, want once:\n%s", n, log())
 		}
 		a.change(func() { a.services[v1] = leadsTo(v1, "kube-system", "metrics-server") })
 		time.Sleep(2 * time.Hour)

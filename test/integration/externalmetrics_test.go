@@ -171,7 +171,7 @@ func TestExternalMetricsOfAnotherProgram(t *testing.T) {
 		}
 		return nil
 	})
-	said := linesWith(s.output(), "An APIService leads elsewhere and is left alone")
+	said := linesWith(s.output(), "An APIService points to another server and is left alone")
 	if len(said) != 1 || !strings.Contains(said[0], "v1beta1.external.metrics.k8s.io") ||
 		!strings.Contains(said[0], "default/"+program) || !strings.Contains(said[0], "setBy=") {
 		t.Errorf("the log does not name the other program once: %q", said)

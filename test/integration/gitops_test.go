@@ -121,11 +121,12 @@ func TestManifestsGoOn(t *testing.T) {
 	apply(theirs)
 	again(s)
 
-	// An APIService that leads elsewhere is left alone, but reported.
+	// An APIService that points elsewhere is left alone, but reported.
 	kubectl(t, "patch", "apiservice", v1, "--type=merge", "-p",
 		`{"spec":{"service":{"namespace":"default","name":"evil"},"insecureSkipTLSVerify":true,"caBundle":null}}`)
-	eventually(t, "the log says that an APIService was led elsewhere", said("An APIService that led here leads elsewhere",
-		"service default/evil", `setBy="kubectl-patch`, "kubectl patch apiservice "+v1))
+	eventually(t, "the log says that an APIService was led elsewhere", said(
+		"An APIService that pointed to this server points to another one", "service default/evil", `setBy="kubectl-patch`,
+		"kubectl patch apiservice "+v1))
 	if err := unverified(); err != nil {
 		t.Errorf("a minute after the way back: %v", err)
 	}

@@ -546,7 +546,7 @@ func TestMoveFromPrometheusAdapter(t *testing.T) {
 	if _, versions := client.state(); !slices.Equal(versions, []string{"v1beta1", "v1beta2"}) {
 		t.Errorf("versions that the client preferred: %v", client.versions)
 	}
-	if said := linesWith(s.output(), "leads elsewhere and is left alone"); len(said) == 0 {
-		t.Error("the log does not say that APIServices lead elsewhere")
+	if said := linesWith(s.output(), "points to another server and is left alone"); len(said) == 0 {
+		t.Error("the log does not say that APIServices point to another server")
 	}
 }

@@ -135,7 +135,7 @@ func judgeCustom(names []string, found []*apiService) []doctor.Line {
 		l := line(doctor.Warning, fmt.Sprintf("only %s is registered, %s is not", there.Metadata.Name, names[i]),
 			"the installation is incomplete, or another adapter was removed only in part", remedyCustom)
 		if !there.ours() {
-			l.Cause = fmt.Sprintf("it leads to the Service %s of another program, which may have left it behind",
+			l.Cause = fmt.Sprintf("it points to the Service %s of another program, which may have left it behind",
 				there.service())
 			l.Remedy = fmt.Sprintf("if that program is not in use any more, delete its APIService (kubectl delete "+
 				"apiservice %s), and %s", there.Metadata.Name, remedyCustom)
@@ -144,13 +144,13 @@ func judgeCustom(names []string, found []*apiService) []doctor.Line {
 	}
 	if a, b := found[0], found[1]; a.service() != b.service() {
 		return append(lines, line(doctor.Problem,
-			fmt.Sprintf("%s leads to the Service %s, and %s to %s", names[0], a.service(), names[1], b.service()),
+			fmt.Sprintf("%s points to the Service %s, and %s to %s", names[0], a.service(), names[1], b.service()),
 			"two programs serve the API group, or one was removed and left its APIService behind; the controller asks "+names[0],
 			"point both to one Service, or remove the other program with its APIService"))
 	}
 	if s := found[0]; !s.ours() {
 		return append(lines, line(doctor.Warning,
-			fmt.Sprintf("%s leads to the Service %s, which does not look like this project's", group, s.service()),
+			fmt.Sprintf("%s points to the Service %s, which does not look like this project's", group, s.service()),
 			"another program probably serves the API group: it does not know the annotations and the defaults of this one",
 			"configure the metric there; or, to use this program, remove the other one and "+remedyCustom))
 	}

@@ -86,7 +86,7 @@ func TestMistakes(t *testing.T) {
 				c.objects[pathCustom1] = registered("v1beta1", "monitoring/prometheus-adapter")
 				c.unserved("the server could not find the metric packets-per-second for pods")
 			},
-			[]string{"leads to the Service monitoring/prometheus-adapter", "the program behind Service monitoring"},
+			[]string{"points to the Service monitoring/prometheus-adapter", "the program behind Service monitoring"},
 			1,
 		},
 		"left-behind": {
