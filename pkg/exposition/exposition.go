@@ -33,7 +33,7 @@ var ErrNoSamples = errors.New("answer has no usable sample of the node or of a c
 var ErrClock = fmt.Errorf("%w", ErrNoSamples)
 
 // ErrKubelet says that resource_scrape_error was not 0: the kubelet failed to collect the metrics.
-var ErrKubelet = errors.New("kubelet failed to collect metrics (resource_scrape_error is not 0): see the kubelet's log")
+var ErrKubelet = errors.New("kubelet failed to collect metrics (resource_scrape_error is not 0)")
 
 // ErrTruncated says that the last line of the answer does not end, so the rest is missing. Nothing of
 // such an answer is used: a part of a number is another number.
