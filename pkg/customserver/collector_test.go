@@ -915,7 +915,7 @@ func TestGivenUp(t *testing.T) {
 			at := fmt.Sprintf("pod %s at http://10.1.", m.Pod)
 			if got := m.Err.Error(); !strings.HasPrefix(got, at) {
 				t.Fatalf("%q, want %q...", got, at)
-			} else if strings.HasSuffix(got, ": given up without an answer, because too many other targets do not answer") {
+			} else if strings.HasSuffix(got, ": given up without an answer, because too many others do not answer") {
 				givenUp++
 			}
 		}

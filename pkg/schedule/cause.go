@@ -10,18 +10,18 @@ import (
 
 // ErrGivenUp is in the chain of the error of a scrape that was given up to make room for another. Its text is
 // always the same.
-var ErrGivenUp = errors.New("given up without an answer, because too many other targets do not answer")
+var ErrGivenUp = errors.New("given up without an answer, because too many others do not answer")
 
 // crowdedError is an ErrGivenUp that says how long the scrape lasted.
 type crowdedError struct{ after time.Duration }
 
 func (e *crowdedError) Error() string {
-	return fmt.Sprintf("given up after %v without an answer, because too many other targets do not answer",
+	return fmt.Sprintf("given up after %v without an answer, because too many others do not answer",
 		e.after.Round(time.Millisecond))
 }
 func (*crowdedError) Unwrap() error  { return ErrGivenUp }
 func (*crowdedError) Cause() string  { return causeTimeout }
-func (*crowdedError) Remedy() string { return remedyTimeout }
+func (*crowdedError) Remedy() string { return remedyCrowded }
 
 // panicError is a panic of a Target.
 type panicError struct{ value any }
@@ -45,6 +45,7 @@ const (
 	causePanic   = "panic"
 
 	remedyTimeout = "check that it is up and that the network lets this server reach it"
+	remedyCrowded = "first repair those that the log of this server names"
 )
 
 // explain returns the cause and the remedy of err, or "" for nil.

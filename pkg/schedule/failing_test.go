@@ -277,7 +277,7 @@ func TestLanesAreBounded(t *testing.T) {
 			wait(2 * firstPace)
 		}
 		st, _ := s.TargetStatus("node-00000")
-		if st.Cause != "timeout" || st.Duration != patience || st.Remedy == "" {
+		if st.Cause != "timeout" || st.Duration != patience || st.Remedy != remedyCrowded {
 			t.Errorf("status of one that was given up: %+v", st)
 		}
 		// The last two and the seventh have no successor: they have the whole time-out.
