@@ -185,6 +185,9 @@ func TestFaults(t *testing.T) {
 						!strings.Contains(begun[1], `resource="pods"`) {
 						t.Errorf("logged %q, want a line each for nodes and pods", begun)
 					}
+					if test.want != nil && strings.Contains(strings.Join(begun, ""), "last known state") {
+						t.Errorf("logged %q before any state was known", begun)
+					}
 					errs := []error{r.NodesSynced(), r.PodsSynced()}
 					for i, resource := range []string{"nodes", "pods"} {
 						if test.want == nil {
@@ -220,8 +223,8 @@ func TestFaults(t *testing.T) {
 					// seen.
 					test.fail(server)
 					settle(5 * time.Minute)
-					if lines := r.logged(); len(lines) != 2 {
-						t.Errorf("logged %q, want two lines", lines)
+					if lines := r.logged(); len(lines) != 2 || !strings.Contains(lines[0], "last known state is kept") {
+						t.Errorf("logged %q, want two lines, which say what is served meanwhile", lines)
 					}
 					equal(t, "nodes", []string{"/a"}, names(r.Nodes(), ""))
 					equal(t, "pods", []string{"shop/web"}, names(r.Pods(), ""))

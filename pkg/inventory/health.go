@@ -29,8 +29,11 @@ func (h *health) failed(err error) {
 	defer h.mu.Unlock()
 	if h.err == nil {
 		h.since = time.Now()
-		h.logger.Error(err, "Watching the API server fails: the last known state is kept while the server retries",
-			"remedy", h.remedy(err))
+		text := "Watching the API server fails and is retried"
+		if h.listed {
+			text = "Watching the API server fails: the last known state is kept while the server retries"
+		}
+		h.logger.Error(err, text, "remedy", h.remedy(err))
 	} else {
 		h.logger.V(2).Info("Watching the API server still fails", "err", err)
 	}
@@ -49,7 +52,8 @@ func (h *health) works() {
 
 // notStreamed logs that streamed lists were given up because of err.
 func (h *health) notStreamed(err error) {
-	h.logger.Info("Warning: The API server does not complete a streamed list, so it is listed and watched instead",
+	h.logger.Info("Warning: The API server does not complete a streamed list, so this server lists and watches "+
+		"with separate requests",
 		"cause", err.Error(), "remedy", "if there is a proxy in front of the API server, let it forward watch events "+
 			"at once and unchanged, bookmarks included; to never stream lists, set "+
 			"KUBE_FEATURE_WatchListClient=false in the environment")
