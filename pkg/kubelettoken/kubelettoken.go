@@ -202,7 +202,7 @@ func (s *Source) pass(ctx context.Context) time.Duration {
 		return delay
 	}
 	s.replace(&state{own: true, err: err})
-	s.logOnce(ctx, err, "Warning: kubelets are shown this server's own credentials, which let whoever answers in a "+
+	s.logOnce(ctx, err, "Warning: Kubelets are shown this server's own credentials, which let whoever answers in a "+
 		"kubelet's place act as this server")
 	return time.Duration(float64(fallbackRetry) * (0.9 + 0.2*rand.Float64()))
 }

@@ -102,7 +102,7 @@ func (s *eventSink) ignoreRejected(err error) error {
 		return err
 	}
 	if !s.logged.Swap(true) {
-		klog.InfoS("events about nodes cannot be recorded", "err", err,
+		klog.InfoS("Warning: Events about nodes cannot be recorded", "err", err,
 			"remedy", "give the server's service account the rights to create and patch events in the namespace "+
 				"default, as the ClusterRole system:metrics-server of deploy/ has them, or give the server --node-events=false")
 	}

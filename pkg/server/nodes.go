@@ -64,7 +64,7 @@ func (n *nodes) set(node inventory.Node) {
 		place = addresses[0] + node.MetricsPath
 	}
 	if sharing := n.places.set(node.Name, place); len(sharing) == 2 {
-		klog.InfoS("Two nodes have the same kubelet address, "+
+		klog.InfoS("Warning: Two nodes have the same kubelet address, "+
 			"so both are served the usage of the one machine that answers there",
 			"address", place, "nodes", strings.Join(sharing, ", "), "remedy", remedySharedAddress)
 	}

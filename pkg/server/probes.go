@@ -132,7 +132,7 @@ func (r *readiness) check() error {
 // describe summarizes the progress of scraping in st and the most common causes of failure.
 func describe(st schedule.Status) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d of %d nodes answered, %d of them with every usage", st.Answered, st.Targets, st.Settled)
+	fmt.Fprintf(&b, "%d of %d nodes answered, %d complete", st.Answered, st.Targets, st.Settled)
 	if st.Waiting > 0 {
 		fmt.Fprintf(&b, ", %d not asked yet", st.Waiting)
 	}
@@ -171,7 +171,7 @@ func (r *readiness) run(ctx context.Context) error {
 			ready, reason = true, ""
 			freeOnce.Do(debug.FreeOSMemory) // the first lists leave more garbage than any later work
 		case err != nil && (ready || err.Error() != reason && time.Since(since) >= causePeriod):
-			log.Info("Not ready", "reason", err.Error())
+			log.Info("Warning: The server is not ready", "reason", err.Error())
 			ready, reason, since = false, err.Error(), time.Now()
 		}
 	}

@@ -42,11 +42,11 @@ func TestReadiness(t *testing.T) {
 		"all settled": {status: scraping{Targets: 2, Answered: 2, Settled: 2}, serves: true},
 		"one not settled": {
 			status: scraping{Targets: 2, Answered: 2, Settled: 1}, serves: true,
-			age: startGrace - time.Second, want: []string{"2 of 2 nodes answered, 1 of them with every usage"},
+			age: startGrace - time.Second, want: []string{"2 of 2 nodes answered, 1 complete"},
 		},
 		"one whose idle containers were sampled 30 s apart": {
 			status: scraping{Targets: 2, Answered: 2, Settled: 1}, serves: true,
-			age: 35 * time.Second, want: []string{"2 of 2 nodes answered, 1 of them with every usage"},
+			age: 35 * time.Second, want: []string{"2 of 2 nodes answered, 1 complete"},
 		},
 		"one not settled for long": {
 			status: scraping{Targets: 2, Answered: 2, Settled: 1}, serves: true,
@@ -54,7 +54,7 @@ func TestReadiness(t *testing.T) {
 		},
 		"nothing to serve for long": {
 			status: scraping{Targets: 2, Answered: 2}, age: time.Hour,
-			want: []string{"0 of them with every usage"},
+			want: []string{"answered, 0 complete"},
 		},
 		"the ones that answer are settled": {status: scraping{
 			Targets: 3, Answered: 1, Settled: 1, Failing: 2,
@@ -140,7 +140,7 @@ func TestReadinessIsLogged(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
-			r, n := strings.Count(said(), "INFO Ready"), strings.Count(said(), "INFO Not ready")
+			r, n := strings.Count(said(), "INFO Ready"), strings.Count(said(), "INFO Warning: The server is not ready")
 			if r != ready || n != notReady {
 				t.Fatalf("%d lines say Ready and %d Not ready, want %d and %d:\n%s", r, n, ready, notReady, said())
 			}

@@ -189,7 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.tokens != nil {
 		parts = append(parts, s.tokens.Run)
 	} else if s.showsOwnCredentials() {
-		klog.FromContext(ctx).Info("Warning: kubelets are shown this server's own credentials, which let whoever answers "+
+		klog.FromContext(ctx).Info("Warning: Kubelets are shown this server's own credentials, which let whoever answers "+
 			"in a kubelet's place act as this server",
 			"cause", "--kubelet-service-account is not given",
 			"remedy", "apply the manifests of this release, which have a service account for kubelets, or give "+

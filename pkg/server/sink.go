@@ -105,15 +105,15 @@ func (k *sink) logTransitions(node string, r *sample.Refusals, clock, lacks stri
 		if clock != "" {
 			cause += "; " + clock
 		}
-		klog.InfoS("Samples of a node begin to be refused; the rest of its answers is served", "node", node,
+		klog.InfoS("Warning: Samples of a node begin to be refused; the rest of its answers is served", "node", node,
 			"samples", r.String(), "cause", cause, "remedy", remedy+"; to see the kubelet's answer: "+rawMetrics(node))
 	case refused.ends:
 		klog.InfoS("Samples of a node are no longer refused", "node", node)
 	}
 	switch {
 	case lacking.begins:
-		klog.InfoS("Answers of a node lack series, so what depends on them is not served", "node", node, "series", lacks,
-			"remedy", kubelet.RemedyRuntime+"; to see the kubelet's answer: "+rawMetrics(node))
+		klog.InfoS("Warning: Answers of a node lack series, so what depends on them is not served", "node", node,
+			"series", lacks, "remedy", kubelet.RemedyRuntime+"; to see the kubelet's answer: "+rawMetrics(node))
 	case lacking.ends:
 		klog.InfoS("Answers of a node no longer lack series", "node", node)
 	}

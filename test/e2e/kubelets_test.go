@@ -86,7 +86,7 @@ func TestKubeletsOutOfReach(t *testing.T) {
 		return
 	}
 	eventually(t, "the last of the pods says why it is not ready", func() error {
-		return logHas(pod, append(slices.Clone(last), "Not ready")...)
+		return logHas(pod, append(slices.Clone(last), "The server is not ready")...)
 	})
 }
 

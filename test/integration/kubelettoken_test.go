@@ -248,7 +248,7 @@ func TestWithoutKubeletAccount(t *testing.T) {
 	if shown, _ := n.stolen(); !slices.Equal(shown, []string{f.token}) {
 		t.Errorf("the kubelet was shown %d tokens, want the server's own", len(shown))
 	}
-	lines := linesWith(s.output(), "Warning: kubelets are shown this server's own credentials")
+	lines := linesWith(s.output(), "Warning: Kubelets are shown this server's own credentials")
 	if len(lines) != 1 || !strings.Contains(lines[0], "--kubelet-service-account") || !strings.Contains(lines[0],
 		"remedy") {
 		t.Errorf("log lines %q, want one with cause and remedy", lines)
@@ -279,7 +279,7 @@ func TestFallbackFromKubeletAccount(t *testing.T) {
 	if shown, _ := n.stolen(); !slices.Equal(shown, []string{f.token}) {
 		t.Errorf("the kubelet was shown %d tokens, want the server's own", len(shown))
 	}
-	if lines := linesWith(s.output(), "Warning: kubelets are shown this server's own credentials"); len(lines) != 1 ||
+	if lines := linesWith(s.output(), "Warning: Kubelets are shown this server's own credentials"); len(lines) != 1 ||
 		!strings.Contains(lines[0], "kube-system/"+name) || !strings.Contains(lines[0], "forbidden") ||
 		!strings.Contains(lines[0], "apply the Role") {
 		t.Errorf("log lines %q, want one with account, cause and remedy", lines)
