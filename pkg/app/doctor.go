@@ -212,12 +212,9 @@ func (o *clientOptions) addFlags(fs *pflag.FlagSet) {
 // service account.
 func (o *clientOptions) clientConfig() (config *rest.Config, inPod bool, err error) {
 	if o.kubeconfig == "" && o.context == "" {
-		config, err := rest.InClusterConfig()
-		if err == nil {
-			return config, true, nil
-		}
+		config, err := inClusterConfig()
 		if !errors.Is(err, rest.ErrNotInCluster) {
-			return nil, false, fmt.Errorf("this pod's service account: %w: give --kubeconfig", err)
+			return config, err == nil, err
 		}
 	}
 	config, err = o.loader().ClientConfig()

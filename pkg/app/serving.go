@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -189,11 +190,11 @@ func namespace(file string) (string, error) {
 // the API server of the cluster that this process runs in.
 func clientConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
-		c, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("no --kubeconfig given, and this is not a pod of a cluster: %w", err)
+		c, err := inClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			err = fmt.Errorf("no API server is configured: %w: give --kubeconfig, or run this in a pod", err)
 		}
-		return c, nil
+		return c, err
 	}
 	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
 		&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}, &clientcmd.ConfigOverrides{}).ClientConfig()
@@ -201,6 +202,17 @@ func clientConfig(kubeconfig string) (*rest.Config, error) {
 		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
 	}
 	return c, nil
+}
+
+// inClusterConfig returns the client configuration of the service account of the pod that this process runs in. The
+// error is rest.ErrNotInCluster if it runs in none.
+func inClusterConfig() (*rest.Config, error) {
+	c, err := rest.InClusterConfig()
+	if err != nil && !errors.Is(err, rest.ErrNotInCluster) {
+		err = fmt.Errorf("read the token of this pod's service account: %w: set automountServiceAccountToken: true in the "+
+			"pod, or give --kubeconfig", err)
+	}
+	return c, err
 }
 
 // prepare waits until the API server answers, and sets the flags in generic. Without an error it returns nil if
