@@ -123,11 +123,11 @@ func logOddArguments(odds []odd, empty []string) {
 	}
 }
 
-// warnOfAddressTypes logs the given address types that no node has.
+// warnOfAddressTypes logs the given address types that Kubernetes does not define.
 func (o *Options) warnOfAddressTypes() {
 	for _, t := range o.KubeletAddressTypes {
 		if !slices.Contains(addressTypes, t) {
-			klog.InfoS("Warning: No node has an address of this type: use the types that Kubernetes defines",
+			klog.InfoS("Warning: Kubernetes defines no node address of this type: use the types that it defines",
 				"flag", "--"+addressTypesFlag, "type", t, "types", addressTypes)
 		}
 	}

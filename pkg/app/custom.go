@@ -74,8 +74,8 @@ func (o *customOptions) flags() (fss cliflag.NamedFlagSets) {
 		"The administrator's file. It names backends: servers with the Prometheus API (Prometheus, Thanos, Mimir, "+
 			"VictoriaMetrics) whose metrics HorizontalPodAutoscalers can use, selected by the annotation "+
 			kubeapi.BackendAnnotation+" or by default; and metrics of Ingresses, HTTPRoutes and Services in all namespaces. "+
-			"The file is read again every 10 s; a version with a mistake is ignored. Default: there are no backends, and all "+
-			"metrics come from pods.")
+			"The file is read again every 10 s; after the start, a version with a mistake is ignored. Default: there are no "+
+			"backends, and all metrics come from pods.")
 	fs.StringVar(&o.check, "check-config", o.check,
 		"Check a file for --config, and the configuration of prometheus-adapter that it may name, and exit; the exit code "+
 			"is 1 if there is a mistake. No backend is contacted, and no file with credentials is read.")

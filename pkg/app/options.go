@@ -67,7 +67,7 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 		"The kubeconfig file for the API server; its credentials are also sent to the kubelets, unless "+
 			"--kubelet-service-account or --kubelet-client-certificate is given. Default: the pod's service account.")
 	fs.BoolVar(&o.NodeEvents, "node-events", o.NodeEvents,
-		"Record an Event on a Node when it cannot be scraped twice in a row, and when it can be again.")
+		"Record an Event on a Node after two failed scrapes in a row, and when scraping works again.")
 	fs.BoolVar(&o.ShowVersion, "version", o.ShowVersion, "Print the version and exit.")
 
 	o.generic.addFlags(fss.FlagSet("generic"))
@@ -120,13 +120,13 @@ func (o *Options) kubeletFlags(fss *cliflag.NamedFlagSets) {
 	fs.StringVar(&o.KubeletCAFile, "kubelet-certificate-authority", o.KubeletCAFile,
 		"File with the CA certificates for verifying the kubelets' serving certificates. It is reloaded when it changes.")
 	fs.StringVar(&o.KubeletCAText, "kubelet-certificate-authority-text", o.KubeletCAText,
-		"The same as PEM text instead of a file.")
+		"The CA certificates as PEM text, instead of --kubelet-certificate-authority.")
 	fs.StringVar(&o.KubeletClientCertificate, "kubelet-client-certificate", o.KubeletClientCertificate,
 		"File with the client certificate for the kubelets; no token is then sent to them. It is reloaded when it changes.")
 	fs.StringVar(&o.KubeletClientKey, "kubelet-client-key", o.KubeletClientKey,
 		"File with the key of --kubelet-client-certificate.")
 	fs.DurationVar(&o.KubeletRequestTimeout, "kubelet-request-timeout", o.KubeletRequestTimeout,
-		"How long a kubelet may take to answer. Default: 10s, or seven tenths of a shorter --metric-resolution.")
+		"How long a kubelet may take to answer. Default: 10s, but at most seven tenths of --metric-resolution.")
 	fs.BoolVar(&o.KubeletRequestCompression, "kubelet-request-compression", o.KubeletRequestCompression,
 		"Ask the kubelets for gzip. It saves four fifths of the traffic and costs CPU on both ends.")
 	fs.StringVarP(&o.NodeSelector, "node-selector", "l", o.NodeSelector,
