@@ -468,7 +468,7 @@ func mistakes() []mistake {
 		{
 			name: "syntax", metric: packets, annotations: expression("sum by (pod) (rate(packets_total[1m])"),
 			says:  []string{"not valid PromQL", "line 1", "is wrong at character 38"},
-			check: "metric", advice: "correct the expression at the position",
+			check: "metric", advice: "correct the expression",
 		},
 		{
 			name: "shape", metric: packets, annotations: expression("sum(rate(packets_total[1m]))"),

@@ -211,7 +211,10 @@ func TestFindings(t *testing.T) {
 					autoscalingv2.CrossVersionObjectReference{APIVersion: "v1", Kind: "Service", Name: "gone"},
 					autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("2"))})
 			},
-			doctor.Line{Check: checkMetric, Status: doctor.Problem, Message: "Service gone does not exist"},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "Service default/gone does not exist",
+				Cause: "the HorizontalPodAutoscaler names it",
+			},
 		},
 		"a port that the Service does not have": {
 			func(c *fakeCluster) {
@@ -695,11 +698,14 @@ func TestExternalFindings(t *testing.T) {
 		},
 		"no Service": {
 			func(c *fakeCluster) { delete(c.objects, "/api/v1/namespaces/default/services/exporter") },
-			doctor.Line{Check: checkMetric, Status: doctor.Problem, Message: "Service exporter does not exist"},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "Service default/exporter does not exist",
+				Cause: "annotation metrics-server/targets names it",
+			},
 		},
 		"no pods": {
 			func(c *fakeCluster) { c.pods = nil },
-			doctor.Line{Check: checkMetric, Status: doctor.Problem, Cause: "Service exporter has no running pods"},
+			doctor.Line{Check: checkMetric, Status: doctor.Problem, Cause: "Service default/exporter has no running pods"},
 		},
 		"expression with several values": {
 			func(c *fakeCluster) {

@@ -83,6 +83,25 @@ func TestNamed(t *testing.T) {
 				Remedy: "use one of its ports in the administrator's file",
 			},
 		},
+		"a Service that does not exist": {
+			change: func(c *fakeCluster) {
+				c.with("{name: hits, service: 'service/edge/absent:stats', path: /stats, " + query)
+			},
+			want: &doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "Service edge/absent does not exist",
+				Cause: "the administrator's file names it",
+			},
+		},
+		"a Service without a selector": {
+			change: func(c *fakeCluster) {
+				c.objects["/api/v1/namespaces/edge/services/gateway"].(*corev1.Service).Spec.Selector = nil
+				c.with("{name: hits, service: 'service/edge/gateway:stats', path: /stats, " + query)
+			},
+			want: &doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "Service edge/gateway has no pod selector",
+				Remedy: "name a Service that has one in the administrator's file",
+			},
+		},
 		"a backend": {
 			change: func(c *fakeCluster) { c.with("{name: hits, backend: main, " + query) },
 			says: []string{

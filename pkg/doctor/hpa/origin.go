@@ -90,7 +90,7 @@ func (e *examination) inside(ctx context.Context, m *Metric) {
 	if len(all) == 0 && said.Type != autoscalingv2.PodsMetricSourceType {
 		what := "the object"
 		if said.Service != "" {
-			what = "Service " + said.Service
+			what = "Service " + e.namespaceOf(&said) + "/" + said.Service
 		}
 		wrong("there is no pod to scrape for it", what+" has no running pods",
 			"check that it has replicas, and that its selector matches their labels")
@@ -121,8 +121,26 @@ func describeMistake(m *demand.Metric, err error) (text, cause, remedy string) {
 	if m.ExpressionAt == "" {
 		return err.Error(), "the name or the selector of the metric cannot be used", "correct spec.metrics"
 	}
-	return err.Error(), "the expression cannot be used",
-		"correct the expression at the position given above"
+	return err.Error(), "the expression cannot be used", "correct the expression"
+}
+
+// namespaceOf returns the namespace of the object or the Service whose pods have a metric.
+func (e *examination) namespaceOf(m *demand.Metric) string {
+	if m.Named != nil {
+		return m.Named.Namespace
+	}
+	return e.hpa.Namespace
+}
+
+// whoNames says what names the object or the Service whose pods have a metric.
+func whoNames(m *demand.Metric) string {
+	switch {
+	case m.Named != nil:
+		return "the administrator's file"
+	case m.Service != "":
+		return "annotation " + kubeapi.TargetsAnnotation
+	}
+	return "the HorizontalPodAutoscaler"
 }
 
 // podsOf returns the pods that are scraped for a metric, and where. If a fault has no text, another
@@ -130,10 +148,7 @@ func describeMistake(m *demand.Metric, err error) (text, cause, remedy string) {
 func (e *examination) podsOf(ctx context.Context, m *demand.Metric) ([]*corev1.Pod, sample.Ask, *fault) {
 	where := m.Ask
 	isService := m.Object.Kind == "Service" && group(m.Object.APIVersion) == ""
-	namespace := e.hpa.Namespace
-	if m.Named != nil {
-		namespace = m.Named.Namespace
-	}
+	namespace, by := e.namespaceOf(m), whoNames(m)
 	switch {
 	case m.Type == autoscalingv2.PodsMetricSourceType:
 		if e.podsErr != nil {
@@ -145,7 +160,7 @@ func (e *examination) podsOf(ctx context.Context, m *demand.Metric) ([]*corev1.P
 	case m.Service == "" && m.Object.Kind == "Pod" && group(m.Object.APIVersion) == "":
 		p, err := e.api.CoreV1().Pods(namespace).Get(ctx, m.Object.Name, metav1.GetOptions{})
 		if err != nil {
-			return nil, where, unread("pod "+m.Object.Name, "get pods", err)
+			return nil, where, unreadNamed("pod "+namespace+"/"+m.Object.Name, by, "get pods", err)
 		}
 		return []*corev1.Pod{p}, where, nil
 	case m.Service == "" && !isService:
@@ -165,23 +180,23 @@ func (e *examination) podsOf(ctx context.Context, m *demand.Metric) ([]*corev1.P
 	}
 	s, err := e.api.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return nil, where, unread("Service "+name, "get services", err)
+		return nil, where, unreadNamed("Service "+namespace+"/"+name, by, "get services", err)
 	}
 	if len(s.Spec.Selector) == 0 {
-		return nil, where, &fault{
-			text: "Service " + name + " has no pod selector", cause: "its pods are not known",
+		f := &fault{
+			text: "Service " + namespace + "/" + name + " has no pod selector", cause: "its pods are not known",
 			remedy: "use a Service that has one; annotation " + kubeapi.TargetsAnnotation + " can name it",
 		}
+		if m.Named != nil {
+			f.remedy = "name a Service that has one in " + by
+		}
+		return nil, where, f
 	}
 	if m.Service != "" {
-		from := "annotation " + kubeapi.TargetsAnnotation
-		if m.Named != nil {
-			from = m.ExpressionAt
-		}
 		if where.Port, err = demand.ServicePort(s, m.ServicePort); err != nil {
 			return nil, where, &fault{
-				text: err.Error(), cause: from + " names a port that the Service does not have",
-				remedy: "use one of its ports in " + from,
+				text: err.Error(), cause: by + " names a port that the Service does not have",
+				remedy: "use one of its ports in " + by,
 			}
 		}
 	}
@@ -198,14 +213,16 @@ func (e *examination) selected(ctx context.Context, namespace string, s labels.S
 	return pods, where, nil
 }
 
-// unread explains why an object could not be read.
-func unread(what, right string, err error) *fault {
+// unreadNamed explains why an object that by names could not be read.
+func unreadNamed(what, by, right string, err error) *fault {
 	if apierrors.IsNotFound(err) {
-		return &fault{
-			text: what + " does not exist", cause: "the HorizontalPodAutoscaler names it", remedy: "create it or correct the " +
-				"name",
-		}
+		return &fault{text: what + " does not exist", cause: by + " names it", remedy: "create it or correct the name"}
 	}
+	return unread(what, right, err)
+}
+
+// unread explains why something could not be read.
+func unread(what, right string, err error) *fault {
 	l := doctor.Unanswered(checkMetric, what+" cannot be read", err, right)
 	return &fault{text: l.Message, cause: l.Cause, remedy: l.Remedy, unknown: true}
 }
