@@ -61,9 +61,9 @@ func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
 			l.Remedy = "check whether a NetworkPolicy blocks the custom metrics server, or run doctor again in a minute"
 		}
 		if m.clean {
-			l.Remedy = "the pages of all pods are in order when read through the API server: " + l.Remedy
+			l.Cause += "; the pages of all pods are in order when read through the API server"
 		} else {
-			l.Remedy = "no cause was found in the pages that could be read: " + l.Remedy
+			l.Cause += "; no cause was found in the pages that could be read"
 		}
 	case named:
 		l.Remedy = "see the check apiservice and the log of the custom metrics server"

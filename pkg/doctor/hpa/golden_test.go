@@ -111,7 +111,7 @@ func TestMistakes(t *testing.T) {
 				c.objects["/apis/apps/v1/namespaces/default/deployments/worker"] = replicaSet("")
 				c.objects[pageOf("worker-x")] = page{200, "text/plain", goodPage, false}
 			},
-			[]string{"1 of 4 pods that the selector app=web selects belong to others: worker-x", "Deployment worker"},
+			[]string{"does not own 1 of 4 pods that the selector app=web selects: worker-x", "Deployment worker"},
 			1,
 		},
 		"no-scale": {

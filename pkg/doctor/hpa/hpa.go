@@ -138,11 +138,11 @@ func (e *examination) run(ctx context.Context) {
 		})
 	}
 	for _, m := range e.parsed.Mistakes {
-		text, remedy := split(m, "correct the annotation")
+		text, remedy := split(m, "correct it")
 		e.add(doctor.Line{
-			Check: checkHPA, Status: doctor.Problem, Message: text, Cause: "one wrong annotation disables all metrics of " +
-				"this HPA that the custom metrics server serves",
-			Remedy: remedy,
+			Check: checkHPA, Status: doctor.Problem, Message: text, Remedy: remedy,
+			Cause: "one mistake in the HorizontalPodAutoscaler disables all of its metrics that the custom metrics server " +
+				"serves",
 		})
 	}
 	e.target(ctx)
@@ -297,27 +297,38 @@ func judgePods(out *Autoscaler, pods []*corev1.Pod) []doctor.Line {
 			Remedy: "see kubectl describe of the target, and compare the selector with the labels in its pod template",
 		}}
 	}
-	var foreign, owners []string
+	var foreign, owners, bare []string
 	for _, p := range out.Pods {
-		if p.Owner == "" {
+		switch {
+		case p.Owner == "":
 			continue
-		}
-		foreign = append(foreign, p.Name)
-		if !slices.Contains(owners, p.Owner) {
+		case p.Owner == noOwner:
+			bare = append(bare, p.Name)
+		case !slices.Contains(owners, p.Owner):
 			owners = append(owners, p.Owner)
 		}
+		foreign = append(foreign, p.Name)
 	}
 	if len(foreign) == 0 {
 		return nil
 	}
+	var causes, remedies []string
+	if len(owners) > 0 {
+		causes = append(causes, "the labels overlap with those of "+doctor.Some(owners))
+		remedies = append(remedies, "give the pods of each workload a label of their own, and use it in the selector (the "+
+			"selector is immutable: recreate the Deployment)")
+	}
+	if len(bare) > 0 {
+		causes = append(causes, "no workload owns "+doctor.Some(bare))
+		remedies = append(remedies, "delete the pods that no workload owns, or remove the labels from them")
+	}
 	return []doctor.Line{{
 		Check: checkPods, Status: doctor.Problem,
-		Message: fmt.Sprintf("%d of %s that the selector %s selects belong to others: %s", len(foreign),
+		Message: fmt.Sprintf("the target does not own %d of %s that the selector %s selects: %s", len(foreign),
 			doctor.Plural(len(pods), "pod"), out.Scale.Selector, doctor.Some(foreign)),
-		Cause: "the labels overlap with those of " + doctor.Some(owners) + ", and the controller counts every pod with " +
-			"them, so the mean and the replicas are wrong",
-		Remedy: "give the pods of each workload a label of their own, and use it in the selector (the selector is " +
-			"immutable: recreate the Deployment)",
+		Cause: strings.Join(causes, "; ") + "; the controller counts every pod with the labels, so the mean and the " +
+			"replicas are wrong",
+		Remedy: strings.Join(remedies, "; "),
 	}}
 }
 

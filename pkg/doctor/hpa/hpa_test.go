@@ -95,7 +95,42 @@ func TestFindings(t *testing.T) {
 		},
 		"pods without an owner": {
 			func(c *fakeCluster) { c.pods[1].OwnerReferences = nil },
-			doctor.Line{Check: checkPods, Status: doctor.Problem, Message: "1 of 3", Cause: "nobody"},
+			doctor.Line{
+				Check: checkPods, Status: doctor.Problem,
+				Message: "the target does not own 1 of 3 pods that the selector app=web selects: web-b",
+				Cause:   "no workload owns web-b", Remedy: "delete the pods that no workload owns",
+			},
+		},
+		"too many metrics": {
+			func(c *fakeCluster) {
+				for range 20 {
+					c.hpa.Spec.Metrics = append(c.hpa.Spec.Metrics, podsMetric("packets-per-second", "1k"))
+				}
+			},
+			doctor.Line{
+				Check: checkHPA, Status: doctor.Problem, Message: "20 metrics",
+				Cause: "one mistake in the HorizontalPodAutoscaler disables all of its metrics",
+			},
+		},
+		"a value that counts a pod at the mean of the others": {
+			func(c *fakeCluster) {
+				for i, name := range []string{"web-d", "web-e"} {
+					p := workPod(name, "web-1", map[string]string{"app": "web"})
+					p.Status.PodIP = fmt.Sprintf("10.0.0.%d", i+4)
+					c.pods = append(c.pods, p)
+				}
+				c.eachPage(page{200, "text/plain; version=0.0.4", goodPage, false})
+				c.objects[pageOf("web-e")] = page{
+					200, "text/plain; version=0.0.4", "# TYPE queue_length gauge\nqueue_length NaN\n", false,
+				}
+				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",
+					autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+					autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("2"))})
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Warning, Message: "1 of 5 pods", Cause: "the value is an estimate",
+				Remedy: "see why these pods have no value",
+			},
 		},
 		"not installed": {
 			func(c *fakeCluster) {
@@ -126,7 +161,8 @@ func TestFindings(t *testing.T) {
 			func(c *fakeCluster) { c.unserved("pod web-a at http://10.0.0.1:9090/metrics: cannot connect") },
 			doctor.Line{
 				Check: checkServed, Status: doctor.Problem, Message: "cannot connect",
-				Remedy: "the pages of all pods are in order when read through the API server: check whether a NetworkPolicy",
+				Cause:  "; the pages of all pods are in order when read through the API server",
+				Remedy: "check whether a NetworkPolicy",
 			},
 		},
 		"not served, and the pages are no cause": {
@@ -135,7 +171,7 @@ func TestFindings(t *testing.T) {
 			},
 			doctor.Line{
 				Check: checkServed, Status: doctor.Problem, Message: "is NaN",
-				Remedy: "in order when read through the API server: do what the message says",
+				Cause: "in order when read through the API server", Remedy: "do what the message says",
 			},
 		},
 		"not served, and the pages cannot be read": {
@@ -147,7 +183,7 @@ func TestFindings(t *testing.T) {
 			},
 			doctor.Line{
 				Check: checkServed, Status: doctor.Problem, Message: "cannot connect",
-				Remedy: "no cause was found in the pages that could be read: check whether a NetworkPolicy",
+				Cause: "no cause was found in the pages that could be read", Remedy: "check whether a NetworkPolicy",
 			},
 		},
 		"not served because of a limit": {
@@ -156,7 +192,7 @@ func TestFindings(t *testing.T) {
 			},
 			doctor.Line{
 				Check: checkServed, Status: doctor.Problem, Message: `namespace "shop" has used up its share of the memory`,
-				Remedy: "in order when read through the API server: do what the message says",
+				Cause: "in order when read through the API server", Remedy: "do what the message says",
 			},
 		},
 		"a target that is not positive": {

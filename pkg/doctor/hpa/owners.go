@@ -7,6 +7,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
+// noOwner stands for the owner of a pod that no workload created.
+const noOwner = "nobody"
+
 // maxOwners is how many objects may be between a pod and the target: two for a Deployment.
 const maxOwners = 5
 
@@ -27,7 +30,7 @@ func (e *examination) overlap(ctx context.Context) {
 	for i, p := range e.pods {
 		key := controllerOf(p.OwnerReferences)
 		if key == nil {
-			e.out.Pods[i].Owner = "nobody"
+			e.out.Pods[i].Owner = noOwner
 			continue
 		}
 		for range maxOwners {

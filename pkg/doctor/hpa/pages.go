@@ -269,7 +269,9 @@ var lacks = map[appmetrics.Cause][2]string{
 		"nothing was observed, so there is neither mean nor quantile", "wait for traffic, or add a metric that is never " +
 			"empty",
 	},
-	appmetrics.OverLimit: {"limits protect the custom metrics server", "expose fewer series, or select fewer"},
+	appmetrics.OverLimit: {
+		"the metric exceeds a limit of the custom metrics server", "expose fewer series, or select fewer",
+	},
 }
 
 // remedyOf returns cause and remedy for an error of an evaluation.
@@ -277,7 +279,8 @@ func remedyOf(err *appmetrics.Error) (cause, remedy string) {
 	if known, ok := lacks[err.Cause]; ok {
 		return known[0], known[1]
 	}
-	return "the expression does not fit the series of the pods", "correct the expression"
+	return "the name or the expression of the metric does not fit the series of the pods",
+		"correct metric.name or the expression"
 }
 
 // read evaluates a query over the pages of pods, and completes m with what was found.
@@ -325,12 +328,27 @@ func (e *examination) read(ctx context.Context, m *Metric, q *appmetrics.Query, 
 	}
 	m.clean = len(all) > 0 && len(faults) == 0 && m.Omitted == 0
 	e.add(judgePages(m, all, faults)...)
+	e.add(judgeWarnings(m, got)...)
+}
+
+// judgeWarnings returns the lines for the warnings of an evaluation. If values were Filled, one of them is about that,
+// and the others are about the expression.
+func judgeWarnings(m *Metric, got *appmetrics.Answer) (lines []doctor.Line) {
+	const pods = "see why these pods have no value"
+	cause, remedy := "the metric is served, but probably not as it was meant", "change the expression, or ignore this"
+	switch {
+	case got.Filled > 0 && len(got.Warnings) == 1:
+		cause, remedy = "the value is an estimate", pods
+	case got.Filled > 0: // which of them it is, only their texts say
+		cause = "the value is an estimate, and probably not as it was meant"
+		remedy = "if the message is about pods, " + pods + "; otherwise " + remedy
+	}
 	for _, w := range got.Warnings {
-		e.add(doctor.Line{
-			Check: checkMetric, Status: doctor.Warning, Message: m.title() + ": " + w,
-			Cause: "the metric is served, but probably not as it was meant", Remedy: "change the expression, or ignore this",
+		lines = append(lines, doctor.Line{
+			Check: checkMetric, Status: doctor.Warning, Message: m.title() + ": " + w, Cause: cause, Remedy: remedy,
 		})
 	}
+	return lines
 }
 
 func record(store *appmetrics.Store, kept *appmetrics.Kept, a *asked, got *fetched) *fault {

@@ -52,7 +52,7 @@ type Pod struct {
 	Name     string `json:"name"`
 	State    string `json:"state"`
 	WasReady bool   `json:"wasReady"`
-	Owner    string `json:"owner,omitempty"` // the workload that owns it, if that is not the target
+	Owner    string `json:"owner,omitempty"` // the workload that owns it, if that is not the target; or noOwner
 }
 
 // Metric is a metric of the autoscaler.
@@ -278,7 +278,11 @@ func (p printer) pods(pods []Pod) {
 			p.row("", "and %d more", len(pods)-i)
 			break
 		}
-		p.row("", "%s: %s%s", one.Name, one.State, prefixed(", belongs to ", one.Owner))
+		owner := prefixed(", belongs to ", one.Owner)
+		if one.Owner == noOwner {
+			owner = ", has no owner"
+		}
+		p.row("", "%s: %s%s", one.Name, one.State, owner)
 	}
 }
 
