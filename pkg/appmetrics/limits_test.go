@@ -30,8 +30,8 @@ func TestPageLimits(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, body, want string }{
 		{"bytes", "depth 1\n" + strings.Repeat("y 1\n", 30_000), "its page has more than 100000 bytes"},
-		{"series", many(101, "depth{x=\"%d\"} 1"), "its page has more than 100 series that the expression selects: " +
-			"filter them by label"},
+		{"series", many(101, "depth{x=\"%d\"} 1"), "the metrics of this pod together select more than 100 series of its " +
+			"page, which is the limit: filter them by label"},
 		{"label value", "depth{x=\"" + strings.Repeat("x", 1025) + "\"} 1\n", "a series of depth has a label " +
 			"value of more than 1024 bytes, or a label name of more than 512: shorten it"},
 		{"label name", "depth{" + strings.Repeat("x", 513) + "=\"\"} 1\n", "a series of depth has a label value of " +
@@ -442,7 +442,8 @@ func TestRecompiledQueryKeepsItsRoom(t *testing.T) {
 		t.Errorf("got %v, want that a part of the page is refused", partial)
 	}
 	o.check(again, 31, "a=800")
-	o.check(jobs, 31, "over limit: its page has more than 100 series that the expression selects: filter them by label")
+	o.check(jobs, 31, "over limit: the metrics of this pod together select more than 100 series of its page, which is "+
+		"the limit: filter them by label")
 
 	last := compileB(t, Definition{Name: "requests_total"})
 	o.kept = Keep(last)
@@ -505,8 +506,8 @@ func TestAMetricOutgrowsItsRoom(t *testing.T) {
 		want  string
 	}{
 		{"memory", Config{Memory: fairshare.New(3, fairshare.Fixed(60_000))}, OverShare, overShare},
-		{"series", Config{MaxSeries: 100}, OverLimit, "over limit: its page has more than 100 series that the expression " +
-			"selects: filter them by label"},
+		{"series", Config{MaxSeries: 100}, OverLimit, "over limit: the metrics of this pod together select more than " +
+			"100 series of its page, which is the limit: filter them by label"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := newOutgrown(t, tt.c, Definition{Name: "requests_total"})
