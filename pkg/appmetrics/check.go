@@ -127,6 +127,8 @@ func (c *checker) visit(n parser.Node, path []parser.Node) error {
 		return c.addSpan(n.Range, at, path)
 	case *parser.Call:
 		return c.call(n, path)
+	case *parser.BinaryExpr:
+		q.divides = q.divides || n.Op == parser.DIV
 	}
 	return nil
 }

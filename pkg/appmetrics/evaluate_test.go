@@ -424,6 +424,28 @@ func TestRule3NotFinite(t *testing.T) {
 	w.page("a", 0, "x 0\ny 0")
 	w.want(w.answer(1, "a"), `not finite: the value of metric "ratio" is NaN, which is not a number; a division `+
 		`by zero gives such a value: exclude it with "> 0" on the divisor, and say with "or" what applies instead`)
+
+	// Only a division gets the hint, and only for values that it can give.
+	for expression, want := range map[string]string{
+		`sum by (pod) (big{path="/api"})`:     "outside of ±2^50, the largest value served",
+		`sum by (pod) (big{path="/api"}) / 2`: "outside of ±2^50, the largest value served",
+		`sum by (pod) (odd{path="/api"})`:     "NaN, which is not a number",
+		`sum by (pod) (top{path="/api"})`:     "infinite",
+		`sum by (pod) (top{path="/api"} / 2)`: "infinite; a division by zero gives such a value",
+	} {
+		w := newWorld(t, Definition{Name: "x", Expression: expression})
+		w.page("a", 0, "big{path=\"/api\"} 1e300\nodd{path=\"/api\"} NaN\ntop{path=\"/api\"} +Inf")
+		err := w.answer(1, "a").Err()
+		if err == nil {
+			t.Errorf("%s has a value", expression)
+			continue
+		}
+		got := err.Error()
+		want = `the value of metric "x" is ` + want
+		if hinted := strings.Contains(want, "division"); !strings.HasPrefix(got, want) || !hinted && got != want {
+			t.Errorf("%s: got %s, want %s", expression, got, want)
+		}
+	}
 }
 
 // TestRule4 checks that only pods that are handed to Evaluate count.

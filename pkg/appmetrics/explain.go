@@ -193,7 +193,7 @@ func (e *evaluation) notFinite(v float64) *Error {
 		what = "outside of ±2^50, the largest value served"
 	}
 	hint := ""
-	if e.q.expression != "" && strings.Contains(e.q.expression, "/") {
+	if e.q.divides && (math.IsNaN(v) || math.IsInf(v, 0)) {
 		hint = "; a division by zero gives such a value: exclude it with \"> 0\" on the divisor, and say with \"or\" what " +
 			"applies instead"
 	}

@@ -78,6 +78,7 @@ type Query struct {
 	perPod     string // a single sum by pod, whose missing pods can be filled in; or ""
 	scaleFree  bool   // a missing pod hardly changes its values, because they are means or the like
 	sum        bool   // of a Grouped metric: its values are sums over pods
+	divides    bool   // it has a division, which may be by zero
 	uses       []use  // how it uses series, to warn of mistakes
 }
 
