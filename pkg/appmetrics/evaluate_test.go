@@ -783,8 +783,8 @@ func TestExplanations(t *testing.T) {
 			"histogram without buckets",
 			Definition{Name: "latency", Selector: quantile},
 			[]string{fmt.Sprintf(bare, 1), fmt.Sprintf(bare, 2)},
-			"no buckets: latency is a histogram without buckets, so it has no quantiles: ask for it without " +
-				"\"quantile\" to get the mean",
+			"no buckets: latency is a histogram without buckets, so it has no quantiles: remove quantile from " +
+				"metric.selector to get the mean",
 		},
 		{
 			"summary without the quantile",
@@ -797,7 +797,7 @@ func TestExplanations(t *testing.T) {
 			"summary without quantiles",
 			Definition{Name: "latency", Selector: quantile},
 			[]string{"# TYPE latency summary\nlatency_sum 1\nlatency_count 1"},
-			"no buckets: latency is a summary without quantiles: ask for it without \"quantile\" to get the mean",
+			"no buckets: latency is a summary without quantiles: remove quantile from metric.selector to get the mean",
 		},
 		{
 			"no observations",

@@ -127,9 +127,8 @@ func (e *evaluation) explainQuantile(t *snapshot) *Error {
 					return nil
 				}
 			}
-			return errorf(NoBuckets, "%s is a histogram without buckets, so it has no quantiles: ask for it without "+
-				"\"quantile\" to get the mean",
-				c.name)
+			return errorf(NoBuckets, "%s is a histogram without buckets, so it has no quantiles: remove quantile "+
+				"from metric.selector to get the mean", c.name)
 		case "summary":
 			var there []string
 			for i := range t.series {
@@ -144,8 +143,8 @@ func (e *evaluation) explainQuantile(t *snapshot) *Error {
 				there = append(there, v)
 			}
 			if len(there) == 0 {
-				return errorf(NoBuckets, "%s is a summary without quantiles: ask for it without \"quantile\" to get "+
-					"the mean", c.name)
+				return errorf(NoBuckets, "%s is a summary without quantiles: remove quantile from metric.selector to "+
+					"get the mean", c.name)
 			}
 			slices.Sort(there)
 			return errorf(NoMatch, "%s is a summary without the quantile %s: it has %s", c.name, e.q.quantile,
