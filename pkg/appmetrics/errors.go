@@ -104,11 +104,13 @@ func summarize(missing []Missing) *Error {
 	return &Error{Cause: errs[0].Cause, Position: errs[0].Position, Text: strings.Join(texts, "; ")}
 }
 
-// list joins names for a text, and stops after a few.
+// maxListed is how many names list shows.
+const maxListed = 10
+
+// list joins names for a text. It ends in "..." if there are more than maxListed.
 func list(names []string) string {
-	const shown = 10
-	if len(names) > shown {
-		return strings.Join(names[:shown], ", ") + ", ..."
+	if len(names) > maxListed {
+		return strings.Join(names[:maxListed], ", ") + ", ..."
 	}
 	return strings.Join(names, ", ")
 }

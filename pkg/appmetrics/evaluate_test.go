@@ -678,6 +678,15 @@ func TestYoungPod(t *testing.T) {
 	}
 }
 
+// paths returns a page with a series for each of n values of the label path.
+func paths(n int) string {
+	var lines []string
+	for i := range n {
+		lines = append(lines, fmt.Sprintf(`jobs{path="/%c"} 1`, 'a'+i))
+	}
+	return strings.Join(lines, "\n")
+}
+
 func TestExplanations(t *testing.T) {
 	quantile := []Requirement{{"quantile", In, []string{"0.9"}}}
 	const bare = "# TYPE latency histogram\nlatency_bucket{le=\"+Inf\"} %[1]d\nlatency_sum %[1]d\nlatency_count %[1]d"
@@ -745,13 +754,27 @@ func TestExplanations(t *testing.T) {
 			"label filter",
 			Definition{Name: "jobs", Selector: []Requirement{{"queue", In, []string{"mails"}}}},
 			[]string{"jobs{queue=\"mail\"} 1\njobs{queue=\"sms\"} 2"},
-			`no match: no series matches jobs{queue="mails"}: queue is "mail", "sms"`,
+			`no match: no series matches jobs{queue="mails"}: label queue has only "mail", "sms"`,
 		},
 		{
 			"label that does not exist",
 			Definition{Name: "jobs", Expression: `sum by (pod) (jobs{queu=~"m.*"})`},
 			[]string{"jobs{queue=\"mail\"} 1"},
 			`no match: no series matches jobs{queu=~"m.*"}: there is no label queu`,
+		},
+		{
+			"as many values as are listed",
+			Definition{Name: "jobs", Expression: `sum by (pod) (jobs{path="/api"})`},
+			[]string{paths(maxListed)},
+			`no match: no series matches jobs{path="/api"}: label path has only "/a", "/b", "/c", "/d", "/e", "/f", "/g", ` +
+				`"/h", "/i", "/j"`,
+		},
+		{
+			"more values than are listed",
+			Definition{Name: "jobs", Expression: `sum by (pod) (jobs{path="/api"})`},
+			[]string{paths(maxListed + 5)},
+			`no match: no series matches jobs{path="/api"}: label path has the values "/a", "/b", "/c", "/d", "/e", "/f", ` +
+				`"/g", "/h", "/i", "/j", ...`,
 		},
 		{
 			"combination of labels",

@@ -109,7 +109,11 @@ func (e *evaluation) noMatch(f *found, s selector) *Error {
 		for _, v := range values {
 			quoted = append(quoted, fmt.Sprintf("%q", shorten(v)))
 		}
-		there = append(there, fmt.Sprintf("%s is %s", m.Name, list(quoted)))
+		has := "has only"
+		if len(quoted) > maxListed {
+			has = "has the values"
+		}
+		there = append(there, fmt.Sprintf("label %s %s %s", m.Name, has, list(quoted)))
 	}
 	if len(there) == 0 {
 		there = []string{"each value exists, but not in this combination"}

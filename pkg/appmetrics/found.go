@@ -14,7 +14,8 @@ type found struct {
 	at    int64
 	kept  *Kept
 	names []string // of families
-	// values has the values of each label of a wanted family: sorted, at most a few.
+	// values has the values of each label of a wanted family, sorted: at most one more than errors list, so that list
+	// can tell that there are more.
 	values map[nameAndLabel][]string
 
 	mu   sync.Mutex
@@ -87,7 +88,6 @@ type valueCollector struct {
 func (*valueCollector) family([]byte, model.MetricType) {}
 
 func (v *valueCollector) sample(_ []byte, _ float64, read func(*labels.Labels)) error {
-	const most = 10
 	var l labels.Labels
 	read(&l)
 	name := l.Get(model.MetricNameLabel)
@@ -100,7 +100,7 @@ func (v *valueCollector) sample(_ []byte, _ float64, read func(*labels.Labels)) 
 		for _, m := range s.matchers {
 			k := nameAndLabel{name, m.Name}
 			text := strings.Clone(l.Get(m.Name))
-			if at, exists := slices.BinarySearch(v.values[k], text); !exists && len(v.values[k]) < most {
+			if at, exists := slices.BinarySearch(v.values[k], text); !exists && len(v.values[k]) <= maxListed {
 				v.values[k] = slices.Insert(v.values[k], at, text)
 			}
 		}

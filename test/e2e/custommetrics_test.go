@@ -402,7 +402,7 @@ func mistakes() []mistake {
 		},
 		{
 			name: "label", metric: withSelector(podsMetric("http_requests_total", "1"), "code", "503"),
-			says:  []string{"no series matches", `code is "200"`},
+			says:  []string{"no series matches", `label code has only "200"`},
 			check: "pages", advice: "correct metric.selector",
 		},
 		{

@@ -231,7 +231,7 @@ func TestFindings(t *testing.T) {
 				c.unserved("the page has packets_total, and the label filter matches none of its series")
 			},
 			doctor.Line{
-				Check: checkPages, Status: doctor.Problem, Message: `direction is "in", "out"`,
+				Check: checkPages, Status: doctor.Problem, Message: `label direction has only "in", "out"`,
 				Remedy: "metric.selector",
 			},
 		},
