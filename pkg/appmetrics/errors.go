@@ -82,8 +82,8 @@ func errorf(c Cause, format string, args ...any) *Error {
 	return &Error{Cause: c, Position: -1, Text: fmt.Sprintf(format, args...)}
 }
 
-// summarize returns one error for many pods: its cause is the first of theirs, its text has each
-// different text once, at most three.
+// summarize returns one error for many pods: its cause is the first of theirs, its text has the first three
+// different texts, and how many more there are.
 func summarize(missing []Missing) *Error {
 	if len(missing) == 0 {
 		return errorf(NoAnswer, "there are no pods to ask")
@@ -100,6 +100,12 @@ func summarize(missing []Missing) *Error {
 	texts := make([]string, 0, shown)
 	for _, e := range errs[:min(len(errs), shown)] {
 		texts = append(texts, e.Text)
+	}
+	switch more := len(errs) - shown; {
+	case more == 1:
+		texts = append(texts, "and 1 more reason")
+	case more > 1:
+		texts = append(texts, fmt.Sprintf("and %d more reasons", more))
 	}
 	return &Error{Cause: errs[0].Cause, Position: errs[0].Position, Text: strings.Join(texts, "; ")}
 }

@@ -172,13 +172,14 @@ func (e *evaluation) collect(pods []Pod) {
 			return
 		}
 		if len(p.times) == 0 {
-			e.miss(p.pod, NoAnswer, "the pod has not answered yet")
+			e.miss(p.pod, NoAnswer, "the pod has not answered a scrape yet: retry in a few seconds")
 			continue
 		}
 		p.at = p.times[len(p.times)-1]
 		switch {
 		case now-p.at > hold:
-			e.miss(p.pod, Expired, "the pod has not answered for a minute or longer")
+			e.miss(p.pod, Expired, "the pod has not answered a scrape for a minute or longer: see its log and kubectl "+
+				"describe pod")
 		case !p.kept.serves(e.q):
 			e.miss(p.pod, TooFewPoints, fmt.Sprintf("metric %q was added after the pod's last scrape: retry in a few seconds",
 				e.q.def.Name))

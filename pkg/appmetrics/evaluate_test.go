@@ -313,7 +313,7 @@ func TestRule2(t *testing.T) {
 		w.page("a", 15, "depth{x=\"1\"} 10")
 		w.want(w.answer(16, "a"), "a=10")
 		w.page("a", 30, "other 1")
-		w.want(w.answer(31, "a"), "no family: the page has no family depth")
+		w.want(w.answer(31, "a"), "no family: the pod exposes no metric depth: check the name")
 		w.page("a", 45, "depth{x=\"1\"} 7")
 		w.want(w.answer(46, "a"), "a=7")
 	})
@@ -385,8 +385,9 @@ func TestRule3(t *testing.T) {
 		t.Error("HTML was taken for a page")
 	}
 	w.want(w.answer(75, "a"), "a=2")
-	w.want(w.answer(75.1, "a"), "expired: the pod has not answered for a minute or longer")
-	w.want(w.answer(75, "b"), "no answer: the pod has not answered yet")
+	w.want(w.answer(75.1, "a"), "expired: the pod has not answered a scrape for a minute or longer: see its log and "+
+		"kubectl describe pod")
+	w.want(w.answer(75, "b"), "no answer: the pod has not answered a scrape yet: retry in a few seconds")
 	a := w.store.Evaluate(t.Context(), w.query, []Pod{{
 		UID: "uid-b", Name: "b",
 		Problem: errors.New("connection refused"),
@@ -466,7 +467,7 @@ func TestRule4(t *testing.T) {
 func TestRule5(t *testing.T) {
 	pods := []string{"a", "b", "c", "d", "e"}
 	const tooMany = `incomplete: more than a fifth of the pods have no value for metric "depth": the pod has ` +
-		`not answered yet`
+		`not answered a scrape yet: retry in a few seconds`
 	for _, tt := range []struct {
 		name, expression string
 		answering        int
@@ -483,7 +484,8 @@ func TestRule5(t *testing.T) {
 		{
 			"own count is wrong without a pod", "count(depth)", 4,
 			`incomplete: the expression of metric "depth" needs a value from every pod, because only a sum, ratio, ` +
-				`mean, minimum, maximum or quantile tolerates missing pods: the pod has not answered yet`,
+				`mean, minimum, maximum or quantile tolerates missing pods: the pod has not answered a scrape yet: retry ` +
+				`in a few seconds`,
 		},
 		{"scalar", "scalar(sum(depth))", 5, "=50"},
 	} {
@@ -700,13 +702,13 @@ func TestExplanations(t *testing.T) {
 			"no such family",
 			Definition{Name: "x", Expression: "sum by (pod) (rate(http_request_total[1m]))"},
 			[]string{"http_requests_total 1\nhttp_requests_failed 1\ngo_goroutines 7"},
-			"no family: the page has no family http_request_total; did you mean http_requests_total?",
+			"no family: the pod exposes no metric http_request_total; did you mean http_requests_total?",
 		},
 		{
 			"no such family for a rate",
 			Definition{Name: "packet-per-second"},
 			[]string{"packets_total 1\ngo_goroutines 7"},
-			`no family: the page has no family for metric "packet-per-second": tried packet-per-second, ` +
+			`no family: the pod exposes no metric for "packet-per-second": tried packet-per-second, ` +
 				`packet_per_second, packet_total, packet` +
 				"; did you mean packets_total?",
 		},
@@ -714,7 +716,7 @@ func TestExplanations(t *testing.T) {
 			"misspelt family of a rate",
 			Definition{Name: "htpt-requests-per-second"},
 			[]string{"http_requests_total 1\ngo_goroutines 7"},
-			`no family: the page has no family for metric "htpt-requests-per-second": tried htpt-requests-per-second, ` +
+			`no family: the pod exposes no metric for "htpt-requests-per-second": tried htpt-requests-per-second, ` +
 				`htpt_requests_per_second, htpt_requests_total, htpt_requests` +
 				"; did you mean http_requests_total?",
 		},
@@ -722,33 +724,33 @@ func TestExplanations(t *testing.T) {
 			"misspelt family without _total",
 			Definition{Name: "mesage-recieved"},
 			[]string{"message_received_total 1\ngo_goroutines 7"},
-			`no family: the page has no family for metric "mesage-recieved": tried mesage-recieved, mesage_recieved, ` +
+			`no family: the pod exposes no metric for "mesage-recieved": tried mesage-recieved, mesage_recieved, ` +
 				"mesage_recieved_total; did you mean message_received_total?",
 		},
 		{
 			"misspelt gauge that is a rate",
 			Definition{Name: "reqest-per-second"},
 			[]string{"# TYPE requests_per_second gauge\nrequests_per_second 1\ngo_goroutines 7"},
-			`no family: the page has no family for metric "reqest-per-second": tried reqest-per-second, ` +
+			`no family: the pod exposes no metric for "reqest-per-second": tried reqest-per-second, ` +
 				"reqest_per_second, reqest_total, reqest; did you mean requests_per_second?",
 		},
 		{
 			"rate of a family in an expression",
 			Definition{Name: "x", Expression: "sum by (pod) (http_requests_per_second)"},
 			[]string{"http_requests_total 1\ngo_goroutines 7"},
-			"no family: the page has no family http_requests_per_second; did you mean http_requests_total?",
+			"no family: the pod exposes no metric http_requests_per_second; did you mean http_requests_total?",
 		},
 		{
 			"misspelt suffix",
 			Definition{Name: "x", Expression: "sum by (pod) (rate(aa_totl[1m]))"},
 			[]string{"aa_total 1\ngo_goroutines 7"},
-			"no family: the page has no family aa_totl; did you mean aa_total?",
+			"no family: the pod exposes no metric aa_totl; did you mean aa_total?",
 		},
 		{
 			"no such family, and none like it",
 			Definition{Name: "jobs", Expression: "sum by (pod) (jobs)"},
 			[]string{"http_requests_total 1"},
-			"no family: the page has no family jobs",
+			"no family: the pod exposes no metric jobs: check the name",
 		},
 		{
 			"label filter",
@@ -786,7 +788,8 @@ func TestExplanations(t *testing.T) {
 			"family without series",
 			Definition{Name: "jobs_total"},
 			[]string{"# TYPE jobs_total counter\nother 1"},
-			"no match: the page has the family jobs_total, but no series of it yet",
+			"no match: the pod declares metric jobs_total, but exposes no series of it yet: wait for the first event that it " +
+				"counts",
 		},
 		{
 			"histogram in an expression",
@@ -840,8 +843,8 @@ func TestExplanations(t *testing.T) {
 			"nothing",
 			Definition{Name: "x", Expression: "sum by (pod) (depth > 10)"},
 			[]string{"depth 1"},
-			`no result: the expression of metric "x" returns nothing for the pod, although the page has the series that ` +
-				`it selects`,
+			`no result: the expression of metric "x" returns nothing for the pod, although the pod exposes the series that ` +
+				`it selects: check its comparisons, and the labels by which it matches series with others`,
 		},
 		{
 			"several values",
@@ -905,8 +908,26 @@ func TestManyPodsOneText(t *testing.T) {
 	w := newWorld(t, Definition{Name: "jobs_totl"})
 	w.page("a", 0, "jobs_total 1")
 	w.page("b", 0, "jobs_total 1")
-	w.want(w.answer(1, "a", "b", "c"), "no family: the page has no family jobs_totl; did you mean jobs_total?; "+
-		"the pod has not answered yet")
+	w.want(w.answer(1, "a", "b", "c"), "no family: the pod exposes no metric jobs_totl; did you mean jobs_total?; "+
+		"the pod has not answered a scrape yet: retry in a few seconds")
+}
+
+// TestMoreReasons checks that a text for many pods says how many reasons it leaves out.
+func TestMoreReasons(t *testing.T) {
+	for n, want := range map[int]string{
+		3: "connection 0; connection 1; connection 2",
+		4: "connection 0; connection 1; connection 2; and 1 more reason",
+		6: "connection 0; connection 1; connection 2; and 3 more reasons",
+	} {
+		w := newWorld(t, Definition{Name: "depth"})
+		var pods []Pod
+		for i := range 2 * n { // each reason twice
+			pods = append(pods, Pod{
+				UID: fmt.Sprint("uid-", i), Name: fmt.Sprint(i), Problem: fmt.Errorf("connection %d", i/2),
+			})
+		}
+		w.want(w.store.Evaluate(t.Context(), w.query, pods, at(1)), "no answer: "+want)
+	}
 }
 
 // TestPagesDuringAnEvaluation records pages while the query is evaluated: each answer is that of some moment.
@@ -1043,7 +1064,7 @@ func TestNamesThatDiffer(t *testing.T) {
 			"the page of pod d has http_requests, but the pages of most pods have http_requests_total: expose it under one name",
 		},
 		{"http_requests", total, total + "# TYPE http_requests gauge\nhttp_requests 7\n", "a=10 b=10 c=10 d=10", ""},
-		{"http_requests", total, "up %d\n", "a=10 b=10 c=10 d:no family", "the page has no family http_requests"},
+		{"http_requests", total, "up %d\n", "a=10 b=10 c=10 d:no family", "the pod exposes no metric http_requests"},
 		{
 			"http-requests-per-second", total, "# TYPE http_requests counter\nhttp_requests %d\n",
 			"a=10 b=10 c=10 d:wrong type", "under one name",

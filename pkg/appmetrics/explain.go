@@ -19,8 +19,12 @@ func (e *evaluation) explain(p *state) *Error {
 		return errorf(TooFewPoints, "the pod has been scraped only once for this metric; a rate needs two scrapes: "+
 			"retry in a few seconds")
 	}
-	return errorf(NoResult, "the expression of metric %q returns nothing for the pod, although the page has "+
-		"the series that it selects", e.q.def.Name)
+	remedy := ""
+	if e.q.expression != "" {
+		remedy = ": check its comparisons, and the labels by which it matches series with others"
+	}
+	return errorf(NoResult, "the expression of metric %q returns nothing for the pod, although the pod exposes "+
+		"the series that it selects%s", e.q.def.Name, remedy)
 }
 
 // explainAll says why the expression has no value for pods that answer.
@@ -32,7 +36,7 @@ func (e *evaluation) explainAll(pods []*state) *Error {
 	return summarize(missing)
 }
 
-// lacking reports what the query needs and the pod's page lacks, nil if nothing.
+// lacking returns the error of a pod whose page lacks what the query needs, nil if it lacks nothing.
 func (e *evaluation) lacking(p *state) *Error {
 	for _, n := range e.q.needs {
 		if !slices.ContainsFunc(n.anyOf, p.has) {
@@ -74,23 +78,25 @@ func (e *evaluation) explainLack(t *snapshot, n need) *Error {
 				return errorf(WrongType, "%s is a %s, so its series have names such as %s_sum and %s_count: use such a "+
 					"name in the expression", f.Name, f.Type, f.Name, f.Name)
 			}
-			return errorf(NoMatch, "the page has the family %s, but no series of it yet", f.Name)
+			return errorf(NoMatch, "the pod declares metric %s, but exposes no series of it yet: wait for the first "+
+				"event that it counts", f.Name)
 		}
 	}
-	text := fmt.Sprintf("the page has no family %s", n.name)
+	text := "the pod exposes no metric " + n.name
 	if len(e.q.candidates) > 1 && e.q.def.Name != n.name {
 		tried := make([]string, 0, len(e.q.candidates))
 		for _, c := range e.q.candidates {
 			tried = append(tried, c.name)
 		}
-		text = fmt.Sprintf("the page has no family for metric %q: tried %s", e.q.def.Name, list(tried))
+		text = fmt.Sprintf("the pod exposes no metric for %q: tried %s", e.q.def.Name, list(tried))
 	}
+	remedy := ": check the name"
 	if t.found != nil {
 		if near := t.found.nearest(n.name); len(near) > 0 {
-			text += "; did you mean " + strings.Join(near, " or ") + "?"
+			remedy = "; did you mean " + strings.Join(near, " or ") + "?"
 		}
 	}
-	return errorf(NoFamily, "%s", text)
+	return errorf(NoFamily, "%s%s", text, remedy)
 }
 
 // noMatch explains that a label filter matches nothing, with the values that there are.

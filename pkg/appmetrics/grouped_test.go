@@ -75,7 +75,7 @@ func TestGrouped(t *testing.T) {
 		},
 		"nothing": {
 			definition: groupedBy(`sum by (exported_namespace, ingress) (rate(hit[30s]))`), answer: 5,
-			err: "the page has no family hit; did you mean hits?",
+			err: "the pod exposes no metric hit; did you mean hits?",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

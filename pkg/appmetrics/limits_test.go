@@ -665,7 +665,7 @@ func TestMemoryOfExplanations(t *testing.T) {
 	}
 	record(0, "depths 1\n")
 	taken, _ := memory.Taken()
-	if got, want := why(), "the page has no family depth; did you mean depths?"; got != want {
+	if got, want := why(), "the pod exposes no metric depth; did you mean depths?"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	var many strings.Builder
@@ -675,7 +675,7 @@ func TestMemoryOfExplanations(t *testing.T) {
 	record(1000, many.String())
 	now, _ := memory.Taken()
 	if got := s.Evaluate(t.Context(), q, []Pod{{UID: "a", Name: "a"}}, at(1001)).Err().Error(); got !=
-		"the page has no family depth" {
+		"the pod exposes no metric depth: check the name" {
 		t.Errorf("got %s", got)
 	}
 	if taken <= targetBytes || now >= taken {

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// likeOthers says how pods without a value count in a sum.
+const likeOthers = "assumed to have the mean value of the other pods"
+
 // total adds the values of all pods up to a single one. Up to a fifth of the pods may not answer:
 // they are counted at the mean of the others.
 func (e *evaluation) total() {
@@ -33,7 +36,7 @@ func (e *evaluation) total() {
 	a.Filled = len(gone)
 	a.Values = []Value{{Value: sum, Time: oldest.Time, Window: oldest.Window}}
 	if a.Filled > 0 {
-		a.Warnings = append(a.Warnings, fmt.Sprintf("%d of %d pods have no value and are counted at the mean of the others",
+		a.Warnings = append(a.Warnings, fmt.Sprintf("%d of %d pods have no value and are "+likeOthers,
 			a.Filled, answer+a.Filled))
 	}
 }
@@ -92,7 +95,7 @@ func (e *evaluation) grouped(ctx context.Context) {
 	a, q := e.answer, e.q
 	how, factor := "left out", 1.0
 	if q.sum {
-		how, factor = "counted at the mean of the others", float64(len(e.live)+len(a.Missing))/float64(len(e.live))
+		how, factor = likeOthers, float64(len(e.live)+len(a.Missing))/float64(len(e.live))
 	}
 	if !e.tolerates(q.sum || q.scaleFree, how) {
 		return

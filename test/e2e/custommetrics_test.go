@@ -276,7 +276,7 @@ func customOneFails(t *testing.T) {
 	ns := namespace(t)
 	createMetered(t, ns, nil)
 	createCustomHPA(t, ns, nil, podsMetric("queue_size", "10"), podsMetric("packets-per-second", "1k"))
-	const says = "the page has no family"
+	const says = "the pod exposes no metric"
 	failed := func() error {
 		if err := hpaCondition(getHPA(t, ns, "web"), corev1.ConditionTrue); err != nil {
 			return has(err.Error(), says)
@@ -397,7 +397,7 @@ func mistakes() []mistake {
 	return []mistake{
 		{
 			name: "family", metric: podsMetric("packet-per-second", "1k"),
-			says:  []string{"the page has no family", "did you mean packets_total?"},
+			says:  []string{"the pod exposes no metric", "did you mean packets_total?"},
 			check: "pages", advice: "did you mean packets_total?",
 		},
 		{
@@ -495,7 +495,7 @@ func mistakes() []mistake {
 		{
 			name: "external-family", metric: externalMetric("queueLength", averageValue("10")),
 			annotations: map[string]string{targetsAnnotation: "queueLength: service/web:8080"},
-			says:        []string{"the page has no family", "queueLength", "did you mean queue_length?"},
+			says:        []string{"the pod exposes no metric", "queueLength", "did you mean queue_length?"},
 			check:       "pages", advice: "did you mean queue_length?",
 		},
 	}

@@ -27,10 +27,10 @@ func TestMistakes(t *testing.T) {
 		"no-such-family": {
 			func(c *fakeCluster) {
 				c.hpa.Spec.Metrics[0].Pods.Metric.Name = "packet_total"
-				c.unserved("the page has no family packet_total; did you mean packets_total?")
+				c.unserved("the pod exposes no metric packet_total; did you mean packets_total?")
 				c.objects[strings.Replace(pathValue, "packets-per-second", "packet_total", 1)] = c.objects[pathValue]
 			},
-			[]string{"the page has no family", "did you mean packets_total?", "3 of 3 pods"},
+			[]string{"the pod exposes no metric", "did you mean packets_total?", "3 of 3 pods"},
 			1,
 		},
 		"no-port": {

@@ -856,18 +856,18 @@ func TestBackends(t *testing.T) {
 		},
 		"pods": {
 			annotation: kubeapi.PodsBackend, notes: &kubeapi.Notes{}, pages: 3,
-			want: []doctor.Line{{Check: checkPages, Status: doctor.Problem, Message: "the page has no family"}},
+			want: []doctor.Line{{Check: checkPages, Status: doctor.Problem, Message: "the pod exposes no metric"}},
 		},
 		"no backend": {
 			notes: &kubeapi.Notes{}, pages: 3,
-			want: []doctor.Line{{Check: checkPages, Status: doctor.Problem, Message: "the page has no family"}},
+			want: []doctor.Line{{Check: checkPages, Status: doctor.Problem, Message: "the pod exposes no metric"}},
 		},
 		"served by another program": {
 			change: func(c *fakeCluster) { c.objects[pathCustom] = registered("v1beta2", "monitoring/prometheus-adapter") },
 			pages:  3,
 			want: []doctor.Line{
 				{Check: checkAPIService, Status: doctor.Problem},
-				{Check: checkPages, Status: doctor.Problem, Message: "the page has no family"},
+				{Check: checkPages, Status: doctor.Problem, Message: "the pod exposes no metric"},
 			},
 		},
 		"state of the server": {
