@@ -58,7 +58,7 @@ type keep struct {
 // user. It returns neither a page nor an error if w.refused says why there is none.
 func (c *collector) pageLocked(p *sample.Pod, w *wanted) (*page, error) {
 	q := w.query
-	address, err := podtarget.Resolve(p, w.Ask)
+	address, err := podtarget.Resolve(p, w.Ask, w.Service)
 	if err != nil {
 		return nil, err
 	}

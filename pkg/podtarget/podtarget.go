@@ -62,9 +62,10 @@ var portNames = []string{"metrics", "http-metrics", "prometheus"}
 
 // Resolve returns where p is scraped: as hpa says, or else as the pod's annotations say. If neither
 // gives a port, it is the container port named metrics, http-metrics or prometheus, or else the
-// only TCP port that is declared. The default path is /metrics, the default scheme http. The error
+// only TCP port that is declared. The default path is /metrics, the default scheme http. service is the
+// name of the Service whose targetPort hpa.Port is, "" if it is from an annotation of the HPA. The error
 // is an *Error.
-func Resolve(p *sample.Pod, hpa sample.Ask) (Address, error) {
+func Resolve(p *sample.Pod, hpa sample.Ask, service string) (Address, error) {
 	if p.IP == "" {
 		return Address{}, newError(NoIP, "wait until it runs; if it does not start, see kubectl describe pod",
 			"pod %s has no IP address yet", p.Name)
@@ -78,7 +79,7 @@ func Resolve(p *sample.Pod, hpa sample.Ask) (Address, error) {
 			"loopback, link-local, multicast, unspecified and scoped addresses are never scraped",
 			"pod %s has the %s address %s", p.Name, kind, ip)
 	}
-	port, err := choosePort(p, hpa.Port)
+	port, err := choosePort(p, hpa.Port, service)
 	if err != nil {
 		return Address{}, err
 	}
@@ -128,8 +129,11 @@ type declaredPort struct {
 }
 
 // choosePort returns the port at which p is scraped.
-func choosePort(p *sample.Pod, hpa string) (declaredPort, error) {
-	if hpa != "" {
+func choosePort(p *sample.Pod, hpa, service string) (declaredPort, error) {
+	switch {
+	case hpa != "" && service != "":
+		return namedPort(p, hpa, "the targetPort of Service "+service)
+	case hpa != "":
 		return namedPort(p, hpa, "the HorizontalPodAutoscaler")
 	}
 	if s := p.Ask.Port; s != "" {

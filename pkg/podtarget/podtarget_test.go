@@ -92,7 +92,7 @@ func TestResolve(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := Resolve(tt.pod, tt.hpa)
+			got, err := Resolve(tt.pod, tt.hpa, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +202,7 @@ func TestResolveMistakes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := testPod(ports{port("http", 8080)})
 			tt.change(p)
-			_, err := Resolve(p, tt.hpa)
+			_, err := Resolve(p, tt.hpa, "")
 			e, ok := errors.AsType[*Error](err)
 			if !ok || e.cause != tt.cause {
 				t.Fatalf("%v, want cause %s", err, tt.cause)
@@ -216,6 +216,20 @@ func TestResolveMistakes(t *testing.T) {
 	}
 }
 
+// TestResolveService checks that errors about the targetPort of a Service do not say that the HPA asks for it.
+func TestResolveService(t *testing.T) {
+	p := testPod([]sample.ContainerPort{port("web", 8080)})
+	_, err := Resolve(p, sample.Ask{Port: "http"}, "front")
+	const want = "pod web-1 has no TCP port named http, which the targetPort of Service front asks for: it declares " +
+		"web=8080 (container a): correct the name, or use a number"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if a, err := Resolve(p, sample.Ask{Port: "web"}, "front"); err != nil || a.Why != "the targetPort of Service front" {
+		t.Errorf("by %s, %v", a.Why, err)
+	}
+}
+
 // FuzzResolve checks that whatever a pod says, only its address is asked.
 func FuzzResolve(f *testing.F) {
 	f.Add("10.0.0.1", "8080", "/metrics?a=b", "http")
@@ -224,7 +238,7 @@ func FuzzResolve(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ip, port, path, scheme string) {
 		p := testPod([]sample.ContainerPort{{Name: "http", Number: 80, Protocol: "TCP"}})
 		p.IP, p.Ask = ip, sample.Ask{Port: port, Path: path, Scheme: scheme}
-		a, err := Resolve(p, sample.Ask{})
+		a, err := Resolve(p, sample.Ask{}, "")
 		if err != nil {
 			if _, ok := errors.AsType[*Error](err); !ok {
 				t.Fatalf("the error is a %T, want an *Error", err)

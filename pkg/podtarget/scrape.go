@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// MaxPage is how many bytes an answer may have, unpacked.
+	// MaxPage is how many bytes an answer may have, decompressed.
 	MaxPage = 8 << 20
 
 	// accept prefers the Prometheus text format, the cheapest to read. A pod that offers only protobuf
@@ -141,7 +141,7 @@ func (t *Target) Close() {
 type Page struct {
 	At          time.Time // when it arrived
 	ContentType string
-	Body        []byte // unpacked
+	Body        []byte // decompressed
 	// Filtered says that the pod was asked for some names only. A family that is missing may then exist
 	// under another name, or the pod may misunderstand filters: see Target.NoFilter.
 	Filtered bool
@@ -181,7 +181,8 @@ var suffixes = []string{"_total", "_bucket", "_sum", "_count"}
 // everything.
 type Filter struct{ query string }
 
-// NewFilter returns the filter that asks for names; the one for everything if there are none, or too many.
+// NewFilter returns a filter for the series with these names. It asks for everything if there are no names, or if the
+// filter would be longer than maxFilter.
 func NewFilter(names []string) Filter {
 	if len(names) == 0 {
 		return Filter{}
@@ -289,10 +290,13 @@ func mayBeMetrics(contentType string) bool {
 }
 
 const (
-	remedyPath = "correct the port, or the path in annotation " + kubeapi.HPAPathAnnotation +
-		" of the HorizontalPodAutoscaler or " + kubeapi.PodPathAnnotation + " of the pod"
-	remedyScheme = "correct annotation " + kubeapi.SchemeAnnotation + " of the HorizontalPodAutoscaler or " +
-		kubeapi.PodSchemeAnnotation + " of the pod"
+	// Metrics that find the path and the scheme of a pod in different places share its Target.
+	remedyPath = "correct the port, or the path that annotation " + kubeapi.HPAPathAnnotation +
+		" of the HorizontalPodAutoscaler, annotation " + kubeapi.PodPathAnnotation + " of the pod or the administrator's " +
+		"file sets"
+	remedyScheme = "correct the scheme that annotation " + kubeapi.SchemeAnnotation +
+		" of the HorizontalPodAutoscaler, annotation " + kubeapi.PodSchemeAnnotation + " of the pod or the " +
+		"administrator's file sets"
 	remedyMesh = "exclude the port from the mesh, or allow plain HTTP on it"
 )
 
@@ -313,10 +317,10 @@ func (t *Target) statusError(a *httpconn.Answer) error {
 		return t.fail(TLSPort, remedyScheme+": use https", nil, "http was asked of a port that speaks TLS")
 	case code == http.StatusUnauthorized:
 		return t.fail(Unauthorized, "serve the metrics without authentication, for example on a port of their own: "+
-			"this server sends no credentials", nil, "%s", text)
+			"the custom metrics server sends no credentials", nil, "%s", text)
 	case code == http.StatusForbidden && mesh:
-		return t.fail(Denied, "allow this server in the authorization policy of the mesh, or exclude the port from it", nil,
-			"%s, from the sidecar of a service mesh", text)
+		return t.fail(Denied, "allow the custom metrics server in the authorization policy of the mesh, or exclude the port "+
+			"from it", nil, "%s, from the sidecar of a service mesh", text)
 	case code == http.StatusForbidden:
 		return t.fail(Denied, "allow requests without credentials there, for example on a port of their own", nil, "%s", text)
 	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed:
@@ -352,8 +356,8 @@ func (t *Target) explain(ctx context.Context, err error, step string) error {
 	case errors.Is(err, net.ErrClosed):
 		return err
 	case ctx.Err() != nil && step == "connecting":
-		return t.fail(Timeout, "check that a NetworkPolicy lets this server reach the pod, and that the port is right", err,
-			"the connection is not accepted in time")
+		return t.fail(Timeout, "check that a NetworkPolicy lets the custom metrics server reach the pod, and that the port "+
+			"is right", err, "the connection is not accepted in time")
 	case ctx.Err() != nil && strings.HasPrefix(step, "waiting for a turn"):
 		return t.fail(Timeout, "make the pages smaller or faster", err, "too many large answers of namespace %q, or of all "+
 			"namespaces together, are read at once", t.namespace)
@@ -388,11 +392,12 @@ func (t *Target) explain(ctx context.Context, err error, step string) error {
 			"the connection was closed before the answer was complete")
 	}
 	errno, _ := errors.AsType[syscall.Errno](err)
+	const remedyNetwork = "check the network between the custom metrics server and the pod"
 	switch {
 	case errno != 0:
-		return t.fail(Unreachable, "check the network between this server and the pod", err, "cannot connect: %v", errno)
+		return t.fail(Unreachable, remedyNetwork, err, "cannot connect: %v", errno)
 	case dialing || step == "connecting":
-		return t.fail(Unreachable, "check the network between this server and the pod", err, "cannot connect")
+		return t.fail(Unreachable, remedyNetwork, err, "cannot connect")
 	}
 	return t.fail(Other, "see the log of the pod", err, "the request failed")
 }

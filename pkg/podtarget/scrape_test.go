@@ -51,7 +51,7 @@ func fakePod(t *testing.T, scheme string, h http.HandlerFunc) *Target {
 
 func targetAt(t *testing.T, addr, scheme string) *Target {
 	t.Helper()
-	a, err := Resolve(testPod([]sample.ContainerPort{port("metrics", 8080)}), sample.Ask{Scheme: scheme})
+	a, err := Resolve(testPod([]sample.ContainerPort{port("metrics", 8080)}), sample.Ask{Scheme: scheme}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,8 +249,8 @@ func TestFailures(t *testing.T) {
 		{"TLS alert", "http", raw("\x15\x03\x01\x00\x02\x02\x46"), TLSPort, "use https"},
 		{
 			"TLS to a plain port", "https", answer(200), PlainPort, "https was asked of a port that speaks plain HTTP: " +
-				"correct annotation metrics-server/scheme of the HorizontalPodAutoscaler or prometheus.io/scheme of the " +
-				"pod: use http",
+				"correct the scheme that annotation metrics-server/scheme of the HorizontalPodAutoscaler, annotation " +
+				"prometheus.io/scheme of the pod or the administrator's file sets: use http",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -307,7 +307,7 @@ func TestConnectFailures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, _ := Resolve(testPod([]sample.ContainerPort{port("", 80)}), sample.Ask{})
+		a, _ := Resolve(testPod([]sample.ContainerPort{port("", 80)}), sample.Ask{}, "")
 		_, _, err = scrape(t, s.Target("shop", "web-1", a))
 		check(t, err, tt.cause, tt.want)
 	}
@@ -343,7 +343,7 @@ func TestTimeouts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _ := Resolve(testPod([]sample.ContainerPort{port("", 80)}), sample.Ask{})
+	a, _ := Resolve(testPod([]sample.ContainerPort{port("", 80)}), sample.Ask{}, "")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	check(t, s.Target("shop", "web-1", a).Scrape(ctx, Filter{}, nil), Timeout,
@@ -366,7 +366,7 @@ func TestDialIsGuarded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _ := Resolve(testPod([]sample.ContainerPort{port("", 80)}), sample.Ask{})
+	a, _ := Resolve(testPod([]sample.ContainerPort{port("", 80)}), sample.Ask{}, "")
 	for _, host := range []string{"169.254.169.254:80", "127.0.0.1:80", "[::ffff:127.0.0.1]:80", "example.com:80"} {
 		a.URL.Host = host
 		if _, _, err := scrape(t, s.Target("shop", "web-1", a)); err == nil {
@@ -400,7 +400,7 @@ func TestSlowLargePagesOfOneNamespace(t *testing.T) {
 	t.Cleanup(func() { close(end) })
 	targets := dialTo(t, server.Listener.Addr().String())
 	target := func(namespace, path string) *Target {
-		a, err := Resolve(testPod([]sample.ContainerPort{port("metrics", 8080)}), sample.Ask{Path: path})
+		a, err := Resolve(testPod([]sample.ContainerPort{port("metrics", 8080)}), sample.Ask{Path: path}, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,7 @@ func (e *examination) ask(ctx context.Context, pods []*corev1.Pod, where sample.
 		}
 		a := &asked{pod: known}
 		all = append(all, a)
-		address, err := podtarget.Resolve(known, where)
+		address, err := podtarget.Resolve(known, where, "")
 		if err != nil {
 			a.fault = explainAddress(err)
 			continue
