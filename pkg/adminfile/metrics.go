@@ -21,7 +21,7 @@ type Metric struct {
 	Preset string `yaml:"preset"`
 	// Resource is that of the objects, such as ingresses.networking.k8s.io.
 	Resource string `yaml:"resource"`
-	// Service is service/NAMESPACE/NAME:PORT: the pods of this Service are scraped. It excludes Backend.
+	// Service is service/NAMESPACE/NAME:PORT. Its pods are scraped. It excludes Backend.
 	Service string `yaml:"service"`
 	// Path is where the pods are scraped. Default: as their annotations say, or /metrics.
 	Path string `yaml:"path"`

@@ -82,8 +82,8 @@ func warned(name string, warnings, secrets []string) *Error {
 		return newError(Warned, "correct the expression, or have an administrator set allowWarnings", text+": %s", name,
 			warning)
 	}
-	return newError(Warned, "have an administrator look up the warning in the log of this server, or set allowWarnings",
-		text, name).because(errors.New(warning))
+	return newError(Warned, "have an administrator look up the warning in the log of the custom metrics server, or set "+
+		"allowWarnings", text, name).because(errors.New(warning))
 }
 
 // refused returns the error in an answer, nil if the answer is the result of a query. It quotes what the backend says
@@ -114,8 +114,8 @@ func (c *Client) refused(status int, jsonErr error, r *response, secrets []strin
 		return newError(Redirect, "put the final address into its URL: redirects are not followed",
 			"backend %q answered with a redirect (%d)", name, status)
 	case status == http.StatusTooManyRequests:
-		return newError(Busy, "raise its limits or poll less often", "backend %q limits the rate of queries (429)",
-			name).because(said)
+		return newError(Busy, "raise its limits, or interval of the backend in the file of --config", "backend %q limits "+
+			"the rate of queries (429)", name).because(said)
 	case r.ErrorType == "timeout" || r.ErrorType == "canceled":
 		return newError(Timeout, "check its load and the cost of the expression", "backend %q aborted the query because it "+
 			"took too long", name).because(said)
@@ -136,7 +136,7 @@ func (c *Client) refused(status int, jsonErr error, r *response, secrets []strin
 // samples decodes the result of a query.
 func (c *Client) samples(kind string, result json.RawMessage, keep string) ([]Sample, error) {
 	malformed := func(err error) error {
-		return newError(NotPrometheus, "check the proxies between this server and the backend",
+		return newError(NotPrometheus, "check the proxies between the custom metrics server and the backend",
 			"backend %q sent a malformed %s", c.config.Name, kind).because(err)
 	}
 	switch kind {
@@ -310,7 +310,7 @@ func (a *Answer) By(label string, names []string) []Value {
 			v.Err = newError(NoValue, "keep the label, as in sum by ("+label+") (...)",
 				"the series that the expression returned have no label %q", label)
 		default:
-			v.Err = newError(NoValue, "check that it is scraped, and which labels the expression selects",
+			v.Err = newError(NoValue, "check that the backend scrapes it, and which labels the expression selects",
 				"the expression returned no series for %s", v.Name)
 		}
 	}

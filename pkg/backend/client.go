@@ -104,8 +104,8 @@ func (c *Client) Query(ctx context.Context, e Expression) (*Answer, error) {
 		return nil, newError(BadExpression, "", "there is no expression")
 	}
 	if err := c.wait(ctx, e.owner); err != nil {
-		return nil, newError(Busy, "allow more queries in parallel, poll less often, or find out why they take so long",
-			"too many queries wait for backend %q, which is sent at most %d at a time", c.config.Name,
+		return nil, newError(Busy, "raise parallel or interval of the backend in the file of --config, or find out why "+
+			"queries take so long", "too many queries wait for backend %q, which is sent at most %d at a time", c.config.Name,
 			c.config.Parallel).because(err)
 	}
 	defer c.turns.Give(e.owner)
@@ -177,7 +177,7 @@ func (c *Client) failed(err error) *Error {
 	case isUnresolved(err):
 		e = newError(Unresolved, "check the host in its URL", "the host of backend %q cannot be resolved", name)
 	default:
-		e = newError(Unreachable, "check that it runs and that the network lets this server reach it",
+		e = newError(Unreachable, "check that it runs and that the network lets the custom metrics server reach it",
 			"the connection to backend %q failed", name)
 	}
 	return e.because(err)

@@ -408,7 +408,7 @@ func TestParallel(t *testing.T) {
 	end()
 	_, err := c.Query(ended, trusted(t, "up"))
 	wantError(t, err, Busy, `too many queries wait for backend "main", which is sent at most 2 at a time`,
-		"more queries in parallel")
+		"raise parallel or interval of the backend")
 	cancel()
 	for range 2 {
 		wantError(t, <-results, Timeout)
@@ -482,7 +482,7 @@ func TestCredentialsChange(t *testing.T) {
 		_, err := c.Query(t.Context(), trusted(t, "up"))
 		return err
 	}
-	wantError(t, query(), BadFile, file, "cannot be read", "mounted")
+	wantError(t, query(), BadFile, `file `+file+` of backend "main" cannot be used: it cannot be read`, "mounted")
 	wantError(t, c.CheckFiles(), BadFile)
 	write(t, file, []byte(" \x01"))
 	wantError(t, query(), BadFile, "characters")

@@ -20,7 +20,7 @@ import (
 type Config struct {
 	// Name is the name that errors and autoscalers use.
 	Name string `yaml:"name" jsonschema:"required"`
-	// URL is the base URL of the Prometheus API, such as https://mimir.example/prometheus. It has no
+	// URL is the base address of the Prometheus API, such as https://mimir.example/prometheus. It has no
 	// user, query or fragment.
 	URL string `yaml:"url" jsonschema:"required"`
 
@@ -30,7 +30,7 @@ type Config struct {
 	CertFile string `yaml:"certFile"`
 	// KeyFile has the key of CertFile, in PEM.
 	KeyFile string `yaml:"keyFile"`
-	// ServerName is verified in the server's certificate instead of the URL's host.
+	// ServerName is verified in the server's certificate instead of the host in URL.
 	ServerName string `yaml:"serverName"`
 	// TokenFile has a bearer token. It excludes Username.
 	TokenFile string `yaml:"tokenFile"`
@@ -65,7 +65,7 @@ type Config struct {
 	// Parallel is how many queries run at a time; others wait for their turn, which namespaces share, for two intervals
 	// at most. Default 8.
 	Parallel int `yaml:"parallel"`
-	// MaxBody is how many bytes an answer may have, unpacked. Default 2 MiB: enough for 2,000 pods of 1,000 bytes.
+	// MaxBody is how many bytes an answer may have, decompressed. Default 2 MiB: enough for 2,000 pods of 1,000 bytes.
 	MaxBody int64 `yaml:"maxBodyBytes"`
 	// MaxSeries is how many series an answer may have. Default 10,000.
 	MaxSeries int `yaml:"maxSeries"`
@@ -149,7 +149,7 @@ func (c *Config) validate() (query *url.URL, errs []error) {
 		canonicals[canonical] = true
 		switch {
 		case again:
-			wrong("header %q is there twice: upper and lower case mean the same", name)
+			wrong("header %q is given twice (header names are case-insensitive): remove one", name)
 		case !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(c.Headers[name]):
 			wrong("header %q has an invalid name or value", name)
 		case slices.Contains([]string{"Authorization", "Cookie", "Proxy-Authorization"}, canonical):
@@ -158,17 +158,17 @@ func (c *Config) validate() (query *url.URL, errs []error) {
 			"Accept", "Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect",
 			"Host", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 		}, canonical):
-			wrong("header %q cannot be set, because the server sets it itself", name)
+			wrong("header %q cannot be set: metrics-server sets it", name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Parameters)) {
 		if slices.Contains([]string{"", "query", "time", "timeout"}, name) {
-			wrong("parameter %q cannot be set, because the server sets it itself", name)
+			wrong("parameter %q cannot be set: metrics-server sets it", name)
 		}
 	}
-	for _, label := range []string{c.NamespaceLabel, c.PodLabel} {
-		if !isLabel(label) {
-			wrong("%q is not the name of a label", shorten(label))
+	for _, l := range []struct{ field, name string }{{"namespaceLabel", c.NamespaceLabel}, {"podLabel", c.PodLabel}} {
+		if !isLabel(l.name) {
+			wrong("%s: %q is not the name of a label", l.field, shorten(l.name))
 		}
 	}
 	if c.NamespaceLabel == c.PodLabel {

@@ -33,7 +33,7 @@ func TestConfigMistakes(t *testing.T) {
 			Config{URL: "https://a", Headers: map[string]string{"authorization": "hunter2"}}, []string{"credentials"},
 		},
 		"host header": {
-			Config{URL: "https://a", Headers: map[string]string{"Host": "b"}}, []string{"cannot be set"},
+			Config{URL: "https://a", Headers: map[string]string{"Host": "b"}}, []string{"cannot be set: metrics-server sets it"},
 		},
 		"header injection": {
 			Config{URL: "https://a", Headers: map[string]string{"A": "b\r\nC: d"}}, []string{"invalid"},
@@ -43,12 +43,13 @@ func TestConfigMistakes(t *testing.T) {
 		},
 		"one header twice": {
 			Config{URL: "https://a", Headers: map[string]string{"X-Scope-OrgID": "a", "x-scope-orgid": "b"}},
-			[]string{"is there twice"},
+			[]string{`header "x-scope-orgid" is given twice (header names are case-insensitive)`},
 		},
 		"negative": {Config{URL: "https://a", Parallel: -1}, []string{"negative"}},
 		"no unit":  {Config{URL: "https://a", Timeout: 10}, []string{"the timeout is 10ns: use at least 100ms"}},
 		"labels": {
-			Config{URL: "https://a", NamespaceLabel: "a-b", PodLabel: "__name__"}, []string{`"a-b" is not`, `"__name__" is not`},
+			Config{URL: "https://a", NamespaceLabel: "a-b", PodLabel: "__name__"},
+			[]string{`namespaceLabel: "a-b" is not`, `podLabel: "__name__" is not`},
 		},
 		"one label":     {Config{URL: "https://a", NamespaceLabel: "pod"}, []string{"are the same"}},
 		"long interval": {Config{URL: "https://a", Interval: 2 * time.Hour}, []string{"use 1s to 1h"}},

@@ -12,7 +12,7 @@ import (
 // Expression is PromQL that may be sent to a backend. Only Confine and Trust make one.
 type Expression struct {
 	text string
-	// owner is the namespace that pays for it with its share of turns and memory; "" for none.
+	// owner is the key of the share of turns and memory that the expression uses.
 	owner string
 	// keep are labels of its series that answers keep besides those of the Config, separated by commas; "" for none.
 	keep string
@@ -21,7 +21,8 @@ type Expression struct {
 // String returns the PromQL.
 func (e Expression) String() string { return e.text }
 
-// Owner returns the namespace that pays for e with its share of turns and memory; "" for none.
+// Owner returns the key of the share of turns and memory that e uses: the namespace that Confine was given, or the
+// owner that Trust was given.
 func (e Expression) Owner() string { return e.owner }
 
 // Size returns about how many bytes e takes in memory while it is polled: its text, and its copy in the key.
@@ -116,9 +117,10 @@ func verify(confined string, selectors int, want *labels.Matcher) *Error {
 	return nil
 }
 
-// Trust returns an expression that an administrator wrote, unchanged, after checking that it is PromQL. The namespace
-// owner pays for it with its share; "" for none. Answers keep the labels in keep of its series, too, which are
-// separated by commas; "" for none. The error is an *Error.
+// Trust returns an expression that an administrator wrote, unchanged, after checking that it is PromQL. owner is the
+// key of the share of turns and memory that it uses: usually a namespace, "" for expressions that are for all of
+// them. Answers keep the labels in keep of its series, too, which are separated by commas; "" for none. The error is
+// an *Error.
 func Trust(text, owner, keep string) (Expression, error) {
 	if _, err := parse(text, maxTrusted); err != nil {
 		return Expression{}, err

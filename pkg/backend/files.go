@@ -93,7 +93,7 @@ func (c *Config) read(file string) ([]byte, error) {
 }
 
 func (c *Config) fileError(file, problem, remedy string) *Error {
-	return newError(BadFile, remedy, "backend %q cannot use file %s: %s", c.Name, file, problem)
+	return newError(BadFile, remedy, "file %s of backend %q cannot be used: %s", file, c.Name, problem)
 }
 
 // redact removes secrets from s.

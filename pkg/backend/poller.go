@@ -136,8 +136,8 @@ func (s *Subscription) Answer(now time.Time) (*Answer, error) {
 	reason, ok := errors.AsType[*Error](err)
 	switch {
 	case err == nil:
-		return nil, newError(Expired, "see the logs of this server", "backend %q has not been queried for more than %v",
-			s.poller.config.Name, hold)
+		return nil, newError(Expired, "see the log of the custom metrics server", "backend %q has not been queried for more "+
+			"than %v", s.poller.config.Name, hold)
 	case !ok:
 		reason = newError(Unreachable, "", "a query of backend %q failed", s.poller.config.Name).because(err)
 	}
