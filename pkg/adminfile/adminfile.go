@@ -137,7 +137,7 @@ func (f *File) mistakes(at lines) (errs []error) {
 			wrong("backends", i, "backend %q: this name means that pods are scraped: use another one", b.Name)
 		case !backendName.MatchString(b.Name):
 			wrong("backends", i, "backend %q: the name is not valid: use at most 63 letters, digits, hyphens, "+
-				"underscores and dots", b.Name)
+				"underscores and dots, the first and last one a letter or digit", b.Name)
 		case slices.Contains(names, b.Name):
 			wrong("backends", i, "backend %q: another backend has the same name: rename one", b.Name)
 		}

@@ -115,7 +115,8 @@ default: maine
 				`line 17: the field "password" is unknown: use name, url, caFile`,
 				`line 3: backend "main": the URL has to begin with http://HOST`,
 				`line 8: backend "pods": this name means that pods are scraped`,
-				`line 10: backend "a b": the name is not valid`,
+				`line 10: backend "a b": the name is not valid: use at most 63 letters, digits, hyphens, underscores and dots, ` +
+					`the first and last one a letter or digit`,
 				`line 12: backend "": it has no name`,
 				`line 15: backend "twin": another backend has the same name`,
 				`line 18: default: there is no backend "maine": did you mean "main"?`,

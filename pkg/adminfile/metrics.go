@@ -82,7 +82,7 @@ func (f *File) mistakesInMetrics(backends []string, at lines) (errs []error) {
 		}
 		key := [2]string{m.Name, m.Resource}
 		if known[key] {
-			wrong("there are two of this name for %s: rename one of them", m.Resource)
+			wrong("two metrics of %s have this name: rename one", m.Resource)
 		}
 		known[key] = true
 	}
@@ -96,7 +96,8 @@ func (m *Metric) mistakes(backends []string) (texts []string) {
 	case m.Name == "":
 		wrong("it has no name: add the one by which autoscalers refer to it")
 	case !metricName.MatchString(m.Name):
-		wrong("the name is not valid: use letters, digits, -, _, . and :")
+		wrong("the name is not valid: use at most 253 letters, digits, -, _, . and :, the first one a letter or _, the " +
+			"last one a letter, a digit or _")
 	}
 	switch {
 	case m.Resource == "":

@@ -82,9 +82,11 @@ func TestMistakesInMetrics(t *testing.T) {
 			"line 2: metric number 1: it has no name", "it has no resource", "it has neither service nor backend",
 			"it has no namespaceLabel", "it has no nameLabel", "it has no query",
 		}},
-		"a name": {"{name: a/b, " + good + "}", []string{`metric "a/b": the name is not valid`}},
+		"a name":                          {"{name: a/b, " + good + "}", []string{`metric "a/b": the name is not valid`}},
+		"a name that begins with a digit": {"{name: 5xx_rate, " + good + "}", []string{"the first one a letter or _"}},
+		"a name that ends with a hyphen":  {"{name: rate-, " + good + "}", []string{"the last one a letter, a digit or _"}},
 		"twice": {"{name: a, " + good + "}, {name: a, " + good + "}", []string{
-			"there are two of this name for a.example.com",
+			"two metrics of a.example.com have this name: rename one",
 		}},
 		"a kind": {"{name: a, " + strings.Replace(good, "a.example.com", "Ingress", 1) + "}", []string{
 			`"Ingress" is not a resource: write the plural`,
@@ -127,7 +129,7 @@ func TestMistakesInMetrics(t *testing.T) {
 		"a type":  {"a", []string{"line 2: `a` is not a map"}},
 		"too many": {strings.Join(slices.Repeat([]string{"{name: a, " + good + "}"}, MaxMetrics+1), ", "), append(
 			[]string{"metrics: there are 21: at most 20 are allowed"},
-			slices.Repeat([]string{"there are two"}, MaxMetrics)...)},
+			slices.Repeat([]string{"two metrics of"}, MaxMetrics)...)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse([]byte("backends: [{name: main, url: http://a}]\nmetrics: [" + tt.metric + "]"))
