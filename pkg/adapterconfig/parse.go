@@ -220,7 +220,7 @@ func (p *reader) text(f field) string {
 	case isNull(f.value):
 		return ""
 	case f.value.Kind != yaml.ScalarNode:
-		p.leaveOut(f.value, f.path, "", "it has to be a text")
+		p.leaveOut(f.value, f.path, "", "it must be a string")
 		return ""
 	}
 	return f.value.Value
@@ -457,8 +457,9 @@ func (p *reader) query(r *Rule, f field, external bool) {
 		return
 	}
 	if more := r.moreLabels(expr); !external && len(more) > 0 {
-		p.add(f.value, false, f.path, "remove it from by (...)", "it groups by %s, too: if an object has several series, "+
-			"prometheus-adapter serves one of them, and this server an error", strings.Join(more, " and "))
+		labels := strings.Join(more, " and ")
+		p.add(f.value, false, f.path, fmt.Sprintf("remove %s from by (...)", labels), "it also groups by %s; if an object "+
+			"then has several series, prometheus-adapter serves one of them and metrics-server reports an error", labels)
 	}
 }
 

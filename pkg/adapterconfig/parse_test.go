@@ -154,7 +154,7 @@ func TestRuleMistakes(t *testing.T) {
 	}{
 		{"rules", "seriesQuery", "-", []string{"line 4: rules[1]: it has no seriesQuery: add a selector"}},
 		{"rules", "seriesQuery", `""`, []string{`line 4: rules[1].seriesQuery: "" is not a selector ... such as`}},
-		{"rules", "seriesQuery", `{a: b}`, []string{"has to be a text", "is not a selector"}},
+		{"rules", "seriesQuery", `{a: b}`, []string{"it must be a string", "is not a selector"}},
 		{"rules", "seriesQuery", `'{a="b" or c="d"}'`, []string{"line 4: rules[1].seriesQuery ... is not a selector"}},
 		{"rules", "seriesFilters", `[{is: a, isNot: b}]`, []string{"line 5: rules[1].seriesFilters[0]: it needs one of"}},
 		{"rules", "seriesFilters", `[{}]`, []string{"it needs one of is and isNot"}},
@@ -282,7 +282,9 @@ func TestMoreLabels(t *testing.T) {
 		c, problems := Parse([]byte("rules:" + rule))
 		var want []string
 		if more != "" {
-			want = []string{"warning: line 4: rules[0].metricsQuery: it groups by " + more + ", too ... remove it from by (...)"}
+			want = []string{"warning: line 4: rules[0].metricsQuery: it also groups by " + more + "; if an object then has " +
+				"several series, prometheus-adapter serves one of them and metrics-server reports an error ... remove " + more +
+				" from by (...)"}
 		}
 		wantProblems(t, problems, want...)
 		if len(c.Rules) != 1 {

@@ -47,7 +47,8 @@ type Discover func(r *Rule, label string) ([]string, error)
 // ErrNotFound says that no rule has the metric.
 var ErrNotFound = errors.New("no rule of the configuration of prometheus-adapter has it")
 
-// ErrMixed says that a request has to have names, because a query for all objects would have another result.
+// ErrMixed is the error of a request without names if the values of a query for all objects would differ from those of
+// queries for each of them. Repeat the request with names.
 var ErrMixed = errors.New("metricsQuery combines the values of several objects, or their names with other text")
 
 // objectName matches every name that an object can have. An autoscaler may refer to an object by any text, and a
