@@ -745,7 +745,7 @@ func TestWatchFails(t *testing.T) {
 				return denied, nil, apierrors.NewForbidden(podsResource, "", errors.New("no"))
 			})
 		}, testHPA("web", metrics(podsMetric("x"))), pod("web-1", "web"))
-		c.expect(": ! this server has no right to list and watch pods: grant it")
+		c.expect(": ! the custom metrics server has no right to list and watch pods: grant it")
 		mu.Lock()
 		denied = false
 		mu.Unlock()

@@ -187,8 +187,12 @@ func (j *joiner) seriesLocked(wants map[Request]*Want) {
 			}
 			if err := w.Err; err != nil {
 				w.Pods = nil
-				w.Err = newError(err.cause, "an administrator has to correct it", "%s, "+NamedInFile+", has no values: in "+
-					"namespace %q, %s", w.Request, u.Namespace, err.text)
+				remedy := "an administrator has to correct it"
+				if slices.Contains([]Cause{NotRead, Failing, Forbidden}, err.cause) {
+					remedy = err.remedy // the file may be right
+				}
+				w.Err = newError(err.cause, remedy, "%s, "+NamedInFile+", has no values: in namespace %q, %s", w.Request,
+					u.Namespace, err.text)
 			}
 		}
 	}

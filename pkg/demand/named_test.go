@@ -13,8 +13,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/sample"
@@ -143,6 +146,27 @@ func TestNamedSelectors(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNamedUnread checks that an administrator does not have to correct the file if the pods of the gateway could not
+// be read.
+func TestNamedUnread(t *testing.T) {
+	for want, failure := range map[string]error{
+		"the pods are still being read: retry in a moment":             apierrors.NewResourceExpired("no failure"),
+		"the API server cannot be asked to list and watch pods: check": errors.New("connection refused"),
+		"the custom metrics server has no right to list and watch pods: grant it": apierrors.NewForbidden(podsResource, "",
+			errors.New("no")),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := startNamed(t, func(config *Config) {
+				config.Client.(*fake.Clientset).PrependReactor("list", "pods",
+					func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, failure })
+			}, []Named{requestsOf("requests")}, nil, testHPA("web", metrics(onIngress("requests", "front"))), nginx())
+			c.expect("metric requests of all ingresses.networking.k8s.io by : ! metric requests of all "+
+				`ingresses.networking.k8s.io, named in the administrator's file, has no values: in namespace "gateway", `+want,
+				"metric requests of ingresses.networking.k8s.io front by web: ")
+		})
+	}
 }
 
 // TestNamedProblems checks errors: of the Service, of an object whose kind is unknown, and of names that resemble that

@@ -121,7 +121,7 @@ func scaleError(err error, subject string, resource schema.GroupResource) *Error
 	case apierrors.IsForbidden(err):
 		return newError(Forbidden, fmt.Sprintf("create a ClusterRole that allows it, with label %s=true",
 			kubeapi.ScaleReaderLabel),
-			"this server has no right to get %s/scale, so the pods of %s are not known", resource, subject)
+			"the custom metrics server has no right to get %s/scale, so the pods of %s are not known", resource, subject)
 	case apierrors.IsNotFound(err) && isStatus && (status.Status().Details == nil || status.Status().Details.Name == "" ||
 		len(status.Status().Details.Causes) > 0):
 		return newError(NoScale, "use a target that has one; for a custom resource, add subresources.scale to its "+

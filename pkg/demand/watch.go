@@ -119,10 +119,9 @@ func apiError(err error, verb, resource string) *Error {
 	switch cause := kubeapi.CauseOf(err); cause {
 	case kubeapi.Forbidden:
 		return newError(Forbidden, "grant it, as the ClusterRole of the installation does",
-			"this server has no right to %s %s", verb, resource)
-	case kubeapi.Unauthorized:
-		return newError(Forbidden, cause.Remedy(), "the API server does not accept the credentials of this server, so it "+
-			"cannot %s %s", verb, resource)
+			"the custom metrics server has no right to %s %s", verb, resource)
+	case kubeapi.Unauthorized: // the remedy begins with the cause
+		return newError(Forbidden, cause.Remedy(), "the custom metrics server cannot %s %s", verb, resource)
 	case kubeapi.Unreachable:
 		return newError(Failing, cause.Remedy(), "the API server cannot be asked to %s %s", verb, resource)
 	default:
