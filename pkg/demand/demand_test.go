@@ -684,7 +684,8 @@ func TestTooManyPods(t *testing.T) {
 		c := start(t, func(c *Config) { c.MaxPods = 1 }, testHPA("web", metrics(podsMetric("x"))), pod("web-1", "web"))
 		c.expect(": web-1")
 		c.must(c.client.CoreV1().Pods("shop").Create(t.Context(), pod("web-2", "web"), metav1.CreateOptions{}))
-		c.expect(": ! metric x of pods with app=web has more than 1 pods, which is the limit")
+		c.expect(": ! metric x of pods with app=web has more than 1 pods, which is the limit: use a target with fewer " +
+			"pods, or raise --max-pods-per-metric")
 	})
 }
 

@@ -173,7 +173,7 @@ func (j *joiner) wantLocked(h *HPA, m *Metric) *Want {
 		w.Err = unlisted
 	}
 	if w.Err == nil && len(pods) > j.config.MaxPods {
-		w.Err = newError(OverLimit, "use a target with fewer pods, or raise the limit of the server",
+		w.Err = newError(OverLimit, "use a target with fewer pods, or raise --max-pods-per-metric",
 			"%s has more than %d pods, which is the limit", w, j.config.MaxPods)
 	}
 	if w.Err == nil {
