@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"metrics-server/pkg/appmetrics"
+	"metrics-server/pkg/definition"
 	"metrics-server/pkg/fairshare"
 	"metrics-server/pkg/sample"
 )
@@ -111,13 +112,21 @@ func (l *limits) pool(of limit) *fairshare.Pool {
 	return l.endpoints
 }
 
-// take takes n of a limit for a namespace, or returns an error that names the namespace.
+// take takes n of a limit for a namespace, or returns an error that names the namespace. The memory also has the shares
+// definition.SelectorsOwner, and "" of metrics of the administrator's file that come from a backend.
 func (l *limits) take(of limit, namespace string, n int64) error {
 	if l.pool(of).Take(namespace, n) {
 		return nil
 	}
 	l.refuse(of, namespace)
-	if of == memoryLimit {
+	switch {
+	case of == memoryLimit && namespace == definition.SelectorsOwner:
+		return overShare("the selectors that autoscalers add to metrics of the administrator's file have used up their " +
+			"share of the memory: use fewer different selectors")
+	case of == memoryLimit && namespace == "":
+		return overShare("the metrics of the administrator's file have used up their share of the memory: an administrator " +
+			"has to raise the memory limit of the custom metrics server")
+	case of == memoryLimit:
 		return appmetrics.OverShareError(namespace)
 	}
 	return overShare("namespace %q "+appmetrics.ShareUsedUp+" the %d endpoints that the custom metrics server scrapes: "+
@@ -141,9 +150,29 @@ func (l *limits) refuse(of limit, namespace string) {
 	last, known := l.refused[r]
 	l.refused[r] = now
 	if !known || now.Sub(last) > quietAfter {
-		taken, limit := l.pool(of).Taken()
+		l.logRefusal(of, namespace)
+	}
+}
+
+func (l *limits) logRefusal(of limit, namespace string) {
+	taken, limit := l.pool(of).Taken()
+	used, all := fmt.Sprintf("%d endpoints", taken), fmt.Sprintf("%d endpoints", limit)
+	if of == memoryLimit {
+		used, all = fmt.Sprintf("%d MiB", taken>>20), fmt.Sprintf("%d MiB", limit>>20)
+	}
+	const raise = "raise the memory limit of the server"
+	switch namespace {
+	case definition.SelectorsOwner:
+		klog.InfoS("Warning: The use of selectors with metrics of the administrator's file takes more than its share, so "+
+			"some of these metrics have an error", "resource", of, "used", used, "limit", all,
+			"remedy", "let the autoscalers use fewer different selectors, or "+raise)
+	case "":
+		klog.InfoS("Warning: The set of backend metrics in the administrator's file takes more than its share, so some of "+
+			"them have an error", "resource", of, "used", used, "limit", all, "remedy", raise)
+	default:
 		klog.InfoS("Warning: A namespace wants more than its share, so some of its metrics have an error",
-			"namespace", namespace, "limit", of, "taken", taken, "of", limit)
+			"namespace", namespace, "resource", of, "used", used, "limit", all,
+			"remedy", "let its autoscalers refer to fewer pods and metrics, or "+raise)
 	}
 }
 

@@ -179,7 +179,9 @@ var (
 		"Used fraction of each limit that all namespaces share: scraped endpoints, or memory for series and "+
 			"expressions.", []string{"limit"}, nil)
 	limitedDesc = prometheus.NewDesc("metrics_server_limited_namespaces",
-		"Number of namespaces that have used up their share of a limit and wanted more in the last 5 minutes, by limit.",
+		"Number of namespaces that have used up their share of a limit and wanted more in the last 5 minutes, by limit. "+
+			"The selectors that autoscalers add to metrics of the administrator's file, and the metrics of that file that "+
+			"come from backends, have a share of the memory of their own, and count as a namespace each.",
 		[]string{"limit"}, nil)
 	pointsDesc = prometheus.NewDesc("metrics_server_storage_points",
 		"Number of samples stored, by type of object.", []string{"type"}, nil)

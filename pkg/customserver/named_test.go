@@ -276,7 +276,8 @@ func TestNamedSelectorMemory(t *testing.T) {
 		}
 		value := s.name(n, gateway, nil)
 		time.Sleep(20 * time.Second)
-		expect(t, last("shop", "a"), `error: namespace "selectors of autoscalers" has used up`)
+		expect(t, last("shop", "a"), "error: the selectors that autoscalers add to metrics of the administrator's file have "+
+			"used up their share of the memory: use fewer different selectors")
 		expect(t, value("shop", "a"), "3")
 		for r := range s.current {
 			s.collector.remove(r)
