@@ -197,17 +197,24 @@ func (v *values) objects(ctx context.Context, w *demand.Want, namespace string) 
 	t := v.tables.table(w.Request)
 	if w.Backend != "" {
 		p := v.polled(w.Request)
-		if p == nil {
+		switch {
+		case p == nil:
 			return nil, errNotPolled
-		}
-		a, err := p.answer(time.Now())
-		if err != nil {
-			return nil, withheld(w, err)
+		case p.err != nil: // of metric.selector, because the query was checked with the file, or why it is not sent
+			return nil, p.err
 		}
 		if err := t.take(ctx); err != nil {
 			return nil, err
 		}
 		defer t.release()
+		a, err := p.answer(time.Now())
+		if said, ok := errors.AsType[*backend.Error](err); ok && said.Cause() == string(backend.NotAsked) {
+			return nil, noValue(w, appmetrics.NoAnswer, "%v", said)
+		}
+		t.report(w, err)
+		if err != nil {
+			return nil, withheld(w, err)
+		}
 		if t.answer != a {
 			all := make([]appmetrics.Value, len(a.Samples))
 			for i, s := range a.Samples {
@@ -298,7 +305,7 @@ func withheld(w *demand.Want, err error) error {
 	}
 	switch said.Cause {
 	case appmetrics.NoAnswer, appmetrics.Expired, appmetrics.TooFewPoints, appmetrics.Incomplete, appmetrics.Canceled:
-		why = fmt.Sprintf("too many of the pods of %s have not answered, or not for long enough", from)
+		why = fmt.Sprintf("too many pods of %s cannot be scraped or are too new", from)
 	case appmetrics.OverLimit, appmetrics.OverShare:
 		why = "its series or its expression exceed a limit"
 	}

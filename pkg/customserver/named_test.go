@@ -177,8 +177,8 @@ func TestNamedPods(t *testing.T) {
 		s, gateway := start(t), gatewayPods(5)
 		value := s.name(namedBy(t, gauge+"}"), gateway, nil)
 		const unnamed = ", named in the administrator's file, has no value: "
-		expect(t, value("shop", "a"), "error: metric load of all gateways.example.com"+unnamed+"too many of the pods of "+
-			"service/edge/gateway have not answered")
+		expect(t, value("shop", "a"), "error: metric load of all gateways.example.com"+unnamed+"too many pods of "+
+			"service/edge/gateway cannot be scraped or are too new: the log of the custom metrics server has the details")
 		for _, p := range gateway[:4] {
 			s.listen(p, loads("load{namespace=\"shop\",gw=\"a\"} 3\nload{namespace=\"secret\",gw=\"hidden\"} 1\n"))
 		}
@@ -380,7 +380,9 @@ func TestNamedBackend(t *testing.T) {
 		one.change(func() { one.gate = gate })
 		value, errors500 := s.name(n, nil, nil), s.name(n, nil, labels.Set{"code": "500"})
 		expect(t, value("shop", "a"), `error: metric hits of all httproutes.gateway.networking.k8s.io, named in the `+
-			`administrator's file, has no value: backend "main" has not given a usable answer (not asked yet)`)
+			`administrator's file, has no value: backend "main" has not answered this query yet: retry in a moment`)
+		long := s.name(n, nil, labels.Set{"code": strings.Repeat("5", 9000)})
+		expect(t, long("shop", "a"), `error: the selector of metric "hits" has 9`)
 		one.change(func() { one.gate = nil })
 		close(gate)
 		settled(time.Second)
@@ -395,9 +397,19 @@ func TestNamedBackend(t *testing.T) {
 		if one.asked[all] != 1 || one.asked[some] != 1 || len(one.asked) != 2 {
 			t.Errorf("queries: %v", one.asked)
 		}
+		series := demand.Request{Resource: n.Resource, Metric: n.Name, Series: true}
+		logged := func() string { return s.tables.table(series).logged }
+		if got := logged(); got != "" {
+			t.Errorf("%q is logged of a metric that has values", got)
+		}
 		one.change(func() { one.err = errors.New("no") })
 		settled(2 * time.Minute)
-		expect(t, value("shop", "a"), "error: metric hits of all")
+		expect(t, value("shop", "a"), "error: metric hits of all httproutes.gateway.networking.k8s.io, named in the "+
+			`administrator's file, has no value: backend "main" has not given a usable answer (expired): the log of the `+
+			"custom metrics server has the details for an administrator")
+		if got := logged(); !strings.Contains(got, `a query of backend "main" failed`) {
+			t.Errorf("%q is logged, want why there is no answer", got)
+		}
 
 		// The backend is taken from the file before the metric is.
 		if err := s.backends.apply(nil, nil); err != nil {

@@ -85,7 +85,8 @@ func compile[T any](m *demand.Metric, f func(appmetrics.Definition) (T, error)) 
 		})
 	}
 	compiled, err := guard(func() (T, error) { return f(d) })
-	if err != nil && m.ExpressionAt != "" {
+	// The expression of a named metric was checked with the file, so only the selector of an autoscaler can be wrong.
+	if err != nil && m.ExpressionAt != "" && m.Named == nil {
 		err = fmt.Errorf("%s: %w", m.ExpressionAt, err)
 	}
 	return compiled, err
