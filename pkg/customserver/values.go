@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -126,6 +127,16 @@ func valueOf(v appmetrics.Value) metricgroup.Value {
 // may have forgotten it by the end of the evaluation. An answer without an error has at least one
 // value.
 func (v *values) answer(ctx context.Context, r demand.Request) (*demand.Want, *appmetrics.Answer, error) {
+	want, a, err := v.evaluated(ctx, r)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = apierrors.NewTimeoutError(fmt.Sprintf("metric %q was not evaluated in time: give the custom metrics server "+
+			"more CPU", r.Metric), 0)
+	}
+	return want, a, err
+}
+
+// evaluated is answer with the errors of ctx.
+func (v *values) evaluated(ctx context.Context, r demand.Request) (*demand.Want, *appmetrics.Answer, error) {
 	want, err := v.find(r)
 	v.note(metricgroup.NotesOf(ctx), want)
 	if err != nil {

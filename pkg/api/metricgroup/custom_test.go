@@ -50,8 +50,11 @@ func (f *fixed) Object(_ context.Context, namespace string, of schema.GroupResou
 	selector labels.Selector,
 ) (custom.Value, error) {
 	f.asked = append(f.asked, fmt.Sprintf("%s/%s/%s %s with %s", namespace, of, name, metric, selector))
-	if metric == "none" {
+	switch metric {
+	case "none":
 		return custom.Value{}, errors.New("nobody refers to none")
+	case "slow":
+		return custom.Value{}, apierrors.NewTimeoutError("it was not evaluated in time", 0)
 	}
 	return custom.Value{
 		Of:    corev1.ObjectReference{Kind: "Thing", APIVersion: "x/v1", Namespace: namespace, Name: name},
@@ -139,6 +142,10 @@ func TestCustomClients(t *testing.T) {
 				_, err = in.GetForObjects(schema.GroupKind{Kind: "Pod"}, web, "none", labels.Everything())
 				if !apierrors.IsNotFound(err) || err.Error() != "pod web-1 has no family none: did you mean one?" {
 					t.Errorf("the error is %v", err)
+				}
+				_, err = in.GetForObject(schema.GroupKind{Kind: "Service"}, "web", "slow", labels.Everything())
+				if !apierrors.IsTimeout(err) || !strings.Contains(err.Error(), "it was not evaluated in time") {
+					t.Errorf("the error is %v, want a timeout", err)
 				}
 			})
 		}

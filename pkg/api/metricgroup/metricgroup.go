@@ -144,8 +144,11 @@ func badSelector(parameter, text string, err error) error {
 }
 
 // NotFound returns the answer for a metric of an object that has no value. Its message is the text of err,
-// which the HPA controller shows.
+// which the HPA controller shows. If err has a status of its own, as a timeout does, it is the answer.
 func NotFound(of schema.GroupResource, name string, err error) error {
+	if status, ok := errors.AsType[*apierrors.StatusError](err); ok {
+		return status
+	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
 		Message: err.Error(),
