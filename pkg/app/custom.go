@@ -78,7 +78,8 @@ func (o *customOptions) flags() (fss cliflag.NamedFlagSets) {
 			"backends, and all metrics come from pods.")
 	fs.StringVar(&o.check, "check-config", o.check,
 		"Check a file for --config, and the configuration of prometheus-adapter that it may name, and exit; the exit code "+
-			"is 1 if there is a mistake. No backend is contacted, and no file with credentials is read.")
+			"is 1 if there is a mistake. Rules of prometheus-adapter that are left out are listed and do not count as one. No "+
+			"backend is contacted, and no file with credentials is read.")
 	fs.BoolVar(&o.ShowVersion, "version", o.ShowVersion, "Print the version and exit.")
 	o.generic.addFlags(fss.FlagSet("generic"))
 	o.serving.addFlags(&fss)
@@ -139,14 +140,21 @@ func newCustomCommand(code *int) *cobra.Command {
 
 // checkFile checks a file for --config, and writes what it names. The error has every mistake.
 func checkFile(w io.Writer, file string) error {
-	backends, metrics, leftOut, err := customserver.CheckFile(file)
+	c, err := customserver.CheckFile(file)
 	if err != nil {
 		return err
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s is valid; it names %d backends and %d metrics\n", file, backends, metrics)
-	for _, problem := range leftOut {
+	fmt.Fprintf(&text, "%s is valid; it names %d backends and %d metrics\n", file, c.Backends, c.Metrics)
+	for _, problem := range c.NotServed {
+		fmt.Fprintf(&text, "not served: the configuration of prometheus-adapter, %v\n", problem)
+	}
+	for _, problem := range c.Warnings {
 		fmt.Fprintf(&text, "warning: the configuration of prometheus-adapter, %v\n", problem)
+	}
+	if c.LeftOutRules > 0 {
+		fmt.Fprintf(&text, "rules of prometheus-adapter that are left out: %d; metrics that only they define have no value, "+
+			"or another meaning\n", c.LeftOutRules)
 	}
 	_, err = io.WriteString(w, text.String())
 	return err

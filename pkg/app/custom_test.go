@@ -45,17 +45,25 @@ func TestCheckConfig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "backends.yaml")
 	adapter := filepath.Join(t.TempDir(), "config.yaml")
 	for name, content := range map[string]string{
-		file:    "backends: [{name: main, url: http://a}]\ndefault: main\nadapter: {file: " + adapter + "}",
-		adapter: "resourceRules: {cpu: {}}",
+		file: "backends: [{name: main, url: http://a}]\ndefault: main\nadapter: {file: " + adapter + "}",
+		adapter: "resourceRules: {cpu: {}}\nrules:\n- {seriesQuery: 7up}\n- {seriesQuery: up, metricsQuery: sum(up), " +
+			"resources: {template: '<<.Resource>>', namespaced: false}}",
 	} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got := printed(t, "custom-metrics", "--check-config", file)
-	if !strings.Contains(got, "it names 1 backends and 0 metrics\n"+
-		"warning: the configuration of prometheus-adapter, line 1: resourceRules: the metrics server gets CPU and memory") {
-		t.Error(got)
+	for _, want := range []string{
+		"it names 1 backends and 0 metrics\n" +
+			"not served: the configuration of prometheus-adapter, line 1: resourceRules: the metrics server gets CPU and memory",
+		"\nnot served: the configuration of prometheus-adapter, line 3: rules[0].seriesQuery: ",
+		"\nwarning: the configuration of prometheus-adapter, line 4: rules[1].resources.namespaced: ",
+		"\nrules of prometheus-adapter that are left out: 1; metrics that only they define have no value, or another meaning",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
 	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)

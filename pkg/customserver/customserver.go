@@ -221,8 +221,13 @@ func (s *Server) apply(f *loaded) error {
 	}
 	for i := range f.problems {
 		p := &f.problems[i]
-		klog.InfoS("Warning: Part of the configuration of prometheus-adapter is ignored or has another meaning", "file",
-			f.Adapter.File, "leftOut", p.LeftOut, "problem", p)
+		if p.LeftOut {
+			klog.InfoS("Warning: Part of the configuration of prometheus-adapter is not served", "file", f.Adapter.File,
+				"problem", p)
+		} else {
+			klog.InfoS("Warning: Part of the configuration of prometheus-adapter has another meaning here", "file",
+				f.Adapter.File, "problem", p)
+		}
 	}
 	s.demand.SetDefaultBackend(f.Default)
 	s.demand.SetNamed(definition.Named(f.File))

@@ -13,17 +13,31 @@ import (
 	"metrics-server/pkg/adminfile"
 )
 
-// CheckFile checks a file for Config.File, and the configuration of prometheus-adapter that it may name. It returns the
-// numbers of backends and metrics and the problems of that configuration, or every mistake.
-func CheckFile(path string) (backends, metrics int, problems []error, err error) {
+// Checked is what CheckFile finds in a file without mistakes.
+type Checked struct {
+	Backends, Metrics int
+	// NotServed are the parts of the configuration of prometheus-adapter that are left out, and Warnings those that have
+	// another meaning here.
+	NotServed, Warnings []error
+	LeftOutRules        int // as in the metric metrics_server_adapter_rules
+}
+
+// CheckFile checks a file for Config.File, and the configuration of prometheus-adapter that it may name. The error has
+// every mistake.
+func CheckFile(path string) (*Checked, error) {
 	l, err := (&settings{path: path}).parse()
 	if err != nil {
-		return 0, 0, nil, err
+		return nil, err
 	}
+	c := &Checked{Backends: len(l.Backends), Metrics: len(l.Metrics), LeftOutRules: leftOut(l.problems)}
 	for i := range l.problems {
-		problems = append(problems, &l.problems[i])
+		if p := &l.problems[i]; p.LeftOut {
+			c.NotServed = append(c.NotServed, p)
+		} else {
+			c.Warnings = append(c.Warnings, p)
+		}
 	}
-	return len(l.Backends), len(l.Metrics), problems, nil
+	return c, nil
 }
 
 // settings is the administrator's file, and the configuration of prometheus-adapter that it may name. Only state may be

@@ -427,7 +427,7 @@ func TestMoveFromPrometheusAdapter(t *testing.T) {
 	// The file is checked, and the server installed without APIServices.
 	check := exec.CommandContext(t.Context(), cluster.binary, "custom-metrics", "--check-config", backends)
 	out, err := check.CombinedOutput()
-	if err != nil || strings.Contains(string(out), "warning") {
+	if err != nil || strings.Contains(string(out), "warning") || strings.Contains(string(out), "not served") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	f := installCustom(t, externalOverlay, "-l", "app.kubernetes.io/component!=apiservice")
