@@ -244,8 +244,8 @@ func (b *backends) discovering() error {
 		return nil
 	}
 	if st := b.discovery.server.poller.Status(); !complete(&st) {
-		return fmt.Errorf("of %d queries that discover series for the rules of prometheus-adapter, %d were not sent yet, "+
-			"and %d failed once", st.Targets, st.Waiting, st.Doubtful)
+		return fmt.Errorf("%d queries that discover series for the rules of prometheus-adapter: %d not sent yet, %d failed "+
+			"once", st.Targets, st.Waiting, st.Doubtful)
 	}
 	return nil
 }

@@ -507,7 +507,7 @@ func TestReload(t *testing.T) {
 	m.update(files("["+main+", {name: other}]", someRules))
 	check("main other", "0 1 5", `The file of --config cannot be used, so the previous version stays in effect`)
 	m.update(files("["+main+", "+other+"]", someRules+"- seriesQuery: '{'\n"))
-	check("main other", "1 1 5", "again the version in effect")
+	check("main other", "1 1 5", "matches the version in effect again")
 	m.update(files("["+other+"]", someRules))
 	check("main other", "0 1 5", `there is no backend \"main\"`)
 	m.update(files("["+main+"]", someRules))

@@ -210,7 +210,7 @@ func (s *Server) reload(ctx context.Context) {
 	case err != nil:
 		log.Info("Warning: The file of --config cannot be used, so the previous version stays in effect", "err", err)
 	case restored:
-		log.Info("The file of --config is again the version in effect", "file", s.settings.path)
+		log.Info("The file of --config matches the version in effect again", "file", s.settings.path)
 	}
 }
 

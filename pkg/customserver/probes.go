@@ -91,14 +91,14 @@ func (s *Server) asked() error {
 	}
 	for _, one := range s.collector.schedulers() {
 		if st := one.Status(); !complete(&st) {
-			return fmt.Errorf("of %d endpoints of pods, %d were not scraped yet, %d gave one page so far, and %d failed once",
-				st.Targets, st.Waiting, st.Answered-st.Settled, st.Doubtful)
+			return fmt.Errorf("%d endpoints of pods: %d not scraped yet, %d scraped once, %d failed once", st.Targets,
+				st.Waiting, st.Answered-st.Settled, st.Doubtful)
 		}
 	}
 	for name, st := range s.backends.statuses() {
 		if !complete(&st) {
-			return fmt.Errorf("of %d queries of backend %q, %d were not sent yet, and %d failed once", st.Targets, name,
-				st.Waiting, st.Doubtful)
+			return fmt.Errorf("%d queries of backend %q: %d not sent yet, %d failed once", st.Targets, name, st.Waiting,
+				st.Doubtful)
 		}
 	}
 	return s.backends.discovering()
