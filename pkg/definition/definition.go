@@ -96,7 +96,7 @@ func compile[T any](m *demand.Metric, f func(appmetrics.Definition) (T, error)) 
 func guard[T any](f func() (T, error)) (result T, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("this is a bug in metrics-server, please report it with the text that caused it: %v", v)
+			err = fmt.Errorf("this is a bug in metrics-server: report it with this expression: %v", v)
 		}
 	}()
 	return f()

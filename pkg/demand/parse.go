@@ -271,7 +271,7 @@ func (p *parser) annotations() {
 func (p *parser) annotation(key, value string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("this is a bug in metrics-server, please report it with the text that caused it: %v", v)
+			err = fmt.Errorf("this is a bug in metrics-server: report it with this annotation: %v", v)
 		}
 	}()
 	switch key {
