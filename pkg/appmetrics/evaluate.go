@@ -87,13 +87,13 @@ type evaluation struct {
 	answer *Answer
 }
 
-// Slot is the right to run evaluations, one at a time.
+// Slot is one of the Config.Parallel places for evaluations. Its holder runs one evaluation at a time.
 type Slot struct {
 	store  *Store
 	memory memory
 }
 
-// Slot waits until evaluations may begin, or until ctx ends. Call Free afterwards.
+// Slot waits for a free Slot, and returns an error if ctx ends first. The caller has to Free it.
 func (s *Store) Slot(ctx context.Context) (*Slot, error) {
 	select {
 	case slot := <-s.slots:
@@ -105,11 +105,11 @@ func (s *Store) Slot(ctx context.Context) (*Slot, error) {
 
 var errCanceled = errorf(Canceled, "the evaluation was canceled")
 
-// Free ends the use of l.
+// Free gives l back to the Store.
 func (l *Slot) Free() { l.store.slots <- l }
 
-// Evaluate is Slot.Evaluate after the wait for a slot. During that wait, pods may be deleted and values may
-// expire: if others use s as well, wait first, and determine pods and now afterwards.
+// Evaluate waits for a Slot and calls its Evaluate. Pods may be deleted and values may expire during the wait. If there
+// are other users of s, call Slot first, and determine pods and now afterwards.
 func (s *Store) Evaluate(ctx context.Context, q *Query, pods []Pod, now time.Time) *Answer {
 	l, err := s.Slot(ctx)
 	if err != nil {

@@ -46,9 +46,9 @@ func matchAll(l labels.Labels, matchers []*labels.Matcher) bool {
 	return true
 }
 
-// Kept says which series of a pod's pages are kept: those that its queries select. It is immutable
-// and meant to be shared by all pods that have the same queries; a pod for which Record gets a
-// different Kept matches its series again.
+// Kept says which series Store.Record keeps of a pod's pages: those that the pod's queries select. It is
+// immutable. Let all pods with the same queries share one: when Record gets another Kept for a pod than
+// before, it matches all series of the page again.
 type Kept struct {
 	queries   []*Query
 	selectors map[string][]selector

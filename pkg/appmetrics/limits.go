@@ -54,7 +54,7 @@ const (
 type Config struct {
 	// Interval is how often pods are asked. Default 15 s.
 	Interval time.Duration
-	// MaxPage is how many bytes a page may have, unpacked. Default 8 MiB.
+	// MaxPage is how many bytes a page may have, decompressed. Default 8 MiB.
 	MaxPage int
 	// MaxSeries is how many series are kept of a pod. Default 1,000.
 	MaxSeries int

@@ -22,7 +22,7 @@ type Page struct {
 	Started time.Time
 	// ContentType is the Content-Type of the answer.
 	ContentType string
-	// Body is the answer, unpacked. Record keeps nothing of it.
+	// Body is the answer, decompressed. Record keeps nothing of it.
 	Body []byte
 	// Filtered says that the pod was asked for the names of Kept only. If such a page lacks what a query
 	// needs, Record returns ErrFiltered, because the pod may have it under another name.

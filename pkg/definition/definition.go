@@ -17,9 +17,9 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// SelectorsOwner is the owner of the expressions that selectors of autoscalers make of metrics that an administrator
-// names. There can be very many: they must not use up the share of those without a selector. No namespace has this
-// name.
+// SelectorsOwner is the key of the share of memory and of a backend's turns that is used by the expressions of metrics
+// that an administrator names, with a selector that an autoscaler adds. There can be very many of them, and they must
+// not use up the share of the metrics without a selector. No namespace has this name.
 const SelectorsOwner = "selectors of autoscalers"
 
 // Named returns the metrics that an administrator's file names.

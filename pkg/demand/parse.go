@@ -108,8 +108,8 @@ type Definition struct {
 	// Backend is the value of the annotation: the name of a backend, kubeapi.PodsBackend, or "" for the default. In a
 	// Want it is the name of the backend that the metric comes from, "" for pods.
 	Backend string
-	// Named is the metric that the administrator names, if it is one. The other fields then say nothing in the Want of an
-	// HPA, and repeat what Named says in the one with the values of all objects.
+	// Named is nil unless the administrator names the metric. If it is set, the other fields are empty in the Want of an
+	// HPA, and have the values of Named in the Want with the values of all objects (Request.Series).
 	Named *Named
 }
 
@@ -127,8 +127,8 @@ func (m *Metric) Source(byDefault string) string {
 	return byDefault
 }
 
-// ErrIn returns why m cannot be served by a source, which Source returned. A backend need not be told which pods
-// expose a metric.
+// ErrIn returns why m cannot be served from a source, which is a result of Source: Err, or nil if the source is a
+// backend and Err only says that the HPA does not tell which pods expose m.
 func (m *Metric) ErrIn(source string) *Error {
 	if source != "" && m.Err == m.unsourced {
 		return nil

@@ -28,9 +28,9 @@ type Request struct {
 	// Series says that it is for the values of all objects of a Named metric. Only this program makes such a request.
 	Series bool
 
-	// Unresolved is the name of an HPA while it is not known which of its pods or which Resource is meant, or if
-	// its metric.selector is invalid.
-	// The controller makes no such request; the Want says what is wrong.
+	// Unresolved is empty in requests of the controller. In a Want, it is the name of the HPA if it is not known what the
+	// controller will request: the pods or the Resource were not read yet, or metric.selector is invalid. Want.Err says
+	// which.
 	Unresolved string
 }
 
@@ -76,7 +76,7 @@ type Want struct {
 	// not ended. Some may not have started yet.
 	Pods []*sample.Pod
 	Err  *Error // why it cannot be served; Pods is then empty. Nil if nothing is known to be wrong
-	// Undeclared says that Metric.Undeclared holds for all HPAs.
+	// Undeclared says that Metric.Undeclared is set in all HPAs that refer to the metric.
 	Undeclared bool
 }
 
