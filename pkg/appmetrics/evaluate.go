@@ -446,10 +446,10 @@ func (e *evaluation) choose() (*chosen, *Error) {
 		case kind == "untyped", !ok, kind != "" && expressionOf(meaning{most.candidate, kind}).text == chosen.text:
 			return false
 		case kind != "":
-			text = fmt.Sprintf("the page of pod %s gives %s the type %s, but the pages of most pods give it the type %s: "+
+			text = fmt.Sprintf("pod %s exposes %s with the type %s, but most pods expose it with the type %s: "+
 				"expose it with one type", p.pod.Name, family.name, kind, most.kind)
 		default:
-			text = fmt.Sprintf("the page of pod %s has %s, but the pages of most pods have %s: expose it under one name",
+			text = fmt.Sprintf("pod %s exposes %s, but most pods expose %s: expose it under one name",
 				p.pod.Name, e.q.candidates[other.candidate].name, family.name)
 		}
 		e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: errorf(WrongType, "%s", text)})

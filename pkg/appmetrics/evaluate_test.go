@@ -1055,13 +1055,13 @@ func TestNamesThatDiffer(t *testing.T) {
 	for _, c := range []struct{ metric, most, other, want, says string }{
 		{
 			"latency_count", histogram, "# TYPE latency_count gauge\nlatency_count %d\n", "a=10 b=10 c=10 d:wrong type",
-			"the page of pod d gives latency_count the type gauge, but the pages of most pods give it the type counter: " +
+			"pod d exposes latency_count with the type gauge, but most pods expose it with the type counter: " +
 				"expose it with one type",
 		},
 		{"latency_count", histogram, "latency_count %d\n", "a=10 b=10 c=10 d=10", ""},
 		{
 			"http_requests", total, "# TYPE http_requests gauge\nhttp_requests %d\n", "a=10 b=10 c=10 d:wrong type",
-			"the page of pod d has http_requests, but the pages of most pods have http_requests_total: expose it under one name",
+			"pod d exposes http_requests, but most pods expose http_requests_total: expose it under one name",
 		},
 		{"http_requests", total, total + "# TYPE http_requests gauge\nhttp_requests 7\n", "a=10 b=10 c=10 d=10", ""},
 		{"http_requests", total, "up %d\n", "a=10 b=10 c=10 d:no family", "the pod exposes no metric http_requests"},
@@ -1101,7 +1101,7 @@ func TestSumOfNamesThatDiffer(t *testing.T) {
 		w.page("d", at, "# TYPE http_requests gauge\nhttp_requests 7")
 	}
 	err := w.answer(16, "a", "b", "c", "d").Err()
-	const want = "the page of pod d has http_requests, but the pages of most pods have http_requests_total"
+	const want = "pod d exposes http_requests, but most pods expose http_requests_total"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("the error is %v, want %s", err, want)
 	}
@@ -1150,7 +1150,7 @@ func TestTypesThatDiffer(t *testing.T) {
 		a := w.answer(16, pods...)
 		w.want(a, c.want)
 		for _, m := range a.Missing {
-			if !strings.Contains(m.Err.Text, "the page of pod "+m.Pod+" gives x the type ") {
+			if !strings.Contains(m.Err.Text, "pod "+m.Pod+" exposes x with the type ") {
 				t.Errorf("%v: got %q, want it to name the pod and the type", c.types, m.Err.Text)
 			}
 		}
