@@ -98,6 +98,9 @@ const (
 
 func (c *checker) visit(n parser.Node, path []parser.Node) error {
 	q := c.q
+	if len(path) > maxDepth {
+		return q.mistake(OverLimit, n.PositionRange().Start, "its parts are nested more than %d deep", maxDepth)
+	}
 	switch n := n.(type) {
 	case *parser.VectorSelector:
 		return c.selector(n, path)

@@ -19,6 +19,9 @@ const (
 
 	maxExpression = 4096 // bytes
 	maxSelectors  = 20   // in an expression
+	// maxDepth is how deep the parts of an expression may be nested. The engine looks at the time limit before it
+	// evaluates a part, but negates all series of that part without looking again.
+	maxDepth = 100
 
 	// Label functions can multiply the length of a value. Four references to a value of maxValue
 	// bytes, once, are harmless.

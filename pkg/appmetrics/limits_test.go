@@ -130,8 +130,8 @@ func TestHostileExpressions(t *testing.T) {
 		"count_values by (pod) (\"v\", x)",
 		"x * on (pod) group_left () x",
 		"sum by (pod) (x{v=~\"(v*)*(v*)*(v*)*w\"})",
-		strings.Repeat("-", 4000) + "x",
-		strings.Repeat("(", 2000) + "x" + strings.Repeat(")", 2000),
+		strings.Repeat("-", maxDepth) + "x",
+		strings.Repeat("(", maxDepth) + "x" + strings.Repeat(")", maxDepth),
 	} {
 		q, err := Compile(Definition{Name: "m", Expression: expression})
 		if err != nil {

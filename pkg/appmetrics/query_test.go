@@ -128,6 +128,11 @@ func TestCompileRefuses(t *testing.T) {
 		{"label_join(x, \"a\", \"\", \"b\", \"b\", \"b\", \"b\", \"b\")", PerPod, OverLimit, 0, "character 1: " +
 			"label_join may refer to at most 4 labels"},
 		{strings.Repeat("x+", 20) + "x", PerPod, OverLimit, 40, "character 41: it has more than 20 selectors"},
+		{strings.Repeat("-", 100) + "x", PerPod, 0, 0, ""},
+		{strings.Repeat("-", 101) + "x", PerPod, OverLimit, 101, "character 102: its parts are nested more than 100 deep"},
+		{strings.Repeat("(", 101) + "x" + strings.Repeat(")", 101), PerPod, OverLimit, 101,
+			"character 102: its parts are nested more than 100 deep"},
+		{"x" + strings.Repeat(" + 1", 101), PerPod, OverLimit, 0, "character 1: its parts are nested more than 100 deep"},
 	} {
 		_, err := Compile(Definition{Name: "m", Expression: tt.expression, Shape: tt.shape})
 		if tt.cause == 0 {
