@@ -85,7 +85,7 @@ func (e *examination) inside(ctx context.Context, m *Metric) {
 		wrong(fault.text, fault.cause, fault.remedy)
 		return
 	}
-	all, omitted := e.ask(ctx, pods, where)
+	all, omitted := e.ask(ctx, pods, where, said.Service)
 	m.Omitted = omitted
 	if len(all) == 0 && said.Type != autoscalingv2.PodsMetricSourceType {
 		what := "the object"

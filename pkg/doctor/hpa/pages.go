@@ -51,8 +51,11 @@ type asked struct {
 	fault   *fault // why it is not known where to ask
 }
 
-// ask reads the pages of pods, at most maxPages, and reports what they are.
-func (e *examination) ask(ctx context.Context, pods []*corev1.Pod, where sample.Ask) (all []*asked, omitted int) {
+// ask reads the pages of pods, at most maxPages, and reports what they are. service is the Service that the metric
+// names, if it names one: the port in where is then a target port of it.
+func (e *examination) ask(ctx context.Context, pods []*corev1.Pod, where sample.Ask, service string) (
+	all []*asked, omitted int,
+) {
 	for _, p := range pods {
 		known := demand.Pod(p)
 		if known == nil {
@@ -64,7 +67,7 @@ func (e *examination) ask(ctx context.Context, pods []*corev1.Pod, where sample.
 		}
 		a := &asked{pod: known}
 		all = append(all, a)
-		address, err := podtarget.Resolve(known, where, "")
+		address, err := podtarget.Resolve(known, where, service)
 		if err != nil {
 			a.fault = explainAddress(err)
 			continue
