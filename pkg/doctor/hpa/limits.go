@@ -34,8 +34,9 @@ func limit(spec *autoscalingv2.HorizontalPodAutoscalerSpec, current, proposed in
 		}
 	}
 	if spec.Behavior == nil && current <= proposed && proposed < most && now.Sub(last) < defaultDownscale {
-		l.unknown = append(l.unknown, fmt.Sprintf("the highest recommendation of the last %v counts, and only the "+
-			"controller knows the past ones: it may scale up further", defaultDownscale))
+		l.unknown = append(l.unknown, fmt.Sprintf("the highest recommendation of the last %v (the default of the "+
+			"controller's --horizontal-pod-autoscaler-downscale-stabilization) counts, and only the controller knows the "+
+			"past ones: it may scale up further", defaultDownscale))
 	}
 	if proposed < current {
 		if spec.Behavior != nil {
