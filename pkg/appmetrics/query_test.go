@@ -130,8 +130,10 @@ func TestCompileRefuses(t *testing.T) {
 		{strings.Repeat("x+", 20) + "x", PerPod, OverLimit, 40, "character 41: it has more than 20 selectors"},
 		{strings.Repeat("-", 100) + "x", PerPod, 0, 0, ""},
 		{strings.Repeat("-", 101) + "x", PerPod, OverLimit, 101, "character 102: its parts are nested more than 100 deep"},
-		{strings.Repeat("(", 101) + "x" + strings.Repeat(")", 101), PerPod, OverLimit, 101,
-			"character 102: its parts are nested more than 100 deep"},
+		{
+			strings.Repeat("(", 101) + "x" + strings.Repeat(")", 101), PerPod, OverLimit, 101,
+			"character 102: its parts are nested more than 100 deep",
+		},
 		{"x" + strings.Repeat(" + 1", 101), PerPod, OverLimit, 0, "character 1: its parts are nested more than 100 deep"},
 	} {
 		_, err := Compile(Definition{Name: "m", Expression: tt.expression, Shape: tt.shape})
