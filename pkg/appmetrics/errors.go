@@ -83,7 +83,7 @@ func errorf(c Cause, format string, args ...any) *Error {
 }
 
 // summarize returns one error for many pods: its cause is the first of theirs, its text has the first three
-// different texts, and how many more there are.
+// different texts, and whether there are more.
 func summarize(missing []Missing) *Error {
 	if len(missing) == 0 {
 		return errorf(NoAnswer, "there are no pods to ask")
@@ -101,11 +101,8 @@ func summarize(missing []Missing) *Error {
 	for _, e := range errs[:min(len(errs), shown)] {
 		texts = append(texts, e.Text)
 	}
-	switch more := len(errs) - shown; {
-	case more == 1:
-		texts = append(texts, "and 1 more reason")
-	case more > 1:
-		texts = append(texts, fmt.Sprintf("and %d more reasons", more))
+	if len(errs) > shown {
+		texts = append(texts, "and others") // not how many: a text that changes from call to call makes many Events
 	}
 	return &Error{Cause: errs[0].Cause, Position: errs[0].Position, Text: strings.Join(texts, "; ")}
 }

@@ -788,8 +788,13 @@ func TestExplanations(t *testing.T) {
 			"family without series",
 			Definition{Name: "jobs_total"},
 			[]string{"# TYPE jobs_total counter\nother 1"},
-			"no match: the pod declares metric jobs_total, but exposes no series of it yet: wait for the first event that it " +
-				"counts",
+			"no match: the pod declares metric jobs_total, but exposes no series of it yet: wait until it has counted something",
+		},
+		{
+			"gauge without series",
+			Definition{Name: "jobs"},
+			[]string{"# TYPE jobs gauge\nother 1"},
+			"no match: the pod declares metric jobs, but exposes no series of it yet: wait until the application sets it",
 		},
 		{
 			"histogram in an expression",
@@ -912,12 +917,12 @@ func TestManyPodsOneText(t *testing.T) {
 		"the pod has not answered a scrape yet: retry in a few seconds")
 }
 
-// TestMoreReasons checks that a text for many pods says how many reasons it leaves out.
+// TestMoreReasons checks that a text for many pods says that it leaves out some, but not how many.
 func TestMoreReasons(t *testing.T) {
 	for n, want := range map[int]string{
 		3: "connection 0; connection 1; connection 2",
-		4: "connection 0; connection 1; connection 2; and 1 more reason",
-		6: "connection 0; connection 1; connection 2; and 3 more reasons",
+		4: "connection 0; connection 1; connection 2; and others",
+		6: "connection 0; connection 1; connection 2; and others",
 	} {
 		w := newWorld(t, Definition{Name: "depth"})
 		var pods []Pod

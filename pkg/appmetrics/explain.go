@@ -78,8 +78,11 @@ func (e *evaluation) explainLack(t *snapshot, n need) *Error {
 				return errorf(WrongType, "%s is a %s, so its series have names such as %s_sum and %s_count: use such a "+
 					"name in the expression", f.Name, f.Type, f.Name, f.Name)
 			}
-			return errorf(NoMatch, "the pod declares metric %s, but exposes no series of it yet: wait for the first "+
-				"event that it counts", f.Name)
+			until := "the application sets it"
+			if slices.Contains([]string{"counter", "histogram", "summary"}, f.Type) {
+				until = "it has counted something"
+			}
+			return errorf(NoMatch, "the pod declares metric %s, but exposes no series of it yet: wait until %s", f.Name, until)
 		}
 	}
 	text := "the pod exposes no metric " + n.name

@@ -37,7 +37,8 @@ type table struct {
 	at     time.Time       // of the evaluation
 	values *objectValues
 	err    error
-	logged string // the last error that was logged
+	logged string    // the last error that was logged; "" if there are values again
+	warned time.Time // when that was
 }
 
 // objectValues are the values of objects. They are immutable.
@@ -260,15 +261,17 @@ func (v *values) objects(ctx context.Context, w *demand.Want, namespace string) 
 	return t.values, t.err
 }
 
-// report logs why there are no values, once for each reason, and when there are some again.
+// report logs why there are no values, at most once in quietAfter, and when there are some again.
 func (t *table) report(w *demand.Want, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	switch {
-	case text == t.logged:
+	case text == t.logged, err != nil && !t.warned.IsZero() && time.Since(t.warned) < quietAfter:
+		return
 	case err != nil:
+		t.warned = time.Now()
 		klog.InfoS("Warning: A metric of the administrator's file has no values", "metric", w.Name, "resource", w.Resource,
 			"selector", w.Selector, "err", err)
 	default:

@@ -420,6 +420,34 @@ func TestNamedBackend(t *testing.T) {
 	})
 }
 
+// TestWarningsAboutNamedMetrics checks that a metric whose error changes from answer to answer is logged only now and
+// then.
+func TestWarningsAboutNamedMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var one table
+		for _, step := range []struct {
+			after time.Duration
+			err   error
+			want  string // the error that was logged last, "" after values
+		}{
+			{0, nil, ""},
+			{0, errors.New("a"), "a"},
+			{time.Second, errors.New("b"), "a"},
+			{quietAfter, errors.New("b"), "b"},
+			{time.Second, nil, ""},
+			{time.Second, errors.New("c"), ""},
+			{time.Second, nil, ""},
+			{quietAfter, errors.New("c"), "c"},
+		} {
+			time.Sleep(step.after)
+			one.report(&demand.Want{}, step.err)
+			if one.logged != step.want {
+				t.Errorf("after %v and error %v, %q was logged last, want %q", step.after, step.err, one.logged, step.want)
+			}
+		}
+	})
+}
+
 // TestNamedPartial checks that an object is not taken for one without requests if its series may be in the part of an
 // answer that is missing.
 func TestNamedPartial(t *testing.T) {

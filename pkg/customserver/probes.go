@@ -91,7 +91,7 @@ func (s *Server) asked() error {
 	}
 	for _, one := range s.collector.schedulers() {
 		if st := one.Status(); !complete(&st) {
-			return fmt.Errorf("%d endpoints of pods: %d not scraped yet, %d scraped once, %d failed once", st.Targets,
+			return fmt.Errorf("%d endpoints of pods: %d not scraped yet, %d not scraped twice yet, %d failed once", st.Targets,
 				st.Waiting, st.Answered-st.Settled, st.Doubtful)
 		}
 	}

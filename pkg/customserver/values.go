@@ -128,9 +128,11 @@ func valueOf(v appmetrics.Value) metricgroup.Value {
 // value.
 func (v *values) answer(ctx context.Context, r demand.Request) (*demand.Want, *appmetrics.Answer, error) {
 	want, a, err := v.evaluated(ctx, r)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	failed, ok := errors.AsType[*appmetrics.Error](err)
+	ended := ok && failed.Cause == appmetrics.Canceled || errors.Is(err, context.DeadlineExceeded)
+	if ended && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = apierrors.NewTimeoutError(fmt.Sprintf("metric %q was not evaluated in time: give the custom metrics server "+
-			"more CPU", r.Metric), 0)
+			"more CPU, or simplify the expressions of the namespace", r.Metric), 0)
 	}
 	return want, a, err
 }
