@@ -531,6 +531,7 @@ func TestRemediesOfCustomMetrics(t *testing.T) {
 		"pkg/appmetrics/evaluate_test.go",
 		"pkg/appmetrics/query_test.go", "pkg/appmetrics/limits_test.go", "pkg/appmetrics/page_test.go",
 		"pkg/customserver/limits_test.go", "pkg/customserver/backends_test.go", "pkg/customserver/rules_test.go",
+		"pkg/customserver/named_test.go",
 		"pkg/backend/answer_test.go", "pkg/backend/client_test.go", "pkg/backend/poller_test.go",
 		"pkg/definition/definition_test.go", "pkg/appmetrics/remote_test.go",
 	} {
