@@ -411,3 +411,17 @@ func write(t *testing.T, path, content string, perm os.FileMode) {
 		t.Fatal(err)
 	}
 }
+
+// TestAwaitStart checks that a process whose start cannot be read at once does not count as ended.
+func TestAwaitStart(t *testing.T) {
+	reads := 0
+	got := awaitStart(7, func(pid int) string {
+		if reads++; reads < 3 || pid != 7 {
+			return ""
+		}
+		return "42"
+	})
+	if got != "42" {
+		t.Errorf("got start %q, want that of the third read", got)
+	}
+}

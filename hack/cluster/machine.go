@@ -118,7 +118,7 @@ func (m machine) launchSupervisor(
 		return result, err
 	}
 	go func() { _ = cmd.Wait() }() // if it ends before this command does, it must not stay a zombie
-	if err := started(supervisorID{cmd.Process.Pid, processStart(cmd.Process.Pid)}); err != nil {
+	if err := started(supervisorID{cmd.Process.Pid, awaitStart(cmd.Process.Pid, processStart)}); err != nil {
 		return result, errors.Join(err, cmd.Process.Kill())
 	}
 	stop := context.AfterFunc(ctx, func() { read.Close() })
@@ -133,6 +133,18 @@ func (m machine) launchSupervisor(
 		return result, &setupError{result.Error}
 	}
 	return result, nil
+}
+
+// awaitStart returns what read, processStart but for tests, says of a new process. It has been seen to fail once for
+// a process that ran; the node then counted as down, and got no images.
+func awaitStart(pid int, read func(int) string) (start string) {
+	for range 100 {
+		if start = read(pid); start != "" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return start
 }
 
 func (m machine) startProcesses(processes ...Process) error {
