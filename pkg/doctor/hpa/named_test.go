@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/doctor"
@@ -72,6 +73,18 @@ func TestNamed(t *testing.T) {
 					`exported_namespace=NAMESPACE and ingress="front"`,
 				"expression  sum by (exported_namespace, ingress) (connections) (from the administrator's file)",
 				"families    gauge connections", "gateway: http://10.0.1.1:9090/stats",
+			},
+		},
+		"a port that the pods do not declare": {
+			change: func(c *fakeCluster) {
+				c.with("{name: hits, service: 'service/edge/gateway:stats', path: /stats, " + query)
+				s := c.objects["/api/v1/namespaces/edge/services/gateway"].(*corev1.Service)
+				s.Spec.Ports[0].TargetPort = intstr.FromString("stats")
+			},
+			says: []string{"pod gateway has no TCP port named stats, which the targetPort of Service gateway asks for"},
+			want: &doctor.Line{
+				Check: checkPages, Status: doctor.Problem, Message: "has no TCP port named stats",
+				Remedy: "correct the name, or use a number",
 			},
 		},
 		"a port that does not exist": {
