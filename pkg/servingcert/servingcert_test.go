@@ -195,6 +195,7 @@ func states(t *testing.T, r *prometheus.Registry) map[string]string {
 // other. At every moment each of them is trusted by a client that knows only what is published, or
 // was published a while ago.
 func TestYearsOfRotation(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name                       string
 		authority, certificate     time.Duration
@@ -207,6 +208,7 @@ func TestYearsOfRotation(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWatcher(t, tc.settle/2)
 				c := w.api.config(t)
@@ -492,6 +494,7 @@ func TestFurtherFailures(t *testing.T) {
 // An APIService that must not be read does not take the certificate from the others: they get the
 // caBundle, and the certificate is renewed with all names that it had. A new authority waits.
 func TestOneIsUnreadable(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		a.denied = v1beta1
@@ -649,6 +652,7 @@ func TestNewAuthorityOnPurpose(t *testing.T) {
 // An APIService with insecureSkipTLSVerify is left alone, so that the manifest with this field can
 // be applied again. Once the field is gone, the next pass writes the caBundle.
 func TestUnverifiedIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		a.services[v1].Spec.InsecureSkipTLSVerify = true
@@ -694,6 +698,7 @@ func TestUnverifiedIsLeftAlone(t *testing.T) {
 // The log names another program that keeps writing a caBundle of its own, once. It does not name a
 // program that did so once, nor this server's own renewal.
 func TestRivals(t *testing.T) {
+	t.Parallel()
 	const warning = "keeps writing another caBundle"
 	replace := func(a *fakeAPI) {
 		a.change(func() {
@@ -756,6 +761,7 @@ func managed(manager, field string) []managedField {
 // An APIService that led here and now leads elsewhere is left alone, but reported loudly: it may be
 // an attack.
 func TestLedElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name, to string
 		change   func(s *apiService)
