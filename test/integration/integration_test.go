@@ -279,6 +279,7 @@ func TestOwnMetrics(t *testing.T) {
 // While every third scrape fails, nothing disappears. While a kubelet hangs, the other nodes stay
 // as fresh as they were.
 func TestFailingKubelets(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 4, 3)
 	s := startServer(t, f)
 	s.ready(t)
@@ -328,6 +329,7 @@ func TestFailingKubelets(t *testing.T) {
 // TestClocks sets the clock of one node a minute ahead while the server runs, and back by a little. Only
 // what is served of that node's moments may show it.
 func TestClocks(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2, 3)
 	var ahead atomic.Int64 // of the first node's clock
 	f.nodes[0].kubelet.Answer = func(dst []byte, now time.Time) []byte {
@@ -383,6 +385,7 @@ func TestClocks(t *testing.T) {
 
 // For a kubelet whose counters jump, the last plausible usage is served: its Node says how many CPUs it has.
 func TestUsageBeyondTheNodesCapacity(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1, 2)
 	n := f.nodes[0]
 	node, err := cluster.client.CoreV1().Nodes().Get(t.Context(), n.name, metav1.GetOptions{})
@@ -593,6 +596,7 @@ func TestPodsClaimedByTwoNodes(t *testing.T) {
 
 // A failing node gets one Event with a count, and another one when it recovers.
 func TestNodeEvents(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2, 1)
 	s := startServer(t, f)
 	s.ready(t)
