@@ -6,6 +6,8 @@
 #   E2E_KIND_CLUSTER    name of the cluster
 #   E2E_KIND            a kind binary to use instead of the version pinned in go.mod
 #   E2E_KUBECTL         kubectls to test with, separated by ":" (default: the one in the node's image)
+#   E2E_VPA=none        test without the VerticalPodAutoscaler's recommender
+#   E2E_BACKENDS=none   test without the programs with the Prometheus API
 #   E2E_KEEP=1          keep the cluster for inspection
 #   KIND_EXPERIMENTAL_PROVIDER    docker or podman (default: the first that answers)
 set -euo pipefail
@@ -77,17 +79,25 @@ echo "== images"
 (cd hack/image && go run . -o "$tmp/server.tar" -tag "$server")
 CGO_ENABLED=0 GOOS=linux go build -trimpath -o "$tmp/workload" ./test/e2e/workload
 (cd hack/image && go run . -o "$tmp/workload.tar" -tag "$workload" -binary "$tmp/workload")
+images=(server workload)
 # The VerticalPodAutoscaler's recommender. Its manifests are in its module.
-(cd hack/vpa && CGO_ENABLED=0 GOOS=linux go build -trimpath -o "$tmp/recommender" \
-  k8s.io/autoscaler/vertical-pod-autoscaler/pkg/recommender)
-vpa=$(cd hack/vpa && go list -m -f '{{.Dir}}' k8s.io/autoscaler/vertical-pod-autoscaler)
-(cd hack/image && go run . -o "$tmp/recommender.tar" -tag "$recommender" -binary "$tmp/recommender")
+vpa=${E2E_VPA:-}
+if [[ $vpa != none ]]; then
+  (cd hack/vpa && CGO_ENABLED=0 GOOS=linux go build -trimpath -o "$tmp/recommender" \
+    k8s.io/autoscaler/vertical-pod-autoscaler/pkg/recommender)
+  vpa=$(cd hack/vpa && go list -m -f '{{.Dir}}' k8s.io/autoscaler/vertical-pod-autoscaler)
+  (cd hack/image && go run . -o "$tmp/recommender.tar" -tag "$recommender" -binary "$tmp/recommender")
+  images+=(recommender)
+fi
 # Programs with the Prometheus API, from which the custom metrics server takes metrics.
-GOOS=linux make --no-print-directory prometheus victoria-metrics
-(cd hack/image && go run . -o "$tmp/prometheus.tar" -tag localhost/metrics-server-e2e-prometheus:dev \
-  -binary ../../bin/prometheus)
-(cd hack/image && go run . -o "$tmp/victoriametrics.tar" -tag localhost/metrics-server-e2e-victoriametrics:dev \
-  -binary ../../bin/victoria-metrics)
+if [[ ${E2E_BACKENDS:-} != none ]]; then
+  GOOS=linux make --no-print-directory prometheus victoria-metrics
+  for image in prometheus victoria-metrics; do
+    (cd hack/image && go run . -o "$tmp/$image.tar" -tag "localhost/metrics-server-e2e-${image/-/}:dev" \
+      -binary "../../bin/$image")
+    images+=("$image")
+  done
+fi
 
 export KUBECONFIG=$tmp/kubeconfig
 options=(--name "$name" --config "$tmp/cluster.yaml" --wait 5m)
@@ -111,7 +121,7 @@ if [[ -z $kubectls ]]; then
 fi
 kubectl=${kubectls%%:*}
 "$kubectl" version
-for image in server workload recommender prometheus victoriametrics; do
+for image in "${images[@]}"; do
   "$kind" load image-archive --name "$name" "$tmp/$image.tar"
 done
 

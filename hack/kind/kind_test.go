@@ -97,7 +97,11 @@ func TestCluster(t *testing.T) {
 							t.Errorf("a patch is of %s, of which kind wrote nothing: it has no effect", p)
 						}
 					}
-					checkFlags(t, documents["ClusterConfiguration"], flags)
+					routing := "true"
+					if v.name == local.name {
+						routing = "false"
+					}
+					checkFlags(t, documents["ClusterConfiguration"], flags, routing)
 					checkNodes(t, documents)
 				})
 			}
@@ -170,11 +174,11 @@ func flagsOfOtherCluster(t *testing.T) map[string]string {
 }
 
 // checkFlags checks that the control plane's flags, except kind's own, are among those of the
-// cluster of `make e2e`, and that autoscaling is as quick as there.
-func checkFlags(t *testing.T, c document, other map[string]string) {
+// cluster of `make e2e`, that autoscaling is as quick as there, and whether the aggregator routes to endpoints.
+func checkFlags(t *testing.T, c document, other map[string]string, routing string) {
 	t.Helper()
 	got := extraArgs(t, c, "apiServer")
-	if got["enable-aggregator-routing"] != "true" {
+	if got["enable-aggregator-routing"] != routing {
 		t.Errorf("the API server's flags are %q", got)
 	}
 	maps.Copy(got, extraArgs(t, c, "controllerManager"))
