@@ -4,8 +4,11 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Go already uses every core within one target: parallel targets would only compete for them.
+# Go already uses every core within one target: parallel targets would only compete for them. test-binary is the
+# exception.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 
 # ---- Settings for the command line ----------------------------------------------------------
 
@@ -54,7 +57,7 @@ DIST := dist
 DISTDIR = $(abspath $(DIST))
 # Each tool in hack/ is its own module, so that the product's go.mod stays small.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
-# The modules with Go code; go vet fails in the three others, which only pin tools.
+# The modules with Go code; the four others only pin tools.
 CODE_MODULES := $(filter-out hack/prometheus-adapter hack/tools hack/vpa hack/vulncheck,$(MODULES))
 # The Go release that builds releases, whichever Go is installed; fetched if necessary.
 TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
@@ -64,6 +67,17 @@ TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 # Written by `make generate`.
 GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md docs/config.schema.json \
   deploy/prometheus/alerts.yaml deploy/prometheus/custom-metrics-alerts.yaml)
+# Everything but the tests with the race detector is built in one way, that of the releases: Go then compiles each
+# package once for the demonstration, the tests and the linters.
+GOFLAGS := $(filter-out -trimpath,$(shell go env GOFLAGS))
+export CGO_ENABLED := 0
+export GOFLAGS += -trimpath
+# go test with the race detector, which needs cgo. Without vet, which `make verify` runs as part of the linter.
+RACETEST = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go test $(RACE) -vet=off
+# The tests of test/integration that build programs of other projects, overload a server, or wait several times for
+# what the server does once a minute.
+LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestLoad|TestClientsThatReadNothing$\
+  |TestRotation|TestServingCertificate|TestManifestsGoOn|TestFallbackFromKubeletAccount)$$
 # hack/ldflags.sh stamps the version instead of Go, so that a tarball without git metadata builds as well.
 BUILDFLAGS = -trimpath -buildvcs=false -tags=grpcnotrace -ldflags "$$(hack/ldflags.sh)"
 
@@ -86,25 +100,42 @@ build: ## Build the static binary bin/metrics-server.
 	CGO_ENABLED=0 go build $(BUILDFLAGS) -o $(BIN) ./cmd/metrics-server
 
 .PHONY: test
-test: test-unit test-integration test-faults test-backends ## Run all tests but end-to-end ones.
+test: test-unit test-binary ## Run the tests of the server, except long ones and end-to-end tests.
+
+.PHONY: test-long
+test-long: test-hack test-integration-long test-backends ## Run the other tests, except end-to-end tests.
+
+.PHONY: test-unit
+test-unit: race-support ## Run the unit tests, which need only Go.
+	$(RACETEST) $(TESTFLAGS) ./...
 
 # All modules are tested, also after a failure. -count=1 because the tests in hack/ read files of other modules, which
 # Go's test cache does not track.
-.PHONY: test-unit
-test-unit: race-support ## Run the unit tests, which need only Go.
+.PHONY: test-hack
+test-hack: ## Run the unit tests of the modules in hack/, which hold the chart and the tools.
 	status=0; \
-	go test $(RACE) $(TESTFLAGS) ./... || status=1; \
 	for m in $(filter-out .,$(CODE_MODULES)); do \
-	  (echo "== $$m"; cd $$m && go test -count=1 $(TESTFLAGS) ./...) || status=1; \
+	  (echo "== $$m"; cd $$m && go test -count=1 -vet=off $(TESTFLAGS) ./...) || status=1; \
 	done; \
 	exit $$status
 
+# Both mostly wait.
+.PHONY: test-binary
+test-binary: ## Run test-integration and test-faults side by side.
+	$(MAKE) -j2 -O SIDE_BY_SIDE=1 test-integration test-faults
+
 # -count=1 because Go's test cache does not track the binary that the tests build.
-.PHONY: test-integration
-test-integration: race-support victoria-metrics ## Run the tests against a real kube-apiserver and etcd.
+.PHONY: test-integration test-integration-long
+test-integration: INTEGRATIONTESTS = -skip '$(LONGTESTS)'
+test-integration-long: INTEGRATIONTESTS = -run '$(LONGTESTS)'
+test-integration-long: victoria-metrics
+test-integration: race-support ## Run the tests against a real kube-apiserver and etcd.
+test-integration-long: race-support ## Run the long tests against a real kube-apiserver and etcd.
+test-integration test-integration-long:
 	dir='$(KUBE_ASSETS_DIR)'; \
 	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
-	KUBE_ASSETS_DIR=$$dir go test $(RACE) -count=1 -timeout 30m $(TESTFLAGS) -tags integration ./test/integration/...
+	KUBE_ASSETS_DIR=$$dir $(RACETEST) -count=1 -timeout 30m $(INTEGRATIONTESTS) $(TESTFLAGS) \
+	  -tags integration ./test/integration/...
 
 # -parallel 3 is one for each test of the package: all of them mostly wait.
 .PHONY: test-faults
@@ -140,9 +171,8 @@ e2e-kind: ## Run the end-to-end tests on kind, which needs Docker; see docs/kind
 race-support:
 	@[[ -z '$(RACE)' ]] || { \
 	  cc=$$(go env CC); \
-	  if [[ $$(go env CGO_ENABLED) != 1 ]] || ! command -v $${cc%% *} >/dev/null; then \
-	    echo "The race detector needs cgo and a C compiler ($$cc):" >&2; \
-	    echo "install gcc (Debian: apt-get install gcc libc6-dev) and leave CGO_ENABLED unset," >&2; \
+	  if ! command -v $${cc%% *} >/dev/null; then \
+	    echo "The race detector needs a C compiler ($$cc): install gcc (Debian: apt-get install gcc libc6-dev)," >&2; \
 	    echo "or test without the race detector: make test RACE=" >&2; \
 	    exit 1; \
 	  fi; }
@@ -166,12 +196,13 @@ clean: ## Remove what the other targets built in this tree; caches stay.
 ##@ Checks
 
 .PHONY: verify
-verify: verify-format verify-tidy verify-generated verify-vet lint
+verify: verify-format verify-tidy verify-generated lint
 verify: verify-scripts verify-repository verify-manifests vulncheck
 verify: ## Run all checks: format, modules, generated files, linters, scripts, manifests, vulnerabilities.
 
+# Its govet runs all analyzers of go vet and more, on the tests that need a build tag as well.
 .PHONY: lint
-lint: ## Run golangci-lint in every module.
+lint: ## Run golangci-lint, which includes go vet, in every module.
 	failed=0; \
 	for m in $(CODE_MODULES); do \
 	  echo "== $$m"; \
@@ -189,14 +220,6 @@ verify-scripts: ## Check the shell scripts and the GitHub workflows.
 	  echo 'shellcheck is missing: install it (Debian: apt-get install shellcheck)' >&2; exit 1; }
 	shellcheck .ci/run $$(git ls-files '*.sh')
 	go tool -modfile=$(CURDIR)/hack/kind/go.mod actionlint
-
-.PHONY: verify-vet
-verify-vet: ## Run go vet in every module, also on the tests that need a build tag.
-	for m in $(CODE_MODULES); do (echo "== $$m"; cd $$m && go vet ./...); done
-	go vet -tags integration,e2e ./test/...
-	cd hack/fleet && go vet -tags faults ./faults
-	cd hack/backends && go vet -tags backends .
-	cd hack/image && go vet -tags docker .
 
 .PHONY: verify-tidy
 verify-tidy: ## Check that every module's go.mod and go.sum are tidy.
@@ -265,8 +288,11 @@ image: ## Build the image and its SBOM without Docker, as an archive for `ctr im
 
 .PHONY: docker-test
 docker-test: ## Build the Dockerfile, compare the image with that of `make image`, run it; needs a Docker engine.
-	[[ $$(id -u) != 0 ]] || hack/docker/engine-test.sh
 	cd hack/image && go test -count=1 -timeout 40m -tags docker -run '^TestDocker$$' $(TESTFLAGS) .
+
+.PHONY: engine-test
+engine-test: ## Test the scripts that start a Docker engine where none runs; needs root and a quiet machine.
+	hack/docker/engine-test.sh
 
 .PHONY: sbom
 sbom: ## Write the SBOM of the server in the image, as CycloneDX.

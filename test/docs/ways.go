@@ -68,7 +68,7 @@ var Rules = []Rule{
 		Words: "make build && KUBECONFIG=... E2E_NODE=none E2E_VPA=none E2E_BACKENDS=none go test",
 		Way:   Elsewhere, File: "test/e2e/run.sh", Has: "-tags e2e -parallel 48 -timeout 30m",
 	},
-	{Words: "go test ./pkg/...", Way: Elsewhere, File: "Makefile", Has: "go test $(RACE) $(TESTFLAGS) ./..."},
+	{Words: "go test ./pkg/...", Way: Elsewhere, File: "Makefile", Has: "$(RACETEST) $(TESTFLAGS) ./..."},
 	{Words: "go build -o workload", Way: Elsewhere, File: "test/e2e/run.sh", Has: `/workload" ./test/e2e/workload`},
 	{
 		Words: "(cd hack/image && go run . -o",
