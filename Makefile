@@ -324,7 +324,9 @@ release-files: manifests chart ## Build all release files: image, binaries, SBOM
 
 .PHONY: push
 push: ## Push the image that `make release-files` built, as IMAGE; prints its name with the digest.
-	@cd hack/image && go run . -push $(DISTDIR)/metrics-server-image.tar -tag $(IMAGE)
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	tar xf $(DIST)/metrics-server-image.tar -C "$$dir"; \
+	cd hack/image && go tool crane push "$$dir" $(IMAGE)
 
 ##@ Measure
 

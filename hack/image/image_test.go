@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,8 +24,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
@@ -33,7 +37,7 @@ func TestBinary(t *testing.T) {
 	if err := os.WriteFile(binary, []byte("a program"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pack := func(out string) []byte {
+	packBinary := func(out string) []byte {
 		t.Helper()
 		out = filepath.Join(dir, out)
 		if err := run(t.Context(), []string{
@@ -49,12 +53,12 @@ func TestBinary(t *testing.T) {
 		return archive
 	}
 
-	first := pack("first.tar")
+	first := packBinary("first.tar")
 	later := time.Now().Add(time.Hour)
 	if err := os.Chtimes(binary, later, later); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(first, pack("second.tar")) {
+	if !bytes.Equal(first, packBinary("second.tar")) {
 		t.Error("packing the same binary twice gave different archives")
 	}
 
@@ -88,24 +92,25 @@ func TestBinary(t *testing.T) {
 	}
 }
 
-func TestSeveralPlatforms(t *testing.T) {
-	tag, err := name.NewTag("registry.example/team/server:v1.2.3")
+// pack writes an archive of an image for each platform, which holds the platform's name as its program.
+func pack(t *testing.T, path, image string, platforms ...string) []byte {
+	t.Helper()
+	tag, err := name.NewTag(image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	platforms, err := parsePlatforms("linux/amd64,linux/arm/v7")
+	targets, err := parsePlatforms(strings.Join(platforms, ","))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var images []platformImage
-	for _, platform := range platforms {
+	for _, platform := range targets {
 		image, err := newImage(program{name: "server", content: []byte(platform.String())}, platform)
 		if err != nil {
 			t.Fatal(err)
 		}
 		images = append(images, platformImage{image, platform})
 	}
-	path := filepath.Join(t.TempDir(), "image.tar")
 	if err := writeArchive(path, tag, images); err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +118,12 @@ func TestSeveralPlatforms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return archive
+}
+
+func TestSeveralPlatforms(t *testing.T) {
+	archive := pack(t, filepath.Join(t.TempDir(), "image.tar"), "registry.example/team/server:v1.2.3",
+		"linux/amd64", "linux/arm/v7")
 
 	outer := readIndex(t, archive)
 	if len(outer.Manifests) != 1 || !outer.Manifests[0].MediaType.IsIndex() {
@@ -141,6 +152,51 @@ func TestSeveralPlatforms(t *testing.T) {
 		}
 		if got := string(readFiles(t, image)["server"].content); got != want {
 			t.Errorf("the image for %s holds the program for %s", want, got)
+		}
+	}
+}
+
+// TestPush checks that `make push` gives a registry what the archive holds, by the same digest, and prints its name.
+func TestPush(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	repository := strings.TrimPrefix(server.URL, "http://") + "/team/server"
+	for _, platforms := range [][]string{{"linux/amd64"}, {"linux/amd64", "linux/arm64"}} {
+		dist := t.TempDir()
+		archive := pack(t, filepath.Join(dist, "metrics-server-image.tar"), repository+":v1.2.3", platforms...)
+		push := exec.CommandContext(t.Context(), "make", "-C", "../..", "--no-print-directory", "push", "DIST="+dist,
+			"IMAGE="+repository+":v1.2.3")
+		push.Env = append(os.Environ(), "MAKEFLAGS=")
+		push.Stderr = os.Stderr
+		printed, err := push.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := readIndex(t, archive).Manifests[0].Digest
+		if want := repository + "@" + held.String() + "\n"; string(printed) != want {
+			t.Errorf("%q: it prints %q, want %q", platforms, printed, want)
+		}
+		digest, err := name.NewDigest(repository + "@" + held.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pushed, err := remote.Get(digest.Context().Tag("v1.2.3"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pushed.Digest != held {
+			t.Errorf("%q: the registry has %s, the archive %s", platforms, pushed.Digest, held)
+		}
+		if len(platforms) == 1 {
+			continue
+		}
+		index, err := pushed.ImageIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := validate.Index(index); err != nil {
+			t.Errorf("the registry does not have the whole index: %v", err)
 		}
 	}
 }
@@ -464,15 +520,12 @@ func TestOtherBuilds(t *testing.T) {
 
 func TestRunErrors(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
-		{"", "-o, -sbom, -binaries or -push is required"},
+		{"", "-o, -sbom or -binaries is required"},
 		{"-o x -tag localhost/a:1 extra", "no arguments but flags"},
 		{"-o x", "-tag"},
 		{"-o x -tag localhost/a:1 -sbom . -binary y", "-sbom and -binaries are of the server"},
 		{"-o x -tag localhost/a:1 -binaries . -binary y", "-sbom and -binaries are of the server"},
 		{"-o x -tag metrics-server", "-tag"},
-		{"-push x", "-tag"},
-		{"-push x -tag localhost/a:1 -o y", "-push is of an archive that is there"},
-		{"-push does-not-exist -tag localhost/a:1", "does-not-exist"},
 		{"-o x -tag localhost/a:1 -platform amd64", "want OS/ARCHITECTURE"},
 		{"-o x -tag localhost/a:1 -platform linux/amd64,linux/arm64 -binary y", "one platform"},
 		{"-o x -tag localhost/a:1 -binary does-not-exist", "does-not-exist"},

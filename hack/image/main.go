@@ -4,11 +4,9 @@
 // `docker load` (from version 25 on) take. Without -binary it packs the server, built for each platform
 // with the flags of `make build`. The same commit gives the same bytes, whenever and wherever it is
 // packed, and the Dockerfile at the root gives an image of the same contents.
-// With -push it gives such an archive to a registry, and prints the image's name and digest.
 // With -sbom it also writes the SBOM of each server, and with -binaries also each server binary in the image.
 //
 //	go run . -o metrics-server.tar -tag localhost/metrics-server:dev -platform linux/amd64,linux/arm64
-//	go run . -push metrics-server.tar -tag REGISTRY/metrics-server:v1.2.3
 //	go run . -o burner.tar -tag localhost/burner:1 -binary /path/to/burner
 package main
 
@@ -40,12 +38,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	out := flags.String("o", "", "write the archive to this `file`")
-	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with "+
-		"-o and -push)")
+	tag := flags.String("tag", "", "full `name` of the image, such as localhost/metrics-server:dev (required with -o)")
 	sbom := flags.String("sbom", "", "write what each server is made of, as CycloneDX, into this `directory`")
 	binaries := flags.String("binaries", "", "write each server itself into this `directory`, as "+
 		"metrics-server-OS-ARCHITECTURE")
-	archive := flags.String("push", "", "build nothing, but push this `archive` to the registry of -tag")
 	platforms := flags.String("platform", "linux/"+runtime.GOARCH, "`platforms`, separated by commas")
 	binary := flags.String("binary", "", "pack this static binary instead of the server: `[NAME=]PATH`, NAME if "+
 		"not the file's own")
@@ -53,28 +49,18 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	switch {
-	case flags.NArg() > 0, *out+*sbom+*binaries+*archive == "":
+	case flags.NArg() > 0, *out+*sbom+*binaries == "":
 		flags.Usage()
-		return errors.New("-o, -sbom, -binaries or -push is required, and there are no arguments but flags")
-	case *archive != "" && *out+*sbom+*binaries+*binary != "":
-		return errors.New("-push is of an archive that is there: it goes with -tag alone")
+		return errors.New("-o, -sbom or -binaries is required, and there are no arguments but flags")
 	case *sbom+*binaries != "" && *binary != "":
 		return errors.New("-sbom and -binaries are of the server and of no other -binary")
 	}
 	var ref name.Tag
-	if *out+*archive != "" {
+	if *out != "" {
 		var err error
 		if ref, err = name.NewTag(*tag, name.StrictValidation); err != nil {
 			return fmt.Errorf("-tag: %w", err)
 		}
-	}
-	if *archive != "" {
-		digest, err := push(ctx, *archive, ref)
-		if err != nil {
-			return err
-		}
-		fmt.Println(digest)
-		return nil
 	}
 	targets, err := parsePlatforms(*platforms)
 	if err != nil {
