@@ -301,7 +301,7 @@ sbom: ## Write the SBOM of the server in the image, as CycloneDX.
 
 .PHONY: manifests
 manifests: ## Render deploy/ into one-file manifests in dist/.
-	cd hack/manifests && go run . -o $(DISTDIR) -image $(IMAGE)
+	hack/manifests/render.sh $(DIST) $(IMAGE)
 
 .PHONY: chart
 chart: ## Package the Helm chart into dist/, with IMAGE and the version set.

@@ -1,4 +1,4 @@
-package main
+package manifests
 
 import (
 	"os"
@@ -66,7 +66,7 @@ func TestExampleServiceMonitor(t *testing.T) {
 // backends, under a name that does not change with its content.
 func TestExampleBackends(t *testing.T) {
 	const dir = "../../examples/backends"
-	manifest, err := render(dir, testImage)
+	manifest, err := render(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

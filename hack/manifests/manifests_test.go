@@ -1,4 +1,4 @@
-package main
+package manifests
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -32,10 +33,21 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	"sigs.k8s.io/kustomize/api/filters/imagetag"
 	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-const testImage = "registry.example:5000/team/metrics-server:v1.2.3"
+const (
+	// deploy is relative to this module's directory, where its tests run.
+	deploy = "../../deploy"
+
+	// The image of the tests, in place of that of deploy/kustomize.
+	testName, testTag = "registry.example:5000/team/metrics-server", "v1.2.3"
+	testImage         = testName + ":" + testTag
+)
 
 // TestDeploy checks what every installation must have, in every kustomization of deploy/.
 func TestDeploy(t *testing.T) {
@@ -365,7 +377,7 @@ func TestCombined(t *testing.T) {
 	}
 	for range names {
 		names = append(names[1:], names[0])
-		manifest, err := render(withComponents(t, "base", names...), testImage)
+		manifest, err := render(withComponents(t, "base", names...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -392,7 +404,7 @@ func TestCombined(t *testing.T) {
 func TestCustomMetricsCombined(t *testing.T) {
 	manifest, err := render(withComponents(t, "custom-metrics", "custom-metrics-service-monitor",
 		"custom-metrics-high-availability", "custom-metrics-alerts", "custom-metrics-network-policy",
-		"custom-metrics-backends", "custom-metrics-external"), testImage)
+		"custom-metrics-backends", "custom-metrics-external"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -473,26 +485,34 @@ func TestOlderShape(t *testing.T) {
 	}
 }
 
-func TestRun(t *testing.T) {
+// TestRelease compares the files that render.sh writes with what the tests check.
+func TestRelease(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
-	if err := run(dir, testImage); err != nil {
-		t.Fatal(err)
+	if out, err := exec.CommandContext(t.Context(), "./render.sh", dir, testImage).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
-	for file := range releases {
+	all := renderAll(t)
+	for file, kustomization := range map[string]string{
+		"components.yaml":                       "kustomize/base",
+		"components-insecure-kubelet-tls.yaml":  "kustomize/overlays/insecure-kubelet-tls",
+		"high-availability.yaml":                "kustomize/overlays/high-availability",
+		"custom-metrics.yaml":                   "kustomize/custom-metrics",
+		"custom-metrics-high-availability.yaml": "kustomize/overlays/custom-metrics-high-availability",
+		"custom-metrics-external.yaml":          "kustomize/overlays/custom-metrics-external",
+	} {
 		manifest, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil {
-			t.Error(err)
-		} else if !bytes.Contains(manifest, []byte("image: "+testImage+"\n")) {
-			t.Errorf("%s does not have image %s", file, testImage)
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(all[kustomization]), string(manifest)); diff != "" {
+			t.Errorf("%s is not %s (-want +got):\n%s", file, kustomization, diff)
 		}
 	}
 	for _, image := range []string{"", "name", "registry.example:5000/name", "name:"} {
-		if err := run(dir, image); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
-			t.Errorf("image %q: error %v, want one that says NAME:TAG", image, err)
+		out, err := exec.CommandContext(t.Context(), "./render.sh", dir, image).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "NAME:TAG") {
+			t.Errorf("image %q: %v and output %q, want NAME:TAG in it", image, err, out)
 		}
-	}
-	if err := run("", testImage); err == nil {
-		t.Error("no error without a directory to write to")
 	}
 }
 
@@ -836,7 +856,7 @@ func renderAll(t *testing.T) map[string][]byte {
 			}
 			dir = withComponents(t, resource, filepath.Base(dir))
 		}
-		manifest, err := render(dir, testImage)
+		manifest, err := render(dir)
 		if err != nil {
 			return err
 		}
@@ -847,12 +867,24 @@ func renderAll(t *testing.T) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for file, kustomization := range releases {
-		if all[kustomization] == nil {
-			t.Errorf("%s is rendered from %s, which is not there", file, kustomization)
-		}
-	}
 	return all
+}
+
+// render returns the objects of a kustomization, as `kubectl kustomize` does, with testImage as the server's image.
+func render(dir string) ([]byte, error) {
+	options := krusty.MakeDefaultOptions()
+	options.Reorder = krusty.ReorderOptionLegacy // objects come before those that refer to them
+	objects, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := objects.ApplyFilter(imagetag.Filter{
+		ImageTag: types.Image{Name: "localhost/metrics-server", NewName: testName, NewTag: testTag},
+		FsSlice:  types.FsSlice{{Path: "spec/template/spec/containers[]/image"}},
+	}); err != nil {
+		return nil, err
+	}
+	return objects.AsYaml()
 }
 
 // withComponents returns a kustomization of an installation, the base or custom-metrics, and components, as a user

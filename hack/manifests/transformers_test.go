@@ -1,4 +1,4 @@
-package main
+package manifests
 
 import (
 	"os"
@@ -31,7 +31,7 @@ func over(t *testing.T, resource string, server *server, kustomization string) o
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := render(dir, testImage)
+	manifest, err := render(dir)
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
 	}

@@ -1,0 +1,2 @@
+// Package manifests checks deploy/kustomize, and what render.sh makes of it. It has only tests.
+package manifests
