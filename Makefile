@@ -306,7 +306,7 @@ manifests: ## Render deploy/ into one-file manifests in dist/.
 .PHONY: chart
 chart: ## Package the Helm chart into dist/, with IMAGE and the version set.
 	version=$$(hack/ldflags.sh | grep -o 'gitVersion=[^ ]*'); \
-	cd hack/helm && go run . package -o $(DISTDIR) -image $(IMAGE) -app-version "$${version#*=}" -docs '$(DOCS)'
+	cd hack/helm && go run . -o $(DISTDIR) -image $(IMAGE) -app-version "$${version#*=}" -docs '$(DOCS)'
 
 .PHONY: release-files
 release-files: manifests chart ## Build all release files: image, binaries, SBOMs, manifests, chart, alerts, checksums.

@@ -27,13 +27,9 @@ func TestExampleValues(t *testing.T) {
 	for name, want := range want {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join("../../examples/values", name+".yaml")
-			var out strings.Builder
-			if err := run([]string{"lint", file}, &out); err != nil {
-				t.Errorf("lint: %v\n%s", err, out.String())
-			}
-			given, err := readValues(file)
-			if err != nil {
-				t.Fatal(err)
+			given := readValues(t, file)
+			if err := lintErrors(given); err != nil {
+				t.Errorf("lint: %v", err)
 			}
 			manifest, notes, err := render(load(t), given, release, namespace, nil)
 			if err != nil {

@@ -7,20 +7,28 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/google/go-cmp/cmp"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/common/util"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/lint"
+	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -126,8 +134,9 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	const mounted = "--tls-cert-file=/etc/metrics-server/tls/tls.crt"
+	bundle := "apiService: {insecureSkipTLSVerify: false, caBundle: " + strconv.Quote(string(ca)) + "}\n"
 	for _, tt := range []struct {
-		values   string
+		values   string // of testdata/values, or the text of such a file
 		insecure bool
 		caBundle []byte
 		arg      string // "" is neither a Secret of the server's nor a mounted one
@@ -137,15 +146,23 @@ func TestTLS(t *testing.T) {
 		{"tls-self-managed", false, nil, "--serving-certificate-secret=serving", ""},
 		{"incumbent", true, nil, "", ""},
 		{"api-service-insecure", true, nil, "", ""},
-		{"api-service-ca-bundle", false, ca, "", ""},
-		{"rbac-existing", true, nil, "", ""},
+		// As certificates were brought before there was tls.type.
+		{bundle + "args: [--tls-cert-file=/certs/tls.crt, --tls-private-key-file=/certs/tls.key]", false, ca, "", ""},
+		{"rbac: {create: false}", true, nil, "", ""},
 		{"tls-helm", false, ca, mounted, fullname},
 		{"tls-cert-manager", false, nil, mounted, fullname},
 		{"tls-cert-manager-issuer", true, nil, mounted, fullname},
-		{"tls-cert-manager-issuer-unnamed", true, nil, mounted, fullname},
+		// What the chart of kubernetes-sigs/metrics-server names if the values do not.
+		{
+			"tls: {type: cert-manager, certManager: {addInjectorAnnotations: false, existingIssuer: {enabled: true}}}",
+			true, nil, mounted, fullname,
+		},
 		{"tls-existing-secret", false, ca, mounted, "existing"},
-		{"tls-existing-secret-ca-bundle", false, ca, mounted, "existing"},
-		{"tls-existing-secret-unnamed", false, ca, mounted, fullname},
+		{
+			bundle + "tls: {type: existingSecret, existingSecret: {name: existing, lookup: false}}",
+			false, ca, mounted, "existing",
+		},
+		{"tls: {type: existingSecret}", false, ca, mounted, fullname},
 	} {
 		t.Run(tt.values, func(t *testing.T) {
 			o := decode(t, rendered(t, tt.values))
@@ -220,26 +237,33 @@ func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
 // metrics and nothing else, and that the server may request tokens of that account and of no other,
 // whichever values are given.
 func TestKubeletAccount(t *testing.T) {
-	for _, name := range valuesFiles(t) {
+	others := []string{
+		"nameOverride: usage", "rbac: {create: false}", "serviceAccount: {create: false}",
+		"kubeletServiceAccount: {create: false, name: existing}", "apiService: {create: false}",
+	}
+	for _, name := range append(valuesFiles(t), others...) {
 		o := decode(t, rendered(t, name))
-		want := map[string]string{
-			"kubelet-service-account": "scraped", "kubelet-service-account-existing": "existing",
-			"kubelet-service-account-none": "",
-			"fullname-override":            o.deployment.Name + "-kubelets", "name-override": o.deployment.Name + "-kubelets",
-		}
-		account, ok := want[name]
-		if !ok {
-			account = fullname + "-kubelets"
+		account, made, rbac := o.deployment.Name+"-kubelets", true, true
+		switch name {
+		case "every-value":
+			account = "scraped"
+		case "existing":
+			account, made, rbac = "existing", false, false
+		case "rbac: {create: false}":
+			rbac = false
+		case "kubeletServiceAccount: {create: false, name: existing}":
+			account, made = "existing", false
+		case "kubelet-service-account-none":
+			account, made, rbac = "", false, false
 		}
 		if got := o.kubeletAccount(); got != account {
 			t.Errorf("%s: account for kubelets %q, want %q", name, got, account)
 		}
-		made := account != "" && name != "kubelet-service-account-existing"
 		if there := slices.Contains(o.names, "ServiceAccount "+namespace+"/"+account); there != made {
 			t.Errorf("%s: account %q is made: %v, want %v", name, account, there, made)
 		}
 		var wantRules, wantClusterRules []rbacv1.PolicyRule
-		if account != "" && name != "rbac-existing" {
+		if rbac {
 			wantRules = []rbacv1.PolicyRule{{
 				APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"},
 				ResourceNames: []string{account}, Verbs: []string{"create"},
@@ -505,7 +529,12 @@ func TestReusedValues(t *testing.T) {
 // release: to the job that the ServiceMonitor creates, to the release's namespace, and with commands that find its
 // pods.
 func TestAlerts(t *testing.T) {
-	both := loader.MergeMaps(values(t, "prometheus-rule"), parse(t, "customMetrics: {enabled: true}"))
+	both := parse(t, `
+metrics: {enabled: true}
+serviceMonitor: {enabled: true}
+prometheusRule: {enabled: true}
+customMetrics: {enabled: true}
+`)
 	manifest, _, err := render(load(t), both, release, namespace, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -584,6 +613,22 @@ func TestNames(t *testing.T) {
 	if diff := cmp.Diff(want, slices.Sorted(slices.Values(o.names))); diff != "" {
 		t.Errorf("objects (-want +got):\n%s", diff)
 	}
+	for i, name := range want {
+		switch {
+		case strings.HasSuffix(name, "-aggregated-reader"): // whichever release it is of, its rights are the same
+			want[i] = strings.Replace(name, "metrics-server", "usage", 1)
+		case !strings.HasPrefix(name, "APIService "):
+			want[i] = strings.Replace(name, "metrics-server", "metrics-server-usage", 1)
+		}
+	}
+	slices.Sort(want)
+	overridden, _, err := render(load(t), parse(t, "nameOverride: usage"), "metrics-server", "kube-system", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(decode(t, overridden).names))); diff != "" {
+		t.Errorf("objects with nameOverride (-want +got):\n%s", diff)
+	}
 	selector := map[string]string{
 		"app.kubernetes.io/name":     "metrics-server",
 		"app.kubernetes.io/instance": "metrics-server",
@@ -609,8 +654,12 @@ func TestValues(t *testing.T) {
 			documented = append(documented, string(key[1]))
 		}
 	}
-	// No golden file can have a certificate that is made: TestMadeCertificate sets these two.
-	set := map[string][]any{"tls.helm.certDurationDays": {30}, "tls.helm.lookup": {false}}
+	set := map[string][]any{
+		"tls.helm.certDurationDays": {30}, "tls.helm.lookup": {false}, // by TestMadeCertificate
+		"nameOverride": {"usage"}, "tls.existingSecret.lookup": {false}, // by TestNames and TestTLS
+		"apiService.caBundle":             {"a CA"}, // by TestTLS
+		"customMetrics.createAPIServices": {false},  // by TestCustomMetricsParts
+	}
 	for _, name := range valuesFiles(t) {
 		for path, value := range leaves("", values(t, name)) {
 			set[path] = append(set[path], value)
@@ -680,11 +729,11 @@ func inSchema(t *testing.T, text []byte, path string) bool {
 
 func TestNotes(t *testing.T) {
 	for name, want := range map[string]string{
-		"default":              "is installed as test-metrics-server in namespace metrics",
-		"api-service-existing": "apiService.create is false",
-		"rbac-existing":        "rbac.pspEnabled has no effect",
-		"custom-metrics":       "Custom metrics are served by deployment/test-metrics-server-custom-metrics",
-		"external-metrics":     "kubectl get apiservice v1beta1.external.metrics.k8s.io",
+		"default":                     "is installed as test-metrics-server in namespace metrics",
+		"apiService: {create: false}": "apiService.create is false",
+		"rbac: {pspEnabled: true}":    "rbac.pspEnabled has no effect",
+		"custom-metrics":              "Custom metrics are served by deployment/test-metrics-server-custom-metrics",
+		"customMetrics: {enabled: true, externalMetrics: {enabled: true}}": "kubectl get apiservice v1beta1.external.metrics",
 		"incumbent": "image.repository is registry.k8s.io/metrics-server/metrics-server, which is the " +
 			"image of another metrics server",
 	} {
@@ -753,40 +802,21 @@ nodeSelector: {any: key}
 	}
 }
 
-func TestLint(t *testing.T) {
-	for _, name := range valuesFiles(t) {
-		var out bytes.Buffer
-		if err := run([]string{"lint", filepath.Join("testdata", "values", name+".yaml")}, &out); err != nil {
-			t.Errorf("%s: %v\n%s", name, err, out.String())
+// lintErrors returns what `helm lint` says of the chart with these values, except for notes.
+func lintErrors(values map[string]any) error {
+	var errs []error
+	for _, m := range lint.RunAll(dir, values, namespace).Messages {
+		if m.Severity >= support.WarningSev {
+			errs = append(errs, m)
 		}
 	}
+	return errors.Join(errs...)
 }
 
-func TestTemplate(t *testing.T) {
-	var out bytes.Buffer
-	err := run([]string{
-		"template", "-name", "a", "-namespace", "b", "testdata/values/args.yaml",
-		"testdata/values/name-override.yaml",
-	}, &out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := decode(t, out.String())
-	if o.deployment.Name != "a-usage" || o.deployment.Namespace != "b" ||
-		!slices.Contains(o.deployment.Spec.Template.Spec.Containers[0].Args, "--kubelet-insecure-tls") {
-		t.Errorf("Deployment %s/%s with %q, want b/a-usage with the values of both files", o.deployment.Namespace,
-			o.deployment.Name, o.deployment.Spec.Template.Spec.Containers[0].Args)
-	}
-	for _, args := range [][]string{
-		nil,
-		{"install"},
-		{"template", "testdata/nothing.yaml"},
-		{"lint", "testdata/ca.crt"},
-		{"package"},
-		{"package", "-o", "x", "y"},
-	} {
-		if err := run(args, io.Discard); err == nil {
-			t.Errorf("%q: no error", args)
+func TestLint(t *testing.T) {
+	for _, name := range valuesFiles(t) {
+		if err := lintErrors(values(t, name)); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -795,15 +825,11 @@ func TestTemplate(t *testing.T) {
 func TestPackage(t *testing.T) {
 	var archives [][]byte
 	for range 2 {
-		var out bytes.Buffer
-		args := []string{
-			"package", "-o", filepath.Join(t.TempDir(), "new"), "-image",
-			"registry.example:5000/team/metrics-server:v1.2.3", "-app-version", "v1.2.3", "-docs", "https://docs.example/v1.2.3",
-		}
-		if err := run(args, &out); err != nil {
+		file, err := pack(filepath.Join(t.TempDir(), "new"), "registry.example:5000/team/metrics-server:v1.2.3", "v1.2.3",
+			"https://docs.example/v1.2.3")
+		if err != nil {
 			t.Fatal(err)
 		}
-		file := strings.TrimSpace(out.String())
 		c, err := loader.LoadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -813,7 +839,7 @@ func TestPackage(t *testing.T) {
 			t.Errorf("%s has appVersion %s, version %s and a schema of %d bytes", file, c.Metadata.AppVersion,
 				c.Metadata.Version, len(c.Schema))
 		}
-		manifest, _, err := render(c, values(t, "prometheus-rule"), release, namespace, nil)
+		manifest, _, err := render(c, parse(t, "prometheusRule: {enabled: true}"), release, namespace, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -835,6 +861,9 @@ func TestPackage(t *testing.T) {
 	}
 	if !bytes.Equal(archives[0], archives[1]) {
 		t.Error("two packages of one chart differ")
+	}
+	if _, err := pack("", "name:tag", "v1.2.3", ""); err == nil {
+		t.Error("no error without a directory to write to")
 	}
 	for _, image := range []string{"", "name", "registry.example:5000/name", "name:"} {
 		if _, err := pack(t.TempDir(), image, "v1.2.3", ""); err == nil || !strings.Contains(err.Error(), "NAME:TAG") {
@@ -876,13 +905,22 @@ func load(t *testing.T) *chart.Chart {
 	return c
 }
 
+// values reads a file in testdata/values, or the text of one.
 func values(t *testing.T, name string) map[string]any {
 	t.Helper()
-	v, err := readValues(filepath.Join("testdata", "values", name+".yaml"))
+	if strings.ContainsAny(name, ":") {
+		return parse(t, name)
+	}
+	return readValues(t, filepath.Join("testdata", "values", name+".yaml"))
+}
+
+func readValues(t *testing.T, file string) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v
+	return parse(t, string(text))
 }
 
 func valuesFiles(t *testing.T) []string {
@@ -906,6 +944,37 @@ func rendered(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return manifest
+}
+
+// render returns the objects and the notes of a release. The templates look up objects in the cluster, if there is one.
+func render(
+	c *chart.Chart, values map[string]any, name, namespace string, cluster engine.ClientProvider,
+) (manifest, notes string, err error) {
+	release := common.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}
+	v, err := util.ToRenderValues(c, values, release, nil)
+	if err != nil {
+		return "", "", err
+	}
+	var files map[string]string
+	if cluster == nil {
+		files, err = engine.Render(c, v)
+	} else {
+		files, err = engine.RenderWithClientProvider(c, v, cluster)
+	}
+	if err != nil {
+		return "", "", err
+	}
+	var b strings.Builder
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		content := strings.TrimSpace(files[file])
+		switch {
+		case path.Base(file) == "NOTES.txt":
+			notes = content + "\n"
+		case content != "":
+			fmt.Fprintf(&b, "---\n%s\n", strings.TrimPrefix(content, "---\n"))
+		}
+	}
+	return b.String(), notes, nil
 }
 
 // secret has testdata's certificate and what stands for its key.

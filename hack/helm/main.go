@@ -1,9 +1,7 @@
-// Command helm renders, checks and packages deploy/helm/metrics-server, without Helm installed: it is built on Helm's
-// own library.
+// Command helm packages deploy/helm/metrics-server for a release: with the image, the version and the runbooks' URL
+// set, and the same bytes each time. Its tests check the chart.
 //
-//	go run . template [-name metrics-server] [-namespace kube-system] [VALUES.yaml ...]
-//	go run . lint [VALUES.yaml ...]
-//	go run . package -o ../../dist -image registry.example/metrics-server:v1.2.3 -app-version v1.2.3
+//	go run . -o ../../dist -image registry.example/metrics-server:v1.2.3 -app-version v1.2.3
 package main
 
 import (
@@ -12,150 +10,35 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"os"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"helm.sh/helm/v4/pkg/chart/common"
-	"helm.sh/helm/v4/pkg/chart/common/util"
-	chart "helm.sh/helm/v4/pkg/chart/v2"
-	"helm.sh/helm/v4/pkg/chart/v2/lint"
-	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
-	"helm.sh/helm/v4/pkg/engine"
 )
 
 // dir is the chart, seen from this module's directory, where `go run .` and `go test` run.
 const dir = "../../deploy/helm/metrics-server"
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
+	to := flag.String("o", "", "the `directory` to write to (required)")
+	image := flag.String("image", "localhost/metrics-server:dev", "the server's image, `NAME:TAG`")
+	appVersion := flag.String("app-version", "dev", "the server's `version`")
+	docs := flag.String("docs", "", "the `URL` that the alerts' runbooks are below, or none: they stay paths in the "+
+		"repository")
+	flag.Parse()
+	// Helm's library logs each symbolic link in files/ whenever it reads the chart.
+	slog.SetLogLoggerLevel(slog.LevelWarn)
+	file, err := pack(*to, *image, *appVersion, *docs)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "helm:", err)
 		os.Exit(1)
 	}
-}
-
-func run(args []string, out io.Writer) error {
-	// Helm's library logs each symbolic link in files/ whenever it reads the chart.
-	slog.SetLogLoggerLevel(slog.LevelWarn)
-	command := ""
-	if len(args) > 0 {
-		command, args = args[0], args[1:]
-	}
-	flags := flag.NewFlagSet(command, flag.ContinueOnError)
-	switch command {
-	case "template":
-		name := flags.String("name", "metrics-server", "the release's `name`")
-		namespace := flags.String("namespace", "kube-system", "the release's `namespace`")
-		return parsed(flags, args, func(values map[string]any) error {
-			c, err := loader.LoadDir(dir)
-			if err != nil {
-				return err
-			}
-			manifest, _, err := render(c, values, *name, *namespace, nil)
-			if err == nil {
-				_, err = io.WriteString(out, manifest)
-			}
-			return err
-		})
-	case "lint":
-		return parsed(flags, args, func(values map[string]any) error {
-			result := lint.RunAll(dir, values, "kube-system")
-			for _, m := range result.Messages {
-				fmt.Fprintln(out, m)
-			}
-			if result.HighestSeverity >= support.WarningSev {
-				return errors.New("the chart does not pass, see above")
-			}
-			return nil
-		})
-	case "package":
-		to := flags.String("o", "", "the `directory` to write to (required)")
-		image := flags.String("image", "localhost/metrics-server:dev", "the server's image, `NAME:TAG`")
-		appVersion := flags.String("app-version", "dev", "the server's `version`")
-		docs := flags.String("docs", "", "the `URL` that the alerts' runbooks are below, or none: they stay paths in "+
-			"the repository")
-		if err := flags.Parse(args); err != nil {
-			return err
-		}
-		if *to == "" || flags.NArg() > 0 {
-			return errors.New("package takes flags only, and -o is required: the directory to write to")
-		}
-		file, err := pack(*to, *image, *appVersion, *docs)
-		if err == nil {
-			fmt.Fprintln(out, file)
-		}
-		return err
-	default:
-		return fmt.Errorf("command %q: want template, lint or package", command)
-	}
-}
-
-// parsed calls do with the merged values of all files that the arguments name; later files take
-// precedence.
-func parsed(flags *flag.FlagSet, args []string, do func(values map[string]any) error) error {
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	values := map[string]any{}
-	for _, file := range flags.Args() {
-		v, err := readValues(file)
-		if err != nil {
-			return err
-		}
-		values = loader.MergeMaps(values, v)
-	}
-	return do(values)
-}
-
-func readValues(file string) (map[string]any, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	values, err := loader.LoadValues(bytes.NewReader(b))
-	if err != nil {
-		return nil, fmt.Errorf("values in %s: %w", file, err)
-	}
-	return values, nil
-}
-
-// render returns the objects and the notes of a release. The templates look up objects in the cluster, if there is one.
-func render(
-	c *chart.Chart, values map[string]any, name, namespace string, cluster engine.ClientProvider,
-) (manifest, notes string, err error) {
-	release := common.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}
-	v, err := util.ToRenderValues(c, values, release, nil)
-	if err != nil {
-		return "", "", err
-	}
-	var files map[string]string
-	if cluster == nil {
-		files, err = engine.Render(c, v)
-	} else {
-		files, err = engine.RenderWithClientProvider(c, v, cluster)
-	}
-	if err != nil {
-		return "", "", err
-	}
-	var b strings.Builder
-	for _, file := range slices.Sorted(maps.Keys(files)) {
-		content := strings.TrimSpace(files[file])
-		switch {
-		case path.Base(file) == "NOTES.txt":
-			notes = content + "\n"
-		case content != "":
-			fmt.Fprintf(&b, "---\n%s\n", strings.TrimPrefix(content, "---\n"))
-		}
-	}
-	return b.String(), notes, nil
+	fmt.Println(file)
 }
 
 // The lines of values.yaml that packaging replaces.
@@ -183,6 +66,9 @@ func chartVersion(appVersion string) string {
 
 // pack writes the chart as an archive and returns its name. The same chart gives the same bytes.
 func pack(to, image, appVersion, docs string) (string, error) {
+	if to == "" {
+		return "", errors.New("-o is required: the directory to write to")
+	}
 	// The tag is what follows the last colon, unless that is a registry's port.
 	i := strings.LastIndexByte(image, ':')
 	if i <= strings.LastIndexByte(image, '/') || i == len(image)-1 {

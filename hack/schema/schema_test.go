@@ -223,7 +223,7 @@ func TestDocuments(t *testing.T) {
 // TestChart checks the file that the chart writes: values go through several formats before they are in it.
 func TestChart(t *testing.T) {
 	s := compile(t)
-	golden := read(t, "../../hack/helm/testdata/golden/custom-metrics-backends.yaml")
+	golden := read(t, "../../hack/helm/testdata/golden/custom-metrics.yaml")
 	found := 0
 	for document := range bytes.SplitSeq(golden, []byte("\n---\n")) {
 		var config struct {

@@ -48,7 +48,7 @@ var Rules = []Rule{
 	{Words: "make help", Way: Here},
 	{Words: "cd", Way: Here},
 	{Words: "go run . -h", Way: Here},
-	{Words: "go run . template", Way: Here},
+	{Words: "go tool helm template", Way: Here},
 	{Words: "go mod graph", Way: Here},
 	{Words: "go tool actionlint", Way: Here},
 

@@ -84,7 +84,8 @@ func renderChart(t *testing.T, values string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "run", ".", "template", "-name", "test", "-namespace", "metrics", values)
+	cmd := exec.CommandContext(t.Context(), "go", "tool", "helm", "template", "test", "../../deploy/helm/metrics-server",
+		"--namespace", "metrics", "--values", values)
 	cmd.Dir = "../../hack/helm"
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
