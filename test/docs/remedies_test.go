@@ -1,19 +1,20 @@
 package docs
 
 import (
+	"cmp"
 	"context"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -306,8 +307,8 @@ func TestRemediesOfNodes(t *testing.T) {
 		for _, quote := range quoted(r.cells[0]) {
 			b, ok := faults[quote]
 			if used[quote] = ok; !ok {
-				if _, ok := seenBy[quote]; !ok {
-					t.Errorf("%s:%d: nothing makes the fault of %q: add it to faults or seenBy", troubleshooting, r.line, quote)
+				if !lookedFor(t, quote) {
+					t.Errorf("%s:%d: nothing makes the fault of %q: add it to faults", troubleshooting, r.line, quote)
 				}
 				continue
 			}
@@ -342,215 +343,113 @@ func TestRemediesOfNodes(t *testing.T) {
 	}
 }
 
-// seen is a test that causes a fault, with real programs or with fakes, and looks for the text has.
-type seen struct{ file, has string }
-
-const (
-	e2eAggregation = "test/e2e/aggregation_test.go"
-	e2eKubelets    = "test/e2e/kubelets_test.go"
-	e2eAnswers     = "test/e2e/answers_test.go"
-	e2eAutoscaling = "test/e2e/autoscaling_test.go"
-	doctorAPI      = "pkg/doctor/apiservice_test.go"
-	doctorNodes    = "pkg/doctor/nodes_test.go"
-	doctorServed   = "pkg/doctor/served_test.go"
-	remedies       = "test/integration/remedies_test.go"
-	awaitTest      = "pkg/app/await_test.go"
-	streamTest     = "pkg/inventory/stream_test.go"
-)
-
-// seenBy has the tests of all other quotes, which are messages of other programs, or need more than one kubelet.
-var seenBy = map[string]seen{
+// partOf has, for quotes with names and addresses of one example, the part that a test looks for.
+var partOf = map[string]string{
 	`MissingEndpoints: endpointslices for service/metrics-server in "kube-system" have no addresses ` +
-		`with port name "https"`: {
-		e2eAggregation, `"MissingEndpoints: ", "have no addresses with port name"`,
-	},
-	"MissingEndpoints": {e2eAggregation, "MissingEndpoints: "},
-	"serve on --bind-address 0.0.0.0 --secure-port 10250: ... bind: address already in use": {
-		e2eKubelets, "bind: address already in use",
-	},
-	"bind: permission denied": {"pkg/app/app_test.go", "bind: permission denied"},
+		`with port name "https"`: "have no addresses with port name",
+	"serve on --bind-address 0.0.0.0 --secure-port 10250: ... bind: address already in use": "bind: address already in " +
+		"use",
 	"FailedDiscoveryCheck: failing or missing response from " +
-		"https://10.88.0.65:9/apis/metrics.k8s.io/v1: ... connect: connection refused": {
-		e2eAggregation, `"connect: connection refused"`,
-	},
-	"FailedDiscoveryCheck: failing or missing response from https://...": {
-		doctorAPI, "failing or missing response from https://",
-	},
-	"context deadline exceeded": {doctorAPI, "context deadline exceeded"},
-	"i/o timeout":               {doctorNodes, "i/o timeout"},
-	"no route to host":          {doctorAPI, "no route to host"},
-	"network is unreachable":    {doctorAPI, "network is unreachable"},
+		"https://10.88.0.65:9/apis/metrics.k8s.io/v1: ... connect: connection refused": "connect: connection refused",
 	"FailedDiscoveryCheck: ... tls: failed to verify certificate: x509: certificate is valid for " +
-		"localhost, localhost, not metrics-server.kube-system.svc": {
-		doctorAPI, "x509: certificate is valid for localhost, not metrics-server.kube-system.svc",
-	},
-	"signed by unknown authority": {e2eAggregation, "unknown authority"},
-	"kubectl apply":               {remedies, "may not be true if caBundle is present"},
-	"spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present": {
-		remedies, "may not be true if caBundle is present",
-	},
-	"FailedDiscoveryCheck: failing or missing response from https://...: bad status from https://...: 401": {
-		doctorAPI, "bad status from https://10.96.0.9:443/apis/metrics.k8s.io/v1beta1: 401",
-	},
-	`ServicePortError: service/metrics-server in "kube-system" is not listening on port 4443`: {
-		e2eAggregation, "is not listening on port 4443",
-	},
-	`ServiceNotFound: service/metrics-server in "kube-system" is not present`: {
-		e2eAggregation, "is not present",
-	},
-	`apiservices.apiregistration.k8s.io "v1.metrics.k8s.io" not found`: {
-		doctorAPI, `"not installed"`,
-	},
-	"Passed: all checks passed": {"test/e2e/docs_test.go", "all checks passed"},
-	"ConfigMap kube-system/extension-apiserver-authentication has no requestheader-client-ca-file": {
-		e2eKubelets, `" has no " + frontProxyKey`,
-	},
-	"proxyconnect":       {e2eKubelets, "proxyconnect"},
-	"through the proxy":  {e2eKubelets, "through the proxy"},
-	"Forbidden":          {awaitTest, "metrics-server-auth-reader"},
-	"Unauthorized":       {awaitTest, "delete the pod"},
-	"connection refused": {awaitTest, "can be reached from here"},
-	"timeout":            {awaitTest, `"timeout"`},
-	"no token of service account kube-system/metrics-server-kubelets": {
-		"pkg/kubelettoken/kubelettoken_test.go", "no token of service account kube-system/kubelets",
-	},
-	"The API server does not complete a streamed list":            {streamTest, "does not complete a streamed list"},
-	"watches end at once, again and again":                        {streamTest, "watches end at once, again and again"},
-	"the answer lacks container_cpu_usage_seconds_total":          {e2eAnswers, `lack(cpu)`},
-	"container_memory_working_set_bytes":                          {e2eAnswers, "container_memory_working_set_bytes"},
-	"node_cpu_usage_seconds_total":                                {e2eAnswers, "node_cpu_usage_seconds_total"},
-	"node_memory_working_set_bytes":                               {e2eAnswers, "node_memory_working_set_bytes"},
-	"<none>":                                                      {e2eAnswers, "<none>"},
-	"error: metrics not available yet":                            {remedies, "metrics not available yet"},
-	"error: Metrics not available for pod default/web, age: 3m0s": {remedies, "Metrics not available for pod"},
-	"<unknown>":         {e2eAnswers, "<unknown>"},
-	"kubectl top nodes": {"test/e2e/kubectl_test.go", `"top", "nodes"`},
-	"kubectl top":       {e2eAggregation, "kubectl top"},
-	"missing request for cpu in container app of Pod web-1": {e2eAutoscaling, "missing request for cpu"},
-	"no metrics returned from resource metrics API": {
-		doctorServed, "no metrics returned from resource metrics API",
-	},
-	"did not receive metrics for targeted pods (pods might be unready)": {
-		e2eAutoscaling, "did not receive metrics for targeted pods",
-	},
-	"Unable to authenticate the request": {
-		e2eAggregation, "Unable to authenticate the request",
-	},
-	"x509": {e2eAggregation, "x509"},
+		"localhost, localhost, not metrics-server.kube-system.svc": "x509: certificate is valid for localhost, " +
+		"not metrics-server.kube-system.svc",
+	"FailedDiscoveryCheck: failing or missing response from https://...: bad status from https://...: 401": "bad " +
+		"status from https://10.96.0.9:443/apis/metrics.k8s.io/v1beta1: 401",
+	`ServicePortError: service/metrics-server in "kube-system" is not listening on port 4443`: "is not listening on " +
+		"port 4443",
+	`ServiceNotFound: service/metrics-server in "kube-system" is not present`: "is not present",
+	`apiservices.apiregistration.k8s.io "v1.metrics.k8s.io" not found`:        "not installed",
+	"the answer lacks container_cpu_usage_seconds_total":                      "lack(cpu)",
+	"Passed: all checks passed":                                               "all checks passed",
+	"no token of service account kube-system/metrics-server-kubelets":         "no token of service account",
+	"error: Metrics not available for pod default/web, age: 3m0s":             "Metrics not available for pod",
+	"missing request for cpu in container app of Pod web-1":                   "missing request for cpu",
 }
 
-// TestRemediesElsewhere checks that every text that the other tables quote is looked for by a test
-// that causes the fault.
+// tests has the sources of all tests of the product, whose texts may be in several pieces.
+var tests = sync.OnceValues(func() (string, error) {
+	files, err := Files(root, ".go")
+	var all strings.Builder
+	for _, file := range files {
+		if !strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "hack/") ||
+			strings.HasPrefix(file, "test/docs/") {
+			continue
+		}
+		text, readErr := os.ReadFile(filepath.Join(root, file))
+		err = errors.Join(err, readErr)
+		all.Write(text)
+	}
+	joined := regexp.MustCompile("[\"`]\\s*\\+\\s+[\"`]").ReplaceAllString(all.String(), "")
+	return strings.ReplaceAll(joined, `\"`, `"`), err
+})
+
+// lookedFor reports whether a test of the product looks for a text that the document quotes.
+func lookedFor(t *testing.T, quote string) bool {
+	t.Helper()
+	all, err := tests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return matches(all, cmp.Or(partOf[quote], quote))
+}
+
+// TestRemediesElsewhere checks that every text that the other tables quote, a message of ours or of another program, is
+// looked for by a test.
 func TestRemediesElsewhere(t *testing.T) {
 	used := map[string]bool{}
 	for _, r := range rows(t) {
-		switch r.table {
-		case "cause", ofFailingPods, ofFailingQueries, ofCustomMetrics:
-			continue // the other tests of this file check these tables
-		case "reason":
-			continue // pkg/sample checks this one
+		if r.table == tableOfNodes || r.table == "reason" || causes[r.table] != nil {
+			continue // TestRemediesOfNodes, pkg/sample and TestCauses check these
 		}
 		for _, quote := range quoted(r.cells[0]) {
-			s, ok := seenBy[quote]
-			if used[quote] = used[quote] || ok; ok && !strings.Contains(read(t, s.file), s.has) {
-				t.Errorf("%s:%d: %q is made by %s, which does not have %q", troubleshooting, r.line, quote, s.file, s.has)
-			}
-			if _, here := faults[quote]; !ok && (!here || r.table != tableOfNodes) {
-				t.Errorf("%s:%d: no test makes the fault of %q: add one, and name it in seenBy", troubleshooting, r.line, quote)
+			used[quote] = true
+			if !lookedFor(t, quote) {
+				t.Errorf("%s:%d: no test looks for %q: add one that makes the fault, or give the part that it looks for in "+
+					"partOf", troubleshooting, r.line, quote)
 			}
 		}
 	}
-	for quote := range seenBy {
-		if !used[quote] {
+	document := read(t, troubleshooting)
+	for quote := range partOf {
+		if !strings.Contains(document, "`"+quote+"`") {
 			t.Errorf("%s does not quote %q", troubleshooting, quote)
 		}
 	}
-}
-
-// TestCausesOfTheAlert checks that the table of the alert has each cause of a failed scrape, and no
-// other.
-func TestCausesOfTheAlert(t *testing.T) {
-	var want []string
-	cause := regexp.MustCompile(`(?m)^\t[cC]ause\w+ .*= "([a-z0-9 ]+)"`)
-	for _, file := range []string{"pkg/kubelet/cause.go", "pkg/schedule/cause.go"} {
-		for _, m := range cause.FindAllStringSubmatch(read(t, file), -1) {
-			want = append(want, m[1])
-		}
-	}
-	var got []string
-	for _, r := range rows(t) {
-		if r.table == "cause" {
-			got = append(got, quoted(r.cells[0])...)
-		}
-	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if want = slices.Compact(want); !slices.Equal(want, got) {
-		t.Errorf("the code has the causes\n%q\nbut %s lists\n%q", want, troubleshooting, got)
+	if len(used) < 80 {
+		t.Errorf("%d texts were found, and there are more", len(used))
 	}
 }
 
-// The headings of the tables with the causes of failing scrapes of pods, and of failing queries of backends.
-const (
-	ofFailingPods    = "cause of failing pods"
-	ofFailingQueries = "cause of failing queries"
-)
+// causes has the files with the causes that the tables of alerts list, by the heading of the table.
+var causes = map[string][]string{
+	"cause":                    {"pkg/kubelet/cause.go", "pkg/schedule/cause.go"},
+	"cause of failing pods":    {"pkg/podtarget/errors.go"},
+	"cause of failing queries": {"pkg/backend/errors.go"},
+}
 
-// The tables of the alerts about pods and backends have only causes that a scrape and a query can have.
-func TestCausesOfCustomMetrics(t *testing.T) {
-	files := map[string]string{ofFailingPods: "pkg/podtarget/errors.go", ofFailingQueries: "pkg/backend/errors.go"}
-	found := map[string]int{}
-	for _, r := range rows(t) {
-		file := files[r.table]
-		if file == "" {
-			continue
-		}
-		for _, quote := range quoted(r.cells[0]) {
-			found[r.table]++
-			if !strings.Contains(read(t, file), fmt.Sprintf("= %q", quote)) {
-				t.Errorf("%s:%d: %s does not have the cause %q", troubleshooting, r.line, file, quote)
+// TestCauses checks that the tables of alerts list causes that there are, and the first one all of them.
+func TestCauses(t *testing.T) {
+	constant := regexp.MustCompile(`(?m)^\t(?:[cC]ause\w+ .*|\w+ +Cause +)= "([^"]+)"`)
+	for table, files := range causes {
+		want, got := map[string]bool{}, map[string]bool{}
+		for _, file := range files {
+			for _, m := range constant.FindAllStringSubmatch(read(t, file), -1) {
+				want[m[1]] = true
 			}
 		}
-	}
-	for table := range files {
-		if found[table] == 0 {
-			t.Errorf("%s has no table %q", troubleshooting, table)
-		}
-	}
-}
-
-// ofCustomMetrics is the heading of the tables with the messages of the custom metrics server.
-const ofCustomMetrics = "the message has"
-
-// Each text that these tables quote is looked for by a test that makes the mistake.
-func TestRemediesOfCustomMetrics(t *testing.T) {
-	var tests strings.Builder
-	for _, file := range []string{
-		"test/e2e/custommetrics_test.go", "pkg/podtarget/podtarget_test.go", "pkg/podtarget/scrape_test.go",
-		"pkg/demand/demand_test.go", "pkg/demand/parse_test.go", "pkg/demand/targets_test.go",
-		"pkg/appmetrics/evaluate_test.go",
-		"pkg/appmetrics/query_test.go", "pkg/appmetrics/limits_test.go", "pkg/appmetrics/page_test.go",
-		"pkg/customserver/limits_test.go", "pkg/customserver/backends_test.go", "pkg/customserver/rules_test.go",
-		"pkg/customserver/named_test.go",
-		"pkg/backend/answer_test.go", "pkg/backend/client_test.go", "pkg/backend/poller_test.go",
-		"pkg/definition/definition_test.go", "pkg/appmetrics/remote_test.go",
-	} {
-		tests.WriteString(read(t, file))
-	}
-	joined := regexp.MustCompile("[\"`]\\s*\\+\\s+[\"`]").ReplaceAllString(tests.String(), "")
-	joined = strings.ReplaceAll(joined, `\"`, `"`)
-	seen := 0
-	for _, r := range rows(t) {
-		if r.table != ofCustomMetrics {
-			continue
-		}
-		for _, quote := range quoted(r.cells[0]) {
-			if seen++; !matches(joined, quote) {
-				t.Errorf("%s:%d: no test makes the mistake of %q", troubleshooting, r.line, quote)
+		for _, r := range rows(t) {
+			if r.table != table {
+				continue
+			}
+			for _, quote := range quoted(r.cells[0]) {
+				if got[quote] = true; !want[quote] {
+					t.Errorf("%s:%d: %q have no cause %q", troubleshooting, r.line, files, quote)
+				}
 			}
 		}
-	}
-	if seen < 40 {
-		t.Errorf("%d texts were found, and there are more", seen)
+		if len(got) == 0 || table == "cause" && len(got) != len(want) {
+			t.Errorf("%s lists %d causes in the table %q, but %q have %d", troubleshooting, len(got), table, files, len(want))
+		}
 	}
 }
