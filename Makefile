@@ -332,7 +332,7 @@ push: ## Push the image that `make release-files` built, as IMAGE; prints its na
 
 .PHONY: bench
 bench: build ## Simulate large clusters on this machine and measure the server with them.
-	cd hack/fleet && go run . -sizes $(SIZES) $(FLEETFLAGS)
+	cd hack/fleet && go run . -size $(SIZES) $(FLEETFLAGS)
 
 .PHONY: soak
 soak: build ## Inject faults and churn for SOAKTIME, and check that answers stay right and memory does not grow.

@@ -55,11 +55,13 @@ func interruptible() (ctx context.Context, stop context.CancelFunc) {
 }
 
 func parseSizes(text string) ([]size, error) {
+	const most = 1 << 20 // addresses of nodes from 127.16.0.0 on, or HPAs
 	var all []size
 	for s := range strings.SplitSeq(text, ",") {
 		var one size
 		_, err := fmt.Sscanf(s, "%dx%d", &one.nodes, &one.pods)
-		if err != nil || fmt.Sprintf("%dx%d", one.nodes, one.pods) != s || one.nodes < 1 || one.pods < 1 {
+		if err != nil || fmt.Sprintf("%dx%d", one.nodes, one.pods) != s || one.nodes < 1 || one.nodes >= most ||
+			one.pods < 1 {
 			return nil, fmt.Errorf("%q is not a size: use nodes x pods per node, such as 1000x30", s)
 		}
 		all = append(all, one)
@@ -71,11 +73,9 @@ func run() error {
 	var o measure.Options
 	flag.StringVar(&o.Binary, "binary", "../../bin/metrics-server", "the metrics server to measure")
 	flags := flag.String("flags", "", "additional flags for the metrics server, separated by blanks")
-	flag.IntVar(&o.Nodes, "nodes", 100, "number of nodes")
-	flag.IntVar(&o.Pods, "pods", 70, "pods per node")
+	clusters := flag.String("size", "100x70",
+		"nodes x pods per node; several sizes are measured one after another: 100x70,1000x30")
 	flag.IntVar(&o.Containers, "containers", 2, "containers per pod")
-	one := flag.String("size", "", "nodes and pods per node in one flag: 1000x30")
-	several := flag.String("sizes", "", "several sizes, measured one after another: 100x70,1000x30")
 	flag.DurationVar(&o.Resolution, "resolution", 15*time.Second, "the metric resolution")
 	flag.DurationVar(&o.For, "for", 2*time.Minute,
 		"how long to measure; no requests are made in the first half; start and requests come on top")
@@ -109,9 +109,9 @@ func run() error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	sizes, err := sizesOf(*one, *several, size{o.Nodes, o.Pods})
+	sizes, err := parseSizes(*clusters)
 	if err != nil {
-		return err
+		return fmt.Errorf("-size: %w", err)
 	}
 	if err := check(&o); err != nil {
 		return err
@@ -231,18 +231,6 @@ func save[T any](file string, reports []T) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
-func sizesOf(one, several string, given size) ([]size, error) {
-	switch {
-	case one != "" && several != "":
-		return nil, errors.New("give -size or -sizes, not both")
-	case one != "":
-		return parseSizes(one)
-	case several != "":
-		return parseSizes(several)
-	}
-	return []size{given}, nil
-}
-
 // find returns the absolute path of a program.
 func find(binary string) (string, error) {
 	path, err := exec.LookPath(binary)
@@ -260,9 +248,6 @@ func check(o *measure.Options) error {
 			errs = append(errs, errors.New(text))
 		}
 	}
-	const most = 1 << 20 // addresses from 127.16.0.0 on
-	must(o.Nodes > 0 && o.Nodes < most, "-nodes must be between 1 and a million")
-	must(o.Pods > 0, "-pods must be at least 1")
 	must(o.Containers > 0, "-containers must be at least 1")
 	must(o.Resolution >= time.Second, "-resolution must be at least 1s")
 	must(o.For > 0, "-for must be positive")

@@ -11,47 +11,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// list serves a list, or a page of one. Like an API server's watch cache, it ignores the limit of a
-// list at version 0.
-func (s *Server) list(w http.ResponseWriter, r *http.Request, q query) {
-	s.lists.Add(1)
-	var (
-		k    snapshot
-		name string
-		from int
-	)
-	if q.from != "" {
-		var err error
-		if k, name, from, err = s.snapshots.page(q.from); err != nil {
-			s.fail(w, r, http.StatusGone, metav1.StatusReasonExpired, err.Error())
-			return
-		}
-	} else {
-		k.objects, k.version = q.collection.snapshot(q.namespace)
-		if !q.everything() {
-			k.objects = q.filter(k.objects)
-		}
+// list serves a list. Like an API server's watch cache, it ignores the limit.
+func (s *Server) list(w http.ResponseWriter, q query) {
+	objects, version := q.collection.snapshot(q.namespace)
+	if !q.everything() {
+		objects = q.filter(objects)
 	}
-	page := k.objects[from:]
-	meta := metav1.ListMeta{ResourceVersion: strconv.FormatUint(k.version, 10)}
-	if q.limit > 0 && len(page) > q.limit && q.version != "0" {
-		page = page[:q.limit]
-		if name == "" {
-			name = s.snapshots.keep(k)
-		}
-		meta.Continue = fmt.Sprintf("%s-%d", name, from+q.limit)
-		left := int64(len(k.objects) - from - q.limit)
-		meta.RemainingItemCount = &left
-	} else if name != "" {
-		s.snapshots.forget(name)
-	}
+	meta := metav1.ListMeta{ResourceVersion: strconv.FormatUint(version, 10)}
 	w.Header().Set("Content-Type", q.as.contentType())
 	out := bufio.NewWriterSize(w, 64<<10)
 	defer out.Flush() // an error means that the client is gone
 	if q.as.protobuf {
-		q.listProtobuf(out, &meta, page)
+		q.listProtobuf(out, &meta, objects)
 	} else {
-		q.listJSON(out, &meta, page)
+		q.listJSON(out, &meta, objects)
 	}
 }
 
@@ -74,16 +47,16 @@ func (q *query) listKind() (apiVersion, kind string) {
 
 // listProtobuf makes each object twice, the first time for its size, so that no list is ever in
 // memory.
-func (q *query) listProtobuf(out *bufio.Writer, meta *metav1.ListMeta, page []any) {
+func (q *query) listProtobuf(out *bufio.Writer, meta *metav1.ListMeta, objects []any) {
 	size := field(meta.Size())
-	for _, o := range page {
+	for _, o := range objects {
 		size += field(q.item(o).Size())
 	}
 	apiVersion, kind := q.listKind()
 	buf := append([]byte(nil), magic...)
 	buf = appendUnknown(buf, apiVersion, kind, size)
 	buf = appendField(buf, 1, meta)
-	for _, o := range page {
+	for _, o := range objects {
 		buf = appendField(buf, 2, q.item(o))
 		if _, err := out.Write(buf); err != nil {
 			return
@@ -104,13 +77,13 @@ func appendField(dst []byte, number byte, m message) []byte {
 	return appendMessage(dst, m)
 }
 
-func (q *query) listJSON(out *bufio.Writer, meta *metav1.ListMeta, page []any) {
+func (q *query) listJSON(out *bufio.Writer, meta *metav1.ListMeta, objects []any) {
 	apiVersion, kind := q.listKind()
 	m, err := json.Marshal(meta)
 	must(err)
 	fmt.Fprintf(out, `{"kind":%q,"apiVersion":%q,"metadata":%s,"items":[`, kind, apiVersion, m)
 	var buf []byte
-	for i, o := range page {
+	for i, o := range objects {
 		buf = buf[:0]
 		if i > 0 {
 			buf = append(buf, ',')

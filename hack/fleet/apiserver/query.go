@@ -19,8 +19,6 @@ type query struct {
 
 	labels   labels.Selector
 	fields   fields.Selector
-	limit    int
-	from     string // a continue token
 	version  string // resourceVersion
 	watch    bool
 	initial  bool // sendInitialEvents
@@ -92,26 +90,21 @@ func (q *query) options(v url.Values) error {
 			return fmt.Errorf("field label not supported: %s", r.Field)
 		}
 	}
-	number := func(name string) int {
-		text := v.Get(name)
-		if text == "" || err != nil {
-			return 0
+	if text := v.Get("timeoutSeconds"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("timeoutSeconds: %w", err)
 		}
-		var n int
-		if n, err = strconv.Atoi(text); err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
-		}
-		return n
+		q.timeout = time.Duration(n) * time.Second
 	}
-	q.limit, q.timeout = number("limit"), time.Duration(number("timeoutSeconds"))*time.Second
-	q.from, q.version = v.Get("continue"), v.Get("resourceVersion")
+	q.version = v.Get("resourceVersion")
 	on := func(name string) bool { return v.Get(name) == "true" || v.Get(name) == "1" }
 	q.watch, q.initial, q.bookmark = on("watch"), on("sendInitialEvents"), on("allowWatchBookmarks")
 	q.as.stream = q.watch
 	if q.initial && (!q.watch || v.Get("resourceVersionMatch") != "NotOlderThan") {
 		return fmt.Errorf("sendInitialEvents is for watches with resourceVersionMatch=NotOlderThan")
 	}
-	return err
+	return nil
 }
 
 // everything reports whether q selects all objects.

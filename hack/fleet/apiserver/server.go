@@ -9,7 +9,6 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -18,8 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -43,9 +40,6 @@ type Server struct {
 	http      *http.Server
 	done      chan struct{}
 	resources map[string]*collection
-	snapshots snapshots
-	lists     atomic.Int64
-	events    atomic.Int64
 	unknown   sync.Map // unknown paths that were requested
 }
 
@@ -151,7 +145,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case q.name != "":
 		s.get(w, r, q)
 	default:
-		s.list(w, r, q)
+		s.list(w, q)
 	}
 }
 
@@ -211,59 +205,4 @@ func send(w http.ResponseWriter, code int, as form, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(code)
 	_, _ = w.Write(body)
-}
-
-// snapshots keeps the snapshots on which paged lists continue.
-type snapshots struct {
-	mu   sync.Mutex
-	next int
-	all  map[string]snapshot
-}
-
-type snapshot struct {
-	objects []any
-	version uint64
-	until   time.Time
-}
-
-// errExpired is the response to a request for a page of a list that was forgotten.
-var errExpired = errors.New("the continue token is too old: list again")
-
-// keep keeps a snapshot for a few minutes and returns its name.
-func (s *snapshots) keep(k snapshot) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	for name, old := range s.all {
-		if now.After(old.until) {
-			delete(s.all, name)
-		}
-	}
-	if s.all == nil {
-		s.all = map[string]snapshot{}
-	}
-	s.next++
-	name := strconv.Itoa(s.next)
-	k.until = now.Add(5 * time.Minute)
-	s.all[name] = k
-	return name
-}
-
-// page returns the snapshot of a continue token, and where its page begins.
-func (s *snapshots) page(token string) (k snapshot, name string, from int, err error) {
-	name, at, _ := strings.Cut(token, "-")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k, ok := s.all[name]
-	from, err = strconv.Atoi(at)
-	if !ok || err != nil || from < 0 || from > len(k.objects) {
-		return k, name, 0, errExpired
-	}
-	return k, name, from, nil
-}
-
-func (s *snapshots) forget(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.all, name)
 }

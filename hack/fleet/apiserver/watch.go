@@ -116,7 +116,6 @@ func (c *watching) events() (<-chan struct{}, bool) {
 }
 
 func (c *watching) send(kind string, o any) bool {
-	c.Server.events.Add(1)
 	c.object = c.q.encode(c.object[:0], o)
 	return c.write(kind, c.object)
 }

@@ -2,15 +2,13 @@
 package proc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,86 +18,38 @@ import (
 type Memory struct{ RSS, Anonymous, Peak int64 }
 
 // CPU returns the CPU time that a process used so far. It is exact to the microsecond where the
-// kernel allows reading the process's clock; otherwise to a hundredth of a second, from its stat
-// file.
+// kernel allows reading the process's clock; otherwise to a hundredth of a second.
 func CPU(pid int) (time.Duration, error) {
 	var t unix.Timespec
 	// The clock ID that clock_getcpuclockid returns.
 	if err := unix.ClockGettime(^int32(pid)<<3|2, &t); err == nil {
 		return time.Duration(t.Nano()), nil
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	stat, err := statOf(pid)
+	return seconds(stat.CPUTime()), err
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func statOf(pid int) (procfs.ProcStat, error) {
+	p, err := procfs.NewProc(pid)
 	if err != nil {
-		return 0, err
+		return procfs.ProcStat{}, err
 	}
-	return parseStat(b)
-}
-
-// ticks is the number of clock ticks per second, which is the same on every architecture.
-const ticks = 100
-
-// parseStat returns the CPU time of a process's stat file.
-func parseStat(b []byte) (time.Duration, error) {
-	// The name may have spaces and brackets in it.
-	_, rest, ok := cutLast(string(b), ") ")
-	f := strings.Fields(rest)
-	if !ok || len(f) < 13 {
-		return 0, fmt.Errorf("%q is not a stat file", b)
-	}
-	var sum uint64
-	for _, s := range f[11:13] { // utime and stime
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-	}
-	return time.Duration(sum) * time.Second / ticks, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
+	return p.Stat()
 }
 
 // MemoryOf returns the memory of a process, now and at its peak.
 func MemoryOf(pid int) (Memory, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return Memory{}, err
 	}
-	return parseStatus(b)
-}
-
-// parseStatus returns the memory of a process's status file.
-func parseStatus(b []byte) (Memory, error) {
-	var m Memory
-	for line := range bytes.Lines(b) {
-		name, value, _ := strings.Cut(string(line), ":")
-		var to *int64
-		switch name {
-		case "VmRSS":
-			to = &m.RSS
-		case "RssAnon":
-			to = &m.Anonymous
-		case "VmHWM":
-			to = &m.Peak
-		default:
-			continue
-		}
-		n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		if err != nil {
-			return m, err
-		}
-		*to = n << 10
+	s, err := p.NewStatus()
+	if err == nil && s.VmRSS == 0 {
+		err = errors.New("the process has no memory: it has ended")
 	}
-	if m.RSS == 0 {
-		return m, errors.New("the process has no memory: it has ended")
-	}
-	return m, nil
+	return Memory{RSS: int64(s.VmRSS), Anonymous: int64(s.RssAnon), Peak: int64(s.VmHWM)}, err
 }
 
 // ResetPeak resets the peak of a process's memory.
@@ -108,19 +58,18 @@ func ResetPeak(pid int) error {
 }
 
 // Files returns how many files a process has open.
-func Files(pid int) (int, error) { return entries(fmt.Sprintf("/proc/%d/fd", pid)) }
-
-// Threads returns how many threads a process has.
-func Threads(pid int) (int, error) { return entries(fmt.Sprintf("/proc/%d/task", pid)) }
-
-func entries(dir string) (int, error) {
-	f, err := os.Open(dir)
+func Files(pid int) (int, error) {
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	return len(names), err
+	return p.FileDescriptorsLen()
+}
+
+// Threads returns how many threads a process has.
+func Threads(pid int) (int, error) {
+	stat, err := statOf(pid)
+	return stat.NumThreads, err
 }
 
 // Machine is the time that all processors together have spent so far.
@@ -128,34 +77,16 @@ type Machine struct{ Busy, Idle time.Duration }
 
 // MachineNow reads the current values.
 func MachineNow() (Machine, error) {
-	b, err := os.ReadFile("/proc/stat")
+	fs, err := procfs.NewDefaultFS()
 	if err != nil {
 		return Machine{}, err
 	}
-	return parseMachine(b)
-}
-
-// parseMachine parses /proc/stat.
-func parseMachine(b []byte) (Machine, error) {
-	line, _, _ := strings.Cut(string(b), "\n")
-	f := strings.Fields(line)
-	if len(f) < 9 || f[0] != "cpu" {
-		return Machine{}, fmt.Errorf("%q is not the first line of /proc/stat", line)
-	}
-	var m Machine
-	for i, s := range f[1:9] { // the fields that follow are part of these
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			return m, err
-		}
-		d := time.Duration(n) * time.Second / ticks
-		if i == 3 || i == 4 { // idle, and idle while waiting for disks
-			m.Idle += d
-		} else {
-			m.Busy += d // stolen time, too: it was not ours
-		}
-	}
-	return m, nil
+	stat, err := fs.Stat()
+	c := stat.CPUTotal
+	return Machine{
+		Busy: seconds(c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal), // stolen time, too: it was not ours
+		Idle: seconds(c.Idle + c.Iowait),
+	}, err
 }
 
 // Since returns the fraction of the time since before in which the processors were busy, from 0 to

@@ -2,40 +2,14 @@ package proc
 
 import (
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
 
-func TestParseStat(t *testing.T) {
-	const stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 5000 0 3 0 1234 566 7 8 20 0 11 0 99 1000000 2000"
-	if d, err := parseStat([]byte(stat)); err != nil || d != 18*time.Second {
-		t.Errorf("%v, %v", d, err)
-	}
-	for _, bad := range []string{"", "42 (x)", "42 (x) S 1 2", "42 (x) S 1 42 42 0 -1 4194560 5000 0 3 0 a b 7 8"} {
-		if _, err := parseStat([]byte(bad)); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
-	}
-}
-
-func TestParseStatus(t *testing.T) {
-	const status = "Name:\tx\nVmPeak:\t  999 kB\nVmHWM:\t   300 kB\nVmRSS:\t   200 kB\nRssAnon:\t   150 kB\nThreads:\t8\n"
-	if m, err := parseStatus([]byte(status)); err != nil ||
-		m != (Memory{RSS: 200 << 10, Anonymous: 150 << 10, Peak: 300 << 10}) {
-		t.Errorf("%+v, %v", m, err)
-	}
-	for _, bad := range []string{"", "Name:\tzombie\n", "VmRSS:\t x kB\n"} {
-		if _, err := parseStatus([]byte(bad)); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
-	}
-}
-
-func TestParseMachine(t *testing.T) {
-	m, err := parseMachine([]byte("cpu  100 200 300 4000 500 60 70 80 7 7\ncpu0 1 2\n"))
-	if want := (Machine{Busy: 8100 * time.Millisecond, Idle: 45 * time.Second}); err != nil || m != want {
-		t.Errorf("%+v, %v", m, err)
-	}
+func TestSince(t *testing.T) {
+	m := Machine{Busy: 8 * time.Second, Idle: 45 * time.Second}
 	later := Machine{Busy: m.Busy + 3*time.Second, Idle: m.Idle + time.Second}
 	if part := later.Since(m); part != 0.75 {
 		t.Errorf("busy %v", part)
@@ -43,8 +17,23 @@ func TestParseMachine(t *testing.T) {
 	if part := m.Since(m); part != 0 {
 		t.Errorf("busy %v in no time", part)
 	}
-	if _, err := parseMachine([]byte("intr 1 2 3")); err == nil {
-		t.Error("another file is taken")
+}
+
+// TestEnded reads the memory of a process that has ended, and has none.
+func TestEnded(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for begun := time.Now(); err == nil && time.Since(begun) < time.Minute; {
+		_, err = MemoryOf(cmd.Process.Pid)
+	}
+	if err == nil || !strings.Contains(err.Error(), "it has ended") {
+		t.Errorf("error %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -70,8 +59,8 @@ func TestSelf(t *testing.T) {
 			t.Errorf("%d %s, %v", n, what, err)
 		}
 	}
-	if _, err := MachineNow(); err != nil {
-		t.Error(err)
+	if m, err := MachineNow(); err != nil || m.Busy <= 0 || m.Idle <= 0 {
+		t.Errorf("%+v, %v", m, err)
 	}
 	if n, err := RaiseFiles(100); err != nil || n < 100 {
 		t.Errorf("%d files, %v", n, err)
