@@ -82,8 +82,6 @@ func run() error {
 	flag.Float64Var(&o.Churn, "churn", 0, "restarts, deletions and starts of pods per second, once all pods are served")
 	flag.IntVar(&o.Faulty, "faulty", 0, "percent of nodes whose kubelets hang, answer slowly, with status 500, or "+
 		"only half")
-	flag.BoolVar(&o.RequestTime, "request-time", false,
-		"kubelets sample when they are scraped, not at intervals of their own")
 	flag.StringVar(&o.Profiles, "profile", "",
 		"save profiles of the metrics server to this `directory`; it must serve /debug/pprof")
 	soak := flag.Bool("soak", false,

@@ -34,8 +34,7 @@ type Spec struct {
 
 // Config is what the kubelets of a process have in common.
 type Config struct {
-	Token       string // that is accepted
-	RequestTime bool   // see kubelettest.NodeConfig
+	Token string // that is accepted
 }
 
 // Stats counts requests and answers.
@@ -115,7 +114,6 @@ func (s *Server) CA() []byte { return s.ca.PEM() }
 func (s *Server) Add(spec Spec) error {
 	fresh := kubelettest.NewNode(kubelettest.NodeConfig{
 		Seed: spec.Seed, Boot: spec.Boot, List: spec.Pods,
-		RequestTime: s.config.RequestTime,
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,17 +19,16 @@ import (
 
 // Options configure a measurement.
 type Options struct {
-	Binary      string
-	Flags       []string // additional ones for the binary
-	Nodes       int
-	Pods        int // per node
-	Containers  int // per pod
-	Resolution  time.Duration
-	For         time.Duration // how long to measure, not counting the start
-	Churn       float64       // pod changes per second
-	Faulty      int           // percent of the nodes
-	RequestTime bool          // kubelets sample when they are scraped
-	Profiles    string        // a directory for profiles of the binary, or empty
+	Binary     string
+	Flags      []string // additional ones for the binary
+	Nodes      int
+	Pods       int // per node
+	Containers int // per pod
+	Resolution time.Duration
+	For        time.Duration // how long to measure, not counting the start
+	Churn      float64       // pod changes per second
+	Faulty     int           // percent of the nodes
+	Profiles   string        // a directory for profiles of the binary, or empty
 }
 
 // run is a measurement in progress.
@@ -87,12 +86,11 @@ func (r *run) setUp(ctx context.Context) error {
 		Port: port, Now: time.Now(), Away: 2 * time.Second,
 	})
 	r.checker = truth.New(truth.Config{
-		Cluster: r.cluster, Resolution: r.Resolution, RequestTime: r.RequestTime,
-		Excused: r.excused,
+		Cluster: r.cluster, Resolution: r.Resolution, Excused: r.excused,
 	})
 	r.samples = spread(r.cluster.Namespaces(), 10)
 	if r.kubelets, err = kubelets.Start(ctx, groups,
-		kubelets.Config{Token: binary.ServerToken, RequestTime: r.RequestTime}); err != nil {
+		kubelets.Config{Token: binary.ServerToken}); err != nil {
 		return err
 	}
 	nodes, _ := r.cluster.Nodes()

@@ -22,9 +22,8 @@ import (
 
 // Config is what a Checker needs.
 type Config struct {
-	Cluster     *cluster.Cluster
-	Resolution  time.Duration // of the server
-	RequestTime bool          // of the kubelets
+	Cluster    *cluster.Cluster
+	Resolution time.Duration // of the server
 	// Excused says whether something that has been on a node since then may be missing from a list requested at asked,
 	// because of what its kubelet did. Nil: only what is on faulty nodes.
 	Excused func(node string, since, asked time.Time) bool
@@ -143,8 +142,7 @@ func (l *List) Pod(m *metricsv1beta1.PodMetrics) {
 // pod returns an error if m is not correct for p.
 func (l *List) pod(p *cluster.Pod, m *metricsv1beta1.PodMetrics) error {
 	node := kubelettest.NewNode(kubelettest.NodeConfig{
-		List:        []kubelettest.Pod{p.Simulated()},
-		RequestTime: l.config.RequestTime,
+		List: []kubelettest.Pod{p.Simulated()},
 	})
 	stamped := false
 	served := map[string]bool{}
@@ -173,7 +171,7 @@ func (l *List) pod(p *cluster.Pod, m *metricsv1beta1.PodMetrics) error {
 		}
 		stamped = stamped || ok
 	}
-	if !stamped && !l.config.RequestTime {
+	if !stamped {
 		return fmt.Errorf("timestamp %s and window %v match none of its containers",
 			m.Timestamp.UTC().Format(time.RFC3339), m.Window.Duration)
 	}
@@ -242,13 +240,6 @@ func (l *List) container(node *kubelettest.Node, i int, m *metricsv1beta1.PodMet
 	u corev1.ResourceList,
 ) (stamped bool, err error) {
 	memory := u.Memory().Value()
-	if l.config.RequestTime {
-		// The time of the sample is not known, so it is only checked that the memory is possible.
-		if s, ok := node.Container(i, l.answered); !ok || math.Abs(float64(memory)-float64(s.Memory)) > 1<<20 {
-			return false, fmt.Errorf("memory %d is not near %d", memory, s.Memory)
-		}
-		return false, nil
-	}
 	found := false
 	for s, ok := node.Container(i, l.answered); ok &&
 		s.Time.Unix() >= m.Timestamp.Unix(); s, ok = node.Container(i, s.Time.Add(-time.Millisecond)) {
@@ -304,7 +295,6 @@ func (l *List) Node(m *metricsv1beta1.NodeMetrics) {
 func (l *List) node(n *cluster.Node, m *metricsv1beta1.NodeMetrics) error {
 	node := kubelettest.NewNode(kubelettest.NodeConfig{
 		Seed: n.Seed, Boot: n.Boot, List: []kubelettest.Pod{},
-		RequestTime: l.config.RequestTime,
 	})
 	s := node.Self(m.Timestamp.Add(999 * time.Millisecond))
 	memory := m.Usage.Memory().Value()
@@ -313,7 +303,7 @@ func (l *List) node(n *cluster.Node, m *metricsv1beta1.NodeMetrics) error {
 		return err
 	case memory != int64(s.Memory):
 		return fmt.Errorf("memory %d, want %d", memory, s.Memory)
-	case s.Time.Unix() != m.Timestamp.Unix() && !l.config.RequestTime, m.Timestamp.After(l.answered):
+	case s.Time.Unix() != m.Timestamp.Unix(), m.Timestamp.After(l.answered):
 		return fmt.Errorf("timestamp %s matches no sample", m.Timestamp.UTC().Format(time.RFC3339))
 	}
 	return nil
