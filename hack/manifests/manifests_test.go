@@ -57,7 +57,14 @@ func TestDeploy(t *testing.T) {
 			o := decodeServer(t, manifest, server)
 			checkReferences(t, o)
 			checkDeployment(t, o, strings.HasSuffix(name, "/host-network"))
-			if diff := cmp.Diff(server.rules, o.rules); diff != "" {
+			rules := map[string][]string{}
+			for role, all := range o.rules {
+				rules[role] = nil
+				for _, rule := range all {
+					rules[role] = append(rules[role], textOf(rule))
+				}
+			}
+			if diff := cmp.Diff(server.rules, rules); diff != "" {
 				t.Errorf("roles (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(server.aggregated, o.aggregated, cmpopts.EquateEmpty()); diff != "" {
@@ -528,9 +535,20 @@ type server struct {
 	memoryLimit string   // "" if there is none
 	// rules are all permissions that are granted. TestRights and TestCustomMetricsRights in test/integration check that
 	// each is used.
-	rules map[string][]rbacv1.PolicyRule // by the ClusterRole's name, or the Role's namespace and name
+	rules map[string][]string // as texts of rules, by the ClusterRole's name, or the Role's namespace and name
 	// aggregated are the labels by which a ClusterRole collects the rules of others.
 	aggregated map[string][]metav1.LabelSelector
+}
+
+// textOf returns everything that a rule says: its verbs, API groups (none for the core group), resources and names.
+func textOf(r rbacv1.PolicyRule) string {
+	list := func(all []string) string { return strings.Join(all, ",") }
+	text := list(r.Verbs) + " " + list(append(r.NonResourceURLs, r.APIGroups...)) + "/" + list(r.Resources)
+	text = strings.Replace(text, " /", " ", 1)
+	if len(r.ResourceNames) > 0 {
+		text += ": " + list(r.ResourceNames)
+	}
+	return text
 }
 
 var resourceServer = server{
@@ -542,43 +560,20 @@ var resourceServer = server{
 		"kube-system Role extension-apiserver-authentication-reader",
 	},
 	memory: "200Mi",
-	rules: map[string][]rbacv1.PolicyRule{
-		"system:aggregated-metrics-reader": {
-			{
-				APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"},
-				Verbs: []string{"get", "list", "watch"},
-			},
-		},
+	rules: map[string][]string{
+		"system:aggregated-metrics-reader": {"get,list,watch metrics.k8s.io/nodes,pods"},
 		"system:metrics-server": {
-			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
-			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
-			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list", "watch"}},
-			{
-				APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"},
-				ResourceNames: []string{"v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"}, Verbs: []string{"get", "patch"},
-			},
-			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
-			{
-				APIGroups: []string{""}, Resources: []string{"configmaps"},
-				ResourceNames: []string{"extension-apiserver-authentication"}, Verbs: []string{"get", "list", "watch"},
-			},
+			"get nodes/metrics",
+			"list,watch nodes",
+			"get,list,watch pods",
+			"get,patch apiregistration.k8s.io/apiservices: v1.metrics.k8s.io,v1beta1.metrics.k8s.io",
+			"create,patch events",
+			"get,list,watch configmaps: extension-apiserver-authentication",
 		},
 		// The credentials that kubelets are shown permit only this.
-		"system:metrics-server-kubelets": {
-			{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
-		},
-		"kube-system/metrics-server-kubelets": {
-			{
-				APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{kubeletAccount},
-				Verbs: []string{"create"},
-			},
-		},
-		"kube-system/metrics-server-serving": {
-			{
-				APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"metrics-server-serving"},
-				Verbs: []string{"get", "update"},
-			},
-		},
+		"system:metrics-server-kubelets":      {"get nodes/metrics"},
+		"kube-system/metrics-server-kubelets": {"create serviceaccounts/token: " + kubeletAccount},
+		"kube-system/metrics-server-serving":  {"get,update secrets: metrics-server-serving"},
 	},
 }
 
@@ -595,40 +590,20 @@ var customServer = server{
 	},
 	memory:      "100Mi",
 	memoryLimit: "1536Mi",
-	rules: map[string][]rbacv1.PolicyRule{
-		"system:aggregated-custom-metrics-reader": {
-			{APIGroups: []string{"custom.metrics.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
-		},
+	rules: map[string][]string{
+		"system:aggregated-custom-metrics-reader": {"get,list custom.metrics.k8s.io/*"},
 		"system:custom-metrics-server": {
-			{
-				APIGroups: []string{"autoscaling"}, Resources: []string{"horizontalpodautoscalers"},
-				Verbs: []string{"list", "watch"},
-			},
-			{APIGroups: []string{""}, Resources: []string{"pods", "services"}, Verbs: []string{"list", "watch"}},
-			{
-				APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"},
-				ResourceNames: []string{"v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"},
-				Verbs:         []string{"get", "patch"},
-			},
-			{
-				APIGroups: []string{""}, Resources: []string{"configmaps"},
-				ResourceNames: []string{"extension-apiserver-authentication"}, Verbs: []string{"get", "list", "watch"},
-			},
+			"list,watch autoscaling/horizontalpodautoscalers",
+			"list,watch pods,services",
+			"get,patch apiregistration.k8s.io/apiservices: v1beta1.custom.metrics.k8s.io,v1beta2.custom.metrics.k8s.io",
+			"get,list,watch configmaps: extension-apiserver-authentication",
 		},
 		"system:custom-metrics-server-scales": nil, // the API server fills them in
 		"system:custom-metrics-server-workload-scales": {
-			{
-				APIGroups: []string{"apps"}, Resources: []string{"deployments/scale", "replicasets/scale", "statefulsets/scale"},
-				Verbs: []string{"get"},
-			},
-			{APIGroups: []string{""}, Resources: []string{"replicationcontrollers/scale"}, Verbs: []string{"get"}},
+			"get apps/deployments/scale,replicasets/scale,statefulsets/scale",
+			"get replicationcontrollers/scale",
 		},
-		"kube-system/custom-metrics-server-serving": {
-			{
-				APIGroups: []string{""}, Resources: []string{"secrets"},
-				ResourceNames: []string{"custom-metrics-server-serving"}, Verbs: []string{"get", "update"},
-			},
-		},
+		"kube-system/custom-metrics-server-serving": {"get,update secrets: custom-metrics-server-serving"},
 	},
 	aggregated: map[string][]metav1.LabelSelector{
 		"system:custom-metrics-server-scales": {{MatchLabels: map[string]string{scaleReaderLabel: "true"}}},
@@ -653,13 +628,8 @@ func externalServer() *server {
 	s.apiServices = slices.Insert(slices.Clone(s.apiServices), 1, "v1beta1.external.metrics.k8s.io")
 	s.roles = slices.Insert(slices.Clone(s.roles), 2, "ClusterRole "+name)
 	s.rules = maps.Clone(s.rules)
-	s.rules["system:aggregated-external-metrics-reader"] = []rbacv1.PolicyRule{
-		{APIGroups: []string{"external.metrics.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
-	}
-	s.rules[name] = []rbacv1.PolicyRule{{
-		APIGroups: []string{"apiregistration.k8s.io"}, Resources: []string{"apiservices"},
-		ResourceNames: []string{"v1beta1.external.metrics.k8s.io"}, Verbs: []string{"get", "patch"},
-	}}
+	s.rules["system:aggregated-external-metrics-reader"] = []string{"get,list external.metrics.k8s.io/*"}
+	s.rules[name] = []string{"get,patch apiregistration.k8s.io/apiservices: v1beta1.external.metrics.k8s.io"}
 	return &s
 }
 
