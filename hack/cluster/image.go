@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	// workloadImage is the image of the program in workload/: the pods' pause process, and workloads
-	// with a known usage.
+	// workloadImage is the image of test/e2e/workload: the pods' pause process, and workloads with a known usage.
 	workloadImage = "localhost/workload:dev"
 	serverImage   = "localhost/metrics-server:demo"
 )
@@ -29,10 +28,10 @@ func (c *cluster) goBuild(ctx context.Context, dir, pkg, program string, env ...
 	return err
 }
 
-// buildWorkloadImage builds and packs the program in workload/.
+// buildWorkloadImage builds and packs test/e2e/workload.
 func (c *cluster) buildWorkloadImage(ctx context.Context, archive string) error {
 	program := c.path("tmp", "workload")
-	if err := c.goBuild(ctx, c.module(), "./workload", program, "GOOS=linux"); err != nil {
+	if err := c.goBuild(ctx, c.root, "./test/e2e/workload", program, "GOOS=linux"); err != nil {
 		return err
 	}
 	return c.packImage(ctx, archive, workloadImage, "-binary", program)

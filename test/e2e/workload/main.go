@@ -1,5 +1,6 @@
-// Command workload is every container of the end-to-end tests. It uses what CPU and memory its flags or a request
-// tell it to, ends when it is told to, and as an observer reads the cgroup files of its node's containers.
+// Command workload is every container of the end-to-end tests and of the demonstration, and the pause process of the
+// pods of hack/cluster. It uses what CPU and memory its flags or a request tell it to, ends when it is told to, and as
+// an observer reads the cgroup files of its node's containers.
 //
 //	GET /work?ms=20     use 20 ms of CPU time, then answer
 //	GET /hold?mib=40    use 40 MiB in all from now on
@@ -73,6 +74,7 @@ func run() (int, error) {
 	if *listen != "" {
 		go func() { failed <- serve(*listen, *cgroups, *unready, metrics, exit) }()
 	}
+	signal.Ignore(syscall.SIGCHLD) // as the first process of a pod: then the kernel reaps orphans
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	var end <-chan time.Time
