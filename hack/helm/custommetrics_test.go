@@ -16,11 +16,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // The image of the Deployments that TestCustomMetrics compares.
@@ -29,20 +24,10 @@ const customImage = "localhost/metrics-server:dev"
 // byName reads the objects of a manifest, by "KIND NAMESPACE/NAME".
 func byName(t *testing.T, manifest string) map[string]metav1.Object {
 	t.Helper()
-	scheme := runtime.NewScheme()
-	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
-	utilruntime.Must(apiregistrationv1.AddToScheme(scheme))
-	utilruntime.Must(monitoringv1.AddToScheme(scheme))
-	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 	all := map[string]metav1.Object{}
-	for _, document := range documents(t, manifest) {
-		object, kind, err := decoder.Decode(document, nil, nil)
-		if err != nil {
-			t.Fatalf("%v in\n%s", err, document)
-		}
-		m := object.(metav1.Object)
-		all[kind.Kind+" "+m.GetNamespace()+"/"+m.GetName()] = m
-	}
+	eachObject(t, manifest, func(m metav1.Object, kind string) {
+		all[kind+" "+m.GetNamespace()+"/"+m.GetName()] = m
+	})
 	return all
 }
 

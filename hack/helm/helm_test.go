@@ -1050,9 +1050,9 @@ func documents(t *testing.T, manifest string) [][]byte {
 	}
 }
 
-// decode reads a manifest as strictly as the API server does with --validate=strict: unknown fields and
-// fields given twice are errors.
-func decode(t *testing.T, manifest string) objects {
+// eachObject reads a manifest as strictly as the API server does with --validate=strict: unknown fields and fields
+// given twice are errors.
+func eachObject(t *testing.T, manifest string, f func(object metav1.Object, kind string)) {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -1062,16 +1062,19 @@ func decode(t *testing.T, manifest string) objects {
 		utilruntime.Must(add(scheme))
 	}
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
-	var o objects
 	for _, document := range documents(t, manifest) {
 		object, kind, err := decoder.Decode(document, nil, nil)
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, document)
 		}
-		m, ok := object.(metav1.Object)
-		if !ok {
-			t.Fatalf("%s has no metadata", kind)
-		}
+		f(object.(metav1.Object), kind.Kind)
+	}
+}
+
+func decode(t *testing.T, manifest string) objects {
+	t.Helper()
+	var o objects
+	eachObject(t, manifest, func(m metav1.Object, kind string) {
 		o := &o
 		if strings.HasSuffix(m.GetLabels()["app.kubernetes.io/name"], "-custom-metrics") {
 			if o.custom == nil {
@@ -1079,11 +1082,11 @@ func decode(t *testing.T, manifest string) objects {
 			}
 			o = o.custom
 		}
-		o.names = append(o.names, kind.Kind+" "+strings.TrimPrefix(m.GetNamespace()+"/"+m.GetName(), "/"))
+		o.names = append(o.names, kind+" "+strings.TrimPrefix(m.GetNamespace()+"/"+m.GetName(), "/"))
 		if m.GetLabels()["app.kubernetes.io/managed-by"] != "Helm" {
-			t.Errorf("%s %s does not have the chart's labels", kind.Kind, m.GetName())
+			t.Errorf("%s %s does not have the chart's labels", kind, m.GetName())
 		}
-		switch object := object.(type) {
+		switch object := m.(type) {
 		case *appsv1.Deployment:
 			o.deployment = object
 		case *corev1.Service:
@@ -1110,7 +1113,7 @@ func decode(t *testing.T, manifest string) objects {
 		case *rbacv1.RoleBinding:
 			o.roles, o.subjects = append(o.roles, object.RoleRef), append(o.subjects, object.Subjects...)
 		}
-	}
+	})
 	if o.deployment == nil || o.service == nil ||
 		o.custom != nil && (o.custom.deployment == nil || o.custom.service == nil) {
 		t.Fatal("no Deployment, or no Service")
