@@ -19,11 +19,15 @@ func TestEndpointsFitIntoOpenFiles(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
 		t.Fatal(err)
 	}
-	total := newLimits().total()
+	l := newLimits()
+	total, remedy := l.total(), l.orRaise(endpointLimit)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
 	}
 	if total != 300 {
 		t.Errorf("%d endpoints with 400 open files, want 300", total)
+	}
+	if remedy != ", or raise the limit on open files of the server" {
+		t.Errorf("the limit on open files applies, and the remedy is %q", remedy)
 	}
 }

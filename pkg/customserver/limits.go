@@ -95,7 +95,7 @@ func newLimits() *limits {
 		}
 	}
 	return &limits{
-		endpoints: newPool(ofMemoryLimit(min(maxEndpoints, openFiles()/filesDen*filesNum), endpointMemory)),
+		endpoints: newPool(ofMemoryLimit(endpointsByFiles(), endpointMemory)),
 		memory:    newPool(ofMemoryLimit(maxMemory, memoryPart)),
 		refused:   map[refusal]time.Time{},
 	}
@@ -125,7 +125,7 @@ func (l *limits) take(of limit, namespace string, n int64) error {
 			"share of the memory: use fewer different selectors")
 	case of == memoryLimit && namespace == "":
 		return overShare("the metrics of the administrator's file have used up their share of the memory: an administrator " +
-			"has to raise the memory limit of the custom metrics server")
+			"has to name fewer%s", l.orRaise(memoryLimit))
 	case of == memoryLimit:
 		return appmetrics.OverShareError(namespace)
 	}
@@ -160,21 +160,37 @@ func (l *limits) logRefusal(of limit, namespace string) {
 	if of == memoryLimit {
 		used, all = fmt.Sprintf("%d MiB", taken>>20), fmt.Sprintf("%d MiB", limit>>20)
 	}
-	const raise = "raise the memory limit of the server"
+	raise := l.orRaise(of)
 	switch namespace {
 	case definition.SelectorsOwner:
 		klog.InfoS("Warning: The use of selectors with metrics of the administrator's file takes more than its share, so "+
 			"some of these metrics have an error", "resource", of, "used", used, "limit", all,
-			"remedy", "let the autoscalers use fewer different selectors, or "+raise)
+			"remedy", "let the autoscalers use fewer different selectors"+raise)
 	case "":
 		klog.InfoS("Warning: The set of backend metrics in the administrator's file takes more than its share, so some of "+
-			"them have an error", "resource", of, "used", used, "limit", all, "remedy", raise)
+			"them have an error", "resource", of, "used", used, "limit", all, "remedy", "name fewer"+raise)
 	default:
 		klog.InfoS("Warning: A namespace wants more than its share, so some of its metrics have an error",
 			"namespace", namespace, "resource", of, "used", used, "limit", all,
-			"remedy", "let its autoscalers refer to fewer pods and metrics, or "+raise)
+			"remedy", "let its autoscalers refer to fewer pods and metrics"+raise)
 	}
 }
+
+// orRaise says what else an administrator can do about a limit: raise what makes it lower than it could be. It returns
+// "" if nothing does.
+func (l *limits) orRaise(of limit) string {
+	_, now := l.pool(of).Taken()
+	switch {
+	case of == memoryLimit && now < maxMemory, of == endpointLimit && now < endpointsByFiles():
+		return ", or raise the memory limit of the server"
+	case of == endpointLimit && now < maxEndpoints:
+		return ", or raise the limit on open files of the server"
+	}
+	return ""
+}
+
+// endpointsByFiles returns how many endpoints are scraped at most with any memory limit.
+func endpointsByFiles() int64 { return min(maxEndpoints, openFiles()/filesDen*filesNum) }
 
 // limited returns how many namespaces were recently denied more of a limit.
 func (l *limits) limited(of limit) (n int) {

@@ -2,7 +2,9 @@ package customserver
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -131,6 +133,21 @@ func TestEndpointsAreShared(t *testing.T) {
 }
 
 // HPAs that differ in the path only multiply the scrapes of a pod, up to a limit.
+// TestRemediesOfLimits checks that no remedy tells to raise a memory limit that does not matter.
+func TestRemediesOfLimits(t *testing.T) {
+	before := debug.SetMemoryLimit(math.MaxInt64)
+	defer debug.SetMemoryLimit(before)
+	if remedy := newLimits().orRaise(memoryLimit); remedy != "" {
+		t.Errorf("without a memory limit, the remedy is %q", remedy)
+	}
+	debug.SetMemoryLimit(1 << 26)
+	for _, of := range []limit{endpointLimit, memoryLimit} {
+		if remedy := newLimits().orRaise(of); remedy != ", or raise the memory limit of the server" {
+			t.Errorf("%s: with a memory limit of 64 MiB, the remedy is %q", of, remedy)
+		}
+	}
+}
+
 func TestEndpointsOfAPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, all := start(t), pods(1)
