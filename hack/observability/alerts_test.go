@@ -273,7 +273,7 @@ var alertCases = map[string][]struct {
 		{
 			"metrics_server_config_last_reload_successful{job=\"custom-metrics-server\",instance=\"a\"} 1x30 0x30\n" +
 				"metrics_server_config_last_reload_successful{job=\"custom-metrics-server\",instance=\"b\"} 1x60",
-			[]string{"The custom metrics server at a cannot use the present file of --config."},
+			[]string{"The custom metrics server at a cannot use the present administrator's file (--config)."},
 		},
 		{`metrics_server_config_last_reload_successful{job="custom-metrics-server",instance="a"} 0x30 1x30`, nil},
 	},

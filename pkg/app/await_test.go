@@ -83,7 +83,7 @@ func TestRemedyFor(t *testing.T) {
 		proxy string
 		want  string
 	}{
-		{syscall.ECONNREFUSED, "", "can be reached from here"},
+		{syscall.ECONNREFUSED, "", "lets requests to it through"},
 		{syscall.ECONNREFUSED, "10.0.0.9:3128", "through the proxy 10.0.0.9:3128 because HTTPS_PROXY is set"},
 		{forbidden, "", "metrics-server-auth-reader"},
 		{forbidden, "10.0.0.9:3128", "metrics-server-auth-reader"}, // so the proxy lets it through

@@ -27,7 +27,7 @@
 //     become "exported_namespace" and "exported_pod".
 //
 // Each pod's samples are shown to the engine as if its last page had arrived at the moment of
-// evaluation, so that one evaluation covers pods which were asked at different moments, and a range
+// evaluation, so that one evaluation covers pods which were scraped at different moments, and a range
 // of two intervals always holds two points.
 //
 // Texts of errors name the object, the cause and the remedy, and do not change from call to call as

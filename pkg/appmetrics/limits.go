@@ -55,7 +55,7 @@ const (
 
 // Config sets up a Store. A zero field means its default.
 type Config struct {
-	// Interval is how often pods are asked. Default 15 s.
+	// Interval is how often pods are scraped. Default 15 s.
 	Interval time.Duration
 	// MaxPage is how many bytes a page may have, decompressed. Default 8 MiB.
 	MaxPage int

@@ -114,8 +114,8 @@ func (c *Client) refused(status int, jsonErr error, r *response, secrets []strin
 		return newError(Redirect, "put the final address into its URL: redirects are not followed",
 			"backend %q answered with a redirect (%d)", name, status)
 	case status == http.StatusTooManyRequests:
-		return newError(Busy, "raise its limits, or interval of the backend in the file of --config", "backend %q limits "+
-			"the rate of queries (429)", name).because(said)
+		return newError(Busy, "raise its limits, or interval of the backend in the administrator's file", "backend %q "+
+			"limits the rate of queries (429)", name).because(said)
 	case r.ErrorType == "timeout" || r.ErrorType == "canceled":
 		return newError(Timeout, "check its load and the cost of the expression", "backend %q aborted the query because it "+
 			"took too long", name).because(said)

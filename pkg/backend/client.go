@@ -104,7 +104,7 @@ func (c *Client) Query(ctx context.Context, e Expression) (*Answer, error) {
 		return nil, newError(BadExpression, "", "there is no expression")
 	}
 	if err := c.wait(ctx, e.owner); err != nil {
-		return nil, newError(Busy, "raise parallel or interval of the backend in the file of --config, or find out why "+
+		return nil, newError(Busy, "raise parallel or interval of the backend in the administrator's file, or find out why "+
 			"queries take so long", "too many queries wait for backend %q, which is sent at most %d at a time", c.config.Name,
 			c.config.Parallel).because(err)
 	}

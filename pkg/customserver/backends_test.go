@@ -505,7 +505,8 @@ func TestReload(t *testing.T) {
 	m.update(files("["+main+", "+other+"]", someRules+"- seriesQuery: '{'\n"))
 	check("main other", "1 1 5", "")
 	m.update(files("["+main+", {name: other}]", someRules))
-	check("main other", "0 1 5", `The file of --config cannot be used, so the previous version stays in effect`)
+	check("main other", "0 1 5",
+		`The administrator's file (--config) cannot be used, so the previous version stays in effect`)
 	m.update(files("["+main+", "+other+"]", someRules+"- seriesQuery: '{'\n"))
 	check("main other", "1 1 5", "matches the version in effect again")
 	m.update(files("["+other+"]", someRules))

@@ -30,7 +30,7 @@ type collector struct {
 	limits        *limits
 	pods          *podtarget.Targets
 	parsing       turns               // of pages of more than turnPage bytes
-	usual, faster *schedule.Scheduler // by how often pods are asked
+	usual, faster *schedule.Scheduler // by how often pods are scraped
 
 	mu     sync.RWMutex // guards the fields that follow
 	wants  map[demand.Request]*wanted

@@ -208,9 +208,10 @@ func (s *Server) reload(ctx context.Context) {
 	log := klog.FromContext(ctx)
 	switch restored, err := s.settings.load(s.apply); {
 	case err != nil:
-		log.Info("Warning: The file of --config cannot be used, so the previous version stays in effect", "err", err)
+		log.Info("Warning: The administrator's file (--config) cannot be used, so the previous version stays in effect",
+			"err", err)
 	case restored:
-		log.Info("The file of --config matches the version in effect again", "file", s.settings.path)
+		log.Info("The administrator's file (--config) matches the version in effect again", "file", s.settings.path)
 	}
 }
 
@@ -231,8 +232,8 @@ func (s *Server) apply(f *loaded) error {
 	}
 	s.demand.SetDefaultBackend(f.Default)
 	s.demand.SetNamed(definition.Named(f.File))
-	klog.InfoS("Loaded the file of --config", "file", s.settings.path, "backends", len(f.Backends), "default",
-		f.Default, "metrics", len(f.Metrics))
+	klog.InfoS("Loaded the administrator's file (--config)", "file", s.settings.path, "backends", len(f.Backends),
+		"default", f.Default, "metrics", len(f.Metrics))
 	return nil
 }
 

@@ -62,8 +62,7 @@ func (s *scrapes) report(ctx context.Context, r schedule.Report) {
 	case r.After.Failures == 2: // a single failure may be a pod that starts
 		log.Info("Warning: Scrapes of a pod fail", "pod", pod, "cause", r.After.Cause, "err", r.After.Err)
 	case r.After.Failures > 2 && r.NewCause:
-		log.Info("Warning: Scrapes of a pod fail for a new reason", "pod", pod, "cause", r.After.Cause,
-			"err", r.After.Err)
+		log.Info("Warning: Scrapes of a pod fail for a new reason", "pod", pod, "cause", r.After.Cause, "err", r.After.Err)
 	case r.Before.Failures >= 2 && !r.After.Failing():
 		log.Info("A pod is scraped again", "pod", pod, "after", r.Ended.Sub(r.Before.FailingSince))
 	}
@@ -164,18 +163,16 @@ var (
 		"Number of different queries that are sent to a backend again and again, by backend and by result of the last "+
 			"attempt: waiting for the first one, answered or failing.", []string{"backend", "state"}, nil)
 	reloadDesc = prometheus.NewDesc("metrics_server_config_last_reload_successful",
-		"Whether the present file of --config is in effect: 1, or 0 if it cannot be used, so that the previous version "+
-			"stays in effect. Absent without --config.", nil, nil)
+		"Whether the present version of the administrator's file (--config) is in effect: 1, or 0 if it cannot be used, so "+
+			"that the previous version stays in effect. Absent without --config.", nil, nil)
 	reloadedDesc = prometheus.NewDesc("metrics_server_config_last_reload_success_timestamp_seconds",
-		"Time at which the version of the file of --config that is in effect was loaded, in seconds since 1970. Absent "+
-			"without --config.",
-		nil, nil)
+		"Time at which the version of the administrator's file (--config) that is in effect was loaded, in seconds since "+
+			"1970. Absent without --config.", nil, nil)
 	rulesDesc = prometheus.NewDesc("metrics_server_adapter_rules",
 		"Number of rules in the configuration of prometheus-adapter, by state: used, or left_out if a rule cannot be "+
 			"used. Absent without --config.", []string{"state"}, nil)
-	seriesDesc = prometheus.NewDesc("metrics_server_pod_series",
-		"Number of series of pods that are stored.", nil, nil)
-	usedDesc = prometheus.NewDesc("metrics_server_shared_limit_used_ratio",
+	seriesDesc = prometheus.NewDesc("metrics_server_pod_series", "Number of series of pods that are stored.", nil, nil)
+	usedDesc   = prometheus.NewDesc("metrics_server_shared_limit_used_ratio",
 		"Used fraction of each limit that all namespaces share: scraped endpoints, or memory for series and "+
 			"expressions.", []string{"limit"}, nil)
 	limitedDesc = prometheus.NewDesc("metrics_server_limited_namespaces",

@@ -36,7 +36,7 @@ type page struct {
 	keepKey   string
 	scheduler *schedule.Scheduler
 
-	// scraping is held during a scrape: one that was canceled because the page is asked by another scheduler
+	// scraping is held during a scrape: one that was canceled because the page moved to another scheduler
 	// may still be ending when the next one begins.
 	scraping sync.Mutex
 	dropped  atomic.Bool // nobody wants it any more
@@ -171,7 +171,7 @@ func (c *collector) refreshPageLocked(p *page) {
 	if p.keep.Interval(interval) < interval {
 		s = c.faster
 	}
-	// What is new has no values yet, so the pod is asked at once. If queries were only removed,
+	// What is new has no values yet, so the pod is scraped at once. If queries were only removed,
 	// there is no hurry.
 	isNew := func(q *compiled) bool { return !strings.Contains(" "+before, fmt.Sprintf(" %d ", q.number)) }
 	if s != p.scheduler || slices.ContainsFunc(queries, isNew) {

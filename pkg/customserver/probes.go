@@ -18,7 +18,7 @@ const (
 	// startGrace is how long after the server's start readiness waits for pods that were not scraped twice.
 	startGrace = 30 * time.Second
 	// lateLimit is the delay of the schedulers above which the process is considered stuck. It does not
-	// depend on pods, which are asked in other goroutines.
+	// depend on pods, which are scraped in other goroutines.
 	lateLimit = time.Minute
 	// readyLogPeriod is how often readiness is checked for the log.
 	readyLogPeriod = time.Second

@@ -539,7 +539,7 @@ func TestExternalMetrics(t *testing.T) {
 		b := hpa("b", "queuedepth", "targets", "queuedepth: service/exporter:9121")
 		c.must(hpas.Create(t.Context(), b, metav1.CreateOptions{}))
 		c.expect(`external metric queuedepth by a,b: ! HorizontalPodAutoscalers "a" and "b" define external metric ` +
-			`queueDepth differently (the default of queueDepth over 30s asked of service/exporter on port 9121`)
+			`queueDepth differently (the default of queueDepth over 30s from service/exporter on port 9121`)
 		for _, same := range []*autoscalingv2.HorizontalPodAutoscaler{
 			hpa("a", "queueDepth", "targets", "queueDepth: service/exporter:9121", "queries", "queueDepth: sum(x)"),
 			hpa("b", "queuedepth", "targets", "queuedepth: service/exporter:9121", "queries", "queuedepth: sum(x)"),
@@ -580,7 +580,7 @@ func TestBackends(t *testing.T) {
 		}
 		rest[2], rest[3] = `external metric g by silent: ! annotation metrics-server/targets`, "metric a "+ofPods+
 			" by named,silent: ! HorizontalPodAutoscalers \"named\" and \"silent\" define metric a "+ofPods+
-			" differently (the default over 2m0s asked of backend main; the default over 1m0s)"
+			" differently (the default over 2m0s from backend main; the default over 1m0s)"
 		c.expect(rest...)
 		for metric, want := range map[string]string{"b": "main", "f": "", "c": "main"} {
 			for r, w := range c.known {

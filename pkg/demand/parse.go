@@ -101,10 +101,10 @@ type Metric struct {
 type Definition struct {
 	Expression string        // own PromQL; "" for the default of the family's type
 	Window     time.Duration // for the default expression; 0 with an own one
-	// Service and ServicePort name the Service whose pods are asked instead, and one of its ports by name
+	// Service and ServicePort name the Service whose pods are scraped instead, and one of its ports by name
 	// or number. Empty without annotation.
 	Service, ServicePort string
-	Ask                  sample.Ask // what annotations of the HPA say about where pods are asked
+	Ask                  sample.Ask // what annotations of the HPA say about where pods are scraped
 	// Backend is the value of the annotation: the name of a backend, kubeapi.PodsBackend, or "" for the default. In a
 	// Want it is the name of the backend that the metric comes from, "" for pods.
 	Backend string

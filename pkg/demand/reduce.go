@@ -169,7 +169,7 @@ func digestOf(o *autoscalingv2.HorizontalPodAutoscaler) digest {
 	return digest(hash.Sum(nil))
 }
 
-// Pod returns what must be known of p to ask it for metrics, nil if it is being deleted or has ended.
+// Pod returns what must be known of p to scrape it, nil if it is being deleted or has ended.
 func Pod(p *corev1.Pod) *sample.Pod { return newPod(p) }
 
 // ServicePort returns the name or number of the port of the pods behind a port of s, which is given by name or

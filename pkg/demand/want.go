@@ -117,8 +117,8 @@ func (w *Want) meaning() string {
 	default:
 		s = append(s, fmt.Sprintf("the default over %v", w.Window))
 	}
-	add("asked of backend %s", w.Backend)
-	add("asked of service/%s", w.Service)
+	add("from backend %s", w.Backend)
+	add("from service/%s", w.Service)
 	add("on port %s", w.ServicePort)
 	add("on port %s", w.Ask.Port)
 	add("at %s", w.Ask.Path)

@@ -1,7 +1,7 @@
 // Package exposition parses a kubelet's answer at /metrics/resource into samples. It is pure: no I/O,
 // no logs, no clock.
 //
-// It reads text format 0.0.4, the only format that kubelets are asked for. A row that cannot be used
+// It reads text format 0.0.4, the only format that is requested of kubelets. A row that cannot be used
 // is counted by its reason and affects nothing else. The parser reads the families with CPU, memory,
 // swap and start times of containers and the node, and resource_scrape_error; it reads the families
 // of pods only if a container has a zero. It skips all others, and the HELP and TYPE lines.

@@ -141,7 +141,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{
 			"down", func(s *apiServer) { s.setDown(true) }, func(s *apiServer) { s.setDown(false) },
-			[]string{"connection refused", "can be reached"},
+			[]string{"connection refused", "lets requests to it through"},
 		},
 		{
 			"forbidden", always(http.StatusForbidden), heal,

@@ -239,7 +239,7 @@ func TestShortWatches(t *testing.T) {
 			}
 			asked, pages, watches := server.asked("pods")
 			if asked != 1 || pages > 1 || watches < 30 || watches > 60 {
-				t.Errorf("streams=%v: %d streams, %d pages, %d watches in ten minutes, want one list and a watch every 16 s",
+				t.Errorf("streams=%v: %d streams, %d pages, %d watches in ten minutes, want one list and a watch every 10 to 15 s",
 					streams, asked, pages, watches)
 			}
 			lines := r.logged()

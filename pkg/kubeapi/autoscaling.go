@@ -6,7 +6,7 @@ const (
 	AutoscalerPrefix  = "metrics-server/"
 	QueriesAnnotation = AutoscalerPrefix + "queries" // a YAML map from metric name to PromQL
 	TargetsAnnotation = AutoscalerPrefix + "targets" // a YAML map from metric name to service/NAME:PORT
-	PortAnnotation    = AutoscalerPrefix + "port"    // where the pods are asked
+	PortAnnotation    = AutoscalerPrefix + "port"    // where the pods are scraped
 	HPAPathAnnotation = AutoscalerPrefix + "path"
 	SchemeAnnotation  = AutoscalerPrefix + "scheme"
 	WindowAnnotation  = AutoscalerPrefix + "window" // the range of the rates in default expressions
@@ -17,7 +17,7 @@ const (
 // PodsBackend is the value of BackendAnnotation that has pods scraped even if there is a default backend.
 const PodsBackend = "pods"
 
-// Annotations of a pod that say where it is asked for metrics.
+// Annotations of a pod that say where it is scraped.
 const (
 	PodPortAnnotation   = "prometheus.io/port"
 	PodPathAnnotation   = "prometheus.io/path"

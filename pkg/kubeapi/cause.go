@@ -48,10 +48,10 @@ func CauseOf(err error) Cause {
 func (c Cause) Remedy() string {
 	switch c {
 	case Unauthorized:
-		return "the API server does not accept this server's credentials: in a pod, " + RemedyOldToken +
+		return "the API server does not accept the credentials: in a pod, " + RemedyOldToken +
 			"; with --kubeconfig, renew the credentials in it"
 	case Unreachable:
-		return "check that the API server runs and that it can be reached from here"
+		return "check that the API server runs and that the network lets requests to it through"
 	}
 	return "see the API server's own logs and load"
 }

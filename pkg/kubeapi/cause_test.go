@@ -29,7 +29,7 @@ func TestCauseOf(t *testing.T) {
 		{apierrors.NewTooManyRequests("later", 1), Failing, "logs"},
 		{&apierrors.StatusError{ErrStatus: metav1.Status{Code: http.StatusForbidden}}, Forbidden, "logs"},
 		{apierrors.NewGenericServerResponse(403, "get", secrets, "x", "<html>", 0, true), Forbidden, "logs"},
-		{context.DeadlineExceeded, Unreachable, "can be reached"},
+		{context.DeadlineExceeded, Unreachable, "requests to it"},
 	} {
 		for _, err := range []error{tt.err, fmt.Errorf("wrapped: %w", tt.err), errors.Join(tt.err, nil)} {
 			got := CauseOf(err)

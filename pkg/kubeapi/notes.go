@@ -22,7 +22,7 @@ type Notes struct {
 
 	// DefaultBackend has the metrics whose autoscaler does not say where they come from. "" if pods are scraped for them.
 	DefaultBackend string `json:"defaultBackend,omitempty"`
-	// InvalidFile says that the file of --config cannot be used, so the last good version stays in effect.
+	// InvalidFile says that the administrator's file (--config) cannot be used, so the last good version stays in effect.
 	InvalidFile bool `json:"invalidFile,omitempty"`
 	// LeftOutRules is how many rules of prometheus-adapter's configuration cannot be used.
 	LeftOutRules int `json:"leftOutRules,omitempty"`

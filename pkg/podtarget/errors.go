@@ -15,8 +15,8 @@ const (
 	Timeout       Cause = "timeout"            // there was no answer in time
 	Unreachable   Cause = "unreachable"        // no route to the pod, or another failure to connect
 	Reset         Cause = "reset"              // the connection ended before the answer was complete
-	PlainPort     Cause = "plain http"         // https was asked of a port that speaks http
-	TLSPort       Cause = "https"              // http was asked of a port that speaks TLS
+	PlainPort     Cause = "plain http"         // the scheme is https, and the port speaks http
+	TLSPort       Cause = "https"              // the scheme is http, and the port speaks TLS
 	ClientCert    Cause = "client certificate" // the server wants a client certificate, as a mesh's sidecar does
 	TLSFailed     Cause = "tls"                // any other failure of a TLS handshake
 	Unauthorized  Cause = "401"

@@ -105,7 +105,7 @@ func (s *Targets) Close() {
 	s.zipped.Close()
 }
 
-// Target is one pod that is asked at one Address.
+// Target is one pod that is scraped at one Address.
 type Target struct {
 	shared    *Targets
 	namespace string
@@ -252,7 +252,7 @@ func (t *Target) get(ctx context.Context, filter string, read func(Page) error) 
 		}
 		contentType := a.Header.Get("Content-Type")
 		if !mayBeMetrics(contentType) {
-			return t.fail(NotMetrics, remedyPath, nil, "the answer has content type %q, which is not a metrics format",
+			return t.fail(NotMetrics, RemedyPath, nil, "the answer has content type %q, which is not a metrics format",
 				httpconn.Shorten(contentType, 100))
 		}
 		body, err := a.Bytes(ctx)
@@ -261,7 +261,7 @@ func (t *Target) get(ctx context.Context, filter string, read func(Page) error) 
 		}
 		t.large = len(body) >= gzipFrom
 		if start := bytes.TrimSpace(body[:min(len(body), 64)]); len(start) > 0 && start[0] == '<' {
-			return t.fail(NotMetrics, remedyPath, nil, "the answer is HTML or XML, which is not a metrics format")
+			return t.fail(NotMetrics, RemedyPath, nil, "the answer is HTML or XML, which is not a metrics format")
 		}
 		readErr = read(Page{At: a.Received, ContentType: contentType, Body: body, Filtered: filter != ""})
 		return readErr
@@ -290,14 +290,16 @@ func mayBeMetrics(contentType string) bool {
 }
 
 const (
-	// Metrics that find the path and the scheme of a pod in different places share its Target.
-	remedyPath = "correct the port, or the path that annotation " + kubeapi.HPAPathAnnotation +
+	// RemedyPath and RemedyScheme are what to do about a wrong port, path or scheme. They list all places where one may
+	// be from, because metrics that find it in different places share the Target of a pod.
+	RemedyPath = "correct the port, or the path that annotation " + kubeapi.HPAPathAnnotation +
 		" of the HorizontalPodAutoscaler, annotation " + kubeapi.PodPathAnnotation + " of the pod or the administrator's " +
 		"file sets"
-	remedyScheme = "correct the scheme that annotation " + kubeapi.SchemeAnnotation +
+	RemedyScheme = "correct the scheme that annotation " + kubeapi.SchemeAnnotation +
 		" of the HorizontalPodAutoscaler, annotation " + kubeapi.PodSchemeAnnotation + " of the pod or the " +
 		"administrator's file sets"
-	remedyMesh = "exclude the port from the mesh, or allow plain HTTP on it"
+	// RemedyMesh is what to do if a service mesh requires mTLS.
+	RemedyMesh = "exclude the port from the mesh, or allow plain HTTP on it"
 )
 
 // fail returns the Error of t with a cause.
@@ -314,7 +316,7 @@ func (t *Target) statusError(a *httpconn.Answer) error {
 	text := fmt.Sprintf("it answers %d %s", a.Status, http.StatusText(a.Status))
 	switch code := a.Status; {
 	case code == http.StatusBadRequest && t.url.Scheme == "http" && t.saysTLS(a):
-		return t.fail(TLSPort, remedyScheme+": use https", nil, "http was asked of a port that speaks TLS")
+		return t.fail(TLSPort, RemedyScheme+": use https", nil, "the scheme is http, and the port speaks TLS")
 	case code == http.StatusUnauthorized:
 		return t.fail(Unauthorized, "serve the metrics without authentication, for example on a port of their own: "+
 			"the custom metrics server sends no credentials", nil, "%s", text)
@@ -324,13 +326,13 @@ func (t *Target) statusError(a *httpconn.Answer) error {
 	case code == http.StatusForbidden:
 		return t.fail(Denied, "allow requests without credentials there, for example on a port of their own", nil, "%s", text)
 	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed:
-		return t.fail(NotFound, remedyPath, nil, "%s", text)
+		return t.fail(NotFound, RemedyPath, nil, "%s", text)
 	case code >= 300 && code < 400:
 		return t.fail(Redirect, "give the final path and scheme: redirects are not followed", nil, "%s", text)
 	case code >= 500:
 		return t.fail(ServerError, "see the log of the pod", nil, "%s", text)
 	}
-	return t.fail(BadStatus, remedyPath, nil, "%s", text)
+	return t.fail(BadStatus, RemedyPath, nil, "%s", text)
 }
 
 // saysTLS reports whether a is what Go, nginx and others answer to HTTP on a port that speaks TLS.
@@ -372,23 +374,23 @@ func (t *Target) explain(ctx context.Context, err error, step string) error {
 		return t.fail(Refused, "check that the container listens on that port, and not only on localhost", err,
 			"connection refused")
 	case isRecord && bytes.HasPrefix(record.RecordHeader[:], []byte("HTTP")):
-		return t.fail(PlainPort, remedyScheme+": use http", err, "https was asked of a port that speaks plain HTTP")
+		return t.fail(PlainPort, RemedyScheme+": use http", err, "the scheme is https, and the port speaks plain HTTP")
 	case isRecord:
-		return t.fail(TLSFailed, remedyScheme, err, "https was asked of a port that does not speak TLS")
+		return t.fail(TLSFailed, RemedyScheme, err, "the scheme is https, and the port does not speak TLS")
 	case wantsCertificate(text):
-		return t.fail(ClientCert, remedyMesh, err, "it asks for a client certificate, as the sidecar of a service mesh does")
+		return t.fail(ClientCert, RemedyMesh, err, "it asks for a client certificate, as the sidecar of a service mesh does")
 	case alert != 0 || step == "shaking hands" && !isReset(err):
-		return t.fail(TLSFailed, "if it requires a client certificate, as the sidecar of a service mesh does, "+remedyMesh+
+		return t.fail(TLSFailed, "if it requires a client certificate, as the sidecar of a service mesh does, "+RemedyMesh+
 			"; otherwise see the TLS settings of the pod", err, "the TLS handshake fails")
 	case strings.Contains(text, `"\x15\x03`):
-		return t.fail(TLSPort, remedyScheme+": use https", err, "http was asked of a port that speaks TLS")
+		return t.fail(TLSPort, RemedyScheme+": use https", err, "the scheme is http, and the port speaks TLS")
 	case strings.HasPrefix(text, "malformed "):
-		return t.fail(NotMetrics, remedyPath, err, "the port does not speak HTTP/1.1")
+		return t.fail(NotMetrics, RemedyPath, err, "the port does not speak HTTP/1.1")
 	case errors.Is(err, httpconn.ErrHeaderTooLarge):
 		return t.fail(TooLarge, "let the application send a smaller header", err,
 			"the header of the answer has more than 64 KiB, which is the limit")
 	case isReset(err) && !dialing:
-		return t.fail(Reset, "if a service mesh requires mTLS, "+remedyMesh+"; otherwise see the log of the pod", err,
+		return t.fail(Reset, "if a service mesh requires mTLS, "+RemedyMesh+"; otherwise see the log of the pod", err,
 			"the connection was closed before the answer was complete")
 	}
 	errno, _ := errors.AsType[syscall.Errno](err)

@@ -245,10 +245,10 @@ func TestFailures(t *testing.T) {
 			"the connection was closed before the answer was complete",
 		},
 		{"not HTTP", "http", raw("SSH-2.0-OpenSSH_9.0\r\n"), NotMetrics, "does not speak HTTP"},
-		{"HTTP to a TLS port", "tls http", answer(200), TLSPort, "http was asked of a port that speaks TLS"},
+		{"HTTP to a TLS port", "tls http", answer(200), TLSPort, "the scheme is http, and the port speaks TLS"},
 		{"TLS alert", "http", raw("\x15\x03\x01\x00\x02\x02\x46"), TLSPort, "use https"},
 		{
-			"TLS to a plain port", "https", answer(200), PlainPort, "https was asked of a port that speaks plain HTTP: " +
+			"TLS to a plain port", "https", answer(200), PlainPort, "the scheme is https, and the port speaks plain HTTP: " +
 				"correct the scheme that annotation metrics-server/scheme of the HorizontalPodAutoscaler, annotation " +
 				"prometheus.io/scheme of the pod or the administrator's file sets: use http",
 		},

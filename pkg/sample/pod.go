@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Pod is what must be known about a pod to ask it for its own metrics and to judge its answers. It is
+// Pod is what must be known about a pod to scrape its own metrics and to judge its answers. It is
 // immutable.
 type Pod struct {
 	Object
@@ -49,7 +49,7 @@ func (p ContainerPort) String() string {
 	return s
 }
 
-// Ask says where pods are asked for metrics. An empty field means that it is not said.
+// Ask says where pods are scraped. An empty field means that it is not said.
 type Ask struct {
 	Port   string // a number, or the name of a port that a container declares
 	Path   string // with an optional query

@@ -125,10 +125,10 @@ func TestExternalMetrics(t *testing.T) {
 
 	// The aggregator passes on what the server says only to doctor.
 	write("backends: [{name: main}]")
-	eventually(t, "doctor says that the server cannot use the file of --config", func() error {
+	eventually(t, "doctor says that the server cannot use the administrator's file (--config)", func() error {
 		r, err := hpa.Run(t.Context(), hpa.Config{Rest: cluster.admin, Namespace: namespace})
 		if err == nil && !slices.ContainsFunc(r.Checks, func(l doctor.Line) bool {
-			return l.Check == "backends" && strings.Contains(l.Message, "cannot use the file of --config")
+			return l.Check == "backends" && strings.Contains(l.Message, "cannot use the administrator's file (--config)")
 		}) {
 			err = fmt.Errorf("%+v", r.Checks)
 		}

@@ -50,10 +50,13 @@ func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
 		return nil // said by the check of the APIServices
 	case named && who.foreign:
 		l.Remedy = "see the log and the configuration of the program behind Service " + who.used
+	case named && apierrors.IsTimeout(err):
+		l.Remedy = "give the custom metrics server more CPU, or simplify the expressions of the HorizontalPodAutoscalers " +
+			"of the namespace"
 	case m.explained && !apierrors.IsServiceUnavailable(err):
 		return nil
 	case (m.Backend != "" || m.Named != "") && apierrors.IsNotFound(err):
-		l.Remedy = "do what the message says; only an administrator can change the backend and the file of --config " +
+		l.Remedy = "do what the message says; only an administrator can change the backend and the file that names it " +
 			"(docs/backends.md)"
 	case named && apierrors.IsNotFound(err):
 		l.Remedy = "do what the message says, or run doctor again in a minute"

@@ -510,7 +510,7 @@ func TestManyPods(t *testing.T) {
 			t.Errorf("%d pages, %d omitted", len(m.Pages), m.Omitted)
 		}
 	}
-	if got := text(t, r); !strings.Contains(got, "5 more pods were not asked") {
+	if got := text(t, r); !strings.Contains(got, "5 more pods were not scraped") {
 		t.Errorf("the text does not say so:\n%s", got)
 	}
 }
@@ -538,10 +538,10 @@ func TestExplainAnswer(t *testing.T) {
 		"refused, as text": {
 			plain(503, "Error trying to reach service: 'dial tcp: connection refused'"), "connection refused", "localhost",
 		},
-		"plain": {reach("http: server gave HTTP response to HTTPS client"), "https was asked", "use http"},
+		"plain": {reach("http: server gave HTTP response to HTTPS client"), "the scheme is https", "use http"},
 		"TLS": {
 			reach(`net/http: HTTP/1.x transport connection broken: malformed HTTP response "\x15\x03\x01\x00\x02\x02"`),
-			"http was asked of a port that speaks TLS", "use https",
+			"the scheme is http, and the port speaks TLS", "use https",
 		},
 		"TLS, by text":       {plain(400, "Client sent an HTTP request to an HTTPS server.\n"), "speaks TLS", "use https"},
 		"no HTTP":            {reach(`malformed HTTP response "SSH-2.0"`), "does not speak HTTP", "port"},
@@ -751,10 +751,15 @@ func TestExternalFindings(t *testing.T) {
 		},
 		"no value": {
 			func(c *fakeCluster) {
-				c.refuse(pathQueue, 404, metav1.StatusReasonNotFound,
-					"pod web-a at http://10.0.0.1:9090/metrics: cannot connect")
+				c.refuse(pathQueue, 404, metav1.StatusReasonNotFound, "pod web-a at http://10.0.0.1:9090/metrics: cannot connect")
 			},
 			doctor.Line{Check: checkServed, Status: doctor.Problem, Remedy: "a NetworkPolicy"},
+		},
+		"evaluated too late": {
+			func(c *fakeCluster) {
+				c.refuse(pathQueue, 504, metav1.StatusReasonTimeout, "Timeout: metric was not evaluated in time")
+			},
+			doctor.Line{Check: checkServed, Status: doctor.Problem, Remedy: "more CPU"},
 		},
 		"a wrong annotation": {
 			func(c *fakeCluster) { c.hpa.Annotations[kubeapi.WindowAnnotation] = "1s" },
@@ -874,7 +879,7 @@ func TestBackends(t *testing.T) {
 			notes:   &kubeapi.Notes{Backend: "main", InvalidFile: true, LeftOutRules: 1, FailingBackends: failing},
 			backend: "main",
 			want: []doctor.Line{
-				{Check: checkBackends, Status: doctor.Warning, Message: "use the file of --config", Remedy: "--check-config"},
+				{Check: checkBackends, Status: doctor.Warning, Message: "use the administrator's file", Remedy: "--check-config"},
 				{Check: checkBackends, Status: doctor.Warning, Message: "leaves out 1 rule of"},
 				{Check: checkBackends, Status: doctor.Problem, Message: `2 of 3 queries of backend "main" fail`},
 			},

@@ -84,7 +84,7 @@ func judgeFile(n *kubeapi.Notes) (lines []doctor.Line) {
 		"custom-metrics --check-config"
 	if n.InvalidFile {
 		add("the previous version stays in effect, but the server would not start again with this one", check,
-			"the custom metrics server cannot use the file of --config")
+			"the custom metrics server cannot use the administrator's file (--config)")
 	}
 	if n.LeftOutRules > 0 {
 		add("they have mistakes or are not supported: metrics that only they define have no value, or "+

@@ -16,7 +16,6 @@ import (
 	"metrics-server/pkg/appmetrics"
 	"metrics-server/pkg/demand"
 	"metrics-server/pkg/doctor"
-	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/podtarget"
 	"metrics-server/pkg/sample"
 )
@@ -43,7 +42,7 @@ type fault struct {
 	unknown             bool // it could not be checked
 }
 
-// asked is a pod that is asked for a metric.
+// asked is a pod that is scraped for a metric.
 type asked struct {
 	pod     *sample.Pod
 	address podtarget.Address
@@ -113,17 +112,11 @@ func (e *examination) fetch(ctx context.Context, a *asked) *fetched {
 	return f
 }
 
-const (
-	remedyPage = "correct the port, or the path in annotation " + kubeapi.HPAPathAnnotation +
-		" of the HorizontalPodAutoscaler or " + kubeapi.PodPathAnnotation + " of the pod"
-	remedyScheme = "correct annotation " + kubeapi.SchemeAnnotation + " of the HorizontalPodAutoscaler or " +
-		kubeapi.PodSchemeAnnotation + " of the pod"
-	remedyMesh = "if a service mesh requires mTLS, exclude the port from the mesh, or allow plain HTTP on it"
-)
+const remedyMesh = "if a service mesh requires mTLS, " + podtarget.RemedyMesh
 
 // explainAddress explains an error of podtarget.Resolve.
 func explainAddress(err error) *fault {
-	f := &fault{text: err.Error(), cause: "it is not known where to scrape the pod", remedy: remedyPage}
+	f := &fault{text: err.Error(), cause: "it is not known where to scrape the pod", remedy: podtarget.RemedyPath}
 	if known, ok := errors.AsType[*podtarget.Error](err); ok {
 		f.text, f.remedy = split(known, "correct the annotation")
 	}
@@ -157,14 +150,14 @@ var unreachable = []struct{ says, text, cause, remedy string }{
 		"check that the container listens on that port, and not only on localhost",
 	},
 	{
-		"server gave http response to https client", "https was asked of a port that speaks plain HTTP",
-		"the scheme is wrong", remedyScheme + ": use http",
+		"server gave http response to https client", "the scheme is https, and the port speaks plain HTTP",
+		"the scheme is wrong", podtarget.RemedyScheme + ": use http",
 	},
 	{
-		`malformed http response "\x15`, "http was asked of a port that speaks TLS", "the scheme is wrong",
-		remedyScheme + ": use https",
+		`malformed http response "\x15`, "the scheme is http, and the port speaks TLS", "the scheme is wrong",
+		podtarget.RemedyScheme + ": use https",
 	},
-	{"malformed http", "the port does not speak HTTP/1.1", "it is the port of something else", remedyPage},
+	{"malformed http", "the port does not speak HTTP/1.1", "it is the port of something else", podtarget.RemedyPath},
 	{
 		"timeout", "the connection is not accepted in time", "packets to the port are dropped",
 		"check the port, and that a NetworkPolicy lets the API server reach it",
@@ -208,7 +201,8 @@ func explainAnswer(got *answer) *fault {
 		}
 	case code == http.StatusBadRequest && strings.Contains(text, "http request"):
 		return &fault{
-			text: "http was asked of a port that speaks TLS", cause: "the scheme is wrong", remedy: remedyScheme + ": use https",
+			text: "the scheme is http, and the port speaks TLS", cause: "the scheme is wrong",
+			remedy: podtarget.RemedyScheme + ": use https",
 		}
 	case code == http.StatusUnauthorized:
 		return &fault{
@@ -221,20 +215,20 @@ func explainAnswer(got *answer) *fault {
 			remedy: "allow requests without credentials there, for example on a port of their own",
 		}
 	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed:
-		return &fault{text: says, cause: "the metrics are on another path, or another port", remedy: remedyPage}
+		return &fault{text: says, cause: "the metrics are on another path, or another port", remedy: podtarget.RemedyPath}
 	case code >= 300 && code < 400:
 		return &fault{
 			text: says, cause: "redirects are not followed",
-			remedy: "give the final path and scheme: " + remedyPage + "; " + remedyScheme,
+			remedy: "give the final path and scheme: " + podtarget.RemedyPath + "; " + podtarget.RemedyScheme,
 		}
 	case code >= 500:
 		return &fault{text: says, cause: "the pod fails", remedy: "see the log of the pod"}
 	case code != http.StatusOK:
-		return &fault{text: says, cause: "this is not the metrics page", remedy: remedyPage}
+		return &fault{text: says, cause: "this is not the metrics page", remedy: podtarget.RemedyPath}
 	case strings.HasPrefix(strings.TrimSpace(text), "<"):
 		return &fault{
 			text: "the answer is HTML or XML", cause: "this is not a metrics format, so it is not the metrics page",
-			remedy: remedyPage,
+			remedy: podtarget.RemedyPath,
 		}
 	}
 	return nil
@@ -254,7 +248,7 @@ func (g *answer) apiMessage() string {
 
 // lacks has the cause and the remedy for a page that lacks what a query needs.
 var lacks = map[appmetrics.Cause][2]string{
-	appmetrics.NotExposition: {"this is not the metrics page, or it is broken", remedyPage},
+	appmetrics.NotExposition: {"this is not the metrics page, or it is broken", podtarget.RemedyPath},
 	appmetrics.NoFamily: {
 		"the pods do not expose this metric, or only after the first event",
 		"correct the name; if the pods have another page, correct its port or path",

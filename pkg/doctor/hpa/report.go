@@ -78,7 +78,7 @@ type Metric struct {
 	Window   string   `json:"window,omitempty"`   // of the default expression
 	Families []string `json:"families,omitempty"` // type and name, as the pods have them
 	Pages    []Page   `json:"pages,omitempty"`
-	Omitted  int      `json:"omitted,omitempty"` // pods that were not asked
+	Omitted  int      `json:"omitted,omitempty"` // pods that were not scraped
 
 	Request     string       `json:"request,omitempty"` // what the controller asks
 	Values      []Value      `json:"values,omitempty"`
@@ -342,7 +342,7 @@ func (p printer) metric(m *Metric, of int) {
 		p.row("", "%s", text)
 	}
 	if m.Omitted > 0 {
-		p.row("", "%d more pods were not asked", m.Omitted)
+		p.row("", "%d more pods were not scraped", m.Omitted)
 	}
 	if m.ServedBy != "" {
 		p.row("served by", "Service %s", m.ServedBy)
