@@ -95,8 +95,7 @@ func grantAccount(account string) grant {
 
 // withoutTokens is what a server does that gets no usable token of the account for kubelets.
 const withoutTokens = "the server gets no token of the account for kubelets (--kubelet-service-account) that " +
-	"kubelets accept: " +
-	"it shows them its own token if it may get nodes/metrics itself, and otherwise asks none"
+	"kubelets accept: it shows them its own token if it may get nodes/metrics itself, and otherwise asks none"
 
 // grantSecret lets the server read and write the Secret of its serving certificate.
 func grantSecret(namespace, name string) grant {
@@ -115,8 +114,7 @@ func grantCABundle() grant {
 	g := grant{
 		by: byClusterRole,
 		without: "the server cannot write the authority of its certificate (--serving-certificate-secret) into caBundle of " +
-			"the " +
-			"APIServices",
+			"the APIServices",
 	}
 	for _, name := range kubeapi.MetricsAPIServices() {
 		for _, verb := range []string{"get", "patch"} {
@@ -229,12 +227,9 @@ func (e *examination) access(ctx context.Context, namespace string, pod *corev1.
 		}
 		if len(missing) > 0 {
 			fine = false
-			l := Line{
-				Check: checkAccess, Status: cmp.Or(g.lacking, Problem),
-				Message: user + " may not " + strings.Join(missing, ", "),
-				Cause:   "without this right, " + g.without,
-				Remedy:  "apply the " + g.by + " of deploy/; the binding's subject must be this service account",
-			}
+			l := NewLine(checkAccess, cmp.Or(g.lacking, Problem), user+" may not "+strings.Join(missing, ", "),
+				"without this right, "+g.without,
+				"apply the "+g.by+" of deploy/; the binding's subject must be this service account")
 			if g.instead != "" {
 				l.Remedy += "; or " + g.instead
 			}
@@ -242,7 +237,7 @@ func (e *examination) access(ctx context.Context, namespace string, pod *corev1.
 		}
 	}
 	if fine {
-		e.report.add(Line{Check: checkAccess, Status: OK, Message: server + " has all rights that the server needs"})
+		e.report.add(OKLine(checkAccess, server+" has all rights that the server needs"))
 	}
 }
 
@@ -257,15 +252,11 @@ func (e *examination) servingSecret(ctx context.Context, namespace, name string,
 	case optional:
 		return err == nil
 	case apierrors.IsNotFound(err):
-		e.report.add(Line{
-			Check: checkAccess, Status: Problem, Message: what + " does not exist",
-			Cause: "the server stores its serving certificate in this Secret (--serving-certificate-secret) and may not " +
-				"create " +
-				"it; without it, the server serves a certificate that matches no caBundle",
-			Remedy: "apply the current manifest of deploy/, or upgrade the chart's release: both have the empty Secret, which " +
-				"the " +
-				"server fills",
-		})
+		e.report.add(NewLine(checkAccess, Problem, what+" does not exist",
+			"the server stores its serving certificate in this Secret (--serving-certificate-secret) and may not "+
+				"create it; without it, the server serves a certificate that matches no caBundle",
+			"apply the current manifest of deploy/, or upgrade the chart's release: both have the empty Secret, which "+
+				"the server fills"))
 	case err != nil:
 		e.report.add(Unanswered(checkAccess, "whether "+what+" exists cannot be checked", err, "get secrets in "+namespace))
 	}
@@ -280,13 +271,11 @@ func (e *examination) kubeletAccount(ctx context.Context, namespace string, args
 	}
 	name, _ := flagValue(args, "kubelet-service-account")
 	if name == "" {
-		e.report.add(Line{
-			Check: checkAccess, Status: Warning, Message: "kubelets are shown the server's own token",
-			Cause: "--kubelet-service-account is not given; whoever answers in a kubelet's place can use the token to act as " +
+		e.report.add(NewLine(checkAccess, Warning, "kubelets are shown the server's own token",
+			"--kubelet-service-account is not given; whoever answers in a kubelet's place can use the token to act as "+
 				"the server",
-			Remedy: "apply the current manifest of deploy/, or upgrade the chart's release: both have an account for kubelets " +
-				"that may only get nodes/metrics",
-		})
+			"apply the current manifest of deploy/, or upgrade the chart's release: both have an account for kubelets "+
+				"that may only get nodes/metrics"))
 		return
 	}
 	e.tokensOf = types.NamespacedName{Namespace: namespace, Name: name}
@@ -297,10 +286,8 @@ func (e *examination) kubeletAccount(ctx context.Context, namespace string, args
 	_, err := accounts.Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		e.report.add(Line{
-			Check: checkAccess, Status: Warning, Message: "ServiceAccount " + e.tokensOf.String() + " does not exist",
-			Cause: withoutTokens, Remedy: "apply the current manifest of deploy/, or upgrade the chart's release",
-		})
+		e.report.add(NewLine(checkAccess, Warning, "ServiceAccount "+e.tokensOf.String()+" does not exist",
+			withoutTokens, "apply the current manifest of deploy/, or upgrade the chart's release"))
 	case err != nil:
 		e.report.add(Unanswered(checkAccess, "whether ServiceAccount "+e.tokensOf.String()+" exists cannot be checked", err,
 			"get serviceaccounts in "+namespace))

@@ -53,13 +53,10 @@ func judgeFrontProxy(config *corev1.ConfigMap, given bool, now time.Time) Line {
 	l := Line{Check: checkAggregation, Status: Problem, Remedy: kubeapi.RemedyFrontProxy}
 	switch ca := config.Data[kubeapi.FrontProxyCAKey]; {
 	case ca != "" && hasValidCertificate([]byte(ca), now):
-		return Line{Check: checkAggregation, Status: OK, Message: "the API server publishes the front proxy's authority"}
+		return OKLine(checkAggregation, "the API server publishes the front proxy's authority")
 	case given:
-		return Line{
-			Check: checkAggregation, Status: OK,
-			Message: "the API server publishes no valid authority for its front proxy; the server uses its own " +
-				"--requestheader-client-ca-file",
-		}
+		return OKLine(checkAggregation, "the API server publishes no valid authority for its front proxy; the server uses "+
+			"its own --requestheader-client-ca-file")
 	case ca != "":
 		l.Message = name + " has no valid certificate in " + kubeapi.FrontProxyCAKey
 		l.Cause = causeNoCertificate
@@ -67,8 +64,7 @@ func judgeFrontProxy(config *corev1.ConfigMap, given bool, now time.Time) Line {
 	default:
 		l.Message = name + " has no " + kubeapi.FrontProxyCAKey
 		l.Cause = "the API server runs without the flags of the aggregation layer, so the server cannot verify who " +
-			"forwards " +
-			"requests to it"
+			"forwards requests to it"
 	}
 	return l
 }
@@ -83,11 +79,8 @@ func (e *examination) aggregated(ctx context.Context, allowed []string) {
 		start := time.Now()
 		err = e.api.usages(ctx, root+"/nodes", func(u usage) { nodes = append(nodes, u) })
 		if err == nil {
-			e.report.add(Line{
-				Check: checkAggregation, Status: OK,
-				Message: fmt.Sprintf("%s/nodes is served through the API server in %v", root,
-					time.Since(start).Round(time.Millisecond)),
-			})
+			e.report.add(OKLine(checkAggregation, fmt.Sprintf("%s/nodes is served through the API server in %v", root,
+				time.Since(start).Round(time.Millisecond))))
 			e.served(ctx, root, nodes)
 			return
 		}
@@ -101,7 +94,7 @@ func (e *examination) aggregated(ctx context.Context, allowed []string) {
 		root := "/apis/" + kubeapi.MetricsGroup + "/v1beta1"
 		discovery := e.api.get(ctx, root, &list)
 		if discovery == nil || apierrors.IsForbidden(discovery) && !anonymous(discovery) {
-			l := Line{Check: checkAggregation, Status: OK, Message: root + " is served through the API server"}
+			l := OKLine(checkAggregation, root+" is served through the API server")
 			if discovery != nil {
 				l = Unanswered(checkAggregation, "requests through the API server cannot be checked", discovery,
 					"get "+root+" (ClusterRole system:discovery)")
@@ -121,14 +114,9 @@ func (e *examination) aggregated(ctx context.Context, allowed []string) {
 		cause += "; only the common names " + strings.Join(allowed, ", ") + " are allowed"
 	}
 	e.report.add(
-		Line{
-			Check: checkAggregation, Status: Problem, Message: "a request through the API server fails: " + err.Error(),
-			Cause: cause, Remedy: remedy,
-		},
-		Line{
-			Check: checkServed, Status: Unknown, Message: "the served metrics cannot be checked",
-			Cause: "requests through the API server fail", Remedy: "see the checks aggregation and apiservice above",
-		},
+		NewLine(checkAggregation, Problem, "a request through the API server fails: "+err.Error(), cause, remedy),
+		NewLine(checkServed, Unknown, "the served metrics cannot be checked",
+			"requests through the API server fail", "see the checks aggregation and apiservice above"),
 	)
 }
 

@@ -131,14 +131,14 @@ func TestAnswerIssues(t *testing.T) {
 			nodes: []string{"n2"}, broken: says(at(3*time.Hour, nodeAnswer+answer)),
 			want: Line{
 				Check: checkNodes, Status: Problem, Message: "all samples are refused because of the node's clock",
-				Cause: "the node's clock is 3h0m0s ahead", Remedy: "synchronise the clocks (NTP) of this node",
+				Cause: "the node's clock is 3h0m0s ahead", Remedy: "synchronize the clocks (NTP) of this node",
 			},
 		},
 		"clock hours behind": {
 			nodes: []string{"n2"}, broken: says(at(-3*time.Hour, nodeAnswer+answer)),
 			want: Line{
 				Check: checkNodes, Status: Problem, Message: "all samples are refused because of the node's clock",
-				Cause: "the node's clock is 3h0m0s behind", Remedy: "synchronise the clocks (NTP) of this node",
+				Cause: "the node's clock is 3h0m0s behind", Remedy: "synchronize the clocks (NTP) of this node",
 			},
 		},
 		"clock of 1970": {

@@ -40,18 +40,15 @@ const (
 	remedyInstall     = "apply all manifests of metrics-server (deploy/)"
 	remedyServicePort = "set spec.service.port of the APIService to the Service's port (443 in deploy/)"
 	remedyNetwork     = "let the control plane reach the server's port on pods (10250 in deploy/): check firewalls, " +
-		"network " +
-		"policies and the CNI. If the API server can reach nodes but not pods, set hostNetwork: true and a free " +
+		"network policies and the CNI. If the API server can reach nodes but not pods, set hostNetwork: true and a free " +
 		"--secure-port; if it cannot reach Service addresses, run kube-proxy on the control plane or set " +
 		"--enable-aggregator-routing=true"
 	remedyProxy = "exclude the cluster's addresses from the API server's proxy: add the ranges of Services and pods, " +
-		".svc and " +
-		".cluster.local to its NO_PROXY"
+		".svc and .cluster.local to its NO_PROXY"
 	remedyTrust = "let the server manage its certificate: pass --serving-certificate-secret=metrics-server-serving (a " +
-		"patch " +
-		"that replaces all args drops it) and apply the Secret and the roles of deploy/; the server then writes caBundle " +
-		"within a minute, or logs why it cannot. With the chart's tls.type=helm: upgrade once with tls.helm.lookup=false, " +
-		"which creates a new certificate. "
+		"patch that replaces all args drops it) and apply the Secret and the roles of deploy/; the server then writes " +
+		"caBundle within a minute, or logs why it cannot. With the chart's tls.type=helm: upgrade once with " +
+		"tls.helm.lookup=false, which creates a new certificate. "
 	causeProxyID = "the server does not trust the client certificate of the API server's aggregator, so it treats every " +
 		"request as anonymous"
 	remedyProxyID = "check that the authority in " + kubeapi.FrontProxyCAKey + " of ConfigMap " +
@@ -93,10 +90,8 @@ func (e *examination) apiServices(ctx context.Context) (ref serviceRef, known bo
 // judgeAPIServices takes one APIService for each of kubeapi.MetricsAPIServices, nil if it does not exist.
 func judgeAPIServices(found []*apiService, now time.Time) []Line {
 	if !slices.ContainsFunc(found, func(s *apiService) bool { return s != nil }) {
-		return []Line{{
-			Check: checkAPIService, Status: Problem, Message: "no APIService of " + kubeapi.MetricsGroup + " is registered",
-			Cause: "metrics-server is not installed, or only in part", Remedy: remedyInstall,
-		}}
+		return []Line{NewLine(checkAPIService, Problem, "no APIService of "+kubeapi.MetricsGroup+" is registered",
+			"metrics-server is not installed, or only in part", remedyInstall)}
 	}
 	var lines []Line
 	owners := map[string]bool{}
@@ -111,22 +106,18 @@ func judgeAPIServices(found []*apiService, now time.Time) []Line {
 		}
 	}
 	if len(owners) > 1 {
-		lines = append(lines, Line{
-			Check: checkAPIService, Status: Problem,
-			Message: "v1 and v1beta1 of " + kubeapi.MetricsGroup + " point to different Services",
-			Cause:   "two programs serve the API group, for example an older installation or the adapter of a monitoring system",
-			Remedy:  "point both APIServices to the same Service, and remove the other program",
-		})
+		lines = append(lines, NewLine(checkAPIService, Problem,
+			"v1 and v1beta1 of "+kubeapi.MetricsGroup+" point to different Services",
+			"two programs serve the API group, for example an older installation or the adapter of a monitoring system",
+			"point both APIServices to the same Service, and remove the other program"))
 	}
 	return lines
 }
 
 func missingAPIService(name string) Line {
-	l := Line{
-		Check: checkAPIService, Status: Warning, Message: name + " is not registered",
-		Cause:  "the installed manifest registers only v1beta1, which is enough for kubectl top and autoscalers",
-		Remedy: "apply the APIService " + name + " of deploy/",
-	}
+	l := NewLine(checkAPIService, Warning, name+" is not registered",
+		"the installed manifest registers only v1beta1, which is enough for kubectl top and autoscalers",
+		"apply the APIService "+name+" of deploy/")
 	if !strings.HasPrefix(name, "v1.") {
 		l.Status = Problem
 		l.Cause = "metrics-server is installed only in part; kubectl top and the autoscalers of many releases request only " +
@@ -138,20 +129,16 @@ func missingAPIService(name string) Line {
 func judgeAPIService(s *apiService, now time.Time) []Line {
 	name, ref := s.Metadata.Name, s.Spec.Service
 	if ref == nil {
-		return []Line{{
-			Check: checkAPIService, Status: Problem, Message: name + " points to no Service",
-			Cause:  "an APIService without a Service means that the API server itself serves the API, which it does not",
-			Remedy: "delete it (kubectl delete apiservice " + name + ") and apply the one of deploy/",
-		}}
+		return []Line{NewLine(checkAPIService, Problem, name+" points to no Service",
+			"an APIService without a Service means that the API server itself serves the API, which it does not",
+			"delete it (kubectl delete apiservice "+name+") and apply the one of deploy/")}
 	}
 	var lines []Line
 	if !strings.Contains(ref.Name, "metrics-server") {
-		lines = append(lines, Line{
-			Check: checkAPIService, Status: Warning, Message: fmt.Sprintf("%s points to the Service %s", name, ref),
-			Cause: "its name suggests a program other than metrics-server, such as the adapter of a monitoring system",
-			Remedy: "if this is not intended, find out who changed the APIService, remove the other program, and apply the " +
-				"APIServices of deploy/",
-		})
+		lines = append(lines, NewLine(checkAPIService, Warning, fmt.Sprintf("%s points to the Service %s", name, ref),
+			"its name suggests a program other than metrics-server, such as the adapter of a monitoring system",
+			"if this is not intended, find out who changed the APIService, remove the other program, and apply the "+
+				"APIServices of deploy/"))
 	}
 	trust, problem := judgeTrust(s, now)
 	if problem != nil {
@@ -160,24 +147,16 @@ func judgeAPIService(s *apiService, now time.Time) []Line {
 	i := slices.IndexFunc(s.Status.Conditions, func(c metav1.Condition) bool { return c.Type == "Available" })
 	switch {
 	case i < 0:
-		return append(lines, Line{
-			Check: checkAPIService, Status: Problem, Message: name + " has no condition Available",
-			Cause:  "it was created a moment ago, or the API server's aggregator does not run",
-			Remedy: "try again; if the condition is still missing, search the API server's log for \"available_controller\"",
-		})
+		return append(lines, NewLine(checkAPIService, Problem, name+" has no condition Available",
+			"it was created a moment ago, or the API server's aggregator does not run",
+			"try again; if the condition is still missing, search the API server's log for \"available_controller\""))
 	case s.Status.Conditions[i].Status == metav1.ConditionTrue:
-		return append(lines, Line{
-			Check: checkAPIService, Status: OK,
-			Message: fmt.Sprintf("%s is available through Service %s, %s", name, ref, trust),
-		})
+		return append(lines, OKLine(checkAPIService, fmt.Sprintf("%s is available through Service %s, %s", name, ref, trust)))
 	}
 	c := s.Status.Conditions[i]
 	cause, remedy := explainUnavailable(c.Reason, c.Message)
-	return append(lines, Line{
-		Check: checkAPIService, Status: Problem,
-		Message: fmt.Sprintf("%s is not available: %s: %s", name, c.Reason, c.Message),
-		Cause:   cause, Remedy: remedy,
-	})
+	return append(lines, NewLine(checkAPIService, Problem, fmt.Sprintf("%s is not available: %s: %s", name, c.Reason,
+		c.Message), cause, remedy))
 }
 
 // judgeTrust describes how the API server verifies the server's certificate.
@@ -190,11 +169,8 @@ func judgeTrust(s *apiService, now time.Time) (text string, problem *Line) {
 		return "whose certificate is verified against the API server's system authorities (no caBundle)", nil
 	}
 	if !hasValidCertificate(s.Spec.CABundle, now) {
-		problem = &Line{
-			Check: checkAPIService, Status: Problem, Message: name + " has a caBundle without a valid certificate",
-			Cause:  causeNoCertificate,
-			Remedy: remedyTrust + "With your own --tls-cert-file: put the authority that signed it into caBundle",
-		}
+		problem = new(NewLine(checkAPIService, Problem, name+" has a caBundle without a valid certificate",
+			causeNoCertificate, remedyTrust+"With your own --tls-cert-file: put the authority that signed it into caBundle"))
 	}
 	return "whose certificate is verified against caBundle", problem
 }
@@ -232,8 +208,7 @@ var unavailable = []struct {
 	{
 		reason: "ServiceNotFound",
 		cause: "the APIService names a Service that does not exist; it is probably left over from another installation, " +
-			"often " +
-			"in another namespace",
+			"often in another namespace",
 		remedy: remedyInstall + ", or delete the APIService",
 	},
 	{
@@ -256,11 +231,9 @@ var unavailable = []struct {
 	{
 		says: []string{"x509:", "tls: "},
 		cause: "the API server does not trust the server's certificate: caBundle (or, without one, the system's " +
-			"authorities) " +
-			"did not sign it, or it does not name the Service",
+			"authorities) did not sign it, or it does not name the Service",
 		remedy: remedyTrust + "With your own certificate: have that authority sign one for NAME.NAMESPACE.svc " +
-			"(--tls-cert-file, " +
-			"--tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
+			"(--tls-cert-file, --tls-private-key-file), or remove caBundle and set insecureSkipTLSVerify: true",
 	},
 	{
 		says: []string{

@@ -84,8 +84,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	}
 	if err != nil && !apierrors.IsForbidden(err) {
 		return nil, fmt.Errorf("ask the API server %s for its version: %w: check that it runs and that it can be reached "+
-			"from here",
-			c.Rest.Host, err)
+			"from here", c.Rest.Host, err)
 	}
 	e := &examination{
 		config: c, api: a, flags: flags, own: map[string]string{},
@@ -125,19 +124,14 @@ func (e *examination) readFlags(pod *corev1.Pod) {
 	flags, unknown, err := e.flagsOf(pod)
 	name := pod.Namespace + "/" + pod.Name
 	if err != nil {
-		e.report.add(Line{
-			Check: checkPods, Status: Warning,
-			Message: "the arguments of pod " + name + " cannot be parsed, so kubelets are asked by this command's own flags",
-			Cause:   err.Error(), Remedy: "correct the arguments, or give this command the --kubelet-* flags of the server",
-		})
+		e.report.add(NewLine(checkPods, Warning,
+			"the arguments of pod "+name+" cannot be parsed, so kubelets are asked by this command's own flags",
+			err.Error(), "correct the arguments, or give this command the --kubelet-* flags of the server"))
 	}
 	if len(unknown) > 0 {
-		e.report.add(Line{
-			Check: checkPods, Status: Unknown,
-			Message: "some arguments of pod " + name + " are unknown: " + strings.Join(unknown, " "),
-			Cause:   "their values are in a ConfigMap, a Secret or a shell's environment, which are not read",
-			Remedy:  "give this command those of them that are --kubelet-* flags",
-		})
+		e.report.add(NewLine(checkPods, Unknown, "some arguments of pod "+name+" are unknown: "+strings.Join(unknown, " "),
+			"their values are in a ConfigMap, a Secret or a shell's environment, which are not read",
+			"give this command those of them that are --kubelet-* flags"))
 	}
 	e.flags = flags
 }
@@ -168,12 +162,10 @@ func (e *examination) clocks() {
 	if ahead < 0 {
 		side = "behind"
 	}
-	e.report.add(Line{
-		Check: checkClock, Status: Warning,
-		Message: fmt.Sprintf("the API server's clock is %v %s the local clock", ahead.Abs().Round(time.Second), side),
-		Cause:   "one of the two clocks is wrong; the ages above are measured with the API server's clock",
-		Remedy:  "synchronise the clocks (NTP)",
-	})
+	e.report.add(NewLine(checkClock, Warning, fmt.Sprintf("the API server's clock is %v %s the local clock",
+		ahead.Abs().Round(time.Second), side),
+		"one of the two clocks is wrong; the ages above are measured with the API server's clock",
+		"synchronize the clocks (NTP)"))
 }
 
 // oldestKubelet is the first minor release with a usable /metrics/resource.
@@ -194,11 +186,8 @@ func judgeVersions(own, server string, visits []*visit) Line {
 	for i, v := range versions {
 		versions[i] = fmt.Sprintf("%s (%d)", cmp.Or(v, "of unknown version"), count[v])
 	}
-	l := Line{
-		Check: checkVersions, Status: OK,
-		Message: fmt.Sprintf("metrics-server %s here, API server %s, kubelets %s",
-			own, cmp.Or(server, "unknown"), cmp.Or(strings.Join(versions, ", "), "unknown")),
-	}
+	l := OKLine(checkVersions, fmt.Sprintf("metrics-server %s here, API server %s, kubelets %s",
+		own, cmp.Or(server, "unknown"), cmp.Or(strings.Join(versions, ", "), "unknown")))
 	if len(old) > 0 {
 		slices.Sort(old)
 		l.Status, l.Nodes = Warning, old

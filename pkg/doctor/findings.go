@@ -229,9 +229,8 @@ func explainProxied(err error) (cause kubelet.Cause, remedy string) {
 		return kubelet.CauseServerError, kubelet.RemedyNotImplemented
 	case code >= http.StatusInternalServerError:
 		return kubelet.CauseServerError,
-			"the kubelet fails, or the connection from the API server to it: see the kubelet's log on the node, " +
-				"and the " +
-				"API server's log"
+			"the kubelet fails, or the connection from the API server to it: see the kubelet's log on the node, and the API " +
+				"server's log"
 	}
 	return kubelet.CauseOther, "the message gives no further reason; see the logs of the API server and of the kubelet"
 }
@@ -356,16 +355,15 @@ func (v *visit) judge(b *sample.Batch, now time.Time) {
 		v.found(finding{
 			status: Warning, summary: "the kubelet's timestamps are ahead of the API server's clock",
 			cause:  "the node's clock is wrong; samples that are more than an hour ahead are refused",
-			remedy: "synchronise the clocks of the nodes and the control plane (NTP)",
+			remedy: "synchronize the clocks of the nodes and the control plane (NTP)",
 			detail: "by " + (-age).Round(time.Second).String(),
 		})
 	case age > oldTolerance:
 		v.found(finding{
 			status: Warning, summary: "the kubelet's newest sample is old",
 			cause: "the node's clock is behind the API server's, or the kubelet has stopped sampling and repeats old samples",
-			remedy: "synchronise the clocks of the nodes and the control plane (NTP); if they are right, restart the kubelet; " +
-				"if " +
-				"that does not help, restart the container runtime",
+			remedy: "synchronize the clocks of the nodes and the control plane (NTP); if they are right, restart the kubelet; " +
+				"if that does not help, restart the container runtime",
 			detail: age.Round(time.Second).String() + " old",
 		})
 	}

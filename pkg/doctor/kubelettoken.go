@@ -31,10 +31,8 @@ func (e *examination) tokens(ctx context.Context) (kubelet.TokenSource, *kubelet
 	if !kubelettoken.Refusal(err) {
 		return nil, failed
 	}
-	e.report.add(Line{
-		Check: checkAccess, Status: Warning,
-		Message: "kubelets are shown this command's own credentials, not a token of " + e.tokensOf.String(),
-		Cause:   err.Error(), Remedy: failed.Remedy(),
-	})
+	e.report.add(NewLine(checkAccess, Warning,
+		"kubelets are shown this command's own credentials, not a token of "+e.tokensOf.String(),
+		err.Error(), failed.Remedy()))
 	return token(""), nil
 }

@@ -69,20 +69,15 @@ func newVisit(n *corev1.Node) *visit {
 // nodes asks every kubelet.
 func (e *examination) nodes(ctx context.Context, visits []*visit) {
 	if len(visits) == 0 {
-		e.report.add(Line{
-			Check: checkNodes, Status: Warning, Message: "there are no nodes",
-			Cause:  "the cluster has no nodes, or none matches --node-selector",
-			Remedy: "compare --node-selector with the nodes' labels (kubectl get nodes --show-labels)",
-		})
+		e.report.add(NewLine(checkNodes, Warning, "there are no nodes",
+			"the cluster has no nodes, or none matches --node-selector",
+			"compare --node-selector with the nodes' labels (kubectl get nodes --show-labels)"))
 		return
 	}
 	if e.config.Direct && e.tokensOf.Name != "" {
 		tokens, err := e.tokens(ctx)
 		if err != nil {
-			e.report.add(Line{
-				Check: checkNodes, Status: Unknown, Message: "kubelets cannot be asked", Cause: err.Error(),
-				Remedy: err.Remedy(),
-			})
+			e.report.add(NewLine(checkNodes, Unknown, "kubelets cannot be asked", err.Error(), err.Remedy()))
 			return
 		}
 		e.flags.Kubelet.Tokens = tokens
@@ -92,10 +87,8 @@ func (e *examination) nodes(ctx context.Context, visits []*visit) {
 	case err == nil:
 		defer clients.Close()
 	case e.config.Direct:
-		e.report.add(Line{
-			Check: checkNodes, Status: Unknown, Message: "kubelets cannot be asked", Cause: err.Error(),
-			Remedy: "give --kubelet-* flags that are valid here, or run doctor in the server's pod",
-		})
+		e.report.add(NewLine(checkNodes, Unknown, "kubelets cannot be asked",
+			err.Error(), "give --kubelet-* flags that are valid here, or run doctor in the server's pod"))
 		return
 	default: // flags name files of the server's pod; only the order of the addresses matters here
 		k := e.flags.Kubelet
@@ -103,10 +96,7 @@ func (e *examination) nodes(ctx context.Context, visits []*visit) {
 			Insecure: true, Port: k.Port, UseNodeStatusPort: k.UseNodeStatusPort, AddressTypes: k.AddressTypes,
 		})
 		if err != nil {
-			e.report.add(Line{
-				Check: checkNodes, Status: Unknown, Message: "kubelets cannot be asked", Cause: err.Error(),
-				Remedy: "correct the --kubelet-* flags",
-			})
+			e.report.add(NewLine(checkNodes, Unknown, "kubelets cannot be asked", err.Error(), "correct the --kubelet-* flags"))
 			return
 		}
 		defer clients.Close()

@@ -57,12 +57,10 @@ func (e *examination) summarize(visits []*visit) []Line {
 	if e.config.Direct {
 		lines = append(lines, e.certificates(visits)...)
 	} else {
-		lines = append(lines, Line{
-			Check: checkNodes, Status: Unknown,
-			Message: "TLS, network and rights between the server's pod and the kubelets were not checked",
-			Cause:   "the kubelets were asked through the API server",
-			Remedy:  fmt.Sprintf("kubectl -n %s exec service/%s -- /metrics-server doctor", e.where.Namespace, e.where.Name),
-		})
+		lines = append(lines, NewLine(checkNodes, Unknown,
+			"TLS, network and rights between the server's pod and the kubelets were not checked",
+			"the kubelets were asked through the API server",
+			fmt.Sprintf("kubectl -n %s exec service/%s -- /metrics-server doctor", e.where.Namespace, e.where.Name)))
 	}
 	for _, s := range all {
 		lines = append(lines, s.line(len(visits)))
@@ -81,9 +79,7 @@ func (e *examination) way(answered, all int) Line {
 		}
 		how = fmt.Sprintf("directly, at addresses of type %s and %s", strings.Join(k.AddressTypes, ", "), port)
 	}
-	l := Line{
-		Check: checkNodes, Status: OK, Message: fmt.Sprintf("%d of %d kubelets give samples, asked %s", answered, all, how),
-	}
+	l := OKLine(checkNodes, fmt.Sprintf("%d of %d kubelets give samples, asked %s", answered, all, how))
 	if answered < all {
 		l.Status = Warning
 		l.Cause, l.Remedy = "the other kubelets fail or give no usable sample", "see the next lines"
@@ -96,18 +92,14 @@ func (e *examination) certificates(visits []*visit) []Line {
 	k := e.flags.Kubelet
 	switch {
 	case k.PlainHTTP:
-		return []Line{{
-			Check: checkNodes, Status: Warning, Message: "kubelets are asked over plain HTTP, without credentials",
-			Cause:  "--deprecated-kubelet-completely-insecure is set",
-			Remedy: "remove the flag: kubelets are then asked over TLS, with credentials",
-		}}
+		return []Line{NewLine(checkNodes, Warning, "kubelets are asked over plain HTTP, without credentials",
+			"--deprecated-kubelet-completely-insecure is set",
+			"remove the flag: kubelets are then asked over TLS, with credentials")}
 	case k.Insecure:
-		return []Line{{
-			Check: checkNodes, Status: Warning, Message: "the kubelets' certificates are not verified",
-			Cause: "--kubelet-insecure-tls is set",
-			Remedy: "set serverTLSBootstrap in the kubelets' configuration, approve their requests (kubectl get csr), and " +
-				"give --kubelet-certificate-authority instead",
-		}}
+		return []Line{NewLine(checkNodes, Warning, "the kubelets' certificates are not verified",
+			"--kubelet-insecure-tls is set",
+			"set serverTLSBootstrap in the kubelets' configuration, approve their requests (kubectl get csr), and "+
+				"give --kubelet-certificate-authority instead")}
 	}
 	issuers := map[string]bool{}
 	var first *Certificate
@@ -122,11 +114,9 @@ func (e *examination) certificates(visits []*visit) []Line {
 	if first == nil {
 		return nil
 	}
-	return []Line{{
-		Check: checkNodes, Status: OK,
-		Message: fmt.Sprintf("the kubelets' certificates are verified: %s, the first certificate expires on %s",
-			Plural(len(issuers), "issuer"), first.NotAfter.Format(time.DateOnly)),
-	}}
+	return []Line{OKLine(checkNodes,
+		fmt.Sprintf("the kubelets' certificates are verified: %s, the first certificate expires on %s",
+			Plural(len(issuers), "issuer"), first.NotAfter.Format(time.DateOnly)))}
 }
 
 // set is a finding and the nodes that have it.

@@ -56,9 +56,7 @@ func (e *examination) noPods(ctx context.Context, namespace string, selectors []
 }
 
 func judgeNoPods(message string, deployments []appsv1.Deployment, selectors []string) Line {
-	l := Line{
-		Check: checkPods, Status: Problem, Message: message, Cause: "no Deployment creates such pods", Remedy: remedyInstall,
-	}
+	l := NewLine(checkPods, Problem, message, "no Deployment creates such pods", remedyInstall)
 	for _, d := range deployments {
 		matches := func(s string) bool {
 			selector, err := labels.Parse(s)

@@ -24,10 +24,7 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 		if strings.Contains(remedy, "%s") {
 			remedy = fmt.Sprintf(remedy, pod.Namespace, pod.Name)
 		}
-		return Line{
-			Check: checkPods, Status: status, Message: "pod " + pod.Namespace + "/" + pod.Name + " " + message,
-			Cause: cause, Remedy: remedy,
-		}
+		return NewLine(checkPods, status, "pod "+pod.Namespace+"/"+pod.Name+" "+message, cause, remedy)
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
@@ -76,8 +73,7 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 	if name := proxyVariable(serverContainer(pod)); name != "" && !ready(pod) {
 		return line(Problem, "runs but is not ready, and has "+name+" in its environment",
 			"the proxy probably cannot reach the API server or the kubelets",
-			kubeapi.RemedyProxy+"; if that does not help, its log has the cause: kubectl -n %s logs "+
-				"%s")
+			kubeapi.RemedyProxy+"; if that does not help, its log has the cause: kubectl -n %s logs %s")
 	}
 	if !ready(pod) && isDenied(probe) {
 		return line(Problem, "runs but is not ready", "the server denies the kubelet's probe: "+probe, remedyOpenPaths)

@@ -49,12 +49,9 @@ func (e *examination) denied(ctx context.Context, paths []string) (denied []stri
 // those among them that anonymous users may not get.
 func judgeProbes(pod *corev1.Pod, closed, denied []string) []Line {
 	line := func(status Status, paths []string, restriction, consequence string) []Line {
-		return []Line{{
-			Check: checkPods, Status: status,
-			Message: fmt.Sprintf("pod %s/%s is probed at %s, %s", pod.Namespace, pod.Name, strings.Join(paths, " and "),
-				restriction),
-			Cause: "--authorization-always-allow-paths lacks the path, " + consequence, Remedy: remedyOpenPaths,
-		}}
+		return []Line{NewLine(checkPods, status, fmt.Sprintf("pod %s/%s is probed at %s, %s", pod.Namespace, pod.Name,
+			strings.Join(paths, " and "),
+			restriction), "--authorization-always-allow-paths lacks the path, "+consequence, remedyOpenPaths)}
 	}
 	switch {
 	case len(denied) > 0:

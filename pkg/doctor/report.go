@@ -31,6 +31,14 @@ type Line struct {
 	Nodes   []string `json:"nodes,omitempty"` // the nodes concerned, sorted; empty if it does not concern nodes
 }
 
+// NewLine returns a finding with its cause and its remedy.
+func NewLine(check string, status Status, message, cause, remedy string) Line {
+	return Line{Check: check, Status: status, Message: message, Cause: cause, Remedy: remedy}
+}
+
+// OKLine returns a finding that something is as it should be.
+func OKLine(check, message string) Line { return Line{Check: check, Status: OK, Message: message} }
+
 // The names of the checks.
 const (
 	checkVersions    = "versions"

@@ -40,10 +40,8 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 		return
 	}
 	if e.flags.NodeSelector != "" {
-		e.report.add(Line{
-			Check: checkServed, Status: OK,
-			Message: fmt.Sprintf("pods with metrics: %d; --node-selector excludes the pods of other nodes", len(pods)),
-		})
+		e.report.add(OKLine(checkServed,
+			fmt.Sprintf("pods with metrics: %d; --node-selector excludes the pods of other nodes", len(pods))))
 		return
 	}
 	var running, young int
@@ -85,10 +83,7 @@ func judgeServedNodes(want []string, served []usage, stale time.Duration, now ti
 		return b.Timestamp.Compare(a.Timestamp.Time)
 	})
 	without := slices.DeleteFunc(slices.Clone(want), func(n string) bool { return have[n] })
-	l := Line{
-		Check: checkServed, Status: OK,
-		Message: fmt.Sprintf("%d of %d nodes have metrics", len(want)-len(without), len(want)),
-	}
+	l := OKLine(checkServed, fmt.Sprintf("%d of %d nodes have metrics", len(want)-len(without), len(want)))
 	var oldest usage
 	var age time.Duration
 	if n := len(served); n > 0 {
@@ -114,10 +109,7 @@ func judgeServedNodes(want []string, served []usage, stale time.Duration, now ti
 }
 
 func judgeServedPods(running, young int, without []string) Line {
-	l := Line{
-		Check: checkServed, Status: OK,
-		Message: fmt.Sprintf("%d of %d running pods have metrics", running-young-len(without), running),
-	}
+	l := OKLine(checkServed, fmt.Sprintf("%d of %d running pods have metrics", running-young-len(without), running))
 	if young > 0 {
 		l.Message += fmt.Sprintf(" (%d started less than %v ago)", young, settled)
 	}
@@ -129,8 +121,7 @@ func judgeServedPods(running, young int, without []string) Line {
 		}
 		l.Message += "; without metrics: " + Some(without)
 		l.Cause = "their kubelets do not answer or do not list them, or one of their containers has no usable sample: a " +
-			"pod is " +
-			"served with all its containers or not at all"
+			"pod is served with all its containers or not at all"
 		l.Remedy = "see the check nodes; the server's answer for a pod gives the reason: " +
 			"kubectl get --raw /apis/metrics.k8s.io/v1beta1/namespaces/NAMESPACE/pods/POD"
 	}
@@ -219,19 +210,13 @@ func explainScaler(conditions []autoscalingv2.HorizontalPodAutoscalerCondition) 
 
 func judgeScalers(all int, failing map[scalerCause][]string) []Line {
 	if len(failing) == 0 {
-		return []Line{{
-			Check: checkAutoscalers, Status: OK,
-			Message: Plural(all, "HorizontalPodAutoscaler") + ", none lacks resource metrics",
-		}}
+		return []Line{OKLine(checkAutoscalers, Plural(all, "HorizontalPodAutoscaler")+", none lacks resource metrics")}
 	}
 	var lines []Line
 	for c, names := range failing {
 		slices.Sort(names)
-		lines = append(lines, Line{
-			Check: checkAutoscalers, Status: c.status, Cause: c.cause, Remedy: c.remedy,
-			Message: fmt.Sprintf("%d of %s cannot scale: %s: %s", len(names), Plural(all, "HorizontalPodAutoscaler"),
-				c.summary, Some(names)),
-		})
+		lines = append(lines, NewLine(checkAutoscalers, c.status, fmt.Sprintf("%d of %s cannot scale: %s: %s", len(names),
+			Plural(all, "HorizontalPodAutoscaler"), c.summary, Some(names)), c.cause, c.remedy))
 	}
 	slices.SortFunc(lines, func(a, b Line) int { return cmp.Compare(a.Message, b.Message) })
 	return lines

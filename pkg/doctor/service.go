@@ -18,16 +18,11 @@ func judgeService(ref serviceRef, service *corev1.Service, endpoints *discoveryv
 ) []Line {
 	var lines []Line
 	problem := func(message, cause, remedy string) {
-		lines = append(lines, Line{
-			Check: checkService, Status: Problem, Message: fmt.Sprintf("Service %s %s", ref, message),
-			Cause: cause, Remedy: remedy,
-		})
+		lines = append(lines, NewLine(checkService, Problem, fmt.Sprintf("Service %s %s", ref, message), cause, remedy))
 	}
 	if service.Spec.Type == corev1.ServiceTypeExternalName {
-		return []Line{{
-			Check: checkService, Status: OK,
-			Message: fmt.Sprintf("Service %s is an alias of %s, which cannot be checked", ref, service.Spec.ExternalName),
-		}}
+		return []Line{OKLine(checkService, fmt.Sprintf("Service %s is an alias of %s, which cannot be checked", ref,
+			service.Spec.ExternalName))}
 	}
 	i := slices.IndexFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == ref.Port })
 	if i < 0 {
@@ -60,11 +55,8 @@ func judgeService(ref serviceRef, service *corev1.Service, endpoints *discoveryv
 			"its selector matches no pod with an address, or the pods lack that port",
 			"compare the Service's selector and targetPort with the pods' labels and ports")
 	case len(lines) == 0:
-		lines = append(lines, Line{
-			Check: checkService, Status: OK,
-			Message: fmt.Sprintf("Service %s has %s, port %d leads to %s", ref, Plural(ready, "ready endpoint"), port.Port,
-				port.TargetPort.String()),
-		})
+		lines = append(lines, OKLine(checkService, fmt.Sprintf("Service %s has %s, port %d leads to %s", ref, Plural(ready,
+			"ready endpoint"), port.Port, port.TargetPort.String())))
 	}
 	return lines
 }

@@ -36,14 +36,11 @@ func judgeAccount(pod *corev1.Pod, account *metav1.PartialObjectMetadata, now ti
 	if ready(pod) && now.Sub(account.CreationTimestamp.Time) > tokenLife {
 		return nil // its token is of the new account
 	}
-	return []Line{{
-		Check: checkPods, Status: Problem,
-		Message: fmt.Sprintf("pod %s/%s is older than its service account %s, which was created at %s",
-			pod.Namespace, pod.Name, account.Name,
-			account.CreationTimestamp.UTC().Format(time.RFC3339)),
-		Cause: "the account was deleted and created again, which invalidates the pod's token: the API server and the " +
+	return []Line{NewLine(checkPods, Problem,
+		fmt.Sprintf("pod %s/%s is older than its service account %s, which was created at %s",
+			pod.Namespace, pod.Name, account.Name, account.CreationTimestamp.UTC().Format(time.RFC3339)),
+		"the account was deleted and created again, which invalidates the pod's token: the API server and the "+
 			"kubelets answer with 401",
-		Remedy: fmt.Sprintf("delete the pod; its replacement gets a valid token: kubectl -n %s delete pod %s",
-			pod.Namespace, pod.Name),
-	}}
+		fmt.Sprintf("delete the pod; its replacement gets a valid token: kubectl -n %s delete pod %s",
+			pod.Namespace, pod.Name))}
 }

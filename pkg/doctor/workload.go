@@ -19,11 +19,9 @@ func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod 
 	service, err := e.api.CoreV1().Services(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		e.report.add(Line{
-			Check: checkService, Status: Problem, Message: fmt.Sprintf("Service %s does not exist", ref),
-			Cause:  "metrics-server is not installed there",
-			Remedy: remedyInstall + "; if it is installed elsewhere, give this command its --namespace and --service",
-		})
+		e.report.add(NewLine(checkService, Problem, fmt.Sprintf("Service %s does not exist", ref),
+			"metrics-server is not installed there",
+			remedyInstall+"; if it is installed elsewhere, give this command its --namespace and --service"))
 		service = nil
 	case err != nil:
 		e.report.add(Unanswered(checkService, fmt.Sprintf("Service %s cannot be checked", ref), err,

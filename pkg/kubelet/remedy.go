@@ -30,7 +30,7 @@ const (
 	RemedyIncomplete = "the kubelet, or a proxy in front of it, stopped in the middle of its answer: see the kubelet's " +
 		"log on the node, and check that nothing on the way limits the size of answers"
 	// RemedyClock is the remedy for samples that are refused because of their timestamps.
-	RemedyClock = "synchronise the clocks (NTP) of this node and of the node on which metrics-server runs: samples " +
+	RemedyClock = "synchronize the clocks (NTP) of this node and of the node on which metrics-server runs: samples " +
 		"that are more than an hour from the server's time are refused"
 	// RemedyKubeletError is the remedy for an answer in which the kubelet reports an error of its
 	// own.

@@ -57,7 +57,7 @@ func (a *Address) Started(p *sample.Pod) time.Time {
 	return time.Time{}
 }
 
-// portNames are the names by which the port of the metrics is recognised, the preferred one first.
+// portNames are the names by which the port of the metrics is recognized, the preferred one first.
 var portNames = []string{"metrics", "http-metrics", "prometheus"}
 
 // Resolve returns where p is scraped: as hpa says, or else as the pod's annotations say. If neither

@@ -1,6 +1,6 @@
 // Package sample holds the value types that travel from the kubelet client to the API: samples,
 // usages, and the identity of the objects they belong to. It is a leaf: it imports the standard
-// library only and has no behaviour beyond small conversions. Values are not synchronised; each
+// library only and has no behavior beyond small conversions. Values are not synchronized; each
 // type says who may share it.
 package sample
 

@@ -117,7 +117,7 @@ const remedyCustom = "install the custom metrics server; its manifest registers 
 func judgeCustom(names []string, found []*apiService) []doctor.Line {
 	const group = kubeapi.CustomMetricsGroup
 	line := func(status doctor.Status, message, cause, remedy string) doctor.Line {
-		return doctor.Line{Check: checkAPIService, Status: status, Message: message, Cause: cause, Remedy: remedy}
+		return doctor.NewLine(checkAPIService, status, message, cause, remedy)
 	}
 	isNil := func(s *apiService) bool { return s == nil }
 	if !slices.ContainsFunc(found, func(s *apiService) bool { return s != nil }) {
@@ -155,9 +155,7 @@ func judgeCustom(names []string, found []*apiService) []doctor.Line {
 			"configure the metric there; or, to use this program, remove the other one and "+remedyCustom))
 	}
 	if len(lines) == 0 {
-		lines = append(lines, doctor.Line{
-			Check: checkAPIService, Status: doctor.OK, Message: group + " is served by the Service " + found[0].service(),
-		})
+		lines = append(lines, doctor.OKLine(checkAPIService, group+" is served by the Service "+found[0].service()))
 	}
 	return lines
 }
@@ -166,32 +164,26 @@ func judgeCustom(names []string, found []*apiService) []doctor.Line {
 func judgeExternal(s *apiService) []doctor.Line {
 	const group = kubeapi.ExternalMetricsGroup
 	if s == nil {
-		return []doctor.Line{{
-			Check: checkAPIService, Status: doctor.Problem, Message: "no APIService of " + group + " is registered",
-			Cause: "nobody serves metrics of type External in this cluster",
-			Remedy: "let the custom metrics server serve them (docs/external-metrics.md), install another program that does, " +
-				"such as KEDA, or use type Pods or Object",
-		}}
+		return []doctor.Line{doctor.NewLine(checkAPIService, doctor.Problem, "no APIService of "+group+" is registered",
+			"nobody serves metrics of type External in this cluster",
+			"let the custom metrics server serve them (docs/external-metrics.md), install another program that does, "+
+				"such as KEDA, or use type Pods or Object")}
 	}
 	if lines := judgeAvailable(s); len(lines) > 0 {
 		return lines
 	}
-	return []doctor.Line{{
-		Check: checkAPIService, Status: doctor.OK, Message: group + " is served by the Service " + s.service(),
-	}}
+	return []doctor.Line{doctor.OKLine(checkAPIService, group+" is served by the Service "+s.service())}
 }
 
 // judgeAvailable returns a line if s is not available.
 func judgeAvailable(s *apiService) []doctor.Line {
 	for _, c := range s.Status.Conditions {
 		if c.Type == "Available" && c.Status != metav1.ConditionTrue {
-			return []doctor.Line{{
-				Check: checkAPIService, Status: doctor.Problem,
-				Message: fmt.Sprintf("%s is not available: %s: %s", s.Metadata.Name, c.Reason, c.Message),
-				Cause:   "the API server cannot use the program behind the Service " + s.service(),
-				Remedy: "see the Service, its pods and their log; if the program is not in use any more, delete its APIService " +
-					"(kubectl delete apiservice " + s.Metadata.Name + ")",
-			}}
+			return []doctor.Line{doctor.NewLine(checkAPIService, doctor.Problem,
+				fmt.Sprintf("%s is not available: %s: %s", s.Metadata.Name, c.Reason, c.Message),
+				"the API server cannot use the program behind the Service "+s.service(),
+				"see the Service, its pods and their log; if the program is not in use any more, delete its APIService "+
+					"(kubectl delete apiservice "+s.Metadata.Name+")")}
 		}
 	}
 	return nil

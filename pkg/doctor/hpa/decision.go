@@ -84,11 +84,9 @@ func (e *examination) decide() {
 	}
 	e.add(judgeConditions(h)...)
 	if d := e.out.Decision; d != nil && d.capped {
-		e.add(doctor.Line{
-			Check: checkController, Status: doctor.Warning,
-			Message: fmt.Sprintf("the metrics ask for %d replicas, and maxReplicas allows %d", d.Highest, h.Spec.MaxReplicas),
-			Cause:   "the load is higher than the HorizontalPodAutoscaler may follow", Remedy: "raise maxReplicas",
-		})
+		e.add(doctor.NewLine(checkController, doctor.Warning,
+			fmt.Sprintf("the metrics ask for %d replicas, and maxReplicas allows %d", d.Highest, h.Spec.MaxReplicas),
+			"the load is higher than the HorizontalPodAutoscaler may follow", "raise maxReplicas"))
 	}
 }
 
@@ -212,12 +210,10 @@ var conditionCauses = []struct{ says, cause, remedy string }{
 // judgeConditions returns what the controller says is wrong.
 func judgeConditions(h *autoscalingv2.HorizontalPodAutoscaler) []doctor.Line {
 	if len(h.Status.Conditions) == 0 {
-		return []doctor.Line{{
-			Check: checkController, Status: doctor.Warning, Message: "the controller has not looked at it yet",
-			Cause: "it was created a moment ago, or the HPA controller of kube-controller-manager does not run or is slow",
-			Remedy: "try again in a minute; if nothing changes, see the log of kube-controller-manager, and with many " +
-				"HorizontalPodAutoscalers raise its --concurrent-horizontal-pod-autoscaler-syncs and --kube-api-qps",
-		}}
+		return []doctor.Line{doctor.NewLine(checkController, doctor.Warning, "the controller has not looked at it yet",
+			"it was created a moment ago, or the HPA controller of kube-controller-manager does not run or is slow",
+			"try again in a minute; if nothing changes, see the log of kube-controller-manager, and with many "+
+				"HorizontalPodAutoscalers raise its --concurrent-horizontal-pod-autoscaler-syncs and --kube-api-qps")}
 	}
 	var lines []doctor.Line
 	for _, t := range []autoscalingv2.HorizontalPodAutoscalerConditionType{
@@ -227,11 +223,8 @@ func judgeConditions(h *autoscalingv2.HorizontalPodAutoscaler) []doctor.Line {
 		if c == nil {
 			continue
 		}
-		l := doctor.Line{
-			Check: checkController, Status: doctor.Problem,
-			Message: fmt.Sprintf("%s is False: %s: %s", c.Type, c.Reason, c.Message),
-			Cause:   "the controller gives no further reason", Remedy: "see kubectl describe hpa for its Events",
-		}
+		l := doctor.NewLine(checkController, doctor.Problem, fmt.Sprintf("%s is False: %s: %s", c.Type, c.Reason, c.Message),
+			"the controller gives no further reason", "see kubectl describe hpa for its Events")
 		if c.Reason == "ScalingDisabled" {
 			l.Status, l.Cause = doctor.Warning, "the target was set to zero replicas, which turns autoscaling off"
 			l.Remedy = "set the replicas of the target to at least one"

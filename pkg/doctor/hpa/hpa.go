@@ -139,18 +139,16 @@ func (e *examination) run(ctx context.Context) {
 	}
 	for _, m := range e.parsed.Mistakes {
 		text, remedy := split(m, "correct it")
-		e.add(doctor.Line{
-			Check: checkHPA, Status: doctor.Problem, Message: text, Remedy: remedy,
-			Cause: "one mistake in the HorizontalPodAutoscaler disables all of its metrics that the custom metrics server " +
-				"serves",
-		})
+		e.add(doctor.NewLine(checkHPA, doctor.Problem, text,
+			"one mistake in the HorizontalPodAutoscaler disables all of its metrics that the custom metrics server serves",
+			remedy))
 	}
 	e.target(ctx)
 	e.others(ctx)
 	e.metrics(ctx)
 	e.decide()
 	if len(e.report.Checks) == 0 {
-		e.add(doctor.Line{Check: checkHPA, Status: doctor.OK, Message: "nothing is wrong"})
+		e.add(doctor.OKLine(checkHPA, "nothing is wrong"))
 	}
 }
 
@@ -213,17 +211,12 @@ func judgeScale(err error, resource, target string) doctor.Line {
 		return doctor.Unanswered(checkTarget, "the scale of "+target+" cannot be checked", err, "get its scale")
 	}
 	if demand.Cause(known.Cause()) == demand.Forbidden {
-		return doctor.Line{
-			Check: checkTarget, Status: doctor.Unknown, Message: "the scale of " + target + " cannot be checked",
-			Cause:  "the right to get " + resource + "/scale is missing",
-			Remedy: "run doctor with credentials that may get " + resource + "/scale",
-		}
+		return doctor.NewLine(checkTarget, doctor.Unknown, "the scale of "+target+" cannot be checked",
+			"the right to get "+resource+"/scale is missing", "run doctor with credentials that may get "+resource+"/scale")
 	}
 	text, remedy := split(known, "correct spec.scaleTargetRef")
-	l := doctor.Line{
-		Check: checkTarget, Status: doctor.Problem, Message: text, Cause: "without its scale, the controller can neither " +
-			"read nor change the replicas of " + target, Remedy: remedy,
-	}
+	l := doctor.NewLine(checkTarget, doctor.Problem, text,
+		"without its scale, the controller can neither read nor change the replicas of "+target, remedy)
 	switch demand.Cause(known.Cause()) {
 	case demand.Failing:
 		l.Status, l.Cause = doctor.Unknown, "the API server did not answer as expected"
@@ -290,12 +283,10 @@ func judgePods(out *Autoscaler, pods []*corev1.Pod) []doctor.Line {
 		if out.Scale.SpecReplicas == 0 {
 			return nil
 		}
-		return []doctor.Line{{
-			Check: checkPods, Status: doctor.Problem, Message: "no pod has the labels " + out.Scale.Selector,
-			Cause: "the pods were not created, or the selector of the target does not match their labels: the controller " +
+		return []doctor.Line{doctor.NewLine(checkPods, doctor.Problem, "no pod has the labels "+out.Scale.Selector,
+			"the pods were not created, or the selector of the target does not match their labels: the controller "+
 				"needs at least one",
-			Remedy: "see kubectl describe of the target, and compare the selector with the labels in its pod template",
-		}}
+			"see kubectl describe of the target, and compare the selector with the labels in its pod template")}
 	}
 	var foreign, owners, bare []string
 	for _, p := range out.Pods {
@@ -322,14 +313,11 @@ func judgePods(out *Autoscaler, pods []*corev1.Pod) []doctor.Line {
 		causes = append(causes, "no workload owns "+doctor.Some(bare))
 		remedies = append(remedies, "delete the pods that no workload owns, or remove the labels from them")
 	}
-	return []doctor.Line{{
-		Check: checkPods, Status: doctor.Problem,
-		Message: fmt.Sprintf("the target does not own %d of %s that the selector %s selects: %s", len(foreign),
+	return []doctor.Line{doctor.NewLine(checkPods, doctor.Problem,
+		fmt.Sprintf("the target does not own %d of %s that the selector %s selects: %s", len(foreign),
 			doctor.Plural(len(pods), "pod"), out.Scale.Selector, doctor.Some(foreign)),
-		Cause: strings.Join(causes, "; ") + "; the controller counts every pod with the labels, so the mean and the " +
-			"replicas are wrong",
-		Remedy: strings.Join(remedies, "; "),
-	}}
+		strings.Join(causes, "; ")+"; the controller counts every pod with the labels, so the mean and the "+
+			"replicas are wrong", strings.Join(remedies, "; "))}
 }
 
 // others finds other HPAs of the same target.
@@ -337,8 +325,7 @@ func (e *examination) others(ctx context.Context) {
 	list, err := e.api.AutoscalingV2().HorizontalPodAutoscalers(e.hpa.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		e.add(doctor.Unanswered(checkHPA, "whether other HorizontalPodAutoscalers have the same target cannot be checked",
-			err,
-			"list horizontalpodautoscalers.autoscaling"))
+			err, "list horizontalpodautoscalers.autoscaling"))
 		return
 	}
 	var names []string
@@ -352,9 +339,8 @@ func (e *examination) others(ctx context.Context) {
 	if len(names) == 0 {
 		return
 	}
-	e.add(doctor.Line{
-		Check: checkHPA, Status: doctor.Problem, Message: "other HorizontalPodAutoscalers have the same target: " +
-			doctor.Some(names), Cause: "the controller does not scale a target whose pods are selected by several " +
-			"HorizontalPodAutoscalers (AmbiguousSelector)", Remedy: "delete all but one, and put all metrics into that one",
-	})
+	e.add(doctor.NewLine(checkHPA, doctor.Problem,
+		"other HorizontalPodAutoscalers have the same target: "+doctor.Some(names),
+		"the controller does not scale a target whose pods several HorizontalPodAutoscalers select (AmbiguousSelector)",
+		"delete all but one, and put all metrics into that one"))
 }

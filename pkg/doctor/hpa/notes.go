@@ -75,31 +75,27 @@ func (e *examination) askState(ctx context.Context, at string) {
 
 // judgeFile returns what is wrong with the file of the custom metrics server.
 func judgeFile(n *kubeapi.Notes) (lines []doctor.Line) {
-	add := func(cause, remedy, format string, args ...any) {
-		lines = append(lines, doctor.Line{
-			Check: checkBackends, Status: doctor.Warning, Message: fmt.Sprintf(format, args...), Cause: cause, Remedy: remedy,
-		})
+	add := func(message, cause, remedy string) {
+		lines = append(lines, doctor.NewLine(checkBackends, doctor.Warning, message, cause, remedy))
 	}
 	const check = "an administrator finds each mistake in the log of the custom metrics server, or with metrics-server " +
 		"custom-metrics --check-config"
 	if n.InvalidFile {
-		add("the previous version stays in effect, but the server would not start again with this one", check,
-			"the custom metrics server cannot use the administrator's file (--config)")
+		add("the custom metrics server cannot use the administrator's file (--config)",
+			"the previous version stays in effect, but the server would not start again with this one", check)
 	}
 	if n.LeftOutRules > 0 {
-		add("they have mistakes or are not supported: metrics that only they define have no value, or "+
-			"another meaning", check, "the custom metrics server leaves out %s of prometheus-adapter's configuration",
-			doctor.Plural(n.LeftOutRules, "rule"))
+		add("the custom metrics server leaves out "+doctor.Plural(n.LeftOutRules, "rule")+
+			" of prometheus-adapter's configuration", "they have mistakes or are not supported: metrics that only they "+
+			"define have no value, or another meaning", check)
 	}
 	return lines
 }
 
 func judgeBackend(b kubeapi.BackendNote) doctor.Line {
-	return doctor.Line{
-		Check: checkBackends, Status: doctor.Problem,
-		Message: fmt.Sprintf("%d of %d queries of backend %q fail", b.Failing, b.Queries, b.Name),
-		Cause:   "its last answers are served for four intervals; then its metrics have no value",
-		Remedy: "an administrator finds the reason in the log of the custom metrics server (docs/troubleshooting.md, " +
-			"CustomMetricsServerBackendFailing)",
-	}
+	return doctor.NewLine(checkBackends, doctor.Problem,
+		fmt.Sprintf("%d of %d queries of backend %q fail", b.Failing, b.Queries, b.Name),
+		"its last answers are served for four intervals; then its metrics have no value",
+		"an administrator finds the reason in the log of the custom metrics server (docs/troubleshooting.md, "+
+			"CustomMetricsServerBackendFailing)")
 }

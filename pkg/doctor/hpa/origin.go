@@ -34,9 +34,7 @@ func (e *examination) inside(ctx context.Context, m *Metric) {
 	said := e.parsed.Metrics[i]
 	wrong := func(text, cause, remedy string) {
 		m.explained = true
-		e.add(doctor.Line{
-			Check: checkMetric, Status: doctor.Problem, Message: m.title() + ": " + text, Cause: cause, Remedy: remedy,
-		})
+		e.add(doctor.NewLine(checkMetric, doctor.Problem, m.title()+": "+text, cause, remedy))
 	}
 	m.Window, m.Own = said.Window.String(), said.Expression != ""
 	if named := said.Source(""); named != "" {
@@ -76,10 +74,7 @@ func (e *examination) inside(ctx context.Context, m *Metric) {
 	case fault != nil && fault.text == "":
 		return // a line says it already
 	case fault != nil && fault.unknown:
-		e.add(doctor.Line{
-			Check: checkMetric, Status: doctor.Unknown, Message: m.title() + ": " + fault.text, Cause: fault.cause,
-			Remedy: fault.remedy,
-		})
+		e.add(doctor.NewLine(checkMetric, doctor.Unknown, m.title()+": "+fault.text, fault.cause, fault.remedy))
 		return
 	case fault != nil:
 		wrong(fault.text, fault.cause, fault.remedy)
@@ -106,14 +101,12 @@ func judgeIgnored(m *Metric, h *autoscalingv2.HorizontalPodAutoscaler, who *owne
 	if !who.foreign || i < 0 || parsed.Metrics[i].Service == "" && parsed.Metrics[i].Expression == "" {
 		return nil
 	}
-	return []doctor.Line{{
-		Check: checkMetric, Status: doctor.Warning,
-		Message: m.title() + ": what the annotations say of it has no effect",
-		Cause: kubeapi.ExternalMetricsGroup + " is served by the Service " + who.used + " of another program, which does " +
+	return []doctor.Line{doctor.NewLine(checkMetric, doctor.Warning,
+		m.title()+": what the annotations say of it has no effect",
+		kubeapi.ExternalMetricsGroup+" is served by the Service "+who.used+" of another program, which does "+
 			"not know them",
-		Remedy: "configure the metric there; or use type Object, which the custom metrics server serves; or, if nothing " +
-			"needs that program, remove it and install external metrics of this project (docs/external-metrics.md)",
-	}}
+		"configure the metric there; or use type Object, which the custom metrics server serves; or, if nothing "+
+			"needs that program, remove it and install external metrics of this project (docs/external-metrics.md)")}
 }
 
 // describeMistake describes an error of definition.Compile.

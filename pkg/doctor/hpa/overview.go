@@ -35,19 +35,16 @@ func overview(ctx context.Context, a *api, namespace string, r *Report) error {
 	}
 	r.add(e.report.Checks...)
 	if len(r.Checks) == 0 {
-		r.add(doctor.Line{Check: checkHPA, Status: doctor.OK, Message: "there are no HorizontalPodAutoscalers"})
+		r.add(doctor.OKLine(checkHPA, "there are no HorizontalPodAutoscalers"))
 	}
 	return nil
 }
 
 // summarize returns the line of an HPA, from the object alone.
 func summarize(h *autoscalingv2.HorizontalPodAutoscaler, parsed *demand.HPA, defaultBackend string) doctor.Line {
-	l := doctor.Line{
-		Check: h.Namespace + "/" + h.Name, Status: doctor.OK,
-		Message: fmt.Sprintf("%s %s: %s (min %d, max %d), %s", h.Spec.ScaleTargetRef.Kind,
-			h.Spec.ScaleTargetRef.Name, doctor.Plural(int(h.Status.CurrentReplicas), "replica"), minReplicas(&h.Spec),
-			h.Spec.MaxReplicas, observe(&h.Status).desired()),
-	}
+	l := doctor.OKLine(h.Namespace+"/"+h.Name, fmt.Sprintf("%s %s: %s (min %d, max %d), %s", h.Spec.ScaleTargetRef.Kind,
+		h.Spec.ScaleTargetRef.Name, doctor.Plural(int(h.Status.CurrentReplicas), "replica"), minReplicas(&h.Spec),
+		h.Spec.MaxReplicas, observe(&h.Status).desired()))
 	more := fmt.Sprintf("run metrics-server doctor hpa %s/%s for details", h.Namespace, h.Name)
 	wrong := judgeDefinition(parsed, defaultBackend)
 	for _, c := range judgeConditions(h) {

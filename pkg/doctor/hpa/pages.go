@@ -341,9 +341,7 @@ func judgeWarnings(m *Metric, got *appmetrics.Answer) (lines []doctor.Line) {
 		remedy = "if the message is about pods, " + pods + "; otherwise " + remedy
 	}
 	for _, w := range got.Warnings {
-		lines = append(lines, doctor.Line{
-			Check: checkMetric, Status: doctor.Warning, Message: m.title() + ": " + w, Cause: cause, Remedy: remedy,
-		})
+		lines = append(lines, doctor.NewLine(checkMetric, doctor.Warning, m.title()+": "+w, cause, remedy))
 	}
 	return lines
 }
@@ -380,11 +378,8 @@ func judgePages(m *Metric, all []*asked, faults map[string]*fault) []doctor.Line
 	}
 	var lines []doctor.Line
 	for _, f := range order {
-		l := doctor.Line{
-			Check: checkPages, Status: doctor.Warning, Cause: f.cause, Remedy: f.remedy,
-			Message: fmt.Sprintf("%s: %d of %s (%s): %s", m.title(), len(names[f]), doctor.Plural(len(all), "pod"),
-				doctor.Some(names[f]), f.text),
-		}
+		l := doctor.NewLine(checkPages, doctor.Warning, fmt.Sprintf("%s: %d of %s (%s): %s", m.title(), len(names[f]),
+			doctor.Plural(len(all), "pod"), doctor.Some(names[f]), f.text), f.cause, f.remedy)
 		if len(names[f]) == len(all) {
 			l.Status = doctor.Problem
 			m.explained = !f.unknown

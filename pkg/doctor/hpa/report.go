@@ -235,8 +235,7 @@ func (p printer) autoscaler(a *Autoscaler) {
 	p.WriteString("\nDecision\n")
 	if d := a.Decision; d != nil {
 		if d.Metric >= 0 {
-			p.row("metrics", "%s, highest of all metrics (spec.metrics[%d])", doctor.Plural(int(d.Highest), "replica"),
-				d.Metric)
+			p.row("metrics", "%s, highest of all metrics (spec.metrics[%d])", doctor.Plural(int(d.Highest), "replica"), d.Metric)
 		}
 		for _, s := range d.Steps {
 			p.row("", "%s", s)

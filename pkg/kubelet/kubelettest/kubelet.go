@@ -91,7 +91,7 @@ func authorized(w http.ResponseWriter, r *http.Request, token, forbidden string)
 	return false
 }
 
-// compressors favour speed, for simulations of thousands of kubelets on one machine.
+// compressors favor speed, for simulations of thousands of kubelets on one machine.
 var compressors = sync.Pool{New: func() any {
 	z, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
 	must(err)
