@@ -118,8 +118,7 @@ func (r *Rule) Series() []string {
 func (r *Rule) Discovery(label string) string {
 	s := &parser.VectorSelector{LabelMatchers: r.series}
 	if label != "" {
-		s.LabelMatchers = append(slices.Clip(r.series),
-			labels.MustNewMatcher(labels.MatchNotEqual, label, ""))
+		s.LabelMatchers = append(slices.Clip(r.series), labels.MustNewMatcher(labels.MatchNotEqual, label, ""))
 	}
 	return "group by (__name__) (" + s.String() + ")"
 }

@@ -34,8 +34,7 @@ func Parse(text []byte) (*Config, []Problem) {
 			c.External = p.rules(f.value, f.name)
 		case "resourceRules":
 			if !isNull(f.value) {
-				p.leaveOut(f.key, f.name, "remove it",
-					"the metrics server gets CPU and memory from the kubelets, without rules")
+				p.leaveOut(f.key, f.name, "remove it", "the metrics server gets CPU and memory from the kubelets, without rules")
 			}
 		case "data":
 			if member(root, "kind") != "" {

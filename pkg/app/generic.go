@@ -67,23 +67,19 @@ func (o *genericRun) addFlags(fs *pflag.FlagSet) {
 		fs.StringSliceVar(&o.idle, name, nil, "")
 	}
 	fs.Var(gateValue(o.gates), "feature-gates",
-		"Comma-separated list of NAME=true or NAME=false for the feature gates of the generic API "+
-			"server and of its logging. One that is unknown or cannot be changed is ignored with a "+
-			"warning.")
+		"Comma-separated list of NAME=true or NAME=false for the feature gates of the generic API server and of its "+
+			"logging. One that is unknown or cannot be changed is ignored with a warning.")
 	for name, reason := range idleRunFlags {
 		fs.Lookup(name).Usage = "Accepted for compatibility, without effect: " + reason + "."
 	}
 	usage := func(name, text string) { fs.Lookup(name).Usage = text }
 	usage("advertise-address",
-		"The IP address of this server that discovery (/apis) reports to clients, unless "+
-			"--external-hostname is given. It is used for nothing else: the API server finds this server by its "+
-			"Service.")
-	usage("external-hostname",
-		"The host name or address of this server that discovery (/apis) reports to clients.")
+		"The IP address of this server that discovery (/apis) reports to clients, unless --external-hostname is given. It "+
+			"is used for nothing else: the API server finds this server by its Service.")
+	usage("external-hostname", "The host name or address of this server that discovery (/apis) reports to clients.")
 	usage("cors-allowed-origins",
-		"Comma-separated list of regular expressions for the origins that browsers may send requests "+
-			"from (CORS). Each must be anchored at the start by ^ or // and at the end by $ or :, such as "+
-			"//example\\.com$. Empty: none.")
+		"Comma-separated list of regular expressions for the origins that browsers may send requests from (CORS). Each "+
+			"must be anchored at the start by ^ or // and at the end by $ or :, such as //example\\.com$. Empty: none.")
 	usage("goaway-chance",
 		"The fraction of HTTP/2 requests, from 0 to 0.02, after which the server asks the client to open a new "+
 			"connection. It has no effect unless --disable-http2-serving=false.")
@@ -94,9 +90,8 @@ func (o *genericRun) addFlags(fs *pflag.FlagSet) {
 		"How many write requests are answered at the same time. This API has none, so they are rejected anyway. 0: no limit.")
 	usage("request-timeout", "How long a request may take.")
 	usage("shutdown-delay-duration",
-		"How long requests are still answered after SIGTERM, while /readyz already fails, so that "+
-			"endpoints and the aggregator stop sending them. It must be shorter than the pod's "+
-			"terminationGracePeriodSeconds.")
+		"How long requests are still answered after SIGTERM, while /readyz already fails, so that endpoints and the "+
+			"aggregator stop sending them. It must be shorter than the pod's terminationGracePeriodSeconds.")
 	usage("strict-transport-security-directives",
 		"Comma-separated directives for the Strict-Transport-Security header (HSTS), such as "+
 			"max-age=31536000,includeSubDomains,preload. Empty: no header.")

@@ -348,6 +348,5 @@ func (o *serving) servingError(port int, err error) error {
 		remedy = ": a port below 1024, such as the default 443, requires root or the capability NET_BIND_SERVICE: " +
 			"give --secure-port=10250, as in deploy/, and make containerPort and the Service's targetPort match"
 	}
-	return fmt.Errorf("serve on --bind-address %s --secure-port %d: %w%s",
-		o.SecureServing.BindAddress, port, err, remedy)
+	return fmt.Errorf("serve on --bind-address %s --secure-port %d: %w%s", o.SecureServing.BindAddress, port, err, remedy)
 }

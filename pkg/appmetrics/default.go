@@ -16,8 +16,7 @@ func (q *Query) compileDefault() error {
 		return errorf(BadExpression, "the name of a metric must have 1 to %d bytes", maxName)
 	}
 	if w < minRange || w > maxRange {
-		return errorf(OverLimit, "the window of metric %q is %s; it has to be between %s and %s", name, w,
-			minRange, maxRange)
+		return errorf(OverLimit, "the window of metric %q is %s; it has to be between %s and %s", name, w, minRange, maxRange)
 	}
 	q.span = w
 	if w < 2*DefaultInterval {

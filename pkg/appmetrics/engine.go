@@ -45,8 +45,7 @@ func (e *evaluation) explainFailure(ctx context.Context, err error) *Error {
 	switch {
 	case errors.As(err, &samples):
 		return errorf(OverLimit, "the expression of metric %q needs more than %d samples at a time: shorten its "+
-			"ranges or select fewer series",
-			name, e.s.config.MaxSamples)
+			"ranges or select fewer series", name, e.s.config.MaxSamples)
 	case errors.Is(err, errSelected):
 		return errorf(OverLimit, "the expression of metric %q selects more than %d series: filter them by label",
 			name, maxSelected)
@@ -72,8 +71,7 @@ func (e *evaluation) perPod(ctx context.Context, expression string, pods []*stat
 		name := v[i].Metric.Get("pod")
 		if name == "" {
 			e.fail(errorf(WrongShape, "the expression of metric %q returns a value without the label \"pod\": write "+
-				"sum by (pod) (...)",
-				e.q.def.Name))
+				"sum by (pod) (...)", e.q.def.Name))
 			return
 		}
 		if other, ok := values[name]; ok {

@@ -124,7 +124,7 @@ func (l *limits) take(of limit, namespace string, n int64) error {
 		return overShare("the selectors that autoscalers add to metrics of the administrator's file have used up their " +
 			"share of the memory: use fewer different selectors")
 	case of == memoryLimit && namespace == "":
-		return overShare("the metrics of the administrator's file have used up their share of the memory: an administrator " +
+		return overShare("the metrics of the administrator's file have used up their share of the memory: an administrator "+
 			"has to name fewer%s", l.orRaise(memoryLimit))
 	case of == memoryLimit:
 		return appmetrics.OverShareError(namespace)

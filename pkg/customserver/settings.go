@@ -162,8 +162,7 @@ func (s *settings) parseRules(l *loaded) error {
 		for i := range problems {
 			errs = append(errs, &problems[i])
 		}
-		return fmt.Errorf("file %s, the configuration of prometheus-adapter:\n%w", file,
-			errors.Join(errs...))
+		return fmt.Errorf("file %s, the configuration of prometheus-adapter:\n%w", file, errors.Join(errs...))
 	}
 	l.rules = &rules{backend: l.Adapter.Backend, config: config, nanAsZero: l.Adapter.NaNAsZero}
 	l.problems = problems

@@ -132,8 +132,7 @@ func explain(err error) (cause Cause, remedy string) {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return CauseOther, "raise the limit of open files of this process: it keeps one connection open to each node"
 	case errors.As(err, &dns):
-		return CauseDNS, "prefer addresses that need no DNS: " +
-			"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname"
+		return CauseDNS, "prefer addresses that need no DNS: --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname"
 	case isTimeout(err), errors.As(err, &timeout) && timeout.Timeout():
 		return CauseTimeout,
 			"check that no firewall or network policy drops the traffic to the kubelet's port, and that the " +
@@ -186,8 +185,7 @@ func explainTLS(err error) (cause Cause, remedy string) {
 			"certificate names, with --kubelet-preferred-address-types"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return CauseX509,
-			"the kubelet's serving certificate is not valid at this time: renew it, and compare the clocks of " +
-				"the two machines"
+			"the kubelet's serving certificate is not valid at this time: renew it, and compare the clocks of the two machines"
 	case errors.As(err, &invalid):
 		return CauseX509,
 			"the message says why the kubelet's serving certificate is not valid for a server: " + newCertificate

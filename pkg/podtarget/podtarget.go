@@ -150,8 +150,7 @@ func choosePort(p *sample.Pod, hpa, service string) (declaredPort, error) {
 	switch all := tcpPorts(p, func(sample.ContainerPort) bool { return true }); len(all) {
 	case 0:
 		return declaredPort{}, newError(NoPort, remedyPort, "pod %s does not say on which port its metrics are: it "+
-			"declares %s",
-			p.Name, declared(p))
+			"declares %s", p.Name, declared(p))
 	default:
 		return onlyPort(p, all, "the only TCP port that is declared")
 	}

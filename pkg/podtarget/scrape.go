@@ -295,9 +295,8 @@ const (
 	RemedyPath = "correct the port, or the path that annotation " + kubeapi.HPAPathAnnotation +
 		" of the HorizontalPodAutoscaler, annotation " + kubeapi.PodPathAnnotation + " of the pod or the administrator's " +
 		"file sets"
-	RemedyScheme = "correct the scheme that annotation " + kubeapi.SchemeAnnotation +
-		" of the HorizontalPodAutoscaler, annotation " + kubeapi.PodSchemeAnnotation + " of the pod or the " +
-		"administrator's file sets"
+	RemedyScheme = "correct the scheme that annotation " + kubeapi.SchemeAnnotation + " of the HorizontalPodAutoscaler, " +
+		"annotation " + kubeapi.PodSchemeAnnotation + " of the pod or the administrator's file sets"
 	// RemedyMesh is what to do if a service mesh requires mTLS.
 	RemedyMesh = "exclude the port from the mesh, or allow plain HTTP on it"
 )
