@@ -101,7 +101,6 @@ func newDoctorCommand(code *int) *cobra.Command {
 type report interface {
 	ExitCode() int
 	WriteText(io.Writer) error
-	WriteJSON(io.Writer) error
 }
 
 // writeReport runs a doctor, and writes its report and sets the exit code.
@@ -116,11 +115,10 @@ func writeReport(cmd *cobra.Command, code *int, output string, run func(context.
 		return nil
 	}
 	*code = r.ExitCode()
-	write := r.WriteText
 	if output == "json" {
-		write = r.WriteJSON
+		return doctor.WriteJSON(cmd.OutOrStdout(), r)
 	}
-	return write(cmd.OutOrStdout())
+	return r.WriteText(cmd.OutOrStdout())
 }
 
 func (d *doctorOptions) flags() (fss cliflag.NamedFlagSets) {

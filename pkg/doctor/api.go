@@ -169,8 +169,8 @@ func decodeItems[T any](r io.Reader, each func(T)) error {
 	return err
 }
 
-// pages calls list for each page until there is no continue token.
-func pages(list func(metav1.ListOptions) (next string, err error)) error {
+// Pages calls list for each page until there is no continue token.
+func Pages(list func(metav1.ListOptions) (next string, err error)) error {
 	o := metav1.ListOptions{Limit: page}
 	for {
 		next, err := list(o)

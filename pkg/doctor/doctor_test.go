@@ -148,7 +148,7 @@ func TestJSON(t *testing.T) {
 		}, Error: "refused",
 	}}
 	var b strings.Builder
-	if err := r.WriteJSON(&b); err != nil {
+	if err := WriteJSON(&b, r); err != nil {
 		t.Fatal(err)
 	}
 	want, err := os.ReadFile("testdata/report.json")

@@ -32,7 +32,7 @@ type visit struct {
 // listNodes returns the nodes that the server serves.
 func (e *examination) listNodes(ctx context.Context) ([]*visit, error) {
 	var nodes []*visit
-	err := pages(func(o metav1.ListOptions) (string, error) {
+	err := Pages(func(o metav1.ListOptions) (string, error) {
 		o.LabelSelector = e.flags.NodeSelector
 		list, err := e.api.CoreV1().Nodes().List(ctx, o)
 		if err != nil {

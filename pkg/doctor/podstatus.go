@@ -70,15 +70,15 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 		return line(Problem, fmt.Sprintf("is on the host network with --secure-port=%d", securePort),
 			"the node's kubelet listens on that port", remedyPortClash)
 	}
-	if name := proxyVariable(serverContainer(pod)); name != "" && !ready(pod) {
+	if name := proxyVariable(serverContainer(pod)); name != "" && !IsReady(pod) {
 		return line(Problem, "runs but is not ready, and has "+name+" in its environment",
 			"the proxy probably cannot reach the API server or the kubelets",
 			kubeapi.RemedyProxy+"; if that does not help, its log has the cause: kubectl -n %s logs %s")
 	}
-	if !ready(pod) && isDenied(probe) {
+	if !IsReady(pod) && isDenied(probe) {
 		return line(Problem, "runs but is not ready", "the server denies the kubelet's probe: "+probe, remedyOpenPaths)
 	}
-	if !ready(pod) {
+	if !IsReady(pod) {
 		return line(Problem, "runs but is not ready",
 			"it started a moment ago, or kubelets or the API server do not answer it",
 			"its log has the cause and the remedy: kubectl -n %s logs %s; see also the check nodes below")
@@ -153,7 +153,8 @@ func withContainer(remedy string, pod *corev1.Pod, container string) string {
 	return remedy
 }
 
-func ready(pod *corev1.Pod) bool {
+// IsReady reports whether a pod is ready.
+func IsReady(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})

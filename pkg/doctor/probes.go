@@ -79,7 +79,7 @@ func covers(pattern, path string) bool {
 // or is not ready, preferring the liveness probe. As it is only a hint, it is "" if events cannot
 // be read.
 func (e *examination) probeEvents(ctx context.Context, pod *corev1.Pod) string {
-	if restarts(pod) == 0 && ready(pod) {
+	if restarts(pod) == 0 && IsReady(pod) {
 		return ""
 	}
 	list, err := e.api.CoreV1().Events(pod.Namespace).List(ctx, metav1.ListOptions{

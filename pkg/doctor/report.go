@@ -92,19 +92,22 @@ type Report struct {
 }
 
 // ExitCode is 1 if there is a problem, else 0.
-func (r *Report) ExitCode() int {
-	if r.Status == Problem {
+func (r *Report) ExitCode() int { return r.Status.ExitCode() }
+
+// ExitCode is the exit code of a command whose worst finding has status s: 1 for a problem, else 0.
+func (s Status) ExitCode() int {
+	if s == Problem {
 		return 1
 	}
 	return 0
 }
 
-// WriteJSON writes r for machines.
-func (r *Report) WriteJSON(w io.Writer) error {
+// WriteJSON writes a report for machines.
+func WriteJSON(w io.Writer, report any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return e.Encode(report)
 }
 
 // WriteText writes r for people: a line for each finding, with its cause and its remedy below.

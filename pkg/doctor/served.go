@@ -46,7 +46,7 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 	}
 	var running, young int
 	var without []string
-	err = pages(func(o metav1.ListOptions) (string, error) {
+	err = Pages(func(o metav1.ListOptions) (string, error) {
 		o.FieldSelector = "status.phase=Running"
 		list, err := e.api.metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods")).List(ctx, o)
 		if err != nil {
@@ -132,7 +132,7 @@ func judgeServedPods(running, young int, without []string) Line {
 func (e *examination) autoscalers(ctx context.Context) {
 	all := 0
 	failing := map[scalerCause][]string{}
-	err := pages(func(o metav1.ListOptions) (string, error) {
+	err := Pages(func(o metav1.ListOptions) (string, error) {
 		list, err := e.api.AutoscalingV2().HorizontalPodAutoscalers("").List(ctx, o)
 		if err != nil {
 			return "", err

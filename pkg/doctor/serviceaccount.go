@@ -33,7 +33,7 @@ func judgeAccount(pod *corev1.Pod, account *metav1.PartialObjectMetadata, now ti
 	if account == nil || !pod.CreationTimestamp.Before(&account.CreationTimestamp) {
 		return nil
 	}
-	if ready(pod) && now.Sub(account.CreationTimestamp.Time) > tokenLife {
+	if IsReady(pod) && now.Sub(account.CreationTimestamp.Time) > tokenLife {
 		return nil // its token is of the new account
 	}
 	return []Line{NewLine(checkPods, Problem,

@@ -166,13 +166,6 @@ func split(err explained, fallback string) (text, remedy string) {
 	return strings.TrimSuffix(err.Error(), ": "+err.Remedy()), err.Remedy()
 }
 
-func orDefault(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
-}
-
 // target reads the scale of the target and its pods.
 func (e *examination) target(ctx context.Context) {
 	h := e.hpa
@@ -229,21 +222,19 @@ func judgeScale(err error, resource, target string) doctor.Line {
 // listPods returns the pods of a namespace that a selector selects, sorted by name.
 func (e *examination) listPods(ctx context.Context, namespace string, selector labels.Selector) ([]*corev1.Pod, error) {
 	var pods []*corev1.Pod
-	o := metav1.ListOptions{LabelSelector: selector.String(), Limit: 500}
-	for {
+	err := doctor.Pages(func(o metav1.ListOptions) (string, error) {
+		o.LabelSelector = selector.String()
 		list, err := e.api.CoreV1().Pods(namespace).List(ctx, o)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		for i := range list.Items {
 			pods = append(pods, &list.Items[i])
 		}
-		if o.Continue = list.Continue; o.Continue == "" {
-			break
-		}
-	}
+		return list.Continue, nil
+	})
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return pods, nil
+	return pods, err
 }
 
 // podOf returns what the report says of a pod.
@@ -271,10 +262,7 @@ func podOf(p *corev1.Pod) Pod {
 
 // ready reports whether the controller counts a pod as ready for metrics of type Object and External.
 func ready(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodRunning && slices.ContainsFunc(p.Status.Conditions,
-		func(c corev1.PodCondition) bool {
-			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-		})
+	return p.Status.Phase == corev1.PodRunning && doctor.IsReady(p)
 }
 
 // judgePods returns what is wrong with the pods as a whole.

@@ -611,7 +611,7 @@ func TestJSON(t *testing.T) {
 	c.unreachable("web-c", "dial tcp 10.0.0.3:9090: connect: connection refused")
 	c.hpa.Spec.Metrics = append(c.hpa.Spec.Metrics, cpuMetric(60))
 	var b strings.Builder
-	if err := c.run().WriteJSON(&b); err != nil {
+	if err := doctor.WriteJSON(&b, c.run()); err != nil {
 		t.Fatal(err)
 	}
 	sharedtest.CompareWithFile(t, "testdata/report.json", b.String())

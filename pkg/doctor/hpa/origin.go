@@ -176,10 +176,8 @@ func (e *examination) podsOf(ctx context.Context, m *demand.Metric) ([]*corev1.P
 		return nil, where, unreadNamed("Service "+namespace+"/"+name, by, "get services", err)
 	}
 	if len(s.Spec.Selector) == 0 {
-		f := &fault{
-			text: "Service " + namespace + "/" + name + " has no pod selector", cause: "its pods are not known",
-			remedy: "use a Service that has one; annotation " + kubeapi.TargetsAnnotation + " can name it",
-		}
+		f := newFault("Service "+namespace+"/"+name+" has no pod selector",
+			"its pods are not known", "use a Service that has one; annotation "+kubeapi.TargetsAnnotation+" can name it")
 		if m.Named != nil {
 			f.remedy = "name a Service that has one in " + by
 		}
@@ -187,10 +185,8 @@ func (e *examination) podsOf(ctx context.Context, m *demand.Metric) ([]*corev1.P
 	}
 	if m.Service != "" {
 		if where.Port, err = demand.ServicePort(s, m.ServicePort); err != nil {
-			return nil, where, &fault{
-				text: err.Error(), cause: by + " names a port that the Service does not have",
-				remedy: "use one of its ports in " + by,
-			}
+			return nil, where, newFault(err.Error(),
+				by+" names a port that the Service does not have", "use one of its ports in "+by)
 		}
 	}
 	return e.selected(ctx, namespace, labels.SelectorFromSet(s.Spec.Selector), where)
@@ -209,7 +205,7 @@ func (e *examination) selected(ctx context.Context, namespace string, s labels.S
 // unreadNamed explains why an object that by names could not be read.
 func unreadNamed(what, by, right string, err error) *fault {
 	if apierrors.IsNotFound(err) {
-		return &fault{text: what + " does not exist", cause: by + " names it", remedy: "create it or correct the name"}
+		return newFault(what+" does not exist", by+" names it", "create it or correct the name")
 	}
 	return unread(what, right, err)
 }
@@ -217,5 +213,5 @@ func unreadNamed(what, by, right string, err error) *fault {
 // unread explains why something could not be read.
 func unread(what, right string, err error) *fault {
 	l := doctor.Unanswered(checkMetric, what+" cannot be read", err, right)
-	return &fault{text: l.Message, cause: l.Cause, remedy: l.Remedy, unknown: true}
+	return unknownFault(l.Message, l.Cause, l.Remedy)
 }

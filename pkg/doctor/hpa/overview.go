@@ -16,12 +16,11 @@ import (
 
 // overview adds a line for each HPA of a namespace, or with "" of the cluster.
 func overview(ctx context.Context, a *api, namespace string, r *Report) error {
-	o := metav1.ListOptions{Limit: 500}
 	e := &examination{api: a, report: &Report{Status: doctor.OK}, services: map[string]*owned{}}
-	for {
+	err := doctor.Pages(func(o metav1.ListOptions) (string, error) {
 		list, err := a.AutoscalingV2().HorizontalPodAutoscalers(namespace).List(ctx, o)
 		if err != nil {
-			return fmt.Errorf("list HorizontalPodAutoscalers: %w%s", err, remedyRead(err))
+			return "", fmt.Errorf("list HorizontalPodAutoscalers: %w%s", err, remedyRead(err))
 		}
 		for i := range list.Items {
 			h := &list.Items[i]
@@ -29,9 +28,10 @@ func overview(ctx context.Context, a *api, namespace string, r *Report) error {
 			e.state(ctx, parsed)
 			r.add(summarize(h, parsed, e.defaultBackend))
 		}
-		if o.Continue = list.Continue; o.Continue == "" {
-			break
-		}
+		return list.Continue, nil
+	})
+	if err != nil {
+		return err
 	}
 	r.add(e.report.Checks...)
 	if len(r.Checks) == 0 {

@@ -42,6 +42,12 @@ type fault struct {
 	unknown             bool // it could not be checked
 }
 
+func newFault(text, cause, remedy string) *fault {
+	return &fault{text: text, cause: cause, remedy: remedy}
+}
+
+func unknownFault(text, cause, remedy string) *fault { return &fault{text, cause, remedy, true} }
+
 // asked is a pod that is scraped for a metric.
 type asked struct {
 	pod     *sample.Pod
@@ -101,9 +107,7 @@ func (e *examination) fetch(ctx context.Context, a *asked) *fetched {
 	f := &fetched{answer: got, at: e.now}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		f.fault = &fault{
-			text: "not scraped", cause: "--timeout has passed", remedy: "give a longer --timeout", unknown: true,
-		}
+		f.fault = unknownFault("not scraped", "--timeout has passed", "give a longer --timeout")
 	case err != nil:
 		f.fault = explainNoAnswer(err, e.pageTimeout)
 	default:
@@ -116,7 +120,7 @@ const remedyMesh = "if a service mesh requires mTLS, " + podtarget.RemedyMesh
 
 // explainAddress explains an error of podtarget.Resolve.
 func explainAddress(err error) *fault {
-	f := &fault{text: err.Error(), cause: "it is not known where to scrape the pod", remedy: podtarget.RemedyPath}
+	f := newFault(err.Error(), "it is not known where to scrape the pod", podtarget.RemedyPath)
 	if known, ok := errors.AsType[*podtarget.Error](err); ok {
 		f.text, f.remedy = split(known, "correct the annotation")
 	}
@@ -127,20 +131,12 @@ func explainAddress(err error) *fault {
 func explainNoAnswer(err error, timeout time.Duration) *fault {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return &fault{
-			text: fmt.Sprintf("no answer within %v", timeout), cause: "the pod is slow, or packets to the port are dropped",
-			remedy: "check the port, and that a NetworkPolicy lets the API server reach it; make the endpoint faster",
-		}
+		return newFault(fmt.Sprintf("no answer within %v", timeout), "the pod is slow, or packets to the port are dropped",
+			"check the port, and that a NetworkPolicy lets the API server reach it; make the endpoint faster")
 	case errors.Is(err, errTooLarge):
-		return &fault{
-			text: err.Error(), cause: "the page is larger than the custom metrics server reads",
-			remedy: "expose fewer series",
-		}
+		return newFault(err.Error(), "the page is larger than the custom metrics server reads", "expose fewer series")
 	}
-	return &fault{
-		text: "the API server did not answer", cause: err.Error(),
-		remedy: "try again; see the API server's log", unknown: true,
-	}
+	return unknownFault("the API server did not answer", err.Error(), "try again; see the API server's log")
 }
 
 // unreachable lists why the API server could not reach a pod, by a part of its message.
@@ -181,55 +177,39 @@ func explainAnswer(got *answer) *fault {
 	says := fmt.Sprintf("HTTP %d %s", got.status, http.StatusText(got.status))
 	switch code := got.status; {
 	case status != nil && code == http.StatusForbidden && strings.Contains(text, "pods/proxy"):
-		return &fault{
-			text: "cannot be scraped through the API server", cause: "the right to get pods/proxy is missing",
-			remedy: "run doctor with credentials that may get pods/proxy in the namespace", unknown: true,
-		}
+		return unknownFault("cannot be scraped through the API server",
+			"the right to get pods/proxy is missing", "run doctor with credentials that may get pods/proxy in the namespace")
 	case status != nil && code == http.StatusNotFound && strings.Contains(text, "pods \\\""):
-		return &fault{
-			text: "pod deleted", cause: "the pod was deleted while doctor ran", remedy: "run doctor again", unknown: true,
-		}
+		return unknownFault("pod deleted", "the pod was deleted while doctor ran", "run doctor again")
 	case code >= 500 && strings.Contains(text, "error trying to reach service"):
 		for _, u := range unreachable {
 			if strings.Contains(unquoted(text), u.says) {
-				return &fault{text: u.text, cause: u.cause, remedy: u.remedy}
+				return newFault(u.text, u.cause, u.remedy)
 			}
 		}
-		return &fault{
-			text: "the API server cannot reach the pod", cause: doctor.OneLine(got.apiMessage()),
-			remedy: "check the port, and the network between the API server and the pod",
-		}
+		return newFault("the API server cannot reach the pod",
+			doctor.OneLine(got.apiMessage()), "check the port, and the network between the API server and the pod")
 	case code == http.StatusBadRequest && strings.Contains(text, "http request"):
-		return &fault{
-			text: "the scheme is http, and the port speaks TLS", cause: "the scheme is wrong",
-			remedy: podtarget.RemedyScheme + ": use https",
-		}
+		return newFault("the scheme is http, and the port speaks TLS",
+			"the scheme is wrong", podtarget.RemedyScheme+": use https")
 	case code == http.StatusUnauthorized:
-		return &fault{
-			text: says, cause: "the page is protected, and the custom metrics server sends no credentials",
-			remedy: "serve the metrics without authentication, for example on a port of their own",
-		}
+		return newFault(says, "the page is protected, and the custom metrics server sends no credentials",
+			"serve the metrics without authentication, for example on a port of their own")
 	case code == http.StatusForbidden:
-		return &fault{
-			text: says, cause: "the pod, or its sidecar, denies access to the page",
-			remedy: "allow requests without credentials there, for example on a port of their own",
-		}
+		return newFault(says, "the pod, or its sidecar, denies access to the page",
+			"allow requests without credentials there, for example on a port of their own")
 	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed:
-		return &fault{text: says, cause: "the metrics are on another path, or another port", remedy: podtarget.RemedyPath}
+		return newFault(says, "the metrics are on another path, or another port", podtarget.RemedyPath)
 	case code >= 300 && code < 400:
-		return &fault{
-			text: says, cause: "redirects are not followed",
-			remedy: "give the final path and scheme: " + podtarget.RemedyPath + "; " + podtarget.RemedyScheme,
-		}
+		return newFault(says,
+			"redirects are not followed", "give the final path and scheme: "+podtarget.RemedyPath+"; "+podtarget.RemedyScheme)
 	case code >= 500:
-		return &fault{text: says, cause: "the pod fails", remedy: "see the log of the pod"}
+		return newFault(says, "the pod fails", "see the log of the pod")
 	case code != http.StatusOK:
-		return &fault{text: says, cause: "this is not the metrics page", remedy: podtarget.RemedyPath}
+		return newFault(says, "this is not the metrics page", podtarget.RemedyPath)
 	case strings.HasPrefix(strings.TrimSpace(text), "<"):
-		return &fault{
-			text: "the answer is HTML or XML", cause: "this is not a metrics format, so it is not the metrics page",
-			remedy: podtarget.RemedyPath,
-		}
+		return newFault("the answer is HTML or XML",
+			"this is not a metrics format, so it is not the metrics page", podtarget.RemedyPath)
 	}
 	return nil
 }

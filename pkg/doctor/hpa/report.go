@@ -1,7 +1,7 @@
 package hpa
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -159,20 +159,7 @@ func (r *Report) add(lines ...doctor.Line) {
 }
 
 // ExitCode is 1 if there is a problem, else 0.
-func (r *Report) ExitCode() int {
-	if r.Status == doctor.Problem {
-		return 1
-	}
-	return 0
-}
-
-// WriteJSON writes r for machines.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *Report) ExitCode() int { return r.Status.ExitCode() }
 
 // WriteText writes r for people: what was found in the order in which the controller goes through it, and then what is
 // wrong with it.
@@ -219,7 +206,7 @@ func (p printer) autoscaler(a *Autoscaler) {
 	target := a.Target
 	if a.Scale != nil {
 		target += fmt.Sprintf(": %s in its spec, %d in its status, selector %s",
-			doctor.Plural(int(a.Scale.SpecReplicas), "replica"), a.Scale.StatusReplicas, orDefault(a.Scale.Selector, "none"))
+			doctor.Plural(int(a.Scale.SpecReplicas), "replica"), a.Scale.StatusReplicas, cmp.Or(a.Scale.Selector, "none"))
 	}
 	p.row("target", "%s", target)
 	p.row("limits", "%d to %d replicas; a ratio from %s to %s changes nothing%s", a.MinReplicas, a.MaxReplicas,
