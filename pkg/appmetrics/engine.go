@@ -1,6 +1,7 @@
 package appmetrics
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -9,12 +10,13 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
 )
 
 // run evaluates an expression over some of the pods.
 func (e *evaluation) run(ctx context.Context, expression string, pods []*state) (promql.Vector, *Error) {
 	at := e.now.UnixMilli()
-	series := &querier{pods: pods, now: at, memory: e.memory}
+	series := &querier{LabelQuerier: storage.NoopQuerier(), pods: pods, now: at}
 	q, err := e.s.engine.NewInstantQuery(ctx, series, nil, expression, time.UnixMilli(at))
 	if err != nil {
 		return nil, errorf(BadExpression, "the expression of metric %q cannot be evaluated: %s", e.q.def.Name,
@@ -87,17 +89,12 @@ func (e *evaluation) perPod(ctx context.Context, expression string, pods []*stat
 		i, ok := values[p.pod.Name]
 		switch {
 		case !ok:
-			err := e.explain(p)
-			e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: err})
+			e.missing(p.pod.Name, e.explain(p))
 		case v[i].H != nil:
 			e.fail(errorf(WrongShape, "the expression of metric %q returns a histogram", e.q.def.Name))
 			return
 		case !finite(v[i].F):
-			err := e.lacking(p)
-			if err == nil {
-				err = e.notFinite(v[i].F)
-			}
-			e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: err})
+			e.missing(p.pod.Name, cmp.Or(e.lacking(p), e.notFinite(v[i].F)))
 		default:
 			e.answer.Values = append(e.answer.Values, Value{
 				Pod: p.pod.Name, Value: v[i].F, Time: e.timeOf(p.at), Window: window,

@@ -79,7 +79,6 @@ type state struct {
 // evaluation is one call of Evaluate.
 type evaluation struct {
 	s      *Store
-	memory *memory
 	q      *Query
 	now    time.Time
 	epoch  time.Time
@@ -88,10 +87,7 @@ type evaluation struct {
 }
 
 // Slot is one of the Config.Parallel places for evaluations. Its holder runs one evaluation at a time.
-type Slot struct {
-	store  *Store
-	memory memory
-}
+type Slot struct{ store *Store }
 
 // Slot waits for a free Slot, and returns an error if ctx ends first. The caller has to Free it.
 func (s *Store) Slot(ctx context.Context) (*Slot, error) {
@@ -121,8 +117,7 @@ func (s *Store) Evaluate(ctx context.Context, q *Query, pods []Pod, now time.Tim
 
 // Evaluate evaluates a query over pods, which are those of one namespace. It ends early with ctx.
 func (l *Slot) Evaluate(ctx context.Context, q *Query, pods []Pod, now time.Time) *Answer {
-	defer l.memory.release()
-	e := &evaluation{s: l.store, memory: &l.memory, q: q, now: now, answer: &Answer{}}
+	e := &evaluation{s: l.store, q: q, now: now, answer: &Answer{}}
 	e.collect(pods)
 	if e.answer.err != nil {
 		return e.answer
@@ -154,13 +149,10 @@ func (e *evaluation) collect(pods []Pod) {
 	hold := holdFor(e.s.config.Interval).Milliseconds()
 	families := map[Family]int{} // how many pods have them
 	e.live = make([]*state, 0, len(pods))
-	states := slices.Grow(e.memory.states, len(pods))[:len(pods)]
-	e.memory.states = states
 	for i, t := range targets {
-		p := &states[i]
-		p.pod = &pods[i]
+		p := &state{pod: &pods[i]}
 		if t != nil {
-			t.copyTo(&p.snapshot, e.q, e.memory)
+			p.snapshot = t.snapshot(e.q)
 		}
 		if why := p.leftOut[e.q]; why != nil {
 			e.miss(p.pod, why.Cause, why.Text)
@@ -239,7 +231,12 @@ func (e *evaluation) familiesOf(t *snapshot) (all []Family) {
 	return all
 }
 
-// miss adds a pod without a value. If its last scrape failed, that is the better explanation.
+// missing adds a pod without a value.
+func (e *evaluation) missing(pod string, err *Error) {
+	e.answer.Missing = append(e.answer.Missing, Missing{Pod: pod, Err: err})
+}
+
+// miss is missing with an error to be made. If its last scrape failed, that is the better explanation.
 func (e *evaluation) miss(p *Pod, c Cause, text string) {
 	err := errorf(c, "%s", text)
 	if p.Problem != nil {
@@ -248,7 +245,7 @@ func (e *evaluation) miss(p *Pod, c Cause, text string) {
 		}
 		err = errorf(c, "%s", p.Problem.Error())
 	}
-	e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.Name, Err: err})
+	e.missing(p.Name, err)
 }
 
 // fail gives all pods that have no value yet the same reason.
@@ -256,7 +253,7 @@ func (e *evaluation) fail(err *Error) {
 	for _, p := range e.live {
 		known := func(m Missing) bool { return m.Pod == p.pod.Name }
 		if !slices.ContainsFunc(e.answer.Missing, known) {
-			e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: err})
+			e.missing(p.pod.Name, err)
 		}
 	}
 	e.answer.Values = nil
@@ -272,9 +269,9 @@ func (e *evaluation) own(ctx context.Context) {
 		if e.fillsRanges(p) {
 			return false
 		}
-		e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: errorf(TooFewPoints,
+		e.missing(p.pod.Name, errorf(TooFewPoints,
 			"the scrapes of the pod do not cover the ranges of the expression of metric %q yet: wait until they do",
-			q.def.Name)})
+			q.def.Name))
 		return true
 	})
 	if len(e.live) == 0 {
@@ -309,7 +306,7 @@ func (e *evaluation) byDefault(ctx context.Context) {
 	}
 	if x == nil {
 		for _, p := range e.live {
-			e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: e.explain(p)})
+			e.missing(p.pod.Name, e.explain(p))
 		}
 		return
 	}
@@ -345,7 +342,7 @@ func (e *evaluation) byDefault(ctx context.Context) {
 	for w, pods := range byWindow {
 		if w == 0 { // one point, or none
 			for _, p := range pods {
-				e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: e.explain(p)})
+				e.missing(p.pod.Name, e.explain(p))
 			}
 			continue
 		}
@@ -452,7 +449,7 @@ func (e *evaluation) choose() (*chosen, *Error) {
 			text = fmt.Sprintf("pod %s exposes %s, but most pods expose %s: expose it under one name",
 				p.pod.Name, e.q.candidates[other.candidate].name, family.name)
 		}
-		e.answer.Missing = append(e.answer.Missing, Missing{Pod: p.pod.Name, Err: errorf(WrongType, "%s", text)})
+		e.missing(p.pod.Name, errorf(WrongType, "%s", text))
 		return true
 	})
 	return chosen.x, nil

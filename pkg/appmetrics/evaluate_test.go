@@ -509,9 +509,9 @@ func TestRule8(t *testing.T) {
 	w := newWorld(t, Definition{Name: "depth", Expression: `sum by (pod, exported_pod, exported_namespace, ` +
 		`exported_exported_pod) (depth)`})
 	w.page("a", 0, `depth{pod="x",namespace="y",exported_pod="z"} 1`)
-	e := &evaluation{s: w.store, memory: &memory{}, q: w.query, now: at(1)}
+	e := &evaluation{s: w.store, q: w.query, now: at(1)}
 	var a state
-	w.store.targets["uid-a"].copyTo(&a.snapshot, w.query, e.memory)
+	a.snapshot = w.store.targets["uid-a"].snapshot(w.query)
 	v, err := e.run(t.Context(), w.query.Expression(), []*state{&a})
 	if err != nil {
 		t.Fatal(err)

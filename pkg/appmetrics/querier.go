@@ -15,10 +15,10 @@ import (
 // querier shows the engine the series of the pods of one evaluation, and of no others. It is for one
 // evaluation at the time now, in milliseconds.
 type querier struct {
-	pods     []*state
-	now      int64
-	memory   *memory
-	selected int // series so far
+	storage.LabelQuerier // which the engine does not use
+	pods                 []*state
+	now                  int64
+	selected             int // series so far
 }
 
 var errSelected = errors.New("too many series are selected")
@@ -35,68 +35,47 @@ func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.Select
 	if hints != nil {
 		oldest, newest = hints.Start, hints.End
 	}
-	before := len(q.memory.shown)
+	set := &seriesSet{next: -1}
 	for _, p := range q.pods {
 		if ctx.Err() != nil {
-			return &seriesSet{err: ctx.Err()}
+			return storage.ErrSeriesSet(ctx.Err())
 		}
-		q.selectFrom(&p.snapshot, oldest, newest, matchers)
-		if q.selected > maxSelected {
-			return &seriesSet{err: errSelected}
+		set.series = p.appendTo(set.series, q.now, oldest, newest, matchers)
+		if q.selected+len(set.series) > maxSelected {
+			return storage.ErrSeriesSet(errSelected)
 		}
 	}
-	set := &seriesSet{series: q.memory.shown[before:], next: -1}
+	q.selected += len(set.series)
 	if sorted {
 		slices.SortFunc(set.series, func(a, b shown) int { return labels.Compare(a.labels, b.labels) })
 	}
 	return set
 }
 
-func (q *querier) selectFrom(t *snapshot, oldest, newest int64, matchers []*labels.Matcher) {
-	if len(t.times) == 0 {
-		return
-	}
-	// The last page is shown as if it had arrived now.
-	shift := q.now - t.times[len(t.times)-1]
-	for i := range t.series {
-		s := shown{series: &t.series[i], times: t.times, shift: shift}
+// appendTo appends the series of t that match and have a sample within a time. The last page is shown as if it had
+// arrived now.
+func (c *snapshot) appendTo(all []shown, now, oldest, newest int64, matchers []*labels.Matcher) []shown {
+	for i := range c.series { // if there are any, there are pages
+		s := shown{series: &c.series[i], times: c.times, shift: now - c.times[len(c.times)-1]}
 		if matchAll(s.labels, matchers) && s.hasSample(oldest, newest) {
-			q.selected++
-			q.memory.shown = append(q.memory.shown, s)
+			all = append(all, s)
 		}
 	}
+	return all
 }
-
-// LabelValues implements storage.LabelQuerier. The engine asks for no label values.
-func (*querier) LabelValues(context.Context, string, *storage.LabelHints, ...*labels.Matcher) ([]string,
-	annotations.Annotations, error,
-) {
-	return nil, nil, nil
-}
-
-// LabelNames implements storage.LabelQuerier. The engine asks for no label names.
-func (*querier) LabelNames(context.Context, *storage.LabelHints, ...*labels.Matcher) ([]string,
-	annotations.Annotations, error,
-) {
-	return nil, nil, nil
-}
-
-// Close implements storage.LabelQuerier.
-func (*querier) Close() error { return nil }
 
 // seriesSet implements storage.SeriesSet.
 type seriesSet struct {
 	series []shown
 	next   int
-	err    error
 }
 
 func (s *seriesSet) Next() bool {
 	s.next++
-	return s.err == nil && s.next < len(s.series)
+	return s.next < len(s.series)
 }
 func (s *seriesSet) At() storage.Series              { return &s.series[s.next] }
-func (s *seriesSet) Err() error                      { return s.err }
+func (*seriesSet) Err() error                        { return nil }
 func (*seriesSet) Warnings() annotations.Annotations { return nil }
 
 // shown is a series as the engine sees it. It implements storage.Series.

@@ -210,17 +210,8 @@ func (t *target) resolve(x *scratch) (added int) {
 
 // setRows remembers the page's rows, and reports whether they have changed.
 func (t *target) setRows(hits []hit) (changed bool) {
-	if len(hits) == len(t.rows) {
-		same := true
-		for i := range hits {
-			if hits[i].row != t.rows[i] {
-				same = false
-				break
-			}
-		}
-		if same {
-			return false
-		}
+	if slices.EqualFunc(hits, t.rows, func(h hit, r row) bool { return h.row == r }) {
+		return false
 	}
 	if cap(t.rows) < len(hits) || cap(t.rows) > 2*len(hits)+8 {
 		t.rows = make([]row, 0, len(hits))

@@ -173,7 +173,7 @@ func TestReference(t *testing.T) {
 				if q == byDefault {
 					expression = window
 				}
-				e := &evaluation{s: s, memory: &memory{}, q: q, now: now, answer: &Answer{}, epoch: s.epoch}
+				e := &evaluation{s: s, q: q, now: now, answer: &Answer{}, epoch: s.epoch}
 				e.collect(pods)
 				got, failed := e.run(t.Context(), expression, e.live)
 				if failed != nil {
