@@ -361,10 +361,10 @@ func TestPodIsKept(t *testing.T) {
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "a", RestartCount: 3, State: running}}
 		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "sidecar", RestartCount: 4}}
 	})
-	want := newPod(p)
+	want := Pod(p)
 	reduced := p.DeepCopy()
 	reduce(reduced, false)
-	if got := newPod(reduced); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+	if got := Pod(reduced); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("%+v is reduced to %+v", want, got)
 	}
 	if reduced.Spec.NodeName != "" || reduced.Annotations["x"] != "" || reduced.Spec.Containers[0].Image != "" {
@@ -390,7 +390,7 @@ func TestPodIsKept(t *testing.T) {
 		p.Status.Conditions = []corev1.PodCondition{{
 			Type: corev1.PodReady, Status: tt.status, LastTransitionTime: metav1.NewTime(started.Add(tt.after)),
 		}}
-		if got := newPod(p); got.Ready != tt.ready || got.WasReady != tt.wasReady {
+		if got := Pod(p); got.Ready != tt.ready || got.WasReady != tt.wasReady {
 			t.Errorf("%+v: got ready %v, was ready %v", tt, got.Ready, got.WasReady)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 // report of the kubelet. The HPA controller assumes the same.
 const initialReadiness = 30 * time.Second
 
-// reduce removes from an object what newPod, newService and Parse do not read, so that the objects of a list
+// reduce removes from an object what Pod, newService and Parse do not read, so that the objects of a list
 // that is still incomplete take little memory. With external, metrics of type External are served.
 func reduce(object any, external bool) {
 	switch o := object.(type) {
@@ -169,9 +169,6 @@ func digestOf(o *autoscalingv2.HorizontalPodAutoscaler) digest {
 	return digest(hash.Sum(nil))
 }
 
-// Pod returns what must be known of p to scrape it, nil if it is being deleted or has ended.
-func Pod(p *corev1.Pod) *sample.Pod { return newPod(p) }
-
 // ServicePort returns the name or number of the port of the pods behind a port of s, which is given by name or
 // number. The error is an *Error.
 func ServicePort(s *corev1.Service, want string) (string, error) {
@@ -182,8 +179,8 @@ func ServicePort(s *corev1.Service, want string) (string, error) {
 	return port, nil
 }
 
-// newPod returns what is kept of p, nil if it is being deleted or has ended.
-func newPod(p *corev1.Pod) *sample.Pod {
+// Pod returns what must be known of p to scrape it, nil if it is being deleted or has ended.
+func Pod(p *corev1.Pod) *sample.Pod {
 	if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 		return nil
 	}

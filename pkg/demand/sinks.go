@@ -65,7 +65,7 @@ type podSink struct{ *Demand }
 
 func (podSink) read(object runtime.Object) any {
 	if o, ok := object.(*corev1.Pod); ok {
-		return newPod(o)
+		return Pod(o)
 	}
 	return nil
 }
