@@ -186,7 +186,6 @@ func (a *arguments) fields() map[string]any {
 	}
 }
 
-// render returns the query for a series.
 func (r *Rule) render(series string, q Request, external bool) (string, error) {
 	a := arguments{Series: series, LabelValuesByName: map[string]string{}}
 	var matchers []string

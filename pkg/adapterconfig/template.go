@@ -20,7 +20,6 @@ type tmpl struct {
 	root *tparse.ListNode
 }
 
-// parseTemplate returns the template in a text.
 func parseTemplate(name, text string) (*tmpl, error) {
 	known := map[string]any{}
 	for _, f := range []string{"and", "eq", "index", "len", "ne", "not", "or", "print", "printf", "println"} {
@@ -225,7 +224,6 @@ func (e *execution) command(dot any, c *tparse.CommandNode, last []any) (any, er
 	return v, nil
 }
 
-// value returns the value of an argument.
 func (e *execution) value(dot any, node tparse.Node) (any, error) {
 	switch n := node.(type) {
 	case *tparse.DotNode:
@@ -357,7 +355,6 @@ func indexOf(v any, keys []any) (any, error) {
 	return v, nil
 }
 
-// isTrue reports whether v is not empty.
 func isTrue(v any) bool {
 	switch v := v.(type) {
 	case bool:

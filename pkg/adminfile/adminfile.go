@@ -199,7 +199,6 @@ func describe(text string) string {
 	return text
 }
 
-// fields returns the names of the fields of a type in the file.
 func fields(of reflect.Type) (names []string) {
 	for f := range of.Fields() {
 		names = append(names, f.Tag.Get("yaml"))

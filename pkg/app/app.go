@@ -160,7 +160,6 @@ func setHelp(cmd *cobra.Command, groups cliflag.NamedFlagSets) {
 	})
 }
 
-// printCommands lists the commands that cmd has, if any.
 func printCommands(w io.Writer, cmd *cobra.Command) {
 	if !cmd.HasAvailableSubCommands() {
 		return

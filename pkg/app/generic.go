@@ -97,7 +97,6 @@ func (o *genericRun) addFlags(fs *pflag.FlagSet) {
 			"max-age=31536000,includeSubDomains,preload. Empty: no header.")
 }
 
-// applyTo sets the flags in c.
 func (o *genericRun) applyTo(c *genericapiserver.Config) {
 	c.CorsAllowedOriginList = o.CorsAllowedOriginList
 	c.HSTSDirectives = o.HSTSDirectives

@@ -53,8 +53,6 @@ func (s bodiless) Info(level int, msg string, kv ...any) { s.LogSink.Info(level,
 
 func (s bodiless) Error(err error, msg string, kv ...any) { s.LogSink.Error(err, msg, hideBody(kv)...) }
 
-func (s bodiless) Enabled(level int) bool { return s.LogSink.Enabled(level) }
-
 func (s bodiless) WithValues(kv ...any) logr.LogSink {
 	return bodiless{s.LogSink.WithValues(hideBody(kv)...)}
 }

@@ -52,7 +52,7 @@ func (q *Query) compileOwn() error {
 func (q *Query) parse() (parser.Expr, error) {
 	text := q.def.Expression
 	if len(text) > maxExpression {
-		return nil, errorf(OverLimit, "the expression of metric %q has %d bytes; at most %d are allowed", q.def.Name,
+		return nil, Errorf(OverLimit, "the expression of metric %q has %d bytes; at most %d are allowed", q.def.Name,
 			len(text), maxExpression)
 	}
 	if err := q.checkPatterns(text); err != nil {
@@ -67,7 +67,7 @@ func (q *Query) parse() (parser.Expr, error) {
 		return nil, q.mistake(BadExpression, errs[0].PositionRange.Start, "not valid PromQL: %s",
 			shorten(errs[0].Err.Error()))
 	}
-	return nil, errorf(BadExpression, "the expression of metric %q is not valid PromQL: %s", q.def.Name,
+	return nil, Errorf(BadExpression, "the expression of metric %q is not valid PromQL: %s", q.def.Name,
 		shorten(err.Error()))
 }
 
@@ -285,7 +285,7 @@ func (q *Query) mistake(c Cause, at posrange.Pos, format string, args ...any) *E
 	if line > 1 {
 		where = fmt.Sprintf("line %d, %s", line, where)
 	}
-	e := errorf(c, "the expression of metric %q is wrong at %s: %s", q.def.Name, where, fmt.Sprintf(format, args...))
+	e := Errorf(c, "the expression of metric %q is wrong at %s: %s", q.def.Name, where, fmt.Sprintf(format, args...))
 	e.Position = int(at)
 	return e
 }

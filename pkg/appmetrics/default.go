@@ -13,10 +13,10 @@ import (
 func (q *Query) compileDefault() error {
 	name, w := q.def.Name, q.def.Window
 	if name == "" || len(name) > maxName {
-		return errorf(BadExpression, "the name of a metric must have 1 to %d bytes", maxName)
+		return Errorf(BadExpression, "the name of a metric must have 1 to %d bytes", maxName)
 	}
 	if w < minRange || w > maxRange {
-		return errorf(OverLimit, "the window of metric %q is %s; it has to be between %s and %s", name, w, minRange, maxRange)
+		return Errorf(OverLimit, "the window of metric %q is %s; it has to be between %s and %s", name, w, minRange, maxRange)
 	}
 	q.span = w
 	if w < 2*DefaultInterval {
@@ -109,10 +109,10 @@ func (q *Query) choose(c candidate, kind string) (*chosen, *Error) {
 
 	switch {
 	case kind == "histogram" && c.rate, kind == "summary" && c.rate:
-		return nil, errorf(WrongType, "the name of metric %q asks for a rate, but %s is a %s: use %s to get its "+
+		return nil, Errorf(WrongType, "the name of metric %q asks for a rate, but %s is a %s: use %s to get its "+
 			"mean, or %s_count to get the rate of observations", q.def.Name, c.name, kind, c.name, c.name)
 	case kind == "gauge" && c.rate:
-		return nil, errorf(WrongType, "the name of metric %q asks for a rate, but %s is a gauge and not a counter: "+
+		return nil, Errorf(WrongType, "the name of metric %q asks for a rate, but %s is a gauge and not a counter: "+
 			"use %s to get its value", q.def.Name, c.name, c.name)
 	case kind == "counter" || c.rate || kind == "untyped" && strings.HasSuffix(c.name, "_total"):
 		own := sel("")

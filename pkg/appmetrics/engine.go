@@ -19,7 +19,7 @@ func (e *evaluation) run(ctx context.Context, expression string, pods []*state) 
 	series := &querier{LabelQuerier: storage.NoopQuerier(), pods: pods, now: at}
 	q, err := e.s.engine.NewInstantQuery(ctx, series, nil, expression, time.UnixMilli(at))
 	if err != nil {
-		return nil, errorf(BadExpression, "the expression of metric %q cannot be evaluated: %s", e.q.def.Name,
+		return nil, Errorf(BadExpression, "the expression of metric %q cannot be evaluated: %s", e.q.def.Name,
 			shorten(err.Error()))
 	}
 	defer q.Close()
@@ -33,7 +33,7 @@ func (e *evaluation) run(ctx context.Context, expression string, pods []*state) 
 	case promql.Scalar:
 		return promql.Vector{{T: v.T, F: v.V}}, nil
 	}
-	return nil, errorf(WrongShape, "the expression of metric %q returns neither a vector nor a number", e.q.def.Name)
+	return nil, Errorf(WrongShape, "the expression of metric %q returns neither a vector nor a number", e.q.def.Name)
 }
 
 // explainFailure turns an error of the engine into a cause.
@@ -46,19 +46,19 @@ func (e *evaluation) explainFailure(ctx context.Context, err error) *Error {
 	name := e.q.def.Name
 	switch {
 	case errors.As(err, &samples):
-		return errorf(OverLimit, "the expression of metric %q needs more than %d samples at a time: shorten its "+
+		return Errorf(OverLimit, "the expression of metric %q needs more than %d samples at a time: shorten its "+
 			"ranges or select fewer series", name, e.s.config.MaxSamples)
 	case errors.Is(err, errSelected):
-		return errorf(OverLimit, "the expression of metric %q selects more than %d series: filter them by label",
+		return Errorf(OverLimit, "the expression of metric %q selects more than %d series: filter them by label",
 			name, maxSelected)
 	case ctx.Err() != nil:
 		return errCanceled
 	case errors.As(err, &timeout), errors.As(err, &canceled), errors.Is(err, context.DeadlineExceeded):
 		// The engine's time limit, wherever it took effect.
-		return errorf(OverLimit, "the expression of metric %q takes longer than %s: simplify it, or give the custom metrics "+
+		return Errorf(OverLimit, "the expression of metric %q takes longer than %s: simplify it, or give the custom metrics "+
 			"server more CPU", name, e.s.config.Timeout)
 	}
-	return errorf(WrongShape, "the expression of metric %q cannot be evaluated: %s", name, shorten(err.Error()))
+	return Errorf(WrongShape, "the expression of metric %q cannot be evaluated: %s", name, shorten(err.Error()))
 }
 
 // perPod evaluates an expression that has a value for each pod.
@@ -72,12 +72,12 @@ func (e *evaluation) perPod(ctx context.Context, expression string, pods []*stat
 	for i := range v {
 		name := v[i].Metric.Get("pod")
 		if name == "" {
-			e.fail(errorf(WrongShape, "the expression of metric %q returns a value without the label \"pod\": write "+
+			e.fail(Errorf(WrongShape, "the expression of metric %q returns a value without the label \"pod\": write "+
 				"sum by (pod) (...)", e.q.def.Name))
 			return
 		}
 		if other, ok := values[name]; ok {
-			e.fail(errorf(WrongShape, "the expression of metric %q returns several values for a pod, which differ in "+
+			e.fail(Errorf(WrongShape, "the expression of metric %q returns several values for a pod, which differ in "+
 				"the labels %s: "+
 				"write sum by (pod) (...)", e.q.def.Name, differing(v[other].Metric, v[i].Metric)))
 			return
@@ -91,7 +91,7 @@ func (e *evaluation) perPod(ctx context.Context, expression string, pods []*stat
 		case !ok:
 			e.missing(p.pod.Name, e.explain(p))
 		case v[i].H != nil:
-			e.fail(errorf(WrongShape, "the expression of metric %q returns a histogram", e.q.def.Name))
+			e.fail(Errorf(WrongShape, "the expression of metric %q returns a histogram", e.q.def.Name))
 			return
 		case !finite(v[i].F):
 			e.missing(p.pod.Name, cmp.Or(e.lacking(p), e.notFinite(v[i].F)))

@@ -78,7 +78,8 @@ type Error struct {
 // Error returns the text.
 func (e *Error) Error() string { return e.Text }
 
-func errorf(c Cause, format string, args ...any) *Error {
+// Errorf returns an Error without a position.
+func Errorf(c Cause, format string, args ...any) *Error {
 	return &Error{Cause: c, Position: -1, Text: fmt.Sprintf(format, args...)}
 }
 
@@ -86,7 +87,7 @@ func errorf(c Cause, format string, args ...any) *Error {
 // different texts, and whether there are more.
 func summarize(missing []Missing) *Error {
 	if len(missing) == 0 {
-		return errorf(NoAnswer, "there are no pods to ask")
+		return Errorf(NoAnswer, "there are no pods to ask")
 	}
 	errs := make([]*Error, 0, len(missing))
 	for i := range missing {

@@ -99,7 +99,7 @@ func (s *Store) Slot(ctx context.Context) (*Slot, error) {
 	}
 }
 
-var errCanceled = errorf(Canceled, "the evaluation was canceled")
+var errCanceled = Errorf(Canceled, "the evaluation was canceled")
 
 // Free gives l back to the Store.
 func (l *Slot) Free() { l.store.slots <- l }
@@ -159,7 +159,7 @@ func (e *evaluation) collect(pods []Pod) {
 			continue
 		}
 		if copied += len(p.series) * len(p.times); copied > e.s.config.MaxSamples {
-			e.answer.err = errorf(OverLimit, "the expression of metric %q needs more than %d samples at a time: "+
+			e.answer.err = Errorf(OverLimit, "the expression of metric %q needs more than %d samples at a time: "+
 				"shorten its ranges or select fewer series", e.q.def.Name, e.s.config.MaxSamples)
 			return
 		}
@@ -238,12 +238,12 @@ func (e *evaluation) missing(pod string, err *Error) {
 
 // miss is missing with an error to be made. If its last scrape failed, that is the better explanation.
 func (e *evaluation) miss(p *Pod, c Cause, text string) {
-	err := errorf(c, "%s", text)
+	err := Errorf(c, "%s", text)
 	if p.Problem != nil {
 		if own := (*Error)(nil); errors.As(p.Problem, &own) {
 			c = own.Cause
 		}
-		err = errorf(c, "%s", p.Problem.Error())
+		err = Errorf(c, "%s", p.Problem.Error())
 	}
 	e.missing(p.Name, err)
 }
@@ -269,7 +269,7 @@ func (e *evaluation) own(ctx context.Context) {
 		if e.fillsRanges(p) {
 			return false
 		}
-		e.missing(p.pod.Name, errorf(TooFewPoints,
+		e.missing(p.pod.Name, Errorf(TooFewPoints,
 			"the scrapes of the pod do not cover the ranges of the expression of metric %q yet: wait until they do",
 			q.def.Name))
 		return true
@@ -449,7 +449,7 @@ func (e *evaluation) choose() (*chosen, *Error) {
 			text = fmt.Sprintf("pod %s exposes %s, but most pods expose %s: expose it under one name",
 				p.pod.Name, e.q.candidates[other.candidate].name, family.name)
 		}
-		e.missing(p.pod.Name, errorf(WrongType, "%s", text))
+		e.missing(p.pod.Name, Errorf(WrongType, "%s", text))
 		return true
 	})
 	return chosen.x, nil

@@ -16,14 +16,14 @@ func (e *evaluation) explain(p *state) *Error {
 		return err
 	}
 	if e.onePoint(p) {
-		return errorf(TooFewPoints, "the pod has been scraped only once for this metric; a rate needs two scrapes: "+
+		return Errorf(TooFewPoints, "the pod has been scraped only once for this metric; a rate needs two scrapes: "+
 			"retry in a few seconds")
 	}
 	remedy := ""
 	if e.q.expression != "" {
 		remedy = ": check its comparisons, and the labels by which it matches series with others"
 	}
-	return errorf(NoResult, "the expression of metric %q returns nothing for the pod, although the pod exposes "+
+	return Errorf(NoResult, "the expression of metric %q returns nothing for the pod, although the pod exposes "+
 		"the series that it selects%s", e.q.def.Name, remedy)
 }
 
@@ -59,7 +59,6 @@ func (k *Kept) serves(q *Query) bool {
 	return slices.Contains(k.queries, q) || !slices.ContainsFunc(q.selectors, func(s selector) bool { return !k.knows(s) })
 }
 
-// explainLack explains that no series of a need is there.
 func (e *evaluation) explainLack(t *snapshot, n need) *Error {
 	// The family is there, but not with such labels?
 	if t.found != nil {
@@ -75,14 +74,14 @@ func (e *evaluation) explainLack(t *snapshot, n need) *Error {
 				continue
 			}
 			if len(e.q.candidates) == 0 && (f.Type == "histogram" || f.Type == "summary") {
-				return errorf(WrongType, "%s is a %s, so its series have names such as %s_sum and %s_count: use such a "+
+				return Errorf(WrongType, "%s is a %s, so its series have names such as %s_sum and %s_count: use such a "+
 					"name in the expression", f.Name, f.Type, f.Name, f.Name)
 			}
 			until := "the application sets it"
 			if slices.Contains([]string{"counter", "histogram", "summary"}, f.Type) {
 				until = "it has counted something"
 			}
-			return errorf(NoMatch, "the pod declares metric %s, but exposes no series of it yet: wait until %s", f.Name, until)
+			return Errorf(NoMatch, "the pod declares metric %s, but exposes no series of it yet: wait until %s", f.Name, until)
 		}
 	}
 	text := "the pod exposes no metric " + n.name
@@ -99,7 +98,7 @@ func (e *evaluation) explainLack(t *snapshot, n need) *Error {
 			remedy = "; did you mean " + strings.Join(near, " or ") + "?"
 		}
 	}
-	return errorf(NoFamily, "%s%s", text, remedy)
+	return Errorf(NoFamily, "%s%s", text, remedy)
 }
 
 // noMatch explains that a label filter matches nothing, with the values that there are.
@@ -127,10 +126,9 @@ func (e *evaluation) noMatch(f *found, s selector) *Error {
 	if len(there) == 0 {
 		there = []string{"each value exists, but not in this combination"}
 	}
-	return errorf(NoMatch, "no series matches %s: %s", s.text, strings.Join(there, "; "))
+	return Errorf(NoMatch, "no series matches %s: %s", s.text, strings.Join(there, "; "))
 }
 
-// explainQuantile explains that a quantile is not there.
 func (e *evaluation) explainQuantile(t *snapshot) *Error {
 	for _, c := range e.q.candidates {
 		switch familyType(c.name, t.families) {
@@ -140,7 +138,7 @@ func (e *evaluation) explainQuantile(t *snapshot) *Error {
 					return nil
 				}
 			}
-			return errorf(NoBuckets, "%s is a histogram without buckets, so it has no quantiles: remove quantile "+
+			return Errorf(NoBuckets, "%s is a histogram without buckets, so it has no quantiles: remove quantile "+
 				"from metric.selector to get the mean", c.name)
 		case "summary":
 			var there []string
@@ -156,11 +154,11 @@ func (e *evaluation) explainQuantile(t *snapshot) *Error {
 				there = append(there, v)
 			}
 			if len(there) == 0 {
-				return errorf(NoBuckets, "%s is a summary without quantiles: remove quantile from metric.selector to "+
+				return Errorf(NoBuckets, "%s is a summary without quantiles: remove quantile from metric.selector to "+
 					"get the mean", c.name)
 			}
 			slices.Sort(there)
-			return errorf(NoMatch, "%s is a summary without the quantile %s: it has %s", c.name, e.q.quantile,
+			return Errorf(NoMatch, "%s is a summary without the quantile %s: it has %s", c.name, e.q.quantile,
 				list(slices.Compact(there)))
 		}
 	}
@@ -192,7 +190,7 @@ func (e *evaluation) notFinite(v float64) *Error {
 	if len(e.q.candidates) > 0 && math.IsNaN(v) {
 		for _, f := range e.answer.Families {
 			if f.Type == "histogram" || f.Type == "summary" {
-				return errorf(NoObservations, "%s has no observations in the window, so there is neither a mean nor a "+
+				return Errorf(NoObservations, "%s has no observations in the window, so there is neither a mean nor a "+
 					"quantile: wait for some, set a longer window, or scale by a rate", f.Name)
 			}
 		}
@@ -209,7 +207,7 @@ func (e *evaluation) notFinite(v float64) *Error {
 		hint = "; a division by zero gives such a value: exclude it with \"> 0\" on the divisor, and say with \"or\" what " +
 			"applies instead"
 	}
-	return errorf(NotFinite, "the value of metric %q is %s%s", e.q.def.Name, what, hint)
+	return Errorf(NotFinite, "the value of metric %q is %s%s", e.q.def.Name, what, hint)
 }
 
 // warn adds warnings about probable mistakes in an expression that the HPA gives.

@@ -50,7 +50,7 @@ func (t *target) fit(x *scratch, now int64, c *Config) error {
 	count, size := 0, int64(targetBytes)
 	left := map[*Query]*Error{}
 	overShare := OverShareError(t.namespace)
-	overLimit := errorf(OverLimit, "the metrics of this pod together select more than %d series of its page, which is "+
+	overLimit := Errorf(OverLimit, "the metrics of this pod together select more than %d series of its page, which is "+
 		"the limit: filter them by label", x.k.maxSeries(c))
 	var first *Error
 	for _, claim := range t.claims(x.k, all) {

@@ -24,7 +24,6 @@ func newSelector(name string, matchers []*labels.Matcher) selector {
 	return selector{name: name, matchers: matchers, text: selectorText(name, matchers)}
 }
 
-// selectsName reports whether q selects series of this name.
 func (q *Query) selectsName(name string) bool {
 	for i := range q.selectors {
 		if q.selectors[i].name == name {
@@ -150,7 +149,6 @@ func (k *Kept) wantsFamily(name []byte) bool {
 	return string(name) == startTime
 }
 
-// keeps reports whether a series is kept.
 func (k *Kept) keeps(l labels.Labels) bool {
 	selectors := k.selectors[l.Get(model.MetricNameLabel)]
 	for i := range selectors {

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// format is the format of a page.
 type format uint8
 
 const (
@@ -323,7 +322,7 @@ func inspectFamily(m []byte) (name []byte, metrics bool, err error) {
 					labels += len(label)
 				}
 				if labels > maxMetricLabels {
-					return errorf(OverLimit, "the labels of a series of %s have more than %d bytes in total: shorten them", name,
+					return Errorf(OverLimit, "the labels of a series of %s have more than %d bytes in total: shorten them", name,
 						maxMetricLabels)
 				}
 				return nil
@@ -356,7 +355,6 @@ func eachField(m []byte, f func(number protowire.Number, value []byte) error) er
 	return nil
 }
 
-// newParser returns the parser of a filtered page.
 func newParser(f format, filtered []byte) textparse.Parser {
 	switch f {
 	case openMetrics:

@@ -137,12 +137,12 @@ func (q *Query) compileSelector(own bool) error {
 		}
 		if r.Label == "quantile" && !own {
 			if r.Operator != In || len(r.Values) != 1 {
-				return errorf(BadExpression, "the selector of metric %q must name one quantile, such as quantile: \"0.99\"",
+				return Errorf(BadExpression, "the selector of metric %q must name one quantile, such as quantile: \"0.99\"",
 					q.def.Name)
 			}
 			v, err := strconv.ParseFloat(r.Values[0], 64)
 			if err != nil || !(v >= 0 && v <= 1) {
-				return errorf(BadExpression, "the selector of metric %q has the quantile %q, which is not a number from 0 to 1",
+				return Errorf(BadExpression, "the selector of metric %q has the quantile %q, which is not a number from 0 to 1",
 					q.def.Name, r.Values[0])
 			}
 			q.quantile, q.quantileOwn = labels.FormatOpenMetricsFloat(v), m
@@ -153,7 +153,7 @@ func (q *Query) compileSelector(own bool) error {
 	n := len(selectorText("", q.matchers))
 	q.instructions += n // an upper estimate for the pattern of the alternatives
 	if n > maxSelector {
-		return errorf(OverLimit, "the selector of metric %q has %d bytes; at most %d are allowed: name fewer values",
+		return Errorf(OverLimit, "the selector of metric %q has %d bytes; at most %d are allowed: name fewer values",
 			q.def.Name, n, maxSelector)
 	}
 	return nil
@@ -161,13 +161,13 @@ func (q *Query) compileSelector(own bool) error {
 
 func matcher(r Requirement) (*labels.Matcher, error) {
 	if r.Label == "" || r.Label == model.MetricNameLabel || len(r.Label) > maxName {
-		return nil, errorf(BadExpression, "a selector cannot have the label %q", shorten(r.Label))
+		return nil, Errorf(BadExpression, "a selector cannot have the label %q", shorten(r.Label))
 	}
 	kind, text := labels.MatchEqual, ""
 	switch r.Operator {
 	case In, NotIn:
 		if len(r.Values) == 0 {
-			return nil, errorf(BadExpression, "the selector's label %q has no values", r.Label)
+			return nil, Errorf(BadExpression, "the selector's label %q has no values", r.Label)
 		}
 		if text = r.Values[0]; len(r.Values) > 1 {
 			quoted := make([]string, len(r.Values))
@@ -185,12 +185,12 @@ func matcher(r Requirement) (*labels.Matcher, error) {
 		kind = labels.MatchNotEqual
 	case DoesNotExist:
 	default:
-		return nil, errorf(BadExpression, "the selector's label %q has the unknown operator %q", r.Label,
+		return nil, Errorf(BadExpression, "the selector's label %q has the unknown operator %q", r.Label,
 			shorten(string(r.Operator)))
 	}
 	m, err := labels.NewMatcher(kind, r.Label, text)
 	if err != nil {
-		return nil, errorf(BadExpression, "the selector's label %q has values that cannot be matched: %s",
+		return nil, Errorf(BadExpression, "the selector's label %q has values that cannot be matched: %s",
 			r.Label, shorten(err.Error()))
 	}
 	return m, nil

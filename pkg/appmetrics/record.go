@@ -43,7 +43,7 @@ func (e *PartialError) Error() string { return "a part of the page was not recor
 // *PartialError.
 func (t *target) record(now int64, k *Kept, p *Page, c *Config) error {
 	if len(p.Body) > c.MaxPage {
-		return errorf(OverLimit, "its page has more than %d bytes", c.MaxPage)
+		return Errorf(OverLimit, "its page has more than %d bytes", c.MaxPage)
 	}
 	f, err := formatOf(p.ContentType)
 	if err != nil {
@@ -334,8 +334,8 @@ func notExposition(p *Page, err error) *Error {
 		kind = "its Content-Type is " + strconv.Quote(shorten(p.ContentType))
 	}
 	if start := bytes.TrimLeft(p.Body, " \t\r\n"); len(start) > 0 && start[0] == '<' {
-		return errorf(NotExposition, "its page is HTML and not in an exposition format (%s): the path or the port "+
+		return Errorf(NotExposition, "its page is HTML and not in an exposition format (%s): the path or the port "+
 			"is wrong", kind)
 	}
-	return errorf(NotExposition, "its page is not in an exposition format (%s): %s", kind, shorten(err.Error()))
+	return Errorf(NotExposition, "its page is not in an exposition format (%s): %s", kind, shorten(err.Error()))
 }

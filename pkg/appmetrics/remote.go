@@ -42,11 +42,11 @@ func CompileRemote(d Definition, pod string) (*Remote, error) {
 func (q *Query) remoteDefault(pod string) (string, error) {
 	name := strings.ReplaceAll(q.def.Name, "-", "_")
 	if name == "" || len(name) > maxName {
-		return "", errorf(BadExpression, "the name of a metric must have 1 to %d bytes", maxName)
+		return "", Errorf(BadExpression, "the name of a metric must have 1 to %d bytes", maxName)
 	}
 	for _, r := range q.def.Selector {
 		if r.Label == "quantile" {
-			return "", errorf(BadExpression, "the selector of metric %q asks for a quantile, and a backend does not tell the "+
+			return "", Errorf(BadExpression, "the selector of metric %q asks for a quantile, and a backend does not tell the "+
 				"type of a metric: write an expression, such as histogram_quantile(0.99, sum by (%s, le) (rate(%s_bucket[5m])))",
 				q.def.Name, pod, name)
 		}

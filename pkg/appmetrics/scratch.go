@@ -98,7 +98,7 @@ func typeName(t model.MetricType) string {
 // sample implements visitor.
 func (x *scratch) sample(text []byte, v float64, read func(*labels.Labels)) error {
 	if len(x.hits) == maxLines {
-		return errorf(OverLimit, "its page has more than %d series of the families that metrics refer to: expose fewer",
+		return Errorf(OverLimit, "its page has more than %d series of the families that metrics refer to: expose fewer",
 			maxLines)
 	}
 	h := maphash.Bytes(seed, text)
@@ -151,14 +151,14 @@ func (x *scratch) lookup(h uint64) *row {
 
 func checkLabels(name string, l labels.Labels) error {
 	if dup, ok := l.HasDuplicateLabelNames(); ok {
-		return errorf(NotExposition, "its page is not valid: a series of %s has the label %q twice", name, dup)
+		return Errorf(NotExposition, "its page is not valid: a series of %s has the label %q twice", name, dup)
 	}
 	if l.Len() > maxLabels {
-		return errorf(OverLimit, "a series of %s has more than %d labels: expose fewer", name, maxLabels)
+		return Errorf(OverLimit, "a series of %s has more than %d labels: expose fewer", name, maxLabels)
 	}
 	return l.Validate(func(l labels.Label) error {
 		if len(l.Name) > maxName || len(l.Value) > maxValue {
-			return errorf(OverLimit, "a series of %s has a label value of more than %d bytes, or a label name of more than "+
+			return Errorf(OverLimit, "a series of %s has a label value of more than %d bytes, or a label name of more than "+
 				"%d: shorten it", name, maxValue, maxName)
 		}
 		return nil

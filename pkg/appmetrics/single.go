@@ -55,11 +55,11 @@ func (e *evaluation) single(ctx context.Context, expression string, window time.
 	case len(v) == 0:
 		e.fail(e.explainAll(e.live))
 	case len(v) > 1:
-		e.fail(errorf(WrongShape, "the expression of metric %q returns several values, which differ in the labels "+
+		e.fail(Errorf(WrongShape, "the expression of metric %q returns several values, which differ in the labels "+
 			"%s; metrics of types Object and External need a single one: write sum(...)", e.q.def.Name,
 			differing(v[0].Metric, v[1].Metric)))
 	case v[0].H != nil:
-		e.fail(errorf(WrongShape, "the expression of metric %q returns a histogram", e.q.def.Name))
+		e.fail(Errorf(WrongShape, "the expression of metric %q returns a histogram", e.q.def.Name))
 	case !finite(v[0].F):
 		e.fail(e.notFinite(v[0].F))
 	default:
@@ -76,11 +76,11 @@ func (e *evaluation) tolerates(tolerant bool, how string) bool {
 	case missing == 0:
 		return true
 	case !tolerant:
-		a.err = errorf(Incomplete, "the expression of metric %q needs a value from every pod, because only a sum, "+
+		a.err = Errorf(Incomplete, "the expression of metric %q needs a value from every pod, because only a sum, "+
 			"ratio, mean, minimum, maximum or quantile tolerates missing pods: %s", e.q.def.Name, summarize(a.Missing).Text)
 		return false
 	case 5*missing > all:
-		a.err = errorf(Incomplete, "more than a fifth of the pods have no value for metric %q: %s", e.q.def.Name,
+		a.err = Errorf(Incomplete, "more than a fifth of the pods have no value for metric %q: %s", e.q.def.Name,
 			summarize(a.Missing).Text)
 		return false
 	}
@@ -112,7 +112,7 @@ func (e *evaluation) grouped(ctx context.Context) {
 	oldest := e.timeOf(e.oldest().at)
 	for i := range v {
 		if v[i].H != nil {
-			e.fail(errorf(WrongShape, "the expression of metric %q returns a histogram", q.def.Name))
+			e.fail(Errorf(WrongShape, "the expression of metric %q returns a histogram", q.def.Name))
 			return
 		}
 		a.Values = append(a.Values, Value{Labels: v[i].Metric, Value: factor * v[i].F, Time: oldest, Window: q.span})
@@ -131,7 +131,7 @@ func (e *evaluation) complete(gone []Missing) bool {
 		return true
 	}
 	a.Values = nil
-	a.err = errorf(Incomplete, "more than a fifth of the pods have no value for metric %q: %s", e.q.def.Name,
+	a.err = Errorf(Incomplete, "more than a fifth of the pods have no value for metric %q: %s", e.q.def.Name,
 		summarize(gone).Text)
 	return false
 }

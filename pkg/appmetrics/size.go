@@ -47,7 +47,7 @@ const ShareUsedUp = "has used up its share of"
 
 // OverShareError is the error of a namespace that has used up its share of the memory already.
 func OverShareError(namespace string) *Error {
-	return errorf(OverShare, "namespace %q "+ShareUsedUp+" the memory for custom metrics: let its "+
+	return Errorf(OverShare, "namespace %q "+ShareUsedUp+" the memory for custom metrics: let its "+
 		"HorizontalPodAutoscalers select fewer series by label, shorten the ranges of expressions, or remove metrics",
 		namespace)
 }

@@ -70,7 +70,6 @@ type series struct {
 	seen    int64     // when it came; 0 before the first one
 }
 
-// name returns the series' metric name.
 func (s *series) name() string { return s.labels.Get(model.MetricNameLabel) }
 
 // satisfies reports whether the last page had the series and x selects it.

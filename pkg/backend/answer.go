@@ -45,7 +45,6 @@ type response struct {
 
 const remedyAggregate = "aggregate more in the expression, as in sum by (pod) (...), or have an administrator raise "
 
-// read returns the answer in body.
 func (c *Client) read(status int, body []byte, secrets []string, keep string) (*Answer, error) {
 	var r response
 	jsonErr := json.Unmarshal(body, &r)

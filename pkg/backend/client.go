@@ -114,7 +114,6 @@ func (c *Client) Query(ctx context.Context, e Expression) (*Answer, error) {
 	return c.send(ctx, e)
 }
 
-// wait waits for a turn of owner.
 func (c *Client) wait(ctx context.Context, owner string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.patience())
 	defer cancel()

@@ -96,7 +96,6 @@ func (c *Config) fileError(file, problem, remedy string) *Error {
 	return newError(BadFile, remedy, "file %s of backend %q cannot be used: %s", file, c.Name, problem)
 }
 
-// redact removes secrets from s.
 func redact(s string, secrets []string) string {
 	for _, secret := range secrets {
 		s = strings.ReplaceAll(s, secret, "[redacted]")

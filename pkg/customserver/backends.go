@@ -13,6 +13,7 @@ import (
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
 	"metrics-server/pkg/adapterconfig"
@@ -105,17 +106,11 @@ func (b *backends) run(ctx context.Context, tick time.Duration, each func()) {
 	}
 	b.mu.Unlock()
 	defer b.running.Wait()
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			each()
-			b.retry(true)
-		}
-	}
+	_ = wait.PollUntilContextCancel(ctx, tick, false, func(context.Context) (done bool, err error) {
+		each()
+		b.retry(true)
+		return false, nil
+	})
 }
 
 // startLocked starts to poll a backend, if run was called.
@@ -179,7 +174,6 @@ func (b *backends) apply(all []backend.Config, r *rules) error {
 	return nil
 }
 
-// applyRulesLocked replaces the rules.
 func (b *backends) applyRulesLocked(r *rules) {
 	if b.discovery != nil && b.discovery.server.stop != nil {
 		b.discovery.server.stop()
@@ -512,9 +506,7 @@ func (w *remote) single(a *backend.Answer) (float64, error) {
 
 // wrong returns the error of a value that cannot be used.
 func (w *remote) wrong(err error) *appmetrics.Error {
-	return &appmetrics.Error{
-		Cause: appmetrics.NoResult, Position: -1, Text: fmt.Sprintf("metric %q in backend %q: %v", w.Name, w.Backend, err),
-	}
+	return appmetrics.Errorf(appmetrics.NoResult, "metric %q in backend %q: %v", w.Name, w.Backend, err)
 }
 
 // tooLarge returns the error of a value that cannot be served.

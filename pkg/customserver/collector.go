@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
+
 	"metrics-server/pkg/appmetrics"
 	"metrics-server/pkg/demand"
 	"metrics-server/pkg/podtarget"
@@ -117,18 +119,7 @@ func newCollector(limits *limits, pods *podtarget.Targets, onResult func(context
 // run scrapes pods until ctx ends.
 func (c *collector) run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(interval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				c.retry()
-			}
-		}
-	})
+	wg.Go(func() { wait.UntilWithContext(ctx, func(context.Context) { c.retry() }, interval) })
 	for _, s := range c.schedulers() {
 		wg.Go(func() { _ = s.Run(ctx) }) // it returns nil
 	}
@@ -165,7 +156,6 @@ func (c *collector) counts() (good, bad int) {
 	return good, bad
 }
 
-// find returns what is wanted for a request, or nil.
 func (c *collector) find(r demand.Request) *wanted {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

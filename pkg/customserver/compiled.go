@@ -65,7 +65,6 @@ func payer(w *demand.Want) string {
 	return w.Namespace
 }
 
-// compileLocked returns the query of w.
 func (c *collector) compileLocked(w *demand.Want) *compiled {
 	c.number++
 	q, err := definition.Compile(metricOf(w))

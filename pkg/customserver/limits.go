@@ -222,7 +222,7 @@ func (l *limits) mayTake(r refusal) bool {
 }
 
 func overShare(format string, args ...any) error {
-	return &appmetrics.Error{Cause: appmetrics.OverShare, Position: -1, Text: fmt.Sprintf(format, args...)}
+	return appmetrics.Errorf(appmetrics.OverShare, format, args...)
 }
 
 func tooManyEndpoints(p *sample.Pod) error {

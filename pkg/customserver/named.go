@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"golang.org/x/sync/semaphore"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
@@ -29,12 +30,12 @@ type tables struct {
 	all map[demand.Request]*table
 }
 
-// table has the values of all objects of one metric. newTable creates one.
+// table has the values of all objects of one metric.
 type table struct {
-	turn   chan struct{}   // full during an evaluation, which requests share; guards the fields that follow
-	query  *compiled       // that was evaluated; nil for a backend
-	answer *backend.Answer // that was read; nil without a backend
-	at     time.Time       // of the evaluation
+	turn   *semaphore.Weighted // of one evaluation, which requests share; guards the fields that follow
+	query  *compiled           // that was evaluated; nil for a backend
+	answer *backend.Answer     // that was read; nil without a backend
+	at     time.Time           // of the evaluation
 	values *objectValues
 	err    error
 	logged string    // the last error that was logged; "" if there are values again
@@ -53,28 +54,13 @@ type objectValue struct {
 	ambiguous bool // several series belong to it
 }
 
-func newTable() *table { return &table{turn: make(chan struct{}, 1)} }
-
-// take waits until the caller may use the fields of t, until release. It returns an error if ctx ends
-// first.
-func (t *table) take(ctx context.Context) error {
-	select {
-	case t.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (t *table) release() { <-t.turn }
-
 // dropLater drops the values of an evaluation once they are too old to be served. With many objects they
 // are megabytes, which no namespace's share of the memory covers.
 func (t *table) dropLater() {
 	evaluated := t.at
 	time.AfterFunc(tableAge, func() {
-		t.turn <- struct{}{}
-		defer t.release()
+		_ = t.turn.Acquire(context.Background(), 1) // it fails only if the context ends
+		defer t.turn.Release(1)
 		if t.at.Equal(evaluated) {
 			t.query, t.values, t.err = nil, nil, nil
 		}
@@ -90,7 +76,7 @@ func (t *tables) table(r demand.Request) *table {
 		if t.all == nil {
 			t.all = map[demand.Request]*table{}
 		}
-		known = newTable()
+		known = &table{turn: semaphore.NewWeighted(1)}
 		t.all[r] = known
 	}
 	return known
@@ -149,10 +135,8 @@ func (o *objectValues) value(w *demand.Want) (appmetrics.Value, error) {
 
 // noValue returns the error of a metric that an administrator names.
 func noValue(w *demand.Want, cause appmetrics.Cause, format string, args ...any) error {
-	return &appmetrics.Error{
-		Cause: cause, Position: -1,
-		Text: fmt.Sprintf("%s, "+demand.NamedInFile+", has no value: ", w.Request) + fmt.Sprintf(format, args...),
-	}
+	return appmetrics.Errorf(cause, "%s, "+demand.NamedInFile+", has no value: "+format,
+		append([]any{w.Request}, args...)...)
 }
 
 // remedy returns what to do about an object without a series.
@@ -204,10 +188,10 @@ func (v *values) objects(ctx context.Context, w *demand.Want, namespace string) 
 		case p.err != nil: // of metric.selector, because the query was checked with the file, or why it is not sent
 			return nil, p.err
 		}
-		if err := t.take(ctx); err != nil {
+		if err := t.turn.Acquire(ctx, 1); err != nil {
 			return nil, err
 		}
-		defer t.release()
+		defer t.turn.Release(1)
 		a, err := p.answer(time.Now())
 		if said, ok := errors.AsType[*backend.Error](err); ok && said.Cause() == string(backend.NotAsked) {
 			return nil, noValue(w, appmetrics.NoAnswer, "%v", said)
@@ -232,10 +216,10 @@ func (v *values) objects(ctx context.Context, w *demand.Want, namespace string) 
 	if c.query.err != nil { // of metric.selector, because the query was checked with the file
 		return nil, c.query.err
 	}
-	if err := t.take(ctx); err != nil {
+	if err := t.turn.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer t.release()
+	defer t.turn.Release(1)
 	if t.query == c.query && time.Since(t.at) < tableAge {
 		return t.values, t.err
 	}

@@ -329,10 +329,10 @@ func TestNamedTable(t *testing.T) {
 		for _, all = range s.tables.all {
 		}
 		held := func() bool {
-			if err := all.take(t.Context()); err != nil {
+			if err := all.turn.Acquire(t.Context(), 1); err != nil {
 				t.Fatal(err)
 			}
-			defer all.release()
+			defer all.turn.Release(1)
 			return all.values != nil
 		}
 		time.Sleep(tableAge - time.Millisecond)
@@ -345,10 +345,10 @@ func TestNamedTable(t *testing.T) {
 			t.Error("the values are held although they are too old to be served")
 		}
 
-		if err := all.take(t.Context()); err != nil {
+		if err := all.turn.Acquire(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
-		defer all.release()
+		defer all.turn.Release(1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := s.Object(ctx, "shop", n.Resource, "a", n.Name, labels.Everything())

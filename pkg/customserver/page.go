@@ -253,12 +253,10 @@ func (p *page) note(err error) {
 	p.problem = err
 }
 
-// explain adds to err which pod it is about.
 func (p *page) explain(err error) error {
 	return fmt.Errorf("pod %s at %s: %w", p.name, p.address.URL.String(), err)
 }
 
-// record stores the page of the pod.
 func (p *page) record(ctx context.Context, a podtarget.Page, kept *appmetrics.Kept, pod *sample.Pod) error {
 	if len(a.Body) > turnPage {
 		end, err := p.parsing.take(ctx, p.namespace)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/klog/v2"
 
@@ -24,7 +25,6 @@ const (
 	readyLogPeriod = time.Second
 )
 
-// addChecks adds the checks of the probes.
 func (s *Server) addChecks() error {
 	check := func(name string, f func() error) healthz.HealthChecker {
 		return healthz.NamedCheck(name, func(*http.Request) error { return f() })
@@ -112,22 +112,17 @@ func complete(st *schedule.Status) bool {
 // answer of the probe withholds.
 func (s *Server) logReadiness(ctx context.Context) error {
 	log := klog.FromContext(ctx)
-	tick := time.NewTicker(readyLogPeriod)
-	defer tick.Stop()
 	reason := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	_ = wait.PollUntilContextCancel(ctx, readyLogPeriod, false, func(context.Context) (done bool, err error) {
 		switch err := s.readiness.podsAsked(); {
 		case err == nil:
 			log.Info("Ready", "endpoints", s.collector.size())
-			return nil
+			return true, nil
 		case err.Error() != reason && time.Since(s.start) >= startGrace:
 			reason = err.Error()
 			log.Info("Warning: The server is not ready", "reason", reason)
 		}
-	}
+		return false, nil
+	})
+	return nil
 }

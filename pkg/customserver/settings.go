@@ -123,7 +123,6 @@ func (s *settings) change(change func(*settingsState)) {
 	change(&s.current)
 }
 
-// state returns the state of the files.
 func (s *settings) state() settingsState {
 	s.mu.Lock()
 	defer s.mu.Unlock()

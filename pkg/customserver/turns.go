@@ -12,7 +12,6 @@ type turns struct {
 	of map[string]*turn // by namespace
 }
 
-// turn is the turn of one namespace.
 type turn struct {
 	free  chan struct{} // has an element while nobody has the turn
 	users int

@@ -213,10 +213,8 @@ func (v *values) note(n *kubeapi.Notes, want *demand.Want) {
 }
 
 func notReady(p *sample.Pod) appmetrics.Missing {
-	return appmetrics.Missing{Pod: p.Name, Err: &appmetrics.Error{
-		Cause: appmetrics.NoAnswer, Position: -1,
-		Text: "pod " + p.Name + " has not been ready yet: if this lasts, see kubectl describe pod",
-	}}
+	return appmetrics.Missing{Pod: p.Name, Err: appmetrics.Errorf(appmetrics.NoAnswer,
+		"pod %s has not been ready yet: if this lasts, see kubectl describe pod", p.Name)}
 }
 
 func noPods(w *demand.Want) error {

@@ -139,7 +139,6 @@ type joiner struct {
 	selectors map[string]bool // in uses
 }
 
-// wantLocked returns the Want of one metric of one HPA.
 func (j *joiner) wantLocked(h *HPA, m *Metric) *Want {
 	w := &Want{
 		Request: Request{Namespace: j.name, Resource: podsResource, Metric: m.Name, Selector: m.selector},

@@ -10,7 +10,6 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// namespace is what is known of a namespace.
 type namespace struct {
 	hpas       map[string]*HPA   // those with metrics for this server
 	from       map[string]digest // of what each of hpas was parsed from

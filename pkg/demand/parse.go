@@ -242,7 +242,6 @@ func (p *parser) mistake(cause Cause, remedy, format string, args ...any) {
 	p.add(newError(cause, remedy, format, args...))
 }
 
-// add adds a mistake.
 func (p *parser) add(err *Error) {
 	if len(p.hpa.Mistakes) < maxMistakes {
 		p.hpa.Mistakes = append(p.hpa.Mistakes, err)

@@ -40,7 +40,6 @@ func resourceOf(t target) string {
 	return schema.FromAPIVersionAndKind(t.APIVersion, t.Kind).GroupKind().String()
 }
 
-// add queues t.
 func (q *fairQueue) add(t target) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

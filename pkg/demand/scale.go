@@ -80,7 +80,6 @@ type scaleReader struct {
 	refresh time.Time // of the mapper
 }
 
-// resolve reads what t is.
 func (r *scaleReader) resolve(ctx context.Context, t target) *resolved {
 	mapping, err := r.mapping(t)
 	if err != nil {
@@ -132,7 +131,6 @@ func scaleError(err error, subject string, resource schema.GroupResource) *Error
 	return apiError(err, "get", resource.String()+"/scale")
 }
 
-// mapping returns the resource of t.
 func (r *scaleReader) mapping(t target) (*meta.RESTMapping, *Error) {
 	subject := fmt.Sprintf("%s in %s", t.Kind, t.APIVersion)
 	version, err := schema.ParseGroupVersion(t.APIVersion)

@@ -12,7 +12,6 @@ import (
 	"metrics-server/pkg/sample"
 )
 
-// hpaSink receives HPAs.
 type hpaSink struct{ *Demand }
 
 // parsed is what is kept of an HPA.
@@ -60,7 +59,6 @@ func (d hpaSink) removeLocked(namespace, name string) {
 
 func (hpaSink) namesLocked(n *namespace) []string { return slices.Collect(maps.Keys(n.hpas)) }
 
-// podSink receives pods.
 type podSink struct{ *Demand }
 
 func (podSink) read(object runtime.Object) any {
@@ -106,7 +104,6 @@ func (d podSink) removeLocked(namespace, name string) {
 
 func (podSink) namesLocked(n *namespace) []string { return slices.Collect(maps.Keys(n.pods)) }
 
-// serviceSink receives Services.
 type serviceSink struct{ *Demand }
 
 func (serviceSink) read(object runtime.Object) any {

@@ -260,7 +260,6 @@ func (r *resolver) store(t target, known *knownTarget, found *resolved, late boo
 	return changed
 }
 
-// setDelayLocked sets the delay of a target.
 func (r *resolver) setDelayLocked(known *knownTarget, delay time.Duration) {
 	if known.delay > 0 {
 		r.retrying--

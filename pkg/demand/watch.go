@@ -252,7 +252,6 @@ func (s *scope) Replace(objects []any, _ string) error {
 	return nil
 }
 
-// replaceLocked replaces all objects in the namespace of s.
 func (s *scope) replaceLocked(objects []reading) {
 	there := make(map[[2]string]bool, len(objects))
 	for _, r := range objects {

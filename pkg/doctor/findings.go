@@ -274,7 +274,6 @@ func (v *visit) refused(b *sample.Batch) {
 	}
 }
 
-// highestMemory returns the highest memory usage in b.
 func highestMemory(b *sample.Batch) uint64 {
 	most := b.Node.Memory
 	for i := range b.Containers {

@@ -180,7 +180,6 @@ func kindOf(detail, node string) string {
 	return variable.ReplaceAllString(own.ReplaceAllString(detail, "#"), "#")
 }
 
-// line returns the line for s.
 func (s *set) line(all int) Line {
 	l := Line{Check: checkNodes, Status: s.status, Cause: s.cause, Remedy: s.remedy, Nodes: s.nodes}
 	names := s.nodes

@@ -117,7 +117,6 @@ const (
 	remedyImage = "correct the image, or set imagePullSecrets; kubectl -n %s describe pod %s shows the registry's answer"
 )
 
-// explainEnd returns why a container terminated.
 func explainEnd(t *corev1.ContainerStateTerminated, probe string, clash bool) (cause, remedy string) {
 	const sigkill, sigterm = 128 + 9, 128 + 15
 	switch {

@@ -184,7 +184,6 @@ func (a *answer) contradict(s *sample.Sample, parts sample.Fields) {
 	a.refuse(sample.Contradicted)
 }
 
-// zero says whether CPU or memory is given as zero.
 func zero(s *sample.Sample) bool {
 	return s.Given.Has(sample.CPU) && s.CPU == 0 || s.Given.Has(sample.Memory) && s.Memory == 0
 }
@@ -222,7 +221,6 @@ func (a *answer) podsWithZeros() map[string]*podUsage {
 	return pods
 }
 
-// add adds a container.
 func (s *sums) add(c *sample.Sample) {
 	s.cpu += c.CPU
 	s.memory += c.Memory

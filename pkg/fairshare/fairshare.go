@@ -106,7 +106,6 @@ func (p *Pool) addLocked(owner string, n int64) {
 	}
 }
 
-// takenBy returns how much an owner has.
 func (p *Pool) takenBy(owner string) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()

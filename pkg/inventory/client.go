@@ -30,7 +30,6 @@ type collection struct {
 	asList, as string
 }
 
-// list requests a page of the objects.
 func (c collection) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	return c.request(o, c.asList).Do(ctx).Get()
 }

@@ -40,7 +40,6 @@ type labelTable struct {
 	scratch sample.Labels
 }
 
-// entry returns the entry of an object.
 func (t *labelTable) entry(namespace, name string, labels map[string]string) entry {
 	if t.sets == nil {
 		t.sets = map[uint64]*labelSet{}

@@ -22,7 +22,6 @@ type nodeStore struct {
 	onGone func(name string)
 }
 
-// nodeEntry has what is kept of a node.
 type nodeEntry struct {
 	passed
 	entry

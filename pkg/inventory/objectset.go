@@ -105,7 +105,6 @@ func (x *ObjectSet) put(e entry) {
 	x.splice(s, c, c+1, 1, slices.Clone(grown[:half]), slices.Clone(grown[half:]))
 }
 
-// remove removes the object of that name and reports whether there was one.
 func (x *ObjectSet) remove(namespace, name string) bool {
 	s := x.load()
 	c, at, found := s.find(namespace, name)

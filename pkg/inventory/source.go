@@ -128,7 +128,6 @@ func (s *source) listPage(ctx context.Context, o metav1.ListOptions) (runtime.Ob
 	return out, err
 }
 
-// openWatch opens a watch.
 func (s *source) openWatch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	s.selectors(&o)
 	if o.SendInitialEvents != nil && *o.SendInitialEvents {

@@ -25,7 +25,6 @@ type passed struct{}
 func (passed) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 func (passed) DeepCopyObject() runtime.Object   { panic("inventory: compact objects are never copied") }
 
-// podStore is the store of pods.
 type podStore struct {
 	objects
 	onGone func(namespace, name string)
@@ -117,7 +116,6 @@ func (s *objects) put(e entry) (recreated bool) {
 	return found && old.uid != e.uid
 }
 
-// remove removes an object, and reports which and whether it was there.
 func (s *objects) remove(object any) (o metav1.Object, found bool, err error) {
 	o, ok := object.(metav1.Object)
 	if !ok {

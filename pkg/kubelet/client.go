@@ -86,7 +86,6 @@ func (f *fetch) do(ctx context.Context, into *sample.Batch) error {
 	})
 }
 
-// read reads the answer and parses it.
 func (f *fetch) read(ctx context.Context, a *httpconn.Answer, into *sample.Batch) error {
 	if a.Status != http.StatusOK {
 		return readRefusal(a)

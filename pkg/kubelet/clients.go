@@ -177,7 +177,6 @@ func (s *Clients) Client(e Endpoint) *Client {
 // Close closes every Client.
 func (s *Clients) Close() { s.http.Close() }
 
-// portOf returns the port of the kubelet at e.
 func (s *Clients) portOf(e *Endpoint) string {
 	if s.config.UseNodeStatusPort && e.Port != 0 {
 		return strconv.Itoa(int(e.Port))

@@ -39,7 +39,6 @@ func (e *Error) Cause() string { return string(e.cause) }
 // Remedy is what an administrator can do about it: a sentence without a full stop.
 func (e *Error) Remedy() string { return e.remedy }
 
-// failure makes err an *Error.
 func (f *fetch) failure(ctx context.Context, err error) *Error {
 	e := &Error{Node: f.node, Err: f.http.FitForLogs(err)}
 	if f.exchange.URL.Host != "" {

@@ -20,7 +20,6 @@ const (
 	maxText    = 280     // bytes of its text that are shown
 )
 
-// statusError is an answer that is not 200.
 type statusError struct {
 	code     int
 	text     string // of the body, in one line

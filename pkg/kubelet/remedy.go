@@ -70,7 +70,6 @@ const (
 		"name the account in the message"
 )
 
-// explain returns the cause of err and its remedy.
 func explain(err error) (cause Cause, remedy string) {
 	var (
 		tokenless *noTokenError

@@ -236,7 +236,6 @@ func (s *Source) failed(ctx context.Context, err error) time.Duration {
 	return time.Duration(float64(delay) * (0.8 + 0.4*rand.Float64()))
 }
 
-// replace makes next the current state.
 func (s *Source) replace(next *state) {
 	next.replaced = make(chan struct{})
 	close(s.current.Swap(next).replaced)

@@ -122,13 +122,11 @@ func refused(ip netip.Addr) string {
 	return ""
 }
 
-// declaredPort is a port, and who declares it.
 type declaredPort struct {
 	number         int32
 	container, why string
 }
 
-// choosePort returns the port at which p is scraped.
 func choosePort(p *sample.Pod, hpa, service string) (declaredPort, error) {
 	switch {
 	case hpa != "" && service != "":

@@ -301,7 +301,6 @@ const (
 	RemedyMesh = "exclude the port from the mesh, or allow plain HTTP on it"
 )
 
-// fail returns the Error of t with a cause.
 func (t *Target) fail(cause Cause, remedy string, err error, format string, args ...any) *Error {
 	return &Error{
 		cause: cause, remedy: remedy, err: err,
@@ -309,7 +308,6 @@ func (t *Target) fail(cause Cause, remedy string, err error, format string, args
 	}
 }
 
-// statusError returns the error of an answer that is not a success.
 func (t *Target) statusError(a *httpconn.Answer) error {
 	mesh := strings.Contains(strings.ToLower(a.Header.Get("Server")), "envoy")
 	text := fmt.Sprintf("it answers %d %s", a.Status, http.StatusText(a.Status))

@@ -23,7 +23,6 @@ func (*crowdedError) Unwrap() error  { return ErrGivenUp }
 func (*crowdedError) Cause() string  { return causeTimeout }
 func (*crowdedError) Remedy() string { return remedyCrowded }
 
-// panicError is a panic of a Target.
 type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }

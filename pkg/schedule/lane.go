@@ -27,7 +27,6 @@ type lane struct {
 	inFlight int               // flights in lines
 }
 
-// kind is a kind of target.
 type kind int
 
 const (
@@ -184,7 +183,6 @@ type appointment struct {
 	entry *entry
 }
 
-// remove removes e, and reports whether it was in c.
 func (c *calendar) remove(e *entry) bool {
 	i := slices.IndexFunc(*c, func(a appointment) bool { return a.entry == e })
 	if i >= 0 {

@@ -59,7 +59,6 @@ func newMetrics(r prometheus.Registerer, s *schedule.Scheduler) *metrics {
 	return m
 }
 
-// count counts a scrape.
 func (m *metrics) count(r *schedule.Report) {
 	if r.After.Failing() {
 		m.failed.Inc()

@@ -267,7 +267,6 @@ func (k *Keeper) keep(ctx context.Context, services []*apiService, complete bool
 	return next, nil
 }
 
-// containsAll reports whether data contains all of want.
 func containsAll(data, want map[string][]byte) bool {
 	for key, value := range want {
 		if !bytes.Equal(data[key], value) {
@@ -291,7 +290,6 @@ type oneLineError struct{ error }
 func (e oneLineError) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
 func (e oneLineError) Unwrap() error { return e.error }
 
-// requestError says which request failed.
 type requestError struct {
 	request string // such as "get APIService v1.metrics.k8s.io"
 	err     error

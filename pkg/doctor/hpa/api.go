@@ -135,7 +135,6 @@ func (g *answer) read(at string, into any) error {
 	return nil
 }
 
-// apiError returns the error of an answer that is not a success.
 func (g *answer) apiError() error {
 	if s := g.apiStatus(); s != nil {
 		return &apierrors.StatusError{ErrStatus: *s}

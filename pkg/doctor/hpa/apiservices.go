@@ -175,7 +175,6 @@ func judgeExternal(s *apiService) []doctor.Line {
 	return []doctor.Line{doctor.OKLine(checkAPIService, group+" is served by the Service "+s.service())}
 }
 
-// judgeAvailable returns a line if s is not available.
 func judgeAvailable(s *apiService) []doctor.Line {
 	for _, c := range s.Status.Conditions {
 		if c.Type == "Available" && c.Status != metav1.ConditionTrue {

@@ -34,7 +34,6 @@ type Tolerance struct {
 
 func (t Tolerance) contains(ratio float64) bool { return 1-t.Down <= ratio && ratio <= 1+t.Up }
 
-// toleranceOf returns the tolerance of an autoscaler.
 func toleranceOf(h *autoscalingv2.HorizontalPodAutoscaler) Tolerance {
 	t := Tolerance{Up: defaultTolerance, Down: defaultTolerance}
 	if b := h.Spec.Behavior; b != nil {

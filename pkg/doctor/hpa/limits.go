@@ -82,7 +82,6 @@ func (l *limited) recent(period time.Duration, last, now time.Time) {
 	}
 }
 
-// window returns the stabilization window.
 func window(b *autoscalingv2.HorizontalPodAutoscalerBehavior, up bool) time.Duration {
 	var rules *autoscalingv2.HPAScalingRules
 	fallback := time.Duration(0)
@@ -101,7 +100,6 @@ func window(b *autoscalingv2.HorizontalPodAutoscalerBehavior, up bool) time.Dura
 	return time.Duration(*rules.StabilizationWindowSeconds) * time.Second
 }
 
-// ownWindow reports whether the autoscaler has its own window for scale-down.
 func ownWindow(b *autoscalingv2.HorizontalPodAutoscalerBehavior) bool {
 	return b != nil && b.ScaleDown != nil && b.ScaleDown.StabilizationWindowSeconds != nil
 }

@@ -251,7 +251,6 @@ var lacks = map[appmetrics.Cause][2]string{
 	},
 }
 
-// remedyOf returns cause and remedy for an error of an evaluation.
 func remedyOf(err *appmetrics.Error) (cause, remedy string) {
 	if known, ok := lacks[err.Cause]; ok {
 		return known[0], known[1]
