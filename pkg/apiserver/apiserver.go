@@ -4,6 +4,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,8 +153,6 @@ func ClientConfig(c *rest.Config) *rest.Config {
 	c.ContentType = "application/vnd.kubernetes.protobuf"
 	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	c.QPS = -1
-	if c.UserAgent == "" {
-		c.UserAgent = rest.DefaultKubernetesUserAgent() // identifies us in the API server's audit log
-	}
+	c.UserAgent = cmp.Or(c.UserAgent, rest.DefaultKubernetesUserAgent()) // identifies us in the API server's audit log
 	return c
 }

@@ -1,6 +1,7 @@
 package appmetrics
 
 import (
+	"cmp"
 	"time"
 
 	"metrics-server/pkg/fairshare"
@@ -73,24 +74,12 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Interval <= 0 {
-		c.Interval = DefaultInterval
-	}
-	if c.MaxPage <= 0 {
-		c.MaxPage = 8 << 20
-	}
-	if c.MaxSeries <= 0 {
-		c.MaxSeries = 1000
-	}
-	if c.MaxSamples <= 0 {
-		c.MaxSamples = 1_000_000
-	}
-	if c.Timeout <= 0 {
-		c.Timeout = 2 * time.Second
-	}
-	if c.Parallel <= 0 {
-		c.Parallel = 4
-	}
+	c.Interval = cmp.Or(c.Interval, DefaultInterval)
+	c.MaxPage = cmp.Or(c.MaxPage, 8<<20)
+	c.MaxSeries = cmp.Or(c.MaxSeries, 1000)
+	c.MaxSamples = cmp.Or(c.MaxSamples, 1_000_000)
+	c.Timeout = cmp.Or(c.Timeout, 2*time.Second)
+	c.Parallel = cmp.Or(c.Parallel, 4)
 	return c
 }
 

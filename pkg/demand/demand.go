@@ -45,6 +45,7 @@
 package demand
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -90,12 +91,8 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.MaxPods == 0 {
-		c.MaxPods = 2000
-	}
-	if c.MaxWatches == 0 {
-		c.MaxWatches = 20
-	}
+	c.MaxPods = cmp.Or(c.MaxPods, 2000)
+	c.MaxWatches = cmp.Or(c.MaxWatches, 20)
 	if c.OnWant == nil {
 		c.OnWant = func(*Want) {}
 	}
@@ -273,7 +270,7 @@ func (d *Demand) Wants(namespace string) []*Want {
 // PodsRequest returns the Request for a metric of type Pods.
 func PodsRequest(namespace string, pods labels.Selector, metric string, selector labels.Selector) Request {
 	return Request{
-		Namespace: namespace, Resource: podsResource, Pods: Canonical(pods), Metric: metric, Selector: Canonical(selector),
+		Namespace: namespace, Resource: podsResource, Pods: canonical(pods), Metric: metric, Selector: canonical(selector),
 	}
 }
 
@@ -282,13 +279,13 @@ func ObjectRequest(namespace string, resource schema.GroupResource, object, metr
 	selector labels.Selector,
 ) Request {
 	return Request{
-		Namespace: namespace, Resource: resource, Object: object, Metric: metric, Selector: Canonical(selector),
+		Namespace: namespace, Resource: resource, Object: object, Metric: metric, Selector: canonical(selector),
 	}
 }
 
 // ExternalRequest returns the Request for a metric of type External. Clients write the name in lower case.
 func ExternalRequest(namespace, metric string, selector labels.Selector) Request {
-	return Request{Namespace: namespace, Metric: strings.ToLower(metric), Selector: Canonical(selector)}
+	return Request{Namespace: namespace, Metric: strings.ToLower(metric), Selector: canonical(selector)}
 }
 
 // SetDefaultBackend sets the name of the backend for metrics whose HPA names neither a backend nor where pods are

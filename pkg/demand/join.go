@@ -1,6 +1,7 @@
 package demand
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -165,12 +166,7 @@ func (j *joiner) wantLocked(h *HPA, m *Metric) *Want {
 		unlisted = j.failureLocked(j.Demand.pods)
 	}
 	pods, err := j.podsLocked(h, m, w)
-	if w.Err == nil {
-		w.Err = err
-	}
-	if w.Err == nil {
-		w.Err = unlisted
-	}
+	w.Err = cmp.Or(w.Err, err, unlisted)
 	if w.Err == nil && len(pods) > j.config.MaxPods {
 		w.Err = newError(OverLimit, "use a target with fewer pods, or raise --max-pods-per-metric",
 			"%s has more than %d pods, which is the limit", w, j.config.MaxPods)
@@ -226,7 +222,7 @@ func (j *joiner) podsLocked(h *HPA, m *Metric, w *Want) ([]*sample.Pod, *Error) 
 		case found.err != nil:
 			w.Unresolved = h.Name
 		default:
-			w.Request.Pods = Canonical(found.selector)
+			w.Request.Pods = canonical(found.selector)
 		}
 		if err := found.err; err != nil {
 			hint := j.hintLocked(m.Name, found.resource)

@@ -1,6 +1,7 @@
 package demand
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -179,9 +180,7 @@ func (j *joiner) seriesLocked(wants map[Request]*Want) {
 			_ = j.failureLocked(j.Demand.services)
 			unlisted := j.failureLocked(j.Demand.pods)
 			w.Pods, w.Err = j.serviceLocked(&Metric{Definition: w.Definition}, w)
-			if w.Err == nil {
-				w.Err = unlisted
-			}
+			w.Err = cmp.Or(w.Err, unlisted)
 			if w.Err == nil && len(w.Pods) > j.config.MaxPods {
 				w.Err = newError(OverLimit, "", "the Service has more than %d pods, which is the limit", j.config.MaxPods)
 			}

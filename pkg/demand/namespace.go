@@ -34,7 +34,7 @@ func (d *Demand) namespaceLocked(name string) *namespace {
 
 // selected returns the pods that s selects. Demand.mu is held.
 func (n *namespace) selected(s labels.Selector) []*sample.Pod {
-	key := Canonical(s)
+	key := canonical(s)
 	known := n.selections[key]
 	if known == nil {
 		known = &selection{selector: s, pods: map[string]*sample.Pod{}}

@@ -478,12 +478,12 @@ func requirements(s *metav1.LabelSelector) ([]metav1.LabelSelectorRequirement, s
 		})
 	}
 	slices.SortFunc(all, func(a, b metav1.LabelSelectorRequirement) int { return strings.Compare(a.String(), b.String()) })
-	return all, Canonical(selector), nil
+	return all, canonical(selector), nil
 }
 
-// Canonical returns s as text that does not depend on the order of its requirements and of their values, nor on
+// canonical returns s as text that does not depend on the order of its requirements and of their values, nor on
 // repeated values: a parsed selector has each value once.
-func Canonical(s labels.Selector) string {
+func canonical(s labels.Selector) string {
 	all, _ := s.Requirements()
 	texts := make([]string, len(all))
 	for i, r := range all {

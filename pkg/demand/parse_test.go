@@ -113,8 +113,8 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	received, err := labels.Parse(sent.String())
-	if err != nil || Canonical(received) != h.Metrics[1].selector {
-		t.Errorf("the controller sends %s (%v), and the HPA has %s", Canonical(received), err, h.Metrics[1].selector)
+	if err != nil || canonical(received) != h.Metrics[1].selector {
+		t.Errorf("the controller sends %s (%v), and the HPA has %s", canonical(received), err, h.Metrics[1].selector)
 	}
 }
 
@@ -143,8 +143,8 @@ func TestRequestedSelector(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s != nil && Canonical(received) != text {
-			t.Errorf("the controller asks with %q, and the HPA with %q", Canonical(received), text)
+		if s != nil && canonical(received) != text {
+			t.Errorf("the controller asks with %q, and the HPA with %q", canonical(received), text)
 		}
 		for _, r := range normal {
 			if len(slices.Compact(slices.Clone(r.Values))) != len(r.Values) {

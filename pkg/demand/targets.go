@@ -240,7 +240,7 @@ func (r *resolver) store(t target, known *knownTarget, found *resolved, late boo
 		found.err.cause != Failing && found.err.cause != Forbidden {
 		known.found = found
 		changed = old == nil || !old.err.equal(found.err) || old.resource != found.resource ||
-			old.err == nil && t.scale && Canonical(old.selector) != Canonical(found.selector)
+			old.err == nil && t.scale && canonical(old.selector) != canonical(found.selector)
 	}
 	if changed {
 		known.podless = false // until the pods of the new selector are counted

@@ -11,6 +11,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -61,23 +62,15 @@ type Config struct {
 	Compress bool  // ask for gzip: less traffic for more CPU on both ends
 }
 
-const (
-	defaultMaxBody = 16 << 20
-)
-
 func (c *Config) setDefaults() {
 	if c.Rest == nil {
 		c.Rest = &rest.Config{}
 	}
-	if c.Port == 0 {
-		c.Port = kubeapi.KubeletPort
-	}
+	c.Port = cmp.Or(c.Port, kubeapi.KubeletPort)
 	if len(c.AddressTypes) == 0 {
 		c.AddressTypes = kubeapi.AddressTypes()
 	}
-	if c.MaxBody == 0 {
-		c.MaxBody = defaultMaxBody
-	}
+	c.MaxBody = cmp.Or(c.MaxBody, 16<<20)
 }
 
 func (c *Config) validate() error {

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -40,9 +41,7 @@ func credentials(c *Config) *rest.Config {
 		r = rest.AnonymousClientConfig(r)
 		r.TLSClientConfig = rest.TLSClientConfig{}
 	}
-	if r.UserAgent == "" {
-		r.UserAgent = rest.DefaultKubernetesUserAgent()
-	}
+	r.UserAgent = cmp.Or(r.UserAgent, rest.DefaultKubernetesUserAgent())
 	if c.Insecure || c.CAFile != "" || len(c.CAData) > 0 {
 		r.Insecure, r.CAFile, r.CAData = c.Insecure, c.CAFile, c.CAData
 	}

@@ -10,6 +10,7 @@ package servingcert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -66,19 +67,10 @@ const (
 
 // setDefaults sets the zero fields of c to their defaults.
 func (c *Config) setDefaults() {
-	for _, d := range []struct {
-		field    *time.Duration
-		standard time.Duration
-	}{
-		{&c.AuthorityLife, 5 * 365 * day},
-		{&c.CertificateLife, 365 * day},
-		{&c.Settle, time.Hour},
-		{&c.Period, time.Minute},
-	} {
-		if *d.field == 0 {
-			*d.field = d.standard
-		}
-	}
+	c.AuthorityLife = cmp.Or(c.AuthorityLife, 5*365*day)
+	c.CertificateLife = cmp.Or(c.CertificateLife, 365*day)
+	c.Settle = cmp.Or(c.Settle, time.Hour)
+	c.Period = cmp.Or(c.Period, time.Minute)
 }
 
 // Keeper maintains one Secret and provides the certificate in it. Create it with New.
