@@ -139,36 +139,33 @@ func explainNoAnswer(err error, timeout time.Duration) *fault {
 	return unknownFault("the API server did not answer", err.Error(), "try again; see the API server's log")
 }
 
-// unreachable lists why the API server could not reach a pod, by a part of its message.
-var unreachable = []struct{ says, text, cause, remedy string }{
-	{
-		"connection refused", "connection refused", "nothing listens on the port at the pod's address",
-		"check that the container listens on that port, and not only on localhost",
-	},
-	{
-		"server gave http response to https client", "the scheme is https, and the port speaks plain HTTP",
-		"the scheme is wrong", podtarget.RemedyScheme + ": use http",
-	},
-	{
-		`malformed http response "\x15`, "the scheme is http, and the port speaks TLS", "the scheme is wrong",
-		podtarget.RemedyScheme + ": use https",
-	},
-	{"malformed http", "the port does not speak HTTP/1.1", "it is the port of something else", podtarget.RemedyPath},
-	{
-		"timeout", "the connection is not accepted in time", "packets to the port are dropped",
-		"check the port, and that a NetworkPolicy lets the API server reach it",
-	},
-	{
-		"deadline exceeded", "the connection is not accepted in time", "packets to the port are dropped",
-		"check the port, and that a NetworkPolicy lets the API server reach it",
-	},
-	{"no route to host", "the API server has no route to the pod", "the network between them fails", "check the network"},
-	{"unreachable", "the API server has no route to the pod", "the network between them fails", "check the network"},
-	{"certificate", "the TLS handshake fails", "the pod rejected the TLS handshake of the API server", remedyMesh},
-	{"tls:", "the TLS handshake fails", "the TLS settings of the API server and the pod do not fit", remedyMesh},
-	{"reset", "the connection was closed before the answer was complete", "the pod, or a sidecar, closed it", remedyMesh},
-	{"eof", "the connection was closed before the answer was complete", "the pod, or a sidecar, closed it", remedyMesh},
+// unreachable lists why the API server could not reach a pod, by parts of its message. The first entry that matches
+// applies.
+var unreachable = []struct {
+	says  []string
+	fault *fault
+}{
+	{[]string{"connection refused"}, newFault("connection refused", "nothing listens on the port at the pod's address",
+		"check that the container listens on that port, and not only on localhost")},
+	{[]string{"server gave http response to https client"}, newFault("the scheme is https, and the port speaks plain HTTP",
+		"the scheme is wrong", podtarget.RemedyScheme+": use http")},
+	{[]string{`malformed http response "\x15`}, speaksTLS},
+	{[]string{"malformed http"}, newFault("the port does not speak HTTP/1.1", "it is the port of something else",
+		podtarget.RemedyPath)},
+	{[]string{"timeout", "deadline exceeded"}, newFault("the connection is not accepted in time",
+		"packets to the port are dropped", "check the port, and that a NetworkPolicy lets the API server reach it")},
+	{[]string{"no route to host", "unreachable"}, newFault("the API server has no route to the pod",
+		"the network between them fails", "check the network")},
+	{[]string{"certificate"}, newFault("the TLS handshake fails", "the pod rejected the TLS handshake of the API server",
+		remedyMesh)},
+	{[]string{"tls:"}, newFault("the TLS handshake fails", "the TLS settings of the API server and the pod do not fit",
+		remedyMesh)},
+	{[]string{"reset", "eof"}, newFault("the connection was closed before the answer was complete",
+		"the pod, or a sidecar, closed it", remedyMesh)},
 }
+
+var speaksTLS = newFault("the scheme is http, and the port speaks TLS", "the scheme is wrong",
+	podtarget.RemedyScheme+": use https")
 
 // explainAnswer returns what is wrong with an answer of the pod or of the API server, nil if it may be a page.
 func explainAnswer(got *answer) *fault {
@@ -183,15 +180,14 @@ func explainAnswer(got *answer) *fault {
 		return unknownFault("pod deleted", "the pod was deleted while doctor ran", "run doctor again")
 	case code >= 500 && strings.Contains(text, "error trying to reach service"):
 		for _, u := range unreachable {
-			if strings.Contains(unquoted(text), u.says) {
-				return newFault(u.text, u.cause, u.remedy)
+			if slices.ContainsFunc(u.says, func(s string) bool { return strings.Contains(unquoted(text), s) }) {
+				return u.fault
 			}
 		}
 		return newFault("the API server cannot reach the pod",
 			doctor.OneLine(got.apiMessage()), "check the port, and the network between the API server and the pod")
 	case code == http.StatusBadRequest && strings.Contains(text, "http request"):
-		return newFault("the scheme is http, and the port speaks TLS",
-			"the scheme is wrong", podtarget.RemedyScheme+": use https")
+		return speaksTLS
 	case code == http.StatusUnauthorized:
 		return newFault(says, "the page is protected, and the custom metrics server sends no credentials",
 			"serve the metrics without authentication, for example on a port of their own")
