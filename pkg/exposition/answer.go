@@ -86,30 +86,18 @@ const (
 	scrapeError
 )
 
-func familyOf(name []byte) family {
-	switch string(name) {
-	case "container_cpu_usage_seconds_total":
-		return family{container, sample.CPU}
-	case "container_memory_working_set_bytes":
-		return family{container, sample.Memory}
-	case "container_start_time_seconds":
-		return family{container, sample.Start}
-	case "container_swap_usage_bytes":
-		return family{container, sample.Swap}
-	case "node_cpu_usage_seconds_total":
-		return family{node, sample.CPU}
-	case "node_memory_working_set_bytes":
-		return family{node, sample.Memory}
-	case "node_swap_usage_bytes":
-		return family{node, sample.Swap}
-	case "pod_cpu_usage_seconds_total":
-		return family{pod, sample.CPU}
-	case "pod_memory_working_set_bytes":
-		return family{pod, sample.Memory}
-	case "resource_scrape_error":
-		return family{object: scrapeError}
-	}
-	return family{}
+// readFamilies are those that are read, by name.
+var readFamilies = map[string]family{
+	"container_cpu_usage_seconds_total":  {container, sample.CPU},
+	"container_memory_working_set_bytes": {container, sample.Memory},
+	"container_start_time_seconds":       {container, sample.Start},
+	"container_swap_usage_bytes":         {container, sample.Swap},
+	"node_cpu_usage_seconds_total":       {node, sample.CPU},
+	"node_memory_working_set_bytes":      {node, sample.Memory},
+	"node_swap_usage_bytes":              {node, sample.Swap},
+	"pod_cpu_usage_seconds_total":        {pod, sample.CPU},
+	"pod_memory_working_set_bytes":       {pod, sample.Memory},
+	"resource_scrape_error":              {object: scrapeError},
 }
 
 // enter makes f the family of the rows that follow.

@@ -108,7 +108,7 @@ func referenceFamilies(body []byte) (map[string]*dto.MetricFamily, bool) {
 	for name, f := range families {
 		plain := f.GetType() == dto.MetricType_COUNTER || f.GetType() == dto.MetricType_GAUGE ||
 			f.GetType() == dto.MetricType_UNTYPED
-		if familyOf([]byte(name)).object != nothing && !plain {
+		if readFamilies[name].object != nothing && !plain {
 			return nil, false
 		}
 	}

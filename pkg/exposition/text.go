@@ -23,7 +23,7 @@ func (a *answer) text(body []byte) {
 				continue
 			}
 			name = line[:n]
-			a.enter(familyOf(name))
+			a.enter(readFamilies[string(name)])
 			if a.family.object == pod && a.podRows == nil {
 				a.podRows = from
 			}

@@ -245,7 +245,7 @@ func (a *answer) readPodRows(pods map[string]*podUsage) {
 		if n == 0 || !lex.HasName(line, name) {
 			n = lex.NameLen(line)
 			name = line[:n]
-			a.enter(familyOf(name))
+			a.enter(readFamilies[string(name)])
 		}
 		if a.family.object != pod {
 			continue
