@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -193,18 +194,18 @@ func (e *examination) podsMetric(ctx context.Context, m *Metric, spec *autoscali
 	})
 }
 
+// request asks for m as the controller does, and notes what the custom metrics server says besides.
+func (e *examination) request(ctx context.Context, m *Metric, at string, query url.Values, into any) error {
+	m.Request = strings.TrimSuffix(at+"?"+query.Encode(), "?")
+	notes, err := e.api.getMetric(ctx, at, query, into)
+	e.note(m, notes)
+	return err
+}
+
 func (e *examination) custom(ctx context.Context, m *Metric, at, pods, selector string,
 ) (*customv1beta2.MetricValueList, error) {
-	query := queryOf(pods, selector)
-	at = customRoot + at
-	m.Request = at
-	if len(query) > 0 {
-		m.Request += "?" + query.Encode()
-	}
 	list := &customv1beta2.MetricValueList{}
-	notes, err := e.api.getMetric(ctx, at, query, list)
-	e.note(m, notes)
-	if err != nil {
+	if err := e.request(ctx, m, customRoot+at, queryOf(pods, selector), list); err != nil {
 		return nil, err
 	}
 	if len(list.Items) == 0 {
@@ -274,15 +275,8 @@ func (e *examination) external(ctx context.Context, m *Metric, spec *autoscaling
 		return nil, reported{errors.New("nobody serves " + kubeapi.ExternalMetricsGroup)}
 	}
 	at := externalRoot + "/namespaces/" + e.hpa.Namespace + "/" + strings.ToLower(spec.Metric.Name)
-	query := queryOf(selector.String(), "")
-	m.Request = at
-	if len(query) > 0 {
-		m.Request += "?" + query.Encode()
-	}
 	var list externalv1beta1.ExternalMetricValueList
-	notes, err := e.api.getMetric(ctx, at, query, &list)
-	e.note(m, notes)
-	if err != nil {
+	if err := e.request(ctx, m, at, queryOf(selector.String(), ""), &list); err != nil {
 		return nil, err
 	}
 	if len(list.Items) == 0 {
