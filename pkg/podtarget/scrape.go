@@ -290,11 +290,12 @@ func mayBeMetrics(contentType string) bool {
 }
 
 const (
-	// RemedyPath and RemedyScheme are what to do about a wrong port, path or scheme. They list all places where one may
-	// be from, because metrics that find it in different places share the Target of a pod.
+	// RemedyPath is what to do about a wrong port or path. It lists all places where one may be from, because metrics that
+	// find it in different places share the Target of a pod.
 	RemedyPath = "correct the port, or the path that annotation " + kubeapi.HPAPathAnnotation +
 		" of the HorizontalPodAutoscaler, annotation " + kubeapi.PodPathAnnotation + " of the pod or the administrator's " +
 		"file sets"
+	// RemedyScheme is the same for a wrong scheme.
 	RemedyScheme = "correct the scheme that annotation " + kubeapi.SchemeAnnotation + " of the HorizontalPodAutoscaler, " +
 		"annotation " + kubeapi.PodSchemeAnnotation + " of the pod or the administrator's file sets"
 	// RemedyMesh is what to do if a service mesh requires mTLS.
