@@ -18,9 +18,9 @@ import (
 // of an epoch is kept for ever in a list, names are looked up in maps, and everything is computed
 // on request.
 type reference struct {
-	window, expiry time.Duration
-	capacity       map[string]sample.Capacity
-	nodes          map[string]*refNode
+	resolution, window, expiry time.Duration
+	capacity                   map[string]sample.Capacity
+	nodes                      map[string]*refNode
 }
 
 type refNode struct {
@@ -48,8 +48,10 @@ type refUsage struct {
 	rate   uint64
 }
 
-func newReference(resolution time.Duration) *reference {
-	return &reference{resolution, max(4*resolution, time.Minute), map[string]sample.Capacity{}, map[string]*refNode{}}
+func newReference(resolution, window time.Duration) *reference {
+	return &reference{
+		resolution, window, max(4*resolution, time.Minute), map[string]sample.Capacity{}, map[string]*refNode{},
+	}
 }
 
 func (r *reference) expired(then, now time.Time) bool { return now.Sub(then) > r.expiry }
@@ -218,12 +220,12 @@ func (r *reference) use(s *refSeries, has sample.Capacity) {
 			a = &older[i]
 		}
 	}
-	if a == nil && len(older) > 0 && b.Time-older[0].Time >= 5000 {
+	if a == nil && len(older) > 0 && int64(b.Time-older[0].Time) >= min(5000, r.resolution.Milliseconds()/3*2) {
 		a = &older[0]
 	}
 	if len(older) == 0 && s.start > 0 && !s.noZero {
 		age := b.Time.Sub(s.start)
-		if age >= 5*time.Second && age <= max(time.Minute, 2*r.window) && possible(int64(b.CPU), b.Time-s.start, has) {
+		if age >= 5*time.Second && age <= max(time.Minute, 2*r.resolution) && possible(int64(b.CPU), b.Time-s.start, has) {
 			a = &sample.Sample{Time: s.start}
 		}
 	}
@@ -437,11 +439,15 @@ func (w *world) answer(node string) *sample.Batch {
 func TestStoreEqualsReference(t *testing.T) {
 	var nodes, pods, none, contested int
 	var refused sample.Refusals
-	for seed := range uint64(24) {
+	for seed := range uint64(40) {
 		w := newWorld(seed)
 		resolution := []time.Duration{time.Second, 10 * time.Second, 15 * time.Second, time.Minute}[seed%4]
-		ref := newReference(resolution)
-		s := New(Config{Resolution: resolution, Capacity: func(node string) sample.Capacity { return ref.capacity[node] }})
+		window := resolution * []time.Duration{1, 1, 2, 8, 20}[seed%5]
+		ref := newReference(resolution, window)
+		s := New(Config{
+			Resolution: resolution, Window: window,
+			Capacity: func(node string) sample.Capacity { return ref.capacity[node] },
+		})
 		for step := range 250 {
 			w.now += w.Float64() * resolution.Seconds()
 			if w.chance(1) {

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	minWindow    = sample.Time(5_000)  // a shorter window says more about rounding than about usage
+	minWindow    = sample.Time(5_000)  // see limits.least
 	imprecision  = sample.Time(1_000)  // how far a timestamp or a start time may be off
 	freshStart   = sample.Time(60_000) // see limits.lifetime
 	youngSettled = sample.Time(60_000) // an answer is settled although a younger container has no usage
@@ -36,6 +36,7 @@ const (
 type limits struct {
 	apart    sample.Time   // a third of the target window: least distance of kept samples
 	near     sample.Time   // two thirds of it: least window when there is a choice
+	least    sample.Time   // least window at all: a shorter one says more about rounding than about usage
 	lifetime sample.Time   // longest window that may begin at a container's start
 	expiry   time.Duration // how long a sample counts after it was received
 	frozen   time.Duration // for how long a sample may be repeated before it is refused
@@ -43,11 +44,13 @@ type limits struct {
 	node sample.Capacity // what the node has; neither is 0
 }
 
-func newLimits(window, expiry time.Duration) limits {
-	w := sample.Time(window.Milliseconds())
+// newLimits expects that c's defaults are set. Only apart and near follow from the window: it must
+// not change which samples are accepted, nor when a usage is first served.
+func newLimits(c Config) limits {
+	w, r := sample.Time(c.Window.Milliseconds()), sample.Time(c.Resolution.Milliseconds())
 	l := limits{
-		apart: w / 3, near: 2 * (w / 3), lifetime: max(freshStart, 2*w),
-		expiry: expiry, frozen: max(sample.FrozenAfter, expiry),
+		apart: w / 3, near: 2 * (w / 3), least: min(minWindow, 2*(r/3)), lifetime: max(freshStart, 2*r),
+		expiry: c.Expiry, frozen: max(sample.FrozenAfter, c.Expiry),
 	}
 	l.setCapacity(sample.Capacity{})
 	return l
@@ -285,7 +288,7 @@ func startOf(b *sample.Sample) sample.Time {
 func (s *series) base(l *limits) (p ring.Point, ok bool) {
 	newest := s.points[0]
 	if p, ok = s.points.Base(l.near); ok {
-		return p, newest.Time-p.Time >= min(l.near, minWindow)
+		return p, newest.Time-p.Time >= l.least
 	}
 	// The only sample: the counter was zero when the container started, unless it cannot have come
 	// so far since.

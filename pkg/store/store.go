@@ -16,7 +16,7 @@ import (
 // Config is the configuration of a Store. A zero field means its default.
 type Config struct {
 	Resolution time.Duration // what the other two follow from; default 15 s
-	Window     time.Duration // the window that a usage aims at; default Resolution
+	Window     time.Duration // over which CPU is averaged; at least and by default Resolution
 	Expiry     time.Duration // how long an answer is valid; default 4 Resolutions, at least a minute
 
 	// Capacity returns how much CPU and memory a node has. It is called for each answer of the node and
@@ -54,7 +54,7 @@ type Store struct {
 // New returns an empty Store.
 func New(c Config) *Store {
 	c.setDefaults()
-	s := &Store{limits: newLimits(c.Window, c.Expiry), capacity: c.Capacity, nodes: map[string]*node{}}
+	s := &Store{limits: newLimits(c), capacity: c.Capacity, nodes: map[string]*node{}}
 	s.index.init(c.Expiry)
 	return s
 }
