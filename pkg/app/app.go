@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -175,7 +176,8 @@ func printCommands(w io.Writer, cmd *cobra.Command) {
 // run serves until ctx ends.
 func (o *Options) run(ctx context.Context) error {
 	klog.InfoS("Starting metrics-server",
-		"version", buildVersion(), "resolution", o.Resolution, "kubeletRequestTimeout", o.requestTimeout())
+		"version", buildVersion(), "resolution", o.Resolution, "window", cmp.Or(o.Window, o.Resolution),
+		"kubeletRequestTimeout", o.requestTimeout())
 	if o.Resolution < kubeletSamplingPeriod {
 		klog.InfoS("Warning: Kubelets take a sample every 10 to 20 seconds, so a shorter --metric-resolution mostly "+
 			"fetches the same sample again", "resolution", o.Resolution)
@@ -205,6 +207,7 @@ func (o *Options) run(ctx context.Context) error {
 		Generic:        generic,
 		Rest:           p.rest,
 		Resolution:     o.Resolution,
+		Window:         o.Window,
 		Timeout:        o.requestTimeout(),
 		NodeSelector:   o.NodeSelector,
 		NodeEvents:     o.NodeEvents,

@@ -19,6 +19,7 @@ type Options struct {
 	serving
 
 	Resolution time.Duration
+	Window     time.Duration // 0: Resolution
 	NodeEvents bool
 
 	KubeletInsecureTLS        bool
@@ -39,6 +40,7 @@ type Options struct {
 const (
 	defaultResolution     = 15 * time.Second
 	minResolution         = time.Second
+	maxWindow             = 10 * time.Minute // twice the longest that HPAs ignore a new pod's CPU for
 	kubeletSamplingPeriod = 10 * time.Second // no kubelet samples more often
 	defaultRequestTimeout = 10 * time.Second
 )
@@ -63,6 +65,10 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 	fs.DurationVar(&o.Resolution, "metric-resolution", o.Resolution,
 		"The time span that a usage should cover. Every kubelet is scraped a little more often, every four fifths of it. "+
 			"At least 1s; below 10s little is gained, as kubelets sample every 10 to 20 seconds.")
+	fs.DurationVar(&o.Window, "metric-window", o.Window,
+		"The time span over which CPU is averaged, if it should be longer than --metric-resolution: kubelets are scraped, "+
+			"and memory is updated, as often as before. A longer window keeps autoscalers from following short peaks, "+
+			"and delays their reaction to load that stays. At most 10m. Default: --metric-resolution.")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig,
 		"The kubeconfig file for the API server; its credentials are also sent to the kubelets, unless "+
 			"--kubelet-service-account or --kubelet-client-certificate is given. Default: the pod's service account.")
@@ -153,6 +159,15 @@ func (o *Options) Validate() error {
 
 	if o.Resolution < minResolution {
 		bad("--metric-resolution: %v is too short: give at least %v (15s suits most clusters)", o.Resolution, minResolution)
+	}
+	switch {
+	case o.Window == 0: // the resolution
+	case o.Window < o.Resolution:
+		bad("--metric-window: %v is shorter than --metric-resolution, %v, and no usage can cover less than the time between "+
+			"two scrapes: give at least %v, or leave the flag out", o.Window, o.Resolution, o.Resolution)
+	case o.Window > maxWindow:
+		bad("--metric-window: %v is too long, as autoscalers would act on load of the past: give at most %v (1m or 2m "+
+			"smooths short peaks), and slow autoscalers down by spec.behavior instead", o.Window, maxWindow)
 	}
 	if o.KubeletRequestTimeout < 0 {
 		bad("--kubelet-request-timeout: %v is negative: give a positive duration, or leave the flag out",

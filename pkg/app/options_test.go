@@ -66,6 +66,9 @@ func TestFlagsOfTheIncumbent(t *testing.T) {
 		{"--profiling=false", "--contention-profiling=false"},
 		{"--logging-format=json", "-v=2", "--log-flush-frequency=5s"},
 		{"--vmodule=x=1"},
+		{"--metric-window=15s"},
+		{"--metric-window=10m"},
+		{"--metric-resolution=20m"}, // the default window has no bound
 		{"--version"},
 	} {
 		if err := parse(t, args...).Validate(); err != nil {
@@ -130,6 +133,13 @@ func TestValidate(t *testing.T) {
 			[]string{"--serving-certificate-secret=A/b"},
 			[]string{`--serving-certificate-secret: "A/b" is not the name of a Secret`},
 		},
+		{
+			[]string{"--metric-window=14s"},
+			[]string{"--metric-window: 14s is shorter than --metric-resolution, 15s", "give at least 15s"},
+		},
+		{[]string{"--metric-resolution=1m", "--metric-window=30s"}, []string{"give at least 1m0s, or leave the flag out"}},
+		{[]string{"--metric-window=-1m"}, []string{"--metric-window: -1m0s is shorter"}},
+		{[]string{"--metric-window=10m1s"}, []string{"--metric-window: 10m1s is too long", "give at most 10m0s"}},
 		{[]string{"--kubeconfig=/nowhere"}, []string{"--kubeconfig: stat /nowhere"}},
 		{[]string{"--logging-format=xml"}, []string{`logging flags: format: Invalid value: "xml"`}},
 		{ // everything at once

@@ -34,7 +34,8 @@ type Config struct {
 	Rest         *rest.Config             // for the API server
 	Kubelet      KubeletConfig
 	NodeSelector string        // label selector; empty: all nodes
-	Resolution   time.Duration // target window; nodes are scraped every ScrapePeriod(Resolution)
+	Resolution   time.Duration // nodes are scraped every ScrapePeriod(Resolution)
+	Window       time.Duration // over which CPU is averaged; default Resolution
 	Timeout      time.Duration // of one scrape
 	NodeEvents   bool          // record Events on nodes whose scraping fails
 	// KubeletAccount is the service account whose tokens are shown to kubelets. Without a name, or
@@ -123,6 +124,7 @@ func (s *Server) addKubelets(c Config, client kubernetes.Interface) (err error) 
 func (s *Server) addCollection(c Config, client kubernetes.Interface, objects rest.Interface) {
 	s.store = store.New(store.Config{
 		Resolution: c.Resolution,
+		Window:     c.Window,
 		Capacity:   func(node string) sample.Capacity { return s.nodes.capacity(node) },
 	})
 	s.owners = newOwners(client, s.store)
