@@ -442,7 +442,7 @@ func TestStoreEqualsReference(t *testing.T) {
 	for seed := range uint64(40) {
 		w := newWorld(seed)
 		resolution := []time.Duration{time.Second, 10 * time.Second, 15 * time.Second, time.Minute}[seed%4]
-		window := resolution * []time.Duration{1, 1, 2, 8, 20}[seed%5]
+		window := resolution * time.Duration([]int{1, 1, 2, 8, 20}[seed%5])
 		ref := newReference(resolution, window)
 		s := New(Config{
 			Resolution: resolution, Window: window,

@@ -87,7 +87,7 @@ func TestWindowChangesOnlyCPU(t *testing.T) {
 	var compared, longer int
 	for seed := range uint64(24) {
 		var rest [2]string
-		for i, window := range []time.Duration{1, 12} {
+		for i, window := range []int{1, 12} {
 			rest[i] = exceptCPU(seed, window, &compared, &longer)
 		}
 		if rest[0] != rest[1] {
@@ -102,11 +102,11 @@ func TestWindowChangesOnlyCPU(t *testing.T) {
 
 // exceptCPU returns everything that a store with a window of so many resolutions does in a world, except
 // for CPU and windows.
-func exceptCPU(seed uint64, window time.Duration, servedPods, longer *int) string {
+func exceptCPU(seed uint64, window int, servedPods, longer *int) string {
 	var all strings.Builder
 	w := newWorld(seed)
 	resolution := []time.Duration{time.Second, 10 * time.Second, 15 * time.Second, time.Minute}[seed%4]
-	s := New(Config{Resolution: resolution, Window: window * resolution, Capacity: capacity(4, 1)})
+	s := New(Config{Resolution: resolution, Window: time.Duration(window) * resolution, Capacity: capacity(4, 1)})
 	for step := range 250 {
 		w.now += w.Float64() * resolution.Seconds()
 		node, now := w.nodes[w.IntN(3)], at(w.now)
