@@ -81,7 +81,7 @@ func TestUserAgent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		objects, err := inventory.NewClient(config, h)
+		objects, err := inventory.NewClient(config, h, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -82,7 +82,7 @@ func newAPIServer(t *testing.T) (*apiServer, Config) {
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	httpClient := &http.Client{Transport: transport}
-	client, err := NewClient(config, httpClient)
+	client, err := NewClient(config, httpClient, true)
 	if err != nil {
 		t.Fatal(err)
 	}

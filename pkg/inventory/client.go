@@ -14,11 +14,12 @@ import (
 )
 
 // NewClient returns a client for Config.Client that uses h, an HTTP client made for c. It decodes only
-// those fields of an object that an Inventory keeps.
-func NewClient(c *rest.Config, h *http.Client) (rest.Interface, error) {
+// those fields of an object that an Inventory keeps. With controllers, that includes what manages a
+// pod.
+func NewClient(c *rest.Config, h *http.Client, controllers bool) (rest.Interface, error) {
 	c = rest.CopyConfig(c)
 	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	c.NegotiatedSerializer = newCodecs()
+	c.NegotiatedSerializer = newCodecs(controllers)
 	return rest.RESTClientForConfigAndClient(c, h)
 }
 

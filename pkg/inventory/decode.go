@@ -46,7 +46,7 @@ type codecs struct {
 	media []runtime.SerializerInfo
 }
 
-func newCodecs() *codecs {
+func newCodecs(controllers bool) *codecs {
 	c := &codecs{NegotiatedSerializer: serializer.NewCodecFactory(scheme).WithoutConversion()}
 	c.media = slices.Clone(c.NegotiatedSerializer.SupportedMediaTypes())
 	for i := range c.media {
@@ -54,7 +54,7 @@ func newCodecs() *codecs {
 		if info.MediaType != runtime.ContentTypeProtobuf {
 			continue
 		}
-		info.Serializer = objectSerializer{info.Serializer}
+		info.Serializer = objectSerializer{info.Serializer, decoder{controllers}}
 		stream := *info.StreamSerializer
 		stream.Serializer = eventSerializer{stream.Serializer}
 		stream.Framer = bufferedFramer{stream.Framer}
@@ -68,7 +68,10 @@ func (c *codecs) SupportedMediaTypes() []runtime.SerializerInfo { return c.media
 
 // objectSerializer decodes the fields of nodes and metadata that are kept, and leaves other objects to the
 // standard serializer.
-type objectSerializer struct{ runtime.Serializer }
+type objectSerializer struct {
+	runtime.Serializer
+	decoder
+}
 
 // Decode implements runtime.Decoder. It does not retain data.
 func (s objectSerializer) Decode(
@@ -81,16 +84,16 @@ func (s objectSerializer) Decode(
 	switch kind {
 	case corev1.SchemeGroupVersion.WithKind(nodeKind):
 		o := &corev1.Node{}
-		return o, &kind, unmarshalNode(message, o)
+		return o, &kind, s.node(message, o)
 	case corev1.SchemeGroupVersion.WithKind(nodeListKind):
 		l := &corev1.NodeList{}
-		return l, &kind, unmarshalList(message, &l.ListMeta, &l.Items, unmarshalNode)
+		return l, &kind, unmarshalList(message, &l.ListMeta, &l.Items, s.node)
 	case metav1.SchemeGroupVersion.WithKind(metadataKind):
 		o := &metav1.PartialObjectMetadata{}
-		return o, &kind, unmarshalMetadata(message, o)
+		return o, &kind, s.metadata(message, o)
 	case metav1.SchemeGroupVersion.WithKind(metadataListKind):
 		l := &metav1.PartialObjectMetadataList{}
-		return l, &kind, unmarshalList(message, &l.ListMeta, &l.Items, unmarshalMetadata)
+		return l, &kind, unmarshalList(message, &l.ListMeta, &l.Items, s.metadata)
 	}
 	return s.Serializer.Decode(data, defaults, into)
 }
@@ -182,13 +185,16 @@ func unmarshalList[T any](message []byte, into *metav1.ListMeta, items *[]T, unm
 	})
 }
 
-// unmarshalNode decodes the fields of a node that are kept. The numbers are from Node, NodeStatus and
+// decoder decodes the fields that are kept, with or without the owners of objects.
+type decoder struct{ owners bool }
+
+// node decodes the fields of a node that are kept. The numbers are from Node, NodeStatus and
 // NodeSystemInfo in k8s.io/api/core/v1/generated.proto.
-func unmarshalNode(message []byte, into *corev1.Node) error {
+func (d decoder) node(message []byte, into *corev1.Node) error {
 	return eachField(message, func(number protowire.Number, value []byte) error {
 		switch number {
 		case 1:
-			return unmarshalObjectMeta(value, &into.ObjectMeta)
+			return d.objectMeta(value, &into.ObjectMeta)
 		case 3:
 			return eachField(value, func(number protowire.Number, value []byte) error {
 				switch number {
@@ -234,18 +240,18 @@ func unmarshalCapacity(message []byte, into *corev1.ResourceList) error {
 	return nil
 }
 
-func unmarshalMetadata(message []byte, into *metav1.PartialObjectMetadata) error {
+func (d decoder) metadata(message []byte, into *metav1.PartialObjectMetadata) error {
 	return eachField(message, func(number protowire.Number, value []byte) error {
 		if number == 1 {
-			return unmarshalObjectMeta(value, &into.ObjectMeta)
+			return d.objectMeta(value, &into.ObjectMeta)
 		}
 		return nil
 	})
 }
 
-// unmarshalObjectMeta decodes the metadata that is kept or that a reflector needs. The numbers are from
+// objectMeta decodes the metadata that is kept or that a reflector needs. The numbers are from
 // ObjectMeta in k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto.
-func unmarshalObjectMeta(message []byte, into *metav1.ObjectMeta) error {
+func (d decoder) objectMeta(message []byte, into *metav1.ObjectMeta) error {
 	return eachField(message, func(number protowire.Number, value []byte) error {
 		switch number {
 		case 1:
@@ -267,6 +273,11 @@ func unmarshalObjectMeta(message []byte, into *metav1.ObjectMeta) error {
 				put(&into.Annotations, k, v)
 			}
 			return err
+		case 13:
+			if d.owners {
+				into.OwnerReferences = append(into.OwnerReferences, metav1.OwnerReference{})
+				return into.OwnerReferences[len(into.OwnerReferences)-1].Unmarshal(value)
+			}
 		}
 		return nil
 	})

@@ -148,7 +148,7 @@ func keptNode(n corev1.Node) corev1.Node {
 // The kept fields are the same as with the standard decoder.
 func TestNodeEqualsStandardDecoder(t *testing.T) {
 	r := rand.New(rand.NewPCG(13, 14))
-	ours, theirs := protobufOf(t, newCodecs()), protobufOf(t, standard)
+	ours, theirs := protobufOf(t, newCodecs(false)), protobufOf(t, standard)
 	list := &corev1.NodeList{
 		TypeMeta: metav1.TypeMeta{Kind: nodeListKind, APIVersion: "v1"},
 		ListMeta: metav1.ListMeta{ResourceVersion: "7", Continue: "more", RemainingItemCount: new(int64(3))},
@@ -173,15 +173,19 @@ func TestNodeEqualsStandardDecoder(t *testing.T) {
 // The kept fields are the same as with the standard decoder.
 func TestMetadataEqualsStandardDecoder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	ours, theirs := protobufOf(t, newCodecs()), protobufOf(t, standard)
+	ours, theirs := protobufOf(t, newCodecs(false)), protobufOf(t, standard)
+	managed := protobufOf(t, newCodecs(true))
 	for range 1000 {
 		one := wholeMetadata(r)
-		got, _, err := ours.Serializer.Decode(encode(t, theirs.Serializer, &one), nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
 		want := kept(one)
-		equal(t, "object", &want, got.(*metav1.PartialObjectMetadata))
+		for _, codec := range []runtime.SerializerInfo{ours, managed} {
+			got, _, err := codec.Serializer.Decode(encode(t, theirs.Serializer, &one), nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, "object", &want, got.(*metav1.PartialObjectMetadata))
+			want.OwnerReferences = one.OwnerReferences // of the second codec
+		}
 	}
 
 	list := &metav1.PartialObjectMetadataList{
@@ -214,7 +218,7 @@ func TestEvents(t *testing.T) {
 	put(&end.Annotations, []byte(metav1.InitialEventsAnnotationKey), []byte("true"))
 	status := apierrors.NewResourceExpired("too old").Status()
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	info := protobufOf(t, newCodecs())
+	info := protobufOf(t, newCodecs(false))
 	for _, tt := range []struct {
 		kind   string
 		object runtime.Object
@@ -242,7 +246,7 @@ func TestEvents(t *testing.T) {
 // Objects that are neither nodes nor metadata, or that are decoded into another type, are left to
 // the standard decoder, with its errors.
 func TestOtherTypesUseStandardDecoder(t *testing.T) {
-	ours, theirs := protobufOf(t, newCodecs()), protobufOf(t, standard)
+	ours, theirs := protobufOf(t, newCodecs(false)), protobufOf(t, standard)
 	one := wholeMetadata(rand.New(rand.NewPCG(7, 8)))
 	whole := encode(t, theirs.Serializer, &one)
 	got := &metav1.PartialObjectMetadata{}
@@ -286,7 +290,7 @@ func FuzzDecode(f *testing.F) {
 		TypeMeta: metav1.TypeMeta{Kind: metadataListKind, APIVersion: metav1.SchemeGroupVersion.String()}, ListMeta: more,
 		Items: []metav1.PartialObjectMetadata{one, one},
 	}))
-	ours := protobufOf(f, newCodecs())
+	ours := protobufOf(f, newCodecs(false))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		compareDecoded(t, ours, theirs, data)
 		got, want := &metav1.WatchEvent{}, &metav1.WatchEvent{}
@@ -342,7 +346,7 @@ func BenchmarkEvent(b *testing.B) {
 	}
 	for what, object := range map[string]runtime.Object{"pod": &pod, "node": &node} {
 		frame := event(b, "ADDED", object)
-		for whose, codecs := range map[string]runtime.NegotiatedSerializer{"ours": newCodecs(), "standard": standard} {
+		for whose, codecs := range map[string]runtime.NegotiatedSerializer{"ours": newCodecs(false), "standard": standard} {
 			info := protobufOf(b, codecs)
 			objects := codecs.DecoderToVersion(info.Serializer, schema.GroupVersion{Version: "v1"})
 			b.Run(what+"/"+whose, func(b *testing.B) {

@@ -1,9 +1,9 @@
 // Package inventory tracks which nodes and running pods exist by watching the API server.
 //
-// It keeps only what is served or selected by: names, labels, a hash of the UID and, for a node, where
-// its kubelet listens and how much CPU and memory it has. Objects are reduced to that while they are
-// decoded, so no list is ever held in full. While the API server is unavailable, the last known state
-// remains.
+// It keeps only what is served or selected by: names, labels, a hash of the UID, if wanted what manages
+// a pod and, for a node, where its kubelet listens and how much CPU and memory it has. Objects are
+// reduced to that while they are decoded, so no list is ever held in full. While the API server is
+// unavailable, the last known state remains.
 //
 // Run does all the writing, with one goroutine each for nodes and pods. All other functions may be
 // called from any goroutine at any time, also before Run, and never wait for a writer.

@@ -11,19 +11,28 @@ import (
 // seed makes hashes of labels and of UIDs unpredictable.
 var seed = maphash.MakeSeed()
 
-// labelSet is a namespace and labels, shared by every object that has both. It is immutable.
+// labelSet is a namespace, labels and a controller, shared by every object that has all of them. It is
+// immutable.
 type labelSet struct {
-	namespace string
-	labels    sample.Labels
-	hash      uint64
+	namespace  string
+	labels     sample.Labels
+	controller *sample.Controller // nil: none, or unknown
+	hash       uint64
 }
 
 func (s *labelSet) equal(o *labelSet) bool {
-	return s == o || s.has(o.namespace, o.labels)
+	return s == o || s.has(o.namespace, o.labels, o.managedBy())
 }
 
-func (s *labelSet) has(namespace string, labels sample.Labels) bool {
-	return s.namespace == namespace && slices.Equal(s.labels, labels)
+func (s *labelSet) has(namespace string, labels sample.Labels, c sample.Controller) bool {
+	return s.namespace == namespace && s.managedBy() == c && slices.Equal(s.labels, labels)
+}
+
+func (s *labelSet) managedBy() sample.Controller {
+	if s.controller == nil {
+		return sample.Controller{}
+	}
+	return *s.controller
 }
 
 // labelTable finds the labelSet that an object shares with others: the pods of a ReplicaSet have one
@@ -40,7 +49,7 @@ type labelTable struct {
 	scratch sample.Labels
 }
 
-func (t *labelTable) entry(namespace, name string, labels map[string]string) entry {
+func (t *labelTable) entry(namespace, name string, labels map[string]string, c sample.Controller) entry {
 	if t.sets == nil {
 		t.sets = map[uint64]*labelSet{}
 	}
@@ -51,12 +60,15 @@ func (t *labelTable) entry(namespace, name string, labels map[string]string) ent
 	slices.SortFunc(sorted, func(a, b sample.Label) int { return strings.Compare(a.Key, b.Key) })
 	t.scratch = sorted
 
-	hash := hashOf(namespace, sorted)
+	hash := hashOf(namespace, sorted, c)
 	shared := t.sets[hash]
-	if shared != nil && shared.has(namespace, sorted) {
+	if shared != nil && shared.has(namespace, sorted, c) {
 		return entry{name: name, set: shared}
 	}
 	set := &labelSet{namespace: t.word(namespace), hash: hash}
+	if c != (sample.Controller{}) {
+		set.controller = &sample.Controller{Kind: t.word(c.Kind), Name: t.word(c.Name)}
+	}
 	if len(sorted) > 0 {
 		set.labels = make(sample.Labels, len(sorted))
 	}
@@ -97,12 +109,16 @@ func (t *labelTable) word(s string) string {
 	return w[0]
 }
 
-func hashOf(namespace string, labels sample.Labels) uint64 {
+func hashOf(namespace string, labels sample.Labels, c sample.Controller) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	h.WriteString(namespace)
+	h.WriteByte(0) // in neither names, keys nor values
+	h.WriteString(c.Kind)
+	h.WriteByte(0)
+	h.WriteString(c.Name)
 	for _, l := range labels {
-		h.WriteByte(0) // in neither names, keys nor values
+		h.WriteByte(0)
 		h.WriteString(l.Key)
 		h.WriteByte(0)
 		h.WriteString(l.Value)

@@ -59,8 +59,27 @@ func podMeta(i int) *metav1.PartialObjectMetadata {
 	return m
 }
 
+// managedMeta is podMeta with what manages the pod.
+func managedMeta(i int) *metav1.PartialObjectMetadata {
+	m := podMeta(i)
+	c := metav1.OwnerReference{Controller: new(true)}
+	c.Kind, c.Name = strings.Clone("StatefulSet"), fmt.Sprintf("service-%d-db", i/20)
+	switch k := i % 20; {
+	case k < 12:
+		c.Kind, c.Name = strings.Clone("ReplicaSet"), m.Name[:len(m.Name)-6]
+	case k < 16:
+		c.Kind, c.Name = strings.Clone("DaemonSet"), fmt.Sprintf("agent-%02d", i/20%50)
+	case k == 19:
+		c.Kind, c.Name = strings.Clone("Job"), m.Name[:len(m.Name)-6]
+	}
+	m.OwnerReferences = []metav1.OwnerReference{c}
+	return m
+}
+
 // cluster returns a store of pods as a list of n fills it.
-func cluster(n int) *podStore {
+func cluster(n int) *podStore { return clusterOf(n, podMeta) }
+
+func clusterOf(n int, podMeta func(int) *metav1.PartialObjectMetadata) *podStore {
 	s := &podStore{onGone: func(string, string) {}}
 	items := make([]any, n)
 	for i := range items {
@@ -71,13 +90,18 @@ func cluster(n int) *podStore {
 }
 
 func TestBytesPerPod(t *testing.T) {
-	const pods, budget = 20_000, 160
+	t.Run("unmanaged", func(t *testing.T) { checkBytesPerPod(t, 160, podMeta) })
+	t.Run("managed", func(t *testing.T) { checkBytesPerPod(t, 175, managedMeta) })
+}
+
+func checkBytesPerPod(t *testing.T, budget float64, podMeta func(int) *metav1.PartialObjectMetadata) {
+	const pods = 20_000
 	nameBytes := int64(0)
 	for i := range pods {
 		nameBytes += int64(sizeClass(len(podMeta(i).Name)))
 	}
 	before := sharedtest.Heap()
-	s := cluster(pods)
+	s := clusterOf(pods, podMeta)
 	listed := sharedtest.Heap() - before
 	// Events: a change of every pod's status, and a third of the workloads replaced by others.
 	replaced := func(i int) bool { return i/20%3 == 0 }
@@ -96,7 +120,7 @@ func TestBytesPerPod(t *testing.T) {
 		nameBytes/pods, perPod(listed), perPod(churned), len(s.labels.sets))
 	for _, got := range []float64{perPod(listed), perPod(churned)} {
 		if got > budget {
-			t.Errorf("a pod takes %.1f bytes besides its name, want at most %d", got, budget)
+			t.Errorf("a pod takes %.1f bytes besides its name, want at most %v", got, budget)
 		}
 	}
 
@@ -201,7 +225,7 @@ func TestWordsCollide(t *testing.T) {
 	var sets []*labelSet
 	for i := range 3 {
 		labels := map[string]string{strings.Clone(first): "shop", strings.Clone(second): fmt.Sprint(i)}
-		sets = append(sets, table.entry("ns", fmt.Sprint("pod-", i), labels).set)
+		sets = append(sets, table.entry("ns", fmt.Sprint("pod-", i), labels, sample.Controller{}).set)
 	}
 	for i, set := range sets[1:] {
 		for k := range set.labels {
@@ -215,13 +239,59 @@ func TestWordsCollide(t *testing.T) {
 // Two sets with one hash are kept apart.
 func TestLabelsCollide(t *testing.T) {
 	var table labelTable
-	a := table.entry("ns", "a", map[string]string{"app": "a"})
+	a := table.entry("ns", "a", map[string]string{"app": "a"}, sample.Controller{})
 	other := &labelSet{namespace: "ns", labels: sample.Labels{{Key: "app", Value: "z"}}}
 	table.sets[a.set.hash] = other
-	b := table.entry("ns", "b", map[string]string{"app": "a"})
+	b := table.entry("ns", "b", map[string]string{"app": "a"}, sample.Controller{})
 	if !slices.Equal(a.set.labels, b.set.labels) || table.sets[a.set.hash] != other {
 		t.Errorf("labels of a: %v, of b: %v", a.set.labels, b.set.labels)
 	}
+}
+
+// What manages pods is kept with the labels that they share.
+func TestManaged(t *testing.T) {
+	s := &podStore{onGone: func(string, string) {}}
+	add := func(name string, owners ...metav1.OwnerReference) {
+		p := podNamed("shop", name)
+		p.Labels, p.OwnerReferences = map[string]string{"app": "web"}, owners
+		if err := s.Update(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owner := func(name string, controls *bool) metav1.OwnerReference {
+		return metav1.OwnerReference{Kind: "ReplicaSet", Name: strings.Clone(name), Controller: controls}
+	}
+	add("a", owner("other", nil), owner("web-1", new(true)))
+	add("b", owner("web-1", new(true)))
+	add("c", owner("web-2", new(true)))
+	add("d", owner("web-1", new(false)))
+	add("e")
+	set := func(name string) *labelSet {
+		e, _ := s.all.load().get("shop", name)
+		return e.set
+	}
+	if set("a") != set("b") || set("d") != set("e") || set("a") == set("c") {
+		t.Error("pods share a label set although what manages them differs, or do not although it does not")
+	}
+	replicaSet := func(name string) sample.Controller { return sample.Controller{Kind: "ReplicaSet", Name: name} }
+	check := func(want map[string]sample.Controller) {
+		t.Helper()
+		got := map[string]sample.Controller{}
+		for o, c := range s.all.Managed() {
+			got[o.Name] = c
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("controllers (-want +got):\n%s", d)
+		}
+	}
+	want := map[string]sample.Controller{
+		"a": replicaSet("web-1"), "b": replicaSet("web-1"), "c": replicaSet("web-2"), "d": {}, "e": {},
+	}
+	check(want)
+	add("e", owner("web-2", new(true))) // it was adopted
+	add("a")                            // it was released
+	want["e"], want["a"] = replicaSet("web-2"), sample.Controller{}
+	check(want)
 }
 
 // A pod's status changes often and its labels do not: such an event leaves nothing behind.

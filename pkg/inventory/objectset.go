@@ -77,6 +77,18 @@ func (x *ObjectSet) All(namespace string, selects func(sample.Labels) bool) iter
 	}
 }
 
+// Managed iterates over all objects as All does, with what manages each; the zero value if nothing
+// does, or if the client does not decode it.
+func (x *ObjectSet) Managed() iter.Seq2[sample.Object, sample.Controller] {
+	return func(yield func(sample.Object, sample.Controller) bool) {
+		for e := range x.load().from("") {
+			if !yield(e.object(), e.set.managedBy()) {
+				return
+			}
+		}
+	}
+}
+
 // Len is the number of objects.
 func (x *ObjectSet) Len() int { return x.load().len }
 

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
+
+	"metrics-server/pkg/sample"
 )
 
 // store is what a reflector writes to, from one goroutine at a time. Add, Update and Delete receive
@@ -98,9 +100,17 @@ func (s *objects) objectSet() *ObjectSet { return &s.all }
 func (s *objects) Resync() error { return nil }
 
 func (s *objects) entry(o metav1.Object) entry {
-	e := s.labels.entry(o.GetNamespace(), o.GetName(), o.GetLabels())
+	e := s.labels.entry(o.GetNamespace(), o.GetName(), o.GetLabels(), controllerOf(o))
 	e.uid = maphash.String(seed, string(o.GetUID()))
 	return e
+}
+
+// controllerOf returns what manages o, as far as its owners were decoded.
+func controllerOf(o metav1.Object) sample.Controller {
+	if c := metav1.GetControllerOfNoCopy(o); c != nil {
+		return sample.Controller{Kind: c.Kind, Name: c.Name}
+	}
+	return sample.Controller{}
 }
 
 // put adds or changes an object, and reports whether it replaced another object of the same name.

@@ -82,7 +82,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the API server: %w", err)
 	}
-	objects, err := inventory.NewClient(config, httpClient)
+	objects, err := inventory.NewClient(config, httpClient, false)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the nodes and pods of the API server: %w", err)
 	}
