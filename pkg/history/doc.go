@@ -27,10 +27,11 @@
 //	GET /apis/metrics.k8s.io/v1/namespaces/NS/pods?history=2h    one namespace and its workloads
 //
 // history is how far back to go. More than is kept is no error: the answer begins where the history
-// does. With step, a multiple of a minute such as step=10m, the points of each step are merged: CPU
-// and memory are means of the points that exist, the number of pods and of missing ones are the
-// largest. Steps are aligned to multiples of step since 1970. Neither parameter combines with
-// selectors, with continue or with watch.
+// does. step is the distance of the points in whole minutes, such as step=10m; its default is the
+// least that makes no more than 240 points. The points of each step are merged: CPU and memory are
+// means of the points that exist, the number of pods and of missing ones are the largest. Steps are
+// aligned to multiples of step since 1970. The parameters do not combine with selectors, with
+// continue or with watch.
 //
 // Errors are the usual Status: 400 for a parameter that is wrong, 403 without the right, 404 if the
 // server keeps no history. A server that does not know the parameter answers with the usual list,
@@ -51,11 +52,13 @@
 //	  "points": 4,
 //	  "leftOut": 0,
 //	  "series": [
-//	    {"kind": "Node", "name": "n1", "first": 0, "cpu": [0.25, 0.26, null, 0.25], "memory": [1.5e+09, 1.5e+09, null, 1.5e+09]},
-//	    {"kind": "Namespace", "name": "shop", "first": 0, "cpu": [0.1, 0.1, 0.1, 0.1], "memory": [4096, 4096, 4096, 4096],
-//	     "pods": [2, 2, 2, 2]},
-//	    {"kind": "Deployment", "namespace": "shop", "name": "web", "first": 2, "cpu": [0.1, 0.05], "memory": [4096, 2048],
-//	     "pods": [2, 2], "missing": [0, 1]}
+//	    {"kind": "Node", "name": "n1", "first": 0,
+//	     "cpu": [0.25, 0.26, null, 0.25], "memory": [1.5e+09, 1.5e+09, null, 1.5e+09]},
+//	    {"kind": "Namespace", "name": "shop", "first": 0,
+//	     "cpu": [0.1, 0.1, 0.1, 0.05], "memory": [4096, 4096, 4096, 2048],
+//	     "pods": [2, 2, 2, 2], "missing": [0, 0, 0, 1]},
+//	    {"kind": "Deployment", "namespace": "shop", "name": "web", "first": 2,
+//	     "cpu": [0.1, 0.05], "memory": [4096, 2048], "pods": [2, 2], "missing": [0, 1]}
 //	  ]
 //	}
 //
