@@ -211,6 +211,7 @@ func (o *Options) run(ctx context.Context) error {
 		Timeout:        o.requestTimeout(),
 		NodeSelector:   o.NodeSelector,
 		NodeEvents:     o.NodeEvents,
+		History:        o.History,
 		Kubelet:        o.kubeletConfig(p.rest),
 		KubeletAccount: account,
 		ServingSecret:  p.secret,

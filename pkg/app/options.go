@@ -12,6 +12,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"metrics-server/pkg/kubeapi"
+	"metrics-server/pkg/server"
 )
 
 // Options are the flags. Make them with NewOptions; they hold no resources.
@@ -21,6 +22,7 @@ type Options struct {
 	Resolution time.Duration
 	Window     time.Duration // 0: Resolution
 	NodeEvents bool
+	History    time.Duration // 0: none is kept
 
 	KubeletInsecureTLS        bool
 	KubeletPlainHTTP          bool
@@ -74,6 +76,10 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 			"--kubelet-service-account or --kubelet-client-certificate is given. Default: the pod's service account.")
 	fs.BoolVar(&o.NodeEvents, "node-events", o.NodeEvents,
 		"Record an Event on a Node after two failed scrapes in a row, and when scraping works again.")
+	fs.DurationVar(&o.History, "history", o.History,
+		"Keep the usage of nodes, namespaces and workloads once a minute for this long, in memory, for metrics-server ui "+
+			"and whoever may list the metrics. Whole minutes, at most 24h; each node takes about 0.3 KiB an hour, each "+
+			"namespace and workload 0.5 KiB. A restart begins a new history. Default: none is kept.")
 	fs.BoolVar(&o.ShowVersion, "version", o.ShowVersion, "Print the version and exit.")
 
 	o.generic.addFlags(fss.FlagSet("generic"))
@@ -168,6 +174,9 @@ func (o *Options) Validate() error {
 	case o.Window > maxWindow:
 		bad("--metric-window: %v is too long, as autoscalers would act on load of the past: give at most %v (1m or 2m "+
 			"smooths short peaks), and slow autoscalers down by spec.behavior instead", o.Window, maxWindow)
+	}
+	if o.History != 0 && (o.History < time.Minute || o.History > server.MaxHistory || o.History%time.Minute != 0) {
+		bad("--history: %v: give whole minutes, at most %v, such as 2h, or leave the flag out", o.History, server.MaxHistory)
 	}
 	if o.KubeletRequestTimeout < 0 {
 		bad("--kubelet-request-timeout: %v is negative: give a positive duration, or leave the flag out",

@@ -87,8 +87,14 @@ func TestMetricsDoc(t *testing.T) {
 	sharedtest.CompareWithFile(t, file, doc)
 }
 
-// newServer returns one that is connected to nothing.
+// newServer returns one that is connected to nothing, with everything that can be switched on.
 func newServer(t *testing.T) *Server {
+	t.Helper()
+	return newServerWith(t, func(c *Config) { c.History = time.Hour })
+}
+
+// newServerWith returns one that is connected to nothing, with the settings that change makes.
+func newServerWith(t *testing.T, change func(*Config)) *Server {
 	t.Helper()
 	generic := NewGenericConfig("v1.2.3")
 	generic.ExternalAddress = "127.0.0.1:443"
@@ -99,13 +105,15 @@ func newServer(t *testing.T) *Server {
 	}
 	t.Cleanup(func() { _ = listener.Close() })
 	generic.SecureServing = &genericapiserver.SecureServingInfo{Listener: listener}
-	s, err := New(Config{
+	config := Config{
 		Generic: generic, Rest: &rest.Config{Host: "127.0.0.1:1"}, Kubelet: KubeletConfig{Rest: &rest.Config{}},
 		Resolution: time.Minute, Timeout: time.Second, ServingSecret: types.NamespacedName{
 			Namespace: "kube-system",
 			Name:      "serving",
 		},
-	})
+	}
+	change(&config)
+	s, err := New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

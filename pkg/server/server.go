@@ -38,6 +38,8 @@ type Config struct {
 	Window       time.Duration // over which CPU is averaged; default Resolution
 	Timeout      time.Duration // of one scrape
 	NodeEvents   bool          // record Events on nodes whose scraping fails
+	// History is how long past usage is kept; 0: not at all.
+	History time.Duration
 	// KubeletAccount is the service account whose tokens are shown to kubelets. Without a name, or
 	// with a client certificate for kubelets, the credentials in Kubelet are used.
 	KubeletAccount types.NamespacedName
@@ -66,7 +68,8 @@ type Server struct {
 	sink      *sink
 	nodes     *nodes
 	owners    *owners
-	events    *events // nil if disabled
+	events    *events   // nil if disabled
+	recorder  *recorder // nil if no history is kept
 	readiness *readiness
 	metrics   *prometheus.Registry // our own
 }
@@ -82,7 +85,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the API server: %w", err)
 	}
-	objects, err := inventory.NewClient(config, httpClient, false)
+	objects, err := inventory.NewClient(config, httpClient, c.History > 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the nodes and pods of the API server: %w", err)
 	}
@@ -96,6 +99,8 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s.addCollection(c, client, objects)
+	s.recorder = newRecorder(c, s)
+	s.recorder.serveHistory(c.Generic)
 	if err := s.addServing(c, client); err != nil {
 		return nil, err
 	}
@@ -199,6 +204,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	if s.events != nil {
 		parts = append(parts, s.events.run)
+	}
+	if s.recorder != nil {
+		parts = append(parts, s.recorder.run)
 	}
 	err := s.serving.Run(ctx, parts...)
 	s.kubelets.Close()
