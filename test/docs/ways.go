@@ -72,6 +72,10 @@ var ways = map[string]Way{
 // elsewhere has, for each file that does the same as some commands, how these begin, and a text in the file that shows
 // it.
 var elsewhere = map[string][][2]string{
+	"test/integration/history_test.go": {{ // no cluster has --history by default
+		"kubectl get --raw '/apis/metrics.k8s.io/v1/nodes?history=2h'",
+		`fetch(everything, version, history.Query{Nodes: true})`,
+	}},
 	"test/docs/docs_test.go": {{"kubectl -n kube-system logs deployment/custom-metrics-server", "func TestLogs("}},
 	"pkg/app/hpa_test.go": {
 		{"metrics-server doctor hpa", `"HorizontalPodAutoscaler team/web"`},

@@ -45,8 +45,8 @@ var rooms = map[string]room{
 	},
 	"pkg/server": {
 		imports: []string{
-			"api/resource", "apiserver", "inventory", "kubeapi", "kubelet", "kubelettoken", "sample", "schedule", "scrape",
-			"store",
+			"api/resource", "apiserver", "history", "inventory", "kubeapi", "kubelet", "kubelettoken", "sample", "schedule",
+			"scrape", "store",
 		},
 		k8s: true,
 		why: "the only package that wires others: each of those can then be read, tested and replaced alone",
@@ -134,6 +134,14 @@ var rooms = map[string]room{
 	"pkg/store": {
 		imports: []string{"ring", "sample"},
 		why:     "pure: the arithmetic that autoscalers trust has no I/O, no clock and no API types to hide behind",
+	},
+	"pkg/history": {
+		imports: []string{"fairshare", "sample"},
+		why:     "pure: points in, JSON out; clients decode with it, and must not link a server",
+	},
+	"pkg/history/historyclient": {
+		imports: []string{"history", "kubeapi"}, k8s: true,
+		why: "a client of any server that speaks the form of pkg/history; it knows nothing of how it is kept",
 	},
 	"pkg/near": {
 		why: "pure: two names and how much they differ",
