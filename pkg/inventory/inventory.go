@@ -26,16 +26,18 @@ type Config struct {
 	Client rest.Interface
 	// NodeSelector is a label selector. The Inventory ignores nodes that it does not match.
 	NodeSelector string
-	// OnNode is called with a node that is new or whose Node has changed, OnNodeGone with the name of a
+	// OnNode is called with a node that is new or whose Node has changed, OnNodeGone with a
 	// node that was deleted or is no longer selected. For a node that was deleted and recreated under
 	// the same name, OnNodeGone is called first, even if only the new node was seen. Both are called in
 	// order from one goroutine, after Nodes has changed; watching waits while they run. Either may be nil.
 	OnNode     func(Node)
-	OnNodeGone func(name string)
+	OnNodeGone func(sample.Object)
 	// OnPodGone is called with a pod that was in Pods and has been deleted, has stopped running or has been
 	// recreated under the same name, even if only a later list showed that. It is called in order from
 	// one goroutine, after Pods has changed; watching waits while it runs. It may be nil.
-	OnPodGone func(namespace, name string)
+	OnPodGone func(sample.Object)
+	// Revision returns the revision of a change that happens now. Default: changes have none.
+	Revision func() sample.Revision
 }
 
 // Node is a node and where its kubelet listens. It is immutable.
@@ -62,22 +64,22 @@ func New(c Config) *Inventory {
 		c.OnNode = func(Node) {}
 	}
 	if c.OnNodeGone == nil {
-		c.OnNodeGone = func(string) {}
+		c.OnNodeGone = func(sample.Object) {}
 	}
 	if c.OnPodGone == nil {
-		c.OnPodGone = func(string, string) {}
+		c.OnPodGone = func(sample.Object) {}
 	}
 	return &Inventory{
 		nodes: &source{
 			health:   health{resource: "nodes"},
-			store:    &nodeStore{onNode: c.OnNode, onGone: c.OnNodeGone},
+			store:    &nodeStore{objects: objects{revision: c.Revision}, onNode: c.OnNode, onGone: c.OnNodeGone},
 			from:     collection{client: c.Client, name: "nodes"},
 			example:  &corev1.Node{},
 			selected: metav1.ListOptions{LabelSelector: c.NodeSelector},
 		},
 		pods: &source{
 			health:   health{resource: "pods"},
-			store:    &podStore{onGone: c.OnPodGone},
+			store:    &podStore{objects: objects{revision: c.Revision}, onGone: c.OnPodGone},
 			from:     collection{client: c.Client, name: "pods", asList: metadataListKind, as: metadataKind},
 			example:  &metav1.PartialObjectMetadata{},
 			selected: metav1.ListOptions{FieldSelector: "status.phase=" + string(corev1.PodRunning)},

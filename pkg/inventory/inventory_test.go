@@ -77,13 +77,13 @@ func run(t *testing.T, c Config) *running {
 		}
 		report(&r.nodeChanges, "+%s", n.Name)
 	}
-	c.OnNodeGone = func(name string) { report(&r.nodeChanges, "-%s", name) }
-	c.OnPodGone = func(namespace, name string) {
+	c.OnNodeGone = func(o sample.Object) { report(&r.nodeChanges, "-%s", o.Name) }
+	c.OnPodGone = func(o sample.Object) {
 		now := "" // the entry in the set under that name
-		if o, ok := r.Pods().Get(namespace, name); ok {
-			now = " " + o.Labels.Get("is")
+		if same, ok := r.Pods().Get(o.Namespace, o.Name); ok {
+			now = " " + same.Labels.Get("is")
 		}
-		report(&r.gone, "%s/%s%s", namespace, name, now)
+		report(&r.gone, "%s/%s%s", o.Namespace, o.Name, now)
 	}
 	r.Inventory = New(c)
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&lockedWriter{r}), textlogger.Verbosity(0)))

@@ -19,7 +19,7 @@ type nodeStore struct {
 	objects
 	nodes  map[string]*nodeEntry
 	onNode func(Node)
-	onGone func(name string)
+	onGone func(sample.Object)
 }
 
 type nodeEntry struct {
@@ -98,10 +98,10 @@ func (s *nodeStore) Update(object any) error { return s.Add(object) }
 
 // Delete removes a node.
 func (s *nodeStore) Delete(object any) error {
-	o, found, err := s.remove(object)
+	gone, found, err := s.remove(object)
 	if found {
-		delete(s.nodes, o.GetName())
-		s.onGone(o.GetName())
+		delete(s.nodes, gone.name)
+		s.onGone(gone.object())
 	}
 	return err
 }
@@ -119,7 +119,7 @@ func (s *nodeStore) Replace(items []any, _ string) error {
 	s.replace(entries)
 	for e := range before.from("") {
 		if s.nodes[e.name] == nil {
-			s.onGone(e.name)
+			s.onGone(e.object())
 		}
 	}
 	for _, e := range entries {
@@ -133,7 +133,7 @@ func (s *nodeStore) Replace(items []any, _ string) error {
 // tell reports to the callbacks that a node has changed from old, nil if it is new, to n.
 func (s *nodeStore) tell(old, n *nodeEntry) {
 	if old != nil && old.uid != n.uid { // another machine: nothing known of the old one applies
-		s.onGone(n.name)
+		s.onGone(old.object())
 	}
 	s.onNode(Node{
 		Object: n.object(), Addresses: n.addresses, KubeletPort: n.port, MetricsPath: n.path, Version: n.version,

@@ -35,10 +35,12 @@ type entry struct {
 	name string
 	set  *labelSet // shared by the objects with the same namespace and labels
 	uid  uint64    // a hash of its UID: another one is another object of the same name
+	// changed is when the labels changed, zero if they never did.
+	changed sample.Revision
 }
 
 func (e entry) object() sample.Object {
-	return sample.Object{Namespace: e.set.namespace, Name: e.name, Labels: e.set.labels}
+	return sample.Object{Namespace: e.set.namespace, Name: e.name, Labels: e.set.labels, Changed: e.changed}
 }
 
 // compare orders e and the object named as given.

@@ -29,7 +29,7 @@ func (passed) DeepCopyObject() runtime.Object   { panic("inventory: compact obje
 
 type podStore struct {
 	objects
-	onGone func(namespace, name string)
+	onGone func(sample.Object)
 }
 
 type podEntry struct {
@@ -51,8 +51,8 @@ func (s *podStore) Add(object any) error {
 	if !ok {
 		return fmt.Errorf("%T is not the metadata of a pod", object)
 	}
-	if e := s.entry(from); s.put(e) {
-		s.onGone(e.set.namespace, e.name)
+	if old, recreated := s.put(s.entry(from)); recreated {
+		s.onGone(old.object())
 	}
 	return nil
 }
@@ -62,9 +62,9 @@ func (s *podStore) Update(object any) error { return s.Add(object) }
 
 // Delete removes a pod.
 func (s *podStore) Delete(object any) error {
-	o, found, err := s.remove(object)
+	gone, found, err := s.remove(object)
 	if found {
-		s.onGone(o.GetNamespace(), o.GetName())
+		s.onGone(gone.object())
 	}
 	return err
 }
@@ -80,7 +80,7 @@ func (s *podStore) Replace(items []any, _ string) error {
 	now := s.all.load()
 	for old := range before.from("") {
 		if e, ok := now.get(old.set.namespace, old.name); !ok || e.uid != old.uid {
-			s.onGone(old.set.namespace, old.name)
+			s.onGone(old.object())
 		}
 	}
 	return nil
@@ -92,6 +92,8 @@ type objects struct {
 	all    ObjectSet
 	labels labelTable
 	left   int // entries that left since the last sweep, each with a label set that may be the last of its kind
+
+	revision func() sample.Revision // of a change that happens now; nil: changes have none
 }
 
 func (s *objects) objectSet() *ObjectSet { return &s.all }
@@ -113,34 +115,58 @@ func controllerOf(o metav1.Object) sample.Controller {
 	return sample.Controller{}
 }
 
-// put adds or changes an object, and reports whether it replaced another object of the same name.
-func (s *objects) put(e entry) (recreated bool) {
+// put adds or changes an object, and reports whether it replaced another object of the same name, and
+// which.
+func (s *objects) put(e entry) (old entry, recreated bool) {
 	old, found := s.all.load().get(e.set.namespace, e.name)
 	if found && old.uid == e.uid && old.set.equal(e.set) {
-		return false // a pod's status changes many times, its labels hardly ever
+		return old, false // a pod's status changes many times, its labels hardly ever
+	}
+	if found && old.uid == e.uid {
+		e.changed = s.next()
 	}
 	s.all.put(e)
 	if found {
 		s.oneLeft()
 	}
-	return found && old.uid != e.uid
+	return old, found && old.uid != e.uid
 }
 
-func (s *objects) remove(object any) (o metav1.Object, found bool, err error) {
+func (s *objects) next() sample.Revision {
+	if s.revision == nil {
+		return 0
+	}
+	return s.revision()
+}
+
+// remove removes an object, and reports which and whether it was there.
+func (s *objects) remove(object any) (gone entry, found bool, err error) {
 	o, ok := object.(metav1.Object)
 	if !ok {
-		return nil, false, fmt.Errorf("%T has no metadata", object)
+		return gone, false, fmt.Errorf("%T has no metadata", object)
 	}
-	found = s.all.remove(o.GetNamespace(), o.GetName())
+	gone, found = s.all.load().get(o.GetNamespace(), o.GetName())
 	if found {
+		s.all.remove(o.GetNamespace(), o.GetName())
 		s.oneLeft()
 	}
-	return o, found, nil
+	return gone, found, nil
 }
 
 // replace makes entries the whole set and sorts them.
 func (s *objects) replace(entries []entry) {
 	slices.SortFunc(entries, func(a, b entry) int { return a.compare(b.set.namespace, b.name) })
+	before := s.all.load()
+	for i := range entries {
+		e := &entries[i]
+		old, found := before.get(e.set.namespace, e.name)
+		if !found || old.uid != e.uid {
+			continue
+		}
+		if e.changed = old.changed; !old.set.equal(e.set) {
+			e.changed = s.next()
+		}
+	}
 	s.all.replace(entries)
 	s.sweep()
 }

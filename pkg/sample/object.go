@@ -6,6 +6,8 @@ type Object struct {
 	Namespace string // empty for a node
 	Name      string
 	Labels    Labels
+	// Changed is when the labels changed, zero if they have not since this server first saw the object.
+	Changed Revision
 }
 
 // Labels are the labels of an object, sorted by key. They are immutable and may be shared between

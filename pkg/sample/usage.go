@@ -15,6 +15,7 @@ type NodeUsage struct {
 	Time   Time
 	Window time.Duration
 	Usage
+	Revision Revision // of the last change
 }
 
 // ContainerUsage is the usage of one container of a pod.
@@ -29,4 +30,5 @@ type PodUsage struct {
 	Time       Time
 	Window     time.Duration
 	Containers []ContainerUsage // never empty
+	Revision   Revision         // of the last change
 }

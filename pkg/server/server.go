@@ -149,8 +149,8 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Client:       objects,
 		NodeSelector: c.NodeSelector,
 		OnNode:       s.nodes.set,
-		OnNodeGone:   s.nodes.remove,
-		OnPodGone:    s.store.RemovePod,
+		OnNodeGone:   func(o sample.Object) { s.nodes.remove(o.Name) },
+		OnPodGone:    func(o sample.Object) { s.store.RemovePod(o.Namespace, o.Name) },
 	})
 	s.metrics.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}

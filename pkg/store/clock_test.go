@@ -28,6 +28,7 @@ func TestTheServersWallClockIsSet(t *testing.T) {
 			var u sample.PodUsage
 			n, hasNode := s.Node("n", at(now))
 			hasPod := s.Pod("ns", "p", at(now), &u)
+			n.Revision, u.Revision = 0, 0 // a revision is a time of day
 			said = append(said, fmt.Sprintf("%d: %v %+v %s; %v %+v %s", now, hasNode, n, s.WhyNoNode("n", at(now)), hasPod, u,
 				s.WhyNoPod("ns", "p", at(now))))
 		}

@@ -28,6 +28,8 @@ type layout struct {
 	// The containers of the last answer and some that vanished, sorted by namespace, pod and name.
 	containers []series
 	order      []int32 // the positions of the last answer's containers, in its order
+
+	since sample.Revision // of the answer that brought this list
 }
 
 // place is the position of a pod: its containers are [at:at+n] of the layout. The zero value is nowhere.

@@ -48,8 +48,10 @@ func (n *node) silent(now time.Time) bool {
 	return n.since(now)-time.Duration(n.last.Load()) > n.limits.expiry
 }
 
-// record stores one answer. The caller holds n.mu.
-func (n *node) record(b *sample.Batch, c sample.Capacity, received time.Time, x *podIndex) Report {
+// record stores one answer, whose changes get the given revision. The caller holds n.mu.
+func (n *node) record(
+	b *sample.Batch, c sample.Capacity, received time.Time, x *podIndex, revision sample.Revision,
+) Report {
 	n.limits.setCapacity(c)
 	if n.silent(received) {
 		n.forget(x, received)
@@ -60,11 +62,12 @@ func (n *node) record(b *sample.Batch, c sample.Capacity, received time.Time, x 
 	var r Report
 	if !n.layout.aligned(b.Containers) || n.layout.forgettable(now, n.limits.expiry) {
 		next := n.layout.align(b.Containers, now, n.limits.expiry)
+		next.since = revision
 		r.Conflicts = n.announce(next, x, received)
 		n.layout = next
 	}
 	own := b.Node.Given.Has(sample.CPU | sample.Memory)
-	if !n.own.record(&b.Node, now, &n.limits) {
+	if !n.own.track(&b.Node, now, &n.limits, revision) {
 		r.Refused[n.own.reason]++
 	}
 	l, complete, idle, i := n.layout, true, true, 0
@@ -74,7 +77,7 @@ func (n *node) record(b *sample.Batch, c sample.Capacity, received time.Time, x 
 		}
 		c := &l.containers[l.order[i]]
 		i++
-		if !c.record(&b.Containers[j].Sample, now, &n.limits) {
+		if !c.track(&b.Containers[j].Sample, now, &n.limits, revision) {
 			r.Refused[c.reason]++
 		}
 		idle = idle && c.state == ended
@@ -161,7 +164,7 @@ func (p place) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 	n := p.node()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	*into = sample.PodUsage{Node: n.name, Containers: into.Containers[:0]}
+	*into = sample.PodUsage{Node: n.name, Containers: into.Containers[:0], Revision: n.layout.since}
 	at := n.since(now)
 	for i, to := p.run(k); i < to; i++ {
 		c := &n.layout.containers[i]
@@ -172,6 +175,7 @@ func (p place) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 			into.Containers = into.Containers[:0]
 			return false
 		}
+		into.Revision = max(into.Revision, c.changed)
 		if len(into.Containers) == 0 || c.time < into.Time {
 			into.Time, into.Window = c.time, c.span()
 		}

@@ -12,7 +12,8 @@ import (
 // when a pod appears, moves or leaves, and a reader for some microseconds. Its lock is a leaf: no other
 // lock is taken while it is held.
 type podIndex struct {
-	expiry time.Duration
+	expiry     time.Duration
+	onUnlisted func(namespace, name string)
 
 	mu       sync.RWMutex
 	pods     placeMap // of each pod, in the only node that claims it or in one of them
@@ -30,8 +31,8 @@ type contest struct {
 	quietSince time.Time // since when no two claim it; zero if they do
 }
 
-func (x *podIndex) init(expiry time.Duration) {
-	x.expiry = expiry
+func (x *podIndex) init(expiry time.Duration, onUnlisted func(namespace, name string)) {
+	x.expiry, x.onUnlisted = expiry, onUnlisted
 	x.pods = placeMap{}
 	x.contests = map[podKey]*contest{}
 }
@@ -87,6 +88,7 @@ func (x *podIndex) unclaim(k podKey, n *node, received time.Time) {
 	if len(others) == 0 {
 		x.pods.delete(k)
 		delete(x.contests, k)
+		x.onUnlisted(k.namespace, k.name)
 		return
 	}
 	x.pods.set(k, others[0])

@@ -157,6 +157,8 @@ type series struct {
 	start    sample.Time   // the first start time reported in this epoch, 0 if there was none
 	points   ring.Ring     // the samples
 	setAside *ring.Point   // a later sample that does not continue the counter; nil if none
+
+	changed sample.Revision // of the last change of what is served
 }
 
 // record adds a sample that was received at now. It returns false if the store refuses the sample;

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
 )
 
@@ -22,6 +23,12 @@ type Config struct {
 	// Capacity returns how much CPU and memory a node has. It is called for each answer of the node and
 	// must be fast. Default: unknown for every node.
 	Capacity func(node string) sample.Capacity
+
+	// Clock makes the revisions of changes. Default: one of the Store's own.
+	Clock *revision.Clock
+	// OnPodUnlisted is called with a pod when the last node that listed it does so no longer. It must be
+	// fast and must not call the Store. Default: nothing.
+	OnPodUnlisted func(namespace, name string)
 }
 
 func (c *Config) setDefaults() {
@@ -37,12 +44,19 @@ func (c *Config) setDefaults() {
 	if c.Capacity == nil {
 		c.Capacity = func(string) sample.Capacity { return sample.Capacity{} }
 	}
+	if c.Clock == nil {
+		c.Clock = revision.NewClock(time.Unix(0, 0))
+	}
+	if c.OnPodUnlisted == nil {
+		c.OnPodUnlisted = func(string, string) {}
+	}
 }
 
 // Store keeps samples and serves usage. Make it with New.
 type Store struct {
 	limits   limits
 	capacity func(node string) sample.Capacity
+	clock    *revision.Clock
 	index    podIndex
 	points   atomic.Int64 // samples of containers
 	owns     atomic.Int64 // samples of nodes
@@ -54,8 +68,8 @@ type Store struct {
 // New returns an empty Store.
 func New(c Config) *Store {
 	c.setDefaults()
-	s := &Store{limits: newLimits(c), capacity: c.Capacity, nodes: map[string]*node{}}
-	s.index.init(c.Expiry)
+	s := &Store{limits: newLimits(c), capacity: c.Capacity, clock: c.Clock, nodes: map[string]*node{}}
+	s.index.init(c.Expiry, c.OnPodUnlisted)
 	return s
 }
 
@@ -83,7 +97,7 @@ func (s *Store) Record(name string, b *sample.Batch, received time.Time) Report 
 	n := s.lock(name, received)
 	defer n.mu.Unlock()
 	points, own := n.points, n.own.points.Len()
-	r := n.record(b, s.capacity(name), received, &s.index)
+	r := n.record(b, s.capacity(name), received, &s.index, s.clock.Next(received))
 	s.count(n, points, own)
 	return r
 }
@@ -157,7 +171,8 @@ func (s *Store) removePod(n *node, k podKey) {
 	s.count(n, points, n.own.points.Len())
 }
 
-// Node returns the usage of a node, and whether there is one to be served.
+// Node returns the usage of a node, and whether there is one to be served. The revision says since when
+// it is as it is, also if there is none; it is zero if the Store does not know.
 func (s *Store) Node(name string, now time.Time) (sample.NodeUsage, bool) {
 	n := s.node(name)
 	if n == nil {
@@ -166,17 +181,20 @@ func (s *Store) Node(name string, now time.Time) (sample.NodeUsage, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.own.usable(n.since(now), &n.limits) {
-		return sample.NodeUsage{}, false
+		return sample.NodeUsage{Revision: n.revision(&n.own, now, s.clock)}, false
 	}
-	return sample.NodeUsage{Time: n.own.time, Window: n.own.span(), Usage: n.own.sample()}, true
+	return sample.NodeUsage{
+		Time: n.own.time, Window: n.own.span(), Usage: n.own.sample(), Revision: n.own.changed,
+	}, true
 }
 
 // Pod fills into with the usage of a pod, its containers sorted by name, and reports whether there
-// is one to be served. It reuses the memory of into.Containers.
+// is one to be served. It reuses the memory of into.Containers. The revision says since when the usage
+// is as it is, also if there is none; it is zero if the Store does not know.
 func (s *Store) Pod(namespace, name string, now time.Time, into *sample.PodUsage) bool {
 	k := podKey{namespace, name}
 	p := s.index.place(k, now)
-	return p.layout != nil && p.pod(k, now, into)
+	return s.pod(p, k, now, into)
 }
 
 // batch is how many pods are looked up at once.
@@ -191,8 +209,8 @@ func (s *Store) Pods(pods []sample.Object, now time.Time, into []sample.PodUsage
 		n := min(len(pods), batch)
 		s.index.places(pods[:n], now, places[:n])
 		for i, p := range places[:n] {
-			if p.layout == nil || !p.pod(keyOfPod(&pods[i]), now, &into[i]) {
-				into[i] = sample.PodUsage{Containers: into[i].Containers[:0]}
+			if !s.pod(p, keyOfPod(&pods[i]), now, &into[i]) {
+				into[i] = sample.PodUsage{Containers: into[i].Containers[:0], Revision: into[i].Revision}
 			}
 		}
 		pods, into = pods[n:], into[n:]

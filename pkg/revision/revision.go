@@ -1,0 +1,80 @@
+// Package revision numbers the changes of what one process serves, so that a client can say up to
+// which change it knows everything (see sample.Revision).
+//
+// A revision is the time of the change in milliseconds, followed by 16 random bits that identify the
+// process. Revisions of one process always rise, whatever is done to the wall clock; those of the
+// other replica can be compared as far as the two clocks agree. All methods of Clock may be called
+// concurrently.
+package revision
+
+import (
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"metrics-server/pkg/sample"
+)
+
+// Clock makes revisions. Make it with NewClock.
+type Clock struct {
+	origin uint16 // not 0, which is no process's
+	start  sample.Revision
+
+	mu     sync.Mutex
+	anchor time.Time   // a moment, by the monotonic clock,
+	at     sample.Time // and the time that it counts as
+	last   sample.Time // of the last revision made
+}
+
+// NewClock returns a Clock whose first revision is that of now.
+func NewClock(now time.Time) *Clock {
+	at := sample.TimeOf(now)
+	c := &Clock{origin: uint16(1 + rand.Uint32N(math.MaxUint16)), anchor: now, at: at, last: at}
+	c.start = c.revision(c.last)
+	return c
+}
+
+func (c *Clock) revision(at sample.Time) sample.Revision { return sample.NewRevision(at, c.origin) }
+
+// Next returns the revision of a change at now, which is higher than all before.
+func (c *Clock) Next(now time.Time) sample.Revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.timeLocked(now), c.last+1)
+	return c.revision(c.last)
+}
+
+// Last returns the last revision that Next made. Of all changes up to it, those that were published
+// under a lock which was held during Next are visible to whoever takes that lock afterwards.
+func (c *Clock) Last() sample.Revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.revision(c.last)
+}
+
+// Ago returns the revision of a change that was made before now by d, without making one.
+func (c *Clock) Ago(now time.Time, d time.Duration) sample.Revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.revision(c.timeLocked(now).Add(-d))
+}
+
+// timeLocked converts t. A wall clock that was set forward is followed at once, so that replicas
+// agree; one that was set back is not, and time goes on as if it had not been.
+func (c *Clock) timeLocked(t time.Time) sample.Time {
+	at := c.at.Add(t.Sub(c.anchor))
+	if wall := sample.TimeOf(t); wall > at {
+		c.anchor, c.at = t, wall
+		return wall
+	}
+	return at
+}
+
+// Own reports whether r is a revision of this process that Next has made, or that of its start.
+func (c *Clock) Own(r sample.Revision) bool {
+	return r.Origin() == c.origin && c.start <= r && r <= c.Last()
+}
+
+// Start returns the revision of the process's start.
+func (c *Clock) Start() sample.Revision { return c.start }

@@ -1,0 +1,52 @@
+package revision
+
+import (
+	"testing"
+	"time"
+
+	"metrics-server/pkg/sample"
+	"metrics-server/pkg/sharedtest"
+)
+
+// Revisions rise whatever is done to the wall clock. One that was set forward is followed.
+func TestClock(t *testing.T) {
+	start := time.Now()
+	c := NewClock(start)
+	at := func(d time.Duration, set int64) time.Time { return sharedtest.SetClock(t, start.Add(d), set) }
+	last := c.Start()
+	for i, tc := range []struct {
+		now  time.Time
+		want time.Duration // since start
+	}{
+		{start.Add(time.Second), time.Second},
+		{start.Add(time.Second), 1001 * time.Millisecond}, // no two have the same
+		{start.Add(time.Second / 2), 1002 * time.Millisecond},
+		{at(2*time.Second, -3600), 2 * time.Second},
+		{at(3*time.Second, 3600), time.Hour + 3*time.Second},
+		{at(4*time.Second, 0), time.Hour + 4*time.Second},
+	} {
+		r := c.Next(tc.now)
+		if got := r.Time().Sub(c.Start().Time()); got != tc.want || r <= last || r != c.Last() || !c.Own(r) {
+			t.Errorf("%d: revision %d after %d, %v after the start, want %v", i, r, last, got, tc.want)
+		}
+		last = r
+	}
+	if ago := c.Ago(at(5*time.Second, 0), 2*time.Second); ago.Time() != last.Time().Add(-time.Second) {
+		t.Errorf("2 s ago: %v, want 1 s before %v", ago.Time().Std(), last.Time().Std())
+	}
+}
+
+// A process knows its own revisions, as far as it has made them.
+func TestOwn(t *testing.T) {
+	now := time.Now()
+	c := NewClock(now)
+	r := c.Next(now.Add(time.Second))
+	for revision, want := range map[sample.Revision]bool{
+		c.Start(): true, r: true, r + 1<<16: false, c.Start() - 1<<16: false, r ^ 1: false,
+		sample.NewRevision(r.Time(), 0): false, 0: false,
+	} {
+		if got := c.Own(revision); got != want {
+			t.Errorf("%d is one of this process: %v, want %v", revision, got, want)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package store
+
+import (
+	"testing"
+
+	"metrics-server/pkg/revision"
+	"metrics-server/pkg/sample"
+)
+
+// The revision of a usage, or of its absence, changes exactly when what is served does.
+func TestRevisionsOfUsages(t *testing.T) {
+	var unlisted []string
+	clock := revision.NewClock(at(0))
+	s := New(Config{Clock: clock, OnPodUnlisted: func(namespace, name string) {
+		unlisted = append(unlisted, namespace+"/"+name)
+	}})
+	var pod, node sample.Revision
+	step := func(now float64, what string, podChanges, nodeChanges bool, b *sample.Batch) {
+		t.Helper()
+		before := clock.Last()
+		if b != nil {
+			s.Record("n", b, at(now))
+		}
+		var u sample.PodUsage
+		s.Pod("ns", "p", at(now), &u)
+		n, _ := s.Node("n", at(now))
+		fresh := b == nil || u.Revision == 0 || u.Revision > before
+		if changed := u.Revision != pod; changed != podChanges || changed && !fresh {
+			t.Errorf("%s: revision of the pod changes from %d to %d, want a change: %v", what, pod, u.Revision, podChanges)
+		}
+		if changed := n.Revision != node; changed != nodeChanges || changed && b != nil && n.Revision <= before {
+			t.Errorf("%s: revision of the node changes from %d to %d, want a change: %v", what, node, n.Revision, nodeChanges)
+		}
+		pod, node = u.Revision, n.Revision
+	}
+	answer := func(own sample.Sample, containers ...sample.Container) *sample.Batch {
+		return &sample.Batch{Node: own, Containers: containers}
+	}
+	step(1, "nothing yet", false, false, nil)
+	step(10, "the first sample", true, true, answer(machine(5, 1), ctr("a", 5, 1)))
+	step(25, "a usage", true, true, answer(machine(20, 2), ctr("a", 20, 2)))
+	step(40, "the same samples", false, false, answer(machine(20, 2), ctr("a", 20, 2)))
+	step(41, "a look", false, false, nil)
+	step(55, "a new sample of the pod only", true, false, answer(machine(20, 2), ctr("a", 50, 3)))
+	step(70, "another container", true, false, answer(machine(20, 2), ctr("a", 50, 3), ctr("b", 66, 1)))
+	step(85, "which vanishes", true, true, answer(machine(80, 5), ctr("a", 50, 3)))
+	step(140, "a look before it expires", false, false, nil)
+	step(150, "both have expired", true, true, nil)
+	step(155, "as before", false, false, nil)
+	if lost := pod.Time(); lost != sample.TimeOf(at(145)) {
+		t.Errorf("lost at %v, want %v", lost.Std(), at(145))
+	}
+	step(170, "the kubelet lists nothing", true, true, answer(machine(165, 6)))
+	if len(unlisted) != 1 || unlisted[0] != "ns/p" {
+		t.Errorf("unlisted: %q, want the pod, once", unlisted)
+	}
+}
