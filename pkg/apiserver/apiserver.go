@@ -85,11 +85,13 @@ type Config struct {
 type Server struct {
 	*genericapiserver.GenericAPIServer
 	certificate *servingcert.Keeper // nil if not maintained here
+	watches     *watches
 }
 
 // New returns a Server that serves probes and /metrics, but no group yet. It opens no connections.
 func New(c Config) (*Server, error) {
 	s := &Server{}
+	var limited *connections
 	if serving := c.Generic.SecureServing; serving != nil {
 		if c.Secret.Name != "" {
 			s.certificate = servingcert.New(servingcert.Config{
@@ -104,7 +106,13 @@ func New(c Config) (*Server, error) {
 			})
 			serving.Cert = s.certificate
 		}
-		serving.Listener = newConnections(serving.Listener, maxConnections)
+		limited = newConnections(serving.Listener, maxConnections)
+		serving.Listener = limited
+	}
+	s.watches = newWatches(maxWatches, limited)
+	chain := c.Generic.BuildHandlerChainFunc
+	c.Generic.BuildHandlerChainFunc = func(next http.Handler, g *genericapiserver.Config) http.Handler {
+		return chain(s.watches.serve(next), g)
 	}
 	var err error
 	s.GenericAPIServer, err = c.Generic.Complete(nil).New(c.Name, genericapiserver.NewEmptyDelegate())
@@ -116,7 +124,7 @@ func New(c Config) (*Server, error) {
 }
 
 // Run serves, and runs parts, until ctx ends or a part fails. Then /readyz fails at once, requests
-// are still answered for shutdownDelay, and the context of parts ends only after the last request.
+// are still answered for shutdownDelay, then watches end, and the context of parts ends only after the last request.
 // It leaves no goroutine behind.
 func (s *Server) Run(ctx context.Context, parts ...func(context.Context) error) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -131,6 +139,7 @@ func (s *Server) Run(ctx context.Context, parts ...func(context.Context) error) 
 	serve, cancel := context.WithCancel(ctx)
 	defer cancel()
 	context.AfterFunc(work, cancel) // the failure of any part stops the server
+	context.AfterFunc(serve, func() { time.AfterFunc(shutdownDelay, s.watches.end) })
 	err := s.PrepareRun().RunWithContext(serve)
 	stop()
 	return errors.Join(err, group.Wait())

@@ -94,8 +94,8 @@ func profileDuration(r *http.Request) time.Duration {
 
 // withDeadline sets a deadline for clients that do not read the response, or do not send the body
 // that they announced. Without one, such a client could occupy a place among the requests in
-// flight, and the memory of its response, indefinitely. Profiles may take longer and watches have no
-// deadline, unless a body was announced, which neither has.
+// flight, and the memory of its response, indefinitely. Profiles may take longer, and a watch has the
+// timeout for each piece instead, unless a body was announced, which neither has.
 func withDeadline(next http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		deadline := time.Now().Add(timeout)
@@ -103,6 +103,9 @@ func withDeadline(next http.Handler, timeout time.Duration) http.Handler {
 			deadline = deadline.Add(profileDuration(r))
 			if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
 				deadline = time.Time{} // also removes the deadline of the connection's previous request
+				if r.ProtoMajor == 1 {
+					w = withPatience(w, timeout)
+				}
 			}
 		}
 		c := http.NewResponseController(w)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -52,7 +53,8 @@ func (f *inFlight) leave(name string) {
 
 // withFairShares rejects requests for which inFlight has no place. Probes, which must be answered
 // at once, and members of system:masters are exempt, as in the generic server. Watches and
-// profiles, which the generic server's own limit ignores, take a place.
+// profiles, which the generic server's own limit ignores, take a place; a watch only until it is
+// authorized (see watches).
 func withFairShares(next http.Handler, limit int, labels requestLabels) http.Handler {
 	if limit <= 0 {
 		return next
@@ -75,7 +77,11 @@ func withFairShares(next http.Handler, limit int, labels requestLabels) http.Han
 				http.StatusTooManyRequests)
 			return
 		}
-		defer f.leave(who.GetName())
+		leave := sync.OnceFunc(func() { f.leave(who.GetName()) })
+		defer leave()
+		if info.Verb == "watch" {
+			r = r.WithContext(context.WithValue(r.Context(), placeKey{}, place{who.GetName(), leave}))
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -1,0 +1,89 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/endpoints/responsewriter"
+)
+
+// maxWatches is the maximum number of watches, of which one user has at most three quarters. Each has
+// a connection of its own, since HTTP/1.1 is served.
+const maxWatches = 1500
+
+// watches are the watches in flight. They last for hours, so they take neither the places of other
+// requests nor those of their connections.
+type watches struct {
+	places      inFlight
+	connections *connections    // nil: not limited
+	ending      context.Context // done when all watches end
+	end         context.CancelFunc
+}
+
+func newWatches(limit int, c *connections) *watches {
+	w := &watches{places: inFlight{limit: limit, byUser: map[string]int{}}, connections: c}
+	w.ending, w.end = context.WithCancel(context.Background())
+	return w
+}
+
+// place is the place of a request in flight, which a watch exchanges for one among the watches.
+type place struct {
+	user  string
+	leave func()
+}
+
+type placeKey struct{}
+
+// serve returns a handler that counts watches and ends them. It must run after authorization, so that
+// watches that are not allowed count as ordinary requests.
+func (s *watches) serve(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, ok := request.RequestInfoFrom(r.Context())
+		if !ok || info.Verb != "watch" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if p, ok := r.Context().Value(placeKey{}).(place); ok {
+			if !s.places.enter(p.user) {
+				w.Header().Set("Retry-After", "1")
+				http.Error(w, fmt.Sprintf("Too many watches of user %q are open: watch more objects with one watch, "+
+					"or try again later.", p.user), http.StatusTooManyRequests)
+				return
+			}
+			defer s.places.leave(p.user)
+			p.leave()
+		}
+		if s.connections != nil {
+			defer s.connections.watch(r.RemoteAddr)()
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.ending, cancel)()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// patientWriter gives a client that watches timeout for reading each piece, instead of a deadline for the whole
+// answer. HTTP/2 needs none: a client that does not read holds up its own stream only.
+type patientWriter struct {
+	http.ResponseWriter
+	deadline func(time.Time) error
+	timeout  time.Duration
+}
+
+func withPatience(w http.ResponseWriter, timeout time.Duration) http.ResponseWriter {
+	return responsewriter.WrapForHTTP1Or2(&patientWriter{w, http.NewResponseController(w).SetWriteDeadline, timeout})
+}
+
+// Unwrap implements responsewriter.UserProvidedDecorator.
+func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Write implements http.ResponseWriter. The deadline holds for the flush that follows, too; it does not matter
+// that it passes while nothing is written.
+func (w *patientWriter) Write(b []byte) (int, error) {
+	_ = w.deadline(time.Now().Add(w.timeout)) // only the response writers of tests do not support deadlines
+	return w.ResponseWriter.Write(b)
+}

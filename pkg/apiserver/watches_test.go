@@ -1,0 +1,126 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+const watchPods = "/apis/metrics.k8s.io/v1/pods?watch=1"
+
+// Open watches take no places of other requests, one user leaves some for others, and all end when the
+// server does.
+func TestWatchesOfOneUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := chainConfig()
+		c.MaxRequestsInFlight = 4
+		w := newWatches(8, nil)
+		h := testChain(w.serve(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("watch") != "" {
+				<-r.Context().Done()
+			}
+		})), c)
+		ask := func(path string) int {
+			a := httptest.NewRecorder()
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+			r.Header.Set("Authorization", "Bearer alice")
+			h.ServeHTTP(a, r)
+			return a.Code
+		}
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				if code := ask(watchPods); code != http.StatusOK {
+					t.Errorf("a watch: %d", code)
+				}
+			})
+			synctest.Wait()
+		}
+		if code := ask(watchPods); code != http.StatusTooManyRequests {
+			t.Errorf("a watch beyond three quarters of the places: %d, want 429", code)
+		}
+		if code := ask("/apis/metrics.k8s.io/v1/pods"); code != http.StatusOK {
+			t.Errorf("a list while watches are open: %d", code)
+		}
+		w.end()
+		wg.Wait()
+		if code := ask(watchPods); code != http.StatusOK {
+			t.Errorf("a watch after the end, which ends at once: %d", code)
+		}
+		if w.places.all != 0 {
+			t.Errorf("%d places were not given back", w.places.all)
+		}
+	})
+}
+
+// A connection that carries a watch does not count, and is not closed for being idle.
+func TestConnectionsOfWatches(t *testing.T) {
+	l := newConnections(nil, 2)
+	var closed []string
+	open := func(address string) {
+		c := &connection{Conn: closer{func() { closed = append(closed, address) }}, of: l, address: address}
+		c.touch()
+		if idlest := l.add(c); idlest != nil {
+			_ = idlest.Conn.Close()
+		}
+	}
+	open("watch")
+	end := l.watch("watch")
+	second := l.watch("watch") // HTTP/2
+	open("a")
+	open("b")
+	open("c")
+	second()
+	open("d")
+	if got := fmt.Sprint(closed); got != "[a b]" {
+		t.Errorf("closed %v, want [a b]", got)
+	}
+	end()
+	open("e")
+	open("f")
+	open("g")
+	if got := fmt.Sprint(closed); got != "[a b c d watch]" {
+		t.Errorf("closed %v in the end, want the former watch among them", got)
+	}
+	l.watch("gone")() // a connection that was closed meanwhile
+}
+
+type closer struct{ f func() }
+
+func (c closer) Close() error                     { c.f(); return nil }
+func (closer) Read([]byte) (int, error)           { return 0, errors.New("not implemented") }
+func (closer) Write([]byte) (int, error)          { return 0, errors.New("not implemented") }
+func (closer) LocalAddr() net.Addr                { return nil }
+func (closer) RemoteAddr() net.Addr               { return nil }
+func (closer) SetDeadline(time.Time) error        { return nil }
+func (closer) SetReadDeadline(time.Time) error    { return nil }
+func (closer) SetWriteDeadline(t time.Time) error { return nil }
+
+// A watch may last, but its client must read each piece within the timeout.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = time.Minute
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		h := withDeadline(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Hour)
+			_, _ = w.Write([]byte("event"))
+		}), timeout)
+		ctx := request.WithRequestInfo(context.Background(), &request.RequestInfo{Verb: "watch"})
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, watchPods, http.NoBody))
+		if want := time.Now().Add(timeout); !w.write.Equal(want) || !w.read.IsZero() {
+			t.Errorf("deadlines %v and %v, want none and %v", w.read, w.write, want)
+		}
+		if w.Body.String() != "event" {
+			t.Errorf("body %q", w.Body)
+		}
+	})
+}
