@@ -1,5 +1,5 @@
 // Package api is an engine for read-only API groups on a generic API server: content negotiation,
-// get and list with selectors, and streaming encoders. It knows no group; each is a package of its
+// get, list and watch with selectors, and streaming encoders. It knows no group; each is a package of its
 // own that describes its types (Group) and what is served of them (Resource).
 //
 // For each request the engine joins the existing objects (Objects) with their current values
@@ -10,7 +10,9 @@
 // building API objects (see lazy). Unusual formats are left to the generic server.
 //
 // Lists are complete and in the order of Objects: limit is ignored and no continue token is ever
-// returned. The resourceVersion is always empty, because values have none.
+// returned.
+//
+// Watches compare what each client has with what is served, instead of queueing events (see watcher).
 package api
 
 import (

@@ -2,6 +2,7 @@ package api
 
 import (
 	"io"
+	"strconv"
 	"time"
 
 	"metrics-server/pkg/api/wire"
@@ -12,7 +13,7 @@ import (
 func (l *lazyObject[V]) writeJSON(w io.Writer, apiVersion string) error {
 	e := jsonEncoder[V]{ItemEncoder: l.ItemEncoder}
 	b := appendTypeMeta(newBuffer(), l.Kind(), apiVersion)
-	b = e.appendFields(b, &l.object, &l.value)
+	b = e.appendFields(b, &l.object, &l.value, l.revision)
 	b = append(b, "}\n"...)
 	_, err := w.Write(b)
 	freeBuffer(b)
@@ -24,10 +25,10 @@ func (l *lazyObject[V]) writeJSON(w io.Writer, apiVersion string) error {
 func (l *lazyList[V]) writeJSON(w io.Writer, apiVersion string) error {
 	e := jsonEncoder[V]{ItemEncoder: l.ItemEncoder}
 	b := appendTypeMeta(newBuffer(), l.Kind()+"List", apiVersion)
-	b = append(b, `"metadata":{},"items":[`...)
+	b = append(appendListMeta(b, l.revision), `"items":[`...)
 	return l.writeItems(w, b, func(b []byte, o *sample.Object, v *V) []byte {
 		b = append(b, '{')
-		b = e.appendFields(b, o, v)
+		b = e.appendFields(b, o, v, max(o.Changed, l.Revision(v)))
 		return append(b, '}')
 	})
 }
@@ -101,12 +102,12 @@ type jsonEncoder[V any] struct {
 }
 
 // appendFields appends the fields of an object except its kind and version.
-func (e *jsonEncoder[V]) appendFields(b []byte, o *sample.Object, v *V) []byte {
-	b = e.appendMetadata(b, o, e.Time(v))
+func (e *jsonEncoder[V]) appendFields(b []byte, o *sample.Object, v *V, r sample.Revision) []byte {
+	b = e.appendMetadata(b, o, e.Time(v), r)
 	return e.AppendJSON(append(b, ','), v, &e.time)
 }
 
-func (e *jsonEncoder[V]) appendMetadata(b []byte, o *sample.Object, created time.Time) []byte {
+func (e *jsonEncoder[V]) appendMetadata(b []byte, o *sample.Object, created time.Time, r sample.Revision) []byte {
 	b = append(b, `"metadata":{`...)
 	empty := len(b)
 	if o.Name != "" {
@@ -117,6 +118,10 @@ func (e *jsonEncoder[V]) appendMetadata(b []byte, o *sample.Object, created time
 	if o.Namespace != "" {
 		b = append(b, `"namespace":`...)
 		b = wire.AppendString(b, o.Namespace)
+		b = append(b, ',')
+	}
+	if r != 0 {
+		b = appendResourceVersion(b, r)
 		b = append(b, ',')
 	}
 	if !created.IsZero() {
@@ -151,6 +156,19 @@ func (e *jsonEncoder[V]) encodeLabels(labels sample.Labels) []byte {
 	}
 	e.labels, e.encoded = labels, b
 	return b
+}
+
+func appendResourceVersion(b []byte, r sample.Revision) []byte {
+	b = append(b, `"resourceVersion":"`...)
+	b = strconv.AppendUint(b, uint64(r), 10)
+	return append(b, '"')
+}
+
+// appendListMeta appends the metadata of a list and a comma.
+func appendListMeta(b []byte, r sample.Revision) []byte {
+	b = append(b, `"metadata":{`...)
+	b = appendResourceVersion(b, r)
+	return append(b, '}', ',')
 }
 
 // appendTypeMeta appends the beginning of an object: the opening brace, kind and apiVersion.

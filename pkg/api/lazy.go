@@ -34,8 +34,9 @@ func (l *lazy[V]) GetObject() runtime.Object { return l.standard() }
 // lazyObject is one object.
 type lazyObject[V any] struct {
 	lazy[V]
-	object sample.Object
-	value  V
+	object   sample.Object
+	value    V
+	revision sample.Revision
 }
 
 // lazyList is a list of objects, or a Table of them. Nothing is read before it is written: each
@@ -45,6 +46,8 @@ type lazyList[V any] struct {
 	ctx    context.Context // of the request; items ends early when it is done
 	items  iter.Seq2[*sample.Object, *V]
 	output *output
+	// revision is the last one that the list is sure to contain.
+	revision sample.Revision
 
 	encoded [][]byte // the protobuf encoding, if encode was called
 	size    int      // total length of encoded

@@ -17,6 +17,7 @@ import (
 // output says how a response is written.
 type output struct {
 	standard bool   // by the generic server, from standard objects (YAML, indented JSON, metadata only)
+	people   bool   // a watch as a Table, which only people read
 	protobuf bool   // encoded in memory before it is sent
 	table    string // the API version of the Table; empty for the objects themselves
 	include  metav1.IncludeObjectPolicy
@@ -42,8 +43,13 @@ func outputOf(ctx context.Context) *output {
 // The memory that a list holds is released at the end of the request. While maxCompressed
 // compressed responses are in flight, any others are sent uncompressed.
 func Handler(next http.Handler, groups ...*Group) http.Handler {
-	all, compressed := newHeld(), make(chan struct{}, maxCompressed)
+	lists, watches, compressed := newHeld(), newHeld(), make(chan struct{}, maxCompressed)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		held := lists
+		if info, ok := genericapirequest.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
+			held = watches
+			r.Header.Del("Accept-Encoding") // a compressed watch would take a place among those for hours
+		}
 		if r.Header.Get("Accept-Encoding") != "" {
 			select {
 			case compressed <- struct{}{}:
@@ -53,7 +59,7 @@ func Handler(next http.Handler, groups ...*Group) http.Handler {
 			}
 		}
 		o, media := negotiate(r, groups)
-		o.share = &share{all: all, user: userName(r)}
+		o.share = &share{all: held, user: userName(r)}
 		defer o.share.release()
 		if !o.standard {
 			r.Header.Set("Accept", media)
@@ -73,7 +79,7 @@ func userName(r *http.Request) string {
 // negotiate returns the output for a request and, unless it is standard, its media type.
 func negotiate(r *http.Request, groups []*Group) (_ *output, mediaType string) {
 	info, ok := genericapirequest.RequestInfoFrom(r.Context())
-	if !ok || info.Verb != "get" && info.Verb != "list" {
+	if !ok || info.Verb != "get" && info.Verb != "list" && info.Verb != "watch" {
 		return &output{standard: true}, ""
 	}
 	i := slices.IndexFunc(groups, func(g *Group) bool { return info.IsResourceRequest && g.Name == info.APIGroup })
@@ -90,6 +96,8 @@ func negotiate(r *http.Request, groups []*Group) (_ *output, mediaType string) {
 		return &output{standard: true}, ""
 	case target == nil:
 		return &output{protobuf: mediaType == runtime.ContentTypeProtobuf}, mediaType
+	case target.Kind == "Table" && info.Verb == "watch":
+		return &output{standard: true, people: true}, ""
 	case target.Kind != "Table" || info.Verb != "list":
 		return &output{standard: true}, ""
 	default:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"io"
+	"strconv"
 	"time"
 
 	"metrics-server/pkg/api/wire"
@@ -15,18 +16,12 @@ import (
 const (
 	protobufPrefix = "k8s\x00"
 	protobufSuffix = "\x1a\x00\x22\x00" // contentEncoding and contentType, both empty
-	emptyListMeta  = "\x0a\x06\x0a\x00\x12\x00\x1a\x00"
 )
 
 // writeProtobuf writes the object.
 func (l *lazyObject[V]) writeProtobuf(w io.Writer, apiVersion string) error {
 	e := protobufEncoder[V]{ItemEncoder: l.ItemEncoder}
-	b := append(newBuffer(), protobufPrefix...)
-	b = appendEnvelope(b, l.Kind(), apiVersion)
-	b, raw := wire.Begin(b, wire.Field2, 2)
-	b = e.appendFields(b, &l.object, &l.value)
-	b = wire.End(b, raw, 2)
-	b = append(b, protobufSuffix...)
+	b := e.appendObject(newBuffer(), apiVersion, &l.object, &l.value, l.revision)
 	_, err := w.Write(b)
 	freeBuffer(b)
 	return err
@@ -75,7 +70,11 @@ func (l *lazyList[V]) writeProtobuf(w io.Writer, apiVersion string) error {
 // error.
 func (l *lazyList[V]) encode() error {
 	e := protobufEncoder[V]{ItemEncoder: l.ItemEncoder}
-	b := append(newBuffer(), emptyListMeta...)
+	b, meta := wire.Begin(newBuffer(), wire.Field1, 1)
+	b = append(b, "\x0a\x00"...) // selfLink
+	b = appendRevision(b, wire.Field2, l.revision)
+	b = append(b, "\x1a\x00"...) // continue
+	b = wire.End(b, meta, 1)
 	for o, v := range l.items {
 		if len(b) >= bufferSize {
 			l.encoded = append(l.encoded, b)
@@ -88,7 +87,7 @@ func (l *lazyList[V]) encode() error {
 		}
 		var item int
 		b, item = wire.Begin(b, wire.Field2, 2)
-		b = e.appendFields(b, o, v)
+		b = e.appendFields(b, o, v, max(o.Changed, l.Revision(v)))
 		b = wire.End(b, item, 2)
 	}
 	l.encoded = append(l.encoded, b)
@@ -116,21 +115,46 @@ type protobufEncoder[V any] struct {
 	encoded []byte        // the encoding of labels
 }
 
+// appendObject appends an object with its kind and version.
+func (e *protobufEncoder[V]) appendObject(
+	b []byte, apiVersion string, o *sample.Object, v *V, r sample.Revision,
+) []byte {
+	b = append(b, protobufPrefix...)
+	b = appendEnvelope(b, e.Kind(), apiVersion)
+	b, raw := wire.Begin(b, wire.Field2, 2)
+	b = e.appendFields(b, o, v, r)
+	b = wire.End(b, raw, 2)
+	return append(b, protobufSuffix...)
+}
+
 // appendFields appends the fields of an object.
-func (e *protobufEncoder[V]) appendFields(b []byte, o *sample.Object, v *V) []byte {
+func (e *protobufEncoder[V]) appendFields(b []byte, o *sample.Object, v *V, r sample.Revision) []byte {
 	b, meta := wire.Begin(b, wire.Field1, 2)
-	b = e.appendMetadata(b, o, e.Time(v))
+	b = e.appendMetadata(b, o, e.Time(v), r)
 	b = wire.End(b, meta, 2)
 	return e.AppendProtobuf(b, v)
 }
 
-func (e *protobufEncoder[V]) appendMetadata(b []byte, o *sample.Object, created time.Time) []byte {
+func (e *protobufEncoder[V]) appendMetadata(
+	b []byte, o *sample.Object, created time.Time, r sample.Revision,
+) []byte {
 	b = wire.AppendField(b, wire.Field1, o.Name)
 	b = append(b, "\x12\x00"...) // generateName
 	b = wire.AppendField(b, wire.Field3, o.Namespace)
-	b = append(b, "\x22\x00\x2a\x00\x32\x00\x38\x00"...) // selfLink, uid, resourceVersion, generation
+	b = append(b, "\x22\x00\x2a\x00"...) // selfLink, uid
+	b = appendRevision(b, wire.Field6, r)
+	b = append(b, "\x38\x00"...) // generation
 	b = wire.AppendTimestamp(b, wire.Field8, created)
 	return append(b, e.encodeLabels(o.Labels)...)
+}
+
+// appendRevision appends a string field with a revision, which is empty if r is zero.
+func appendRevision(b []byte, tag byte, r sample.Revision) []byte {
+	b, at := wire.Begin(b, tag, 1)
+	if r != 0 {
+		b = strconv.AppendUint(b, uint64(r), 10)
+	}
+	return wire.End(b, at, 1)
 }
 
 // encodeLabels returns the encoding of labels, which is valid until the next call.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +18,7 @@ import (
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
 )
 
@@ -54,9 +56,11 @@ type Resource[T, V any] interface {
 type ItemEncoder[V any] interface {
 	// Kind returns the kind of the objects.
 	Kind() string
-	// Exists reports whether there is a value. If not, no other method but AppendCells is called
-	// with it.
+	// Exists reports whether there is a value. If not, it is empty, which is how a deleted object is
+	// encoded.
 	Exists(v *V) bool
+	// Revision returns since when the value is as it is, also if there is none; zero if unknown.
+	Revision(v *V) sample.Revision
 	// Time returns the time of a value, which is served as the time of the object's creation.
 	Time(v *V) time.Time
 	// AppendJSON appends the fields after the metadata, with commas between them.
@@ -69,21 +73,29 @@ type ItemEncoder[V any] interface {
 	AppendCells(b []byte, o *sample.Object, v *V, now time.Time) []byte
 }
 
-// Storage serves get and list of one resource, identically in every version of its group. For all
+// Storage serves get, list and watch of one resource, identically in every version of its group. For all
 // other verbs the generic server answers 405. Create it with NewStorage.
 type Storage[T, V any, P object[T]] struct {
 	Resource[T, V]
 	group   *Group
 	objects Objects
+	clock   *revision.Clock
+	gone    *Deletions
 	batches sync.Pool // of *batch[V]
+	watched snapshots
 }
 
-// NewStorage returns the storage of a resource of g.
-func NewStorage[T, V any, P object[T]](g *Group, r Resource[T, V], objects Objects) *Storage[T, V, P] {
-	return &Storage[T, V, P]{
-		Resource: r, group: g, objects: objects,
+// NewStorage returns the storage of a resource of g. The revisions of its objects and values are of
+// clock, and gone has the objects that ceased to be in objects or to have a value.
+func NewStorage[T, V any, P object[T]](
+	g *Group, r Resource[T, V], objects Objects, clock *revision.Clock, gone *Deletions,
+) *Storage[T, V, P] {
+	s := &Storage[T, V, P]{
+		Resource: r, group: g, objects: objects, clock: clock, gone: gone,
 		batches: sync.Pool{New: func() any { return &batch[V]{} }},
 	}
+	s.watched.take = s.takeSnapshot
+	return s
 }
 
 type object[T any] interface {
@@ -97,6 +109,7 @@ var _ interface {
 	rest.Lister
 	rest.Scoper
 	rest.SingularNameProvider
+	rest.Watcher
 } = &Storage[metav1.PartialObjectMetadata, int, *metav1.PartialObjectMetadata]{}
 
 // New implements rest.Storage.
@@ -126,15 +139,25 @@ func (s *Storage[T, V, P]) Get(ctx context.Context, name string, _ *metav1.GetOp
 		return nil, err
 	}
 	s.Served(&v, now)
-	standard := func() runtime.Object {
-		item := new(T)
-		s.Fill(item, &o, &v)
-		return P(item)
-	}
+	r := s.revisionOf(&o, &v)
+	standard := func() runtime.Object { return s.standardObject(&o, &v, r) }
 	if outputOf(ctx).standard {
 		return standard(), nil
 	}
-	return &lazyObject[V]{lazy: s.lazy(standard), object: o, value: v}, nil
+	return &lazyObject[V]{lazy: s.lazy(standard), object: o, value: v, revision: r}, nil
+}
+
+// revisionOf returns the revision of the last change of an object or its value.
+func (s *Storage[T, V, P]) revisionOf(o *sample.Object, v *V) sample.Revision {
+	return max(o.Changed, s.Revision(v))
+}
+
+// standardObject builds the API object.
+func (s *Storage[T, V, P]) standardObject(o *sample.Object, v *V, r sample.Revision) P {
+	item := P(new(T))
+	s.Fill(item, o, v)
+	item.SetResourceVersion(formatRevision(r))
+	return item
 }
 
 func (s *Storage[T, V, P]) lazy(standard func() runtime.Object) lazy[V] {
@@ -147,15 +170,19 @@ func (s *Storage[T, V, P]) List(ctx context.Context, options *internalversion.Li
 	if err != nil {
 		return nil, err
 	}
+	r := s.clock.Last() // what changes from now on may be in the list, or is sent to a watch
+	if err := checkListVersion(options, r); err != nil {
+		return nil, err
+	}
 	o, all := outputOf(ctx), s.each(ctx, q, false)
 	if o.standard {
-		return s.standardList(ctx, all, o.share)
+		return s.standardList(ctx, all, r, o.share)
 	}
 	standard := func() runtime.Object {
-		list, _ := s.standardList(context.Background(), all, nil) // cannot fail: neither share nor deadline
+		list, _ := s.standardList(context.Background(), all, r, nil) // cannot fail: neither share nor deadline
 		return list
 	}
-	l := &lazyList[V]{lazy: s.lazy(standard), ctx: ctx, items: all, output: o}
+	l := &lazyList[V]{lazy: s.lazy(standard), ctx: ctx, items: all, output: o, revision: r}
 	if o.table != "" && !s.NamespaceScoped() {
 		l.items = s.each(ctx, q, true)
 	}
@@ -170,7 +197,7 @@ func (s *Storage[T, V, P]) List(ctx context.Context, options *internalversion.Li
 // standardList builds the list of all objects. Memory beyond the size of one buffer is taken from
 // share. It fails when ctx is done.
 func (s *Storage[T, V, P]) standardList(
-	ctx context.Context, all iter.Seq2[*sample.Object, *V], share *share,
+	ctx context.Context, all iter.Seq2[*sample.Object, *V], r sample.Revision, share *share,
 ) (runtime.Object, error) {
 	items := []T{}
 	var size int64 // not yet taken from share
@@ -181,14 +208,16 @@ func (s *Storage[T, V, P]) standardList(
 			}
 			size = 0
 		}
-		var item T
-		s.Fill(&item, o, v)
-		items = append(items, item)
+		items = append(items, *s.standardObject(o, v, s.revisionOf(o, v)))
 	}
 	if err := ended(ctx); err != nil {
 		return nil, err
 	}
-	return s.Resource.List(items), nil
+	list := s.Resource.List(items)
+	if m, err := meta.ListAccessor(list); err == nil {
+		m.SetResourceVersion(formatRevision(r))
+	}
+	return list, nil
 }
 
 // ended returns why the request of ctx has ended, nil if it has not.
@@ -206,6 +235,11 @@ type batch[V any] struct {
 	values  [32]V
 }
 
+func (s *Storage[T, V, P]) freeBatch(b *batch[V]) {
+	clear(b.objects[:])
+	s.batches.Put(b)
+}
+
 // each yields, in order, every object that q selects and that has a value, and counts it as served.
 // With unknown, objects without a value are yielded too, with an empty one. Both pointers are valid
 // until the next iteration. The sequence ends early when ctx is done, even if it selects nothing;
@@ -213,10 +247,7 @@ type batch[V any] struct {
 func (s *Storage[T, V, P]) each(ctx context.Context, q *query, unknown bool) iter.Seq2[*sample.Object, *V] {
 	return func(yield func(*sample.Object, *V) bool) {
 		b := s.batches.Get().(*batch[V])
-		defer func() {
-			clear(b.objects[:])
-			s.batches.Put(b)
-		}()
+		defer s.freeBatch(b)
 		// yieldAll yields the first n objects of b. The clock is read for each batch, because a
 		// slow client can take a minute to read the list.
 		yieldAll := func(n int) bool {

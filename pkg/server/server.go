@@ -14,12 +14,14 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
+	"metrics-server/pkg/api"
 	"metrics-server/pkg/api/resource"
 	"metrics-server/pkg/apiserver"
 	"metrics-server/pkg/inventory"
 	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/kubelettoken"
+	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
 	"metrics-server/pkg/scrape"
 	"metrics-server/pkg/store"
@@ -65,6 +67,9 @@ type Server struct {
 	kubelets  *kubelet.Clients
 	tokens    *kubelettoken.Source // nil if kubelets are shown this server's own credentials, if any
 	store     *store.Store
+	clock     *revision.Clock
+	podsGone  *api.Deletions
+	nodesGone *api.Deletions
 	sink      *sink
 	nodes     *nodes
 	owners    *owners
@@ -89,7 +94,11 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the nodes and pods of the API server: %w", err)
 	}
-	s := &Server{metrics: prometheus.NewRegistry()}
+	clock := revision.NewClock(time.Now())
+	s := &Server{
+		metrics: prometheus.NewRegistry(),
+		clock:   clock, podsGone: api.NewDeletions(clock), nodesGone: api.NewDeletions(clock),
+	}
 	if c.NodeEvents {
 		if s.events, err = newEvents(config); err != nil {
 			return nil, err
@@ -131,6 +140,10 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Resolution: c.Resolution,
 		Window:     c.Window,
 		Capacity:   func(node string) sample.Capacity { return s.nodes.capacity(node) },
+		Clock:      s.clock,
+		OnPodUnlisted: func(namespace, name string) {
+			s.podsGone.Add(sample.Object{Namespace: namespace, Name: name})
+		},
 	})
 	s.owners = newOwners(client, s.store)
 	s.sink = newSink(s.store, s.owners, s.metrics)
@@ -149,8 +162,15 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Client:       objects,
 		NodeSelector: c.NodeSelector,
 		OnNode:       s.nodes.set,
-		OnNodeGone:   func(o sample.Object) { s.nodes.remove(o.Name) },
-		OnPodGone:    func(o sample.Object) { s.store.RemovePod(o.Namespace, o.Name) },
+		OnNodeGone: func(o sample.Object) {
+			s.nodes.remove(o.Name)
+			s.nodesGone.Add(o)
+		},
+		OnPodGone: func(o sample.Object) {
+			s.store.RemovePod(o.Namespace, o.Name)
+			s.podsGone.Add(o)
+		},
+		Revision: func() sample.Revision { return s.clock.Next(time.Now()) },
 	})
 	s.metrics.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
@@ -164,6 +184,9 @@ func (s *Server) addServing(c Config, client kubernetes.Interface) error {
 		Scrapes:    scrapes{s.scraper, s.sink},
 		Nodes:      s.inventory.Nodes(),
 		Pods:       s.inventory.Pods(),
+		Clock:      s.clock,
+		NodesGone:  s.nodesGone,
+		PodsGone:   s.podsGone,
 		Registerer: s.metrics,
 	})
 	if err != nil {

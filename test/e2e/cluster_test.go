@@ -134,8 +134,9 @@ func discovered(ctx context.Context) error {
 		}
 	}
 	want := []string{
-		"v1 Current nodes NodeMetrics Cluster [get list]", "v1 Current pods PodMetrics Namespaced [get list]",
-		"v1beta1 Current nodes NodeMetrics Cluster [get list]", "v1beta1 Current pods PodMetrics Namespaced [get list]",
+		"v1 Current nodes NodeMetrics Cluster [get list watch]", "v1 Current pods PodMetrics Namespaced [get list watch]",
+		"v1beta1 Current nodes NodeMetrics Cluster [get list watch]",
+		"v1beta1 Current pods PodMetrics Namespaced [get list watch]",
 	}
 	if !slices.Equal(got, want) {
 		return fmt.Errorf("discovery says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -38,6 +38,7 @@ func TestKubectl(t *testing.T) {
 			k.topNodes(len(nodes.Items), nodes.Items[0].Name)
 			k.topPods(ns)
 			k.get(ns, len(nodes.Items))
+			k.watch(ns)
 			k.describeAPI()
 			k.errors(ns)
 		})
@@ -58,6 +59,30 @@ func (k client) run(args ...string) string {
 		k.t.Error(err)
 	}
 	return out
+}
+
+// watch checks that usages are printed as they change.
+func (k client) watch(ns string) {
+	k.t.Helper()
+	for _, resource := range []string{"pods.metrics.k8s.io", "podmetrics", "nodes.metrics.k8s.io"} {
+		// The error is that of the timeout, which is how kubectl ends.
+		out, _ := k.Run("get", resource, "-n", ns, "--watch", "--request-timeout=40s")
+		rows := strings.Split(strings.TrimSpace(out), "\n")
+		seen := map[string]int{}
+		for _, row := range rows[1:] {
+			name, _, _ := strings.Cut(row, " ")
+			seen[name]++
+		}
+		again := 0
+		for _, n := range seen {
+			if n > 1 {
+				again++
+			}
+		}
+		if again == 0 {
+			k.t.Errorf("kubectl get %s --watch shows no change in 40 s:\n%s", resource, out)
+		}
+	}
 }
 
 // table returns the rows of what kubectl prints, the first being the heading with these columns.

@@ -45,8 +45,8 @@ var rooms = map[string]room{
 	},
 	"pkg/server": {
 		imports: []string{
-			"api/resource", "apiserver", "history", "inventory", "kubeapi", "kubelet", "kubelettoken", "sample", "schedule",
-			"scrape", "store",
+			"api", "api/resource", "apiserver", "history", "inventory", "kubeapi", "kubelet", "kubelettoken", "revision",
+			"sample", "schedule", "scrape", "store",
 		},
 		k8s: true,
 		why: "the only package that wires others: each of those can then be read, tested and replaced alone",
@@ -63,15 +63,19 @@ var rooms = map[string]room{
 		imports: []string{"api", "servingcert"}, k8s: true,
 		why: "it serves any API groups: whatever it knew of nodes, pods or metrics, a second server would carry along",
 	},
+	"pkg/revision": {
+		imports: []string{"sample"},
+		why:     "pure: it numbers changes, and knows neither what changes nor who is told",
+	},
 	"pkg/fairshare": {
 		why: "pure: it counts, and knows neither what nor for whom",
 	},
 	"pkg/api": {
-		imports: []string{"api/wire", "fairshare", "sample"}, k8s: true,
+		imports: []string{"api/wire", "fairshare", "revision", "sample"}, k8s: true,
 		why: "the engine of every group: it knows none of them, nor how values are stored or where they are from",
 	},
 	"pkg/api/resource": {
-		imports: []string{"api", "api/openapi", "api/wire", "sample"}, k8s: true,
+		imports: []string{"api", "api/openapi", "api/wire", "revision", "sample"}, k8s: true,
 		why: "one group: it declares the readers that it needs, and does not know how usage is stored or where it is from",
 	},
 	"pkg/api/custom": {
@@ -132,7 +136,7 @@ var rooms = map[string]room{
 		why: "it knows the text format and no family, so other parsers of that format can use it",
 	},
 	"pkg/store": {
-		imports: []string{"ring", "sample"},
+		imports: []string{"revision", "ring", "sample"},
 		why:     "pure: the arithmetic that autoscalers trust has no I/O, no clock and no API types to hide behind",
 	},
 	"pkg/history": {

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -106,7 +107,7 @@ func TestSelect(t *testing.T) {
 		{path: "/pods", fields: "spec.nodeName!=n1", want: "a/web-2", walks: true},
 		{path: "/pods", fields: "spec.nodeName=n1", labels: "app", want: "a/web-1", walks: true},
 
-		// A page is the whole list, and no version is too old or too new.
+		// A page is the whole list, which is newer than any version.
 		{path: "/pods?limit=1", want: "a/web-1 a/web-2 b/db", walks: true},
 		{path: "/pods?resourceVersion=0", want: "a/web-1 a/web-2 b/db", walks: true},
 		{path: "/pods?resourceVersion=12&resourceVersionMatch=NotOlderThan", want: "a/web-1 a/web-2 b/db", walks: true},
@@ -127,7 +128,7 @@ func TestSelect(t *testing.T) {
 			s.nodes.walked.Store(0)
 			s.pods.walked.Store(0)
 			var list metav1.PartialObjectMetadataList
-			if err := json.Unmarshal([]byte(s.get(path, mediaJSON)), &list); err != nil {
+			if err := json.Unmarshal([]byte(s.getAll(path, mediaJSON)), &list); err != nil {
 				t.Fatal(err)
 			}
 			got := make([]string, 0, len(list.Items))
@@ -140,8 +141,8 @@ func TestSelect(t *testing.T) {
 			if walks := s.nodes.walked.Load()+s.pods.walked.Load() > 0; walks != tt.walks {
 				t.Errorf("%s: went through the objects: %v, want %v", path, walks, tt.walks)
 			}
-			if list.Continue != "" || list.ResourceVersion != "" || list.RemainingItemCount != nil {
-				t.Errorf("%s: metadata %+v, want none", path, list.ListMeta)
+			if want := (metav1.ListMeta{ResourceVersion: fmt.Sprint(s.clock.Last())}); list.ListMeta != want {
+				t.Errorf("%s: metadata %+v, want %+v", path, list.ListMeta, want)
 			}
 		}
 	}
@@ -171,13 +172,8 @@ func TestErrors(t *testing.T) {
 		Reason: metav1.StatusReasonMethodNotAllowed, Code: http.StatusMethodNotAllowed,
 		Message: "the server does not allow this method on the requested resource", Details: &metav1.StatusDetails{},
 	}
-	noWatch := func(resource string) metav1.Status {
-		return metav1.Status{
-			Reason: metav1.StatusReasonMethodNotAllowed, Code: http.StatusMethodNotAllowed,
-			Message: "watch is not supported on resources of kind \"" + resource + ".metrics.k8s.io\"",
-			Details: &metav1.StatusDetails{Group: "metrics.k8s.io", Kind: resource},
-		}
-	}
+	notANumber := badRequest(`resourceVersion "x" is not a number: use one from a list or an event of this resource, ` +
+		`or leave it out`)
 	tests := []struct {
 		method, path string
 		want         metav1.Status
@@ -210,10 +206,13 @@ func TestErrors(t *testing.T) {
 				"list again without it",
 		}},
 
-		{"GET", "/nodes?watch=true", noWatch("nodes")},
-		{"GET", "/nodes?watch=true&fieldSelector=metadata.name%3Dn1", noWatch("nodes")},
-		{"GET", "/pods?watch=1", noWatch("pods")},
-		{"GET", "/namespaces/a/pods?watch=true&allowWatchBookmarks=true", noWatch("pods")},
+		{"GET", "/pods?watch=1&resourceVersion=x", notANumber},
+		{"GET", "/nodes?resourceVersion=-1", badRequest(`resourceVersion "-1" is not a number: use one from a list or an ` +
+			`event of this resource, or leave it out`)},
+		{"GET", "/pods?resourceVersion=12&resourceVersionMatch=Exact", metav1.Status{
+			Reason: metav1.StatusReasonExpired, Code: http.StatusGone,
+			Message: "this server keeps no former versions of a list: list again without resourceVersionMatch=Exact",
+		}},
 
 		{"POST", "/nodes", notAllowed},
 		{"DELETE", "/nodes", notAllowed},

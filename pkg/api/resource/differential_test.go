@@ -27,7 +27,7 @@ func TestAnswersEqualGenericServer(t *testing.T) {
 		"/Nodes", "/namespaces/A/pods",
 		"/namespaces/a/pods/", "/namespaces/%20/pods", "/namespaces/a/pods/%20", "/nodes/n1;x=1", "/nodes;x",
 		"/namespaces/a/pods/web-1/log", "/proxy/nodes/n1",
-		"/watch/nodes", "/namespaces/a", "/namespaces", "/namespaces/a/status", "/nodes/n1/pods",
+		"/namespaces/a", "/namespaces", "/namespaces/a/status", "/nodes/n1/pods",
 		"/namespaces/pods/pods", "/namespaces/nodes/nodes",
 	}
 	queries := []string{
@@ -39,7 +39,7 @@ func TestAnswersEqualGenericServer(t *testing.T) {
 		"labelSelector=,", "labelSelector=%20", "labelSelector=+",
 		"limit=1", "limit=-1", "limit=x", "continue=x", "continue=", "resourceVersion=0", "resourceVersion=x",
 		"resourceVersionMatch=Exact",
-		"timeoutSeconds=x", "watch=false", "watch=x", "sendInitialEvents=true", "fieldSelector=metadata.name=n1",
+		"timeoutSeconds=x", "watch=false", "sendInitialEvents=true", "fieldSelector=metadata.name=n1",
 		"fieldSelector=spec.nodeName=n1",
 		"fieldSelector=status.phase=Running", "fieldSelector=,", "fieldSelector=metadata.name=a/b", "pretty=true",
 		"pretty=x", "includeObject=None",

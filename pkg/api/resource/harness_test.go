@@ -7,7 +7,9 @@ import (
 	"iter"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"k8s.io/metrics/pkg/apis/metrics"
 
 	"metrics-server/pkg/api"
+	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
 )
 
@@ -113,6 +116,8 @@ type cluster struct {
 	nodes, pods *fakeObjects
 	usage       *fakeUsage
 	registry    *prometheus.Registry
+	clock       *revision.Clock
+	gone        *api.Deletions
 }
 
 // testTime is the time of the newest sample: 2026-08-01 12:00:00.250 UTC.
@@ -126,7 +131,7 @@ func newCluster() *cluster {
 		}
 		return l
 	}
-	return &cluster{
+	c := &cluster{
 		nodes: &fakeObjects{list: []sample.Object{
 			{Name: "n1", Labels: label("os", "linux", "zone", "east")},
 			{Name: "n2", Labels: label("os", "linux")},
@@ -170,12 +175,28 @@ func newCluster() *cluster {
 		},
 		registry: prometheus.NewRegistry(),
 	}
+	c.clock = revision.NewClock(testTime.Std())
+	c.gone = api.NewDeletions(c.clock)
+	c.stamp()
+	return c
+}
+
+// stamp gives every usage a revision of its own.
+func (c *cluster) stamp() {
+	for name, u := range c.usage.nodes {
+		u.Revision = c.clock.Next(testTime.Std())
+		c.usage.nodes[name] = u
+	}
+	for k, u := range c.usage.pods {
+		u.Revision = c.clock.Next(testTime.Std())
+		c.usage.pods[k] = u
+	}
 }
 
 func (c *cluster) config() Config {
 	return Config{
 		Nodes: c.nodes, Pods: c.pods, NodeUsage: c.usage, PodUsage: c.usage, Scrapes: c.usage,
-		Registerer: c.registry,
+		Registerer: c.registry, Clock: c.clock, NodesGone: c.gone, PodsGone: c.gone,
 	}
 }
 
@@ -292,8 +313,20 @@ func (s *testServer) do(method, path, accept string) (int, string, string) {
 	return resp.StatusCode, resp.Header.Get("Content-Type"), string(body)
 }
 
-// get returns the body of an answer that must be 200.
+var resourceVersions = regexp.MustCompile(`,?"resourceVersion":"[0-9]+"`)
+
+// get returns the body of an answer that must be 200, without the resourceVersions if it is JSON.
 func (s *testServer) get(path, accept string) string {
+	s.t.Helper()
+	body := s.getAll(path, accept)
+	if strings.HasPrefix(body, "{") {
+		body = resourceVersions.ReplaceAllString(body, "")
+	}
+	return body
+}
+
+// getAll returns the body of an answer that must be 200.
+func (s *testServer) getAll(path, accept string) string {
 	s.t.Helper()
 	code, _, body := s.do(http.MethodGet, path, accept)
 	if code != http.StatusOK {

@@ -12,7 +12,7 @@ import (
 // appendJSONHeader appends the fields that nodes and pods have in common.
 func appendJSONHeader(b []byte, u *sample.PodUsage, times *api.JSONTime) []byte {
 	b = append(b, `"timestamp":`...)
-	b = times.Append(b, u.Time.Std())
+	b = times.Append(b, timeOf(u))
 	b = append(b, `,"window":"`...)
 	b = appendWindow(b, u.Window)
 	return append(b, '"', ',')
@@ -22,6 +22,9 @@ func appendJSONHeader(b []byte, u *sample.PodUsage, times *api.JSONTime) []byte 
 func (nodes) AppendJSON(b []byte, u *sample.PodUsage, times *api.JSONTime) []byte {
 	b = appendJSONHeader(b, u, times)
 	b = append(b, `"usage":`...)
+	if len(u.Containers) == 0 {
+		return append(b, '{', '}')
+	}
 	return appendUsage(b, &u.Containers[0].Usage)
 }
 

@@ -9,7 +9,7 @@ import (
 
 // appendProtobufHeader appends timestamp and window, which nodes and pods have in common.
 func appendProtobufHeader(b []byte, u *sample.PodUsage) []byte {
-	b = wire.AppendTimestamp(b, wire.Field2, u.Time.Std())
+	b = wire.AppendTimestamp(b, wire.Field2, timeOf(u))
 	b, window := wire.Begin(b, wire.Field3, 1)
 	b = append(b, 1<<3)
 	b = binary.AppendUvarint(b, uint64(roundWindow(u.Window)))
@@ -18,7 +18,11 @@ func appendProtobufHeader(b []byte, u *sample.PodUsage) []byte {
 
 // AppendProtobuf implements api.ItemEncoder.
 func (nodes) AppendProtobuf(b []byte, u *sample.PodUsage) []byte {
-	return appendResources(appendProtobufHeader(b, u), wire.Field4, &u.Containers[0].Usage)
+	b = appendProtobufHeader(b, u)
+	if len(u.Containers) == 0 {
+		return b
+	}
+	return appendResources(b, wire.Field4, &u.Containers[0].Usage)
 }
 
 // AppendProtobuf implements api.ItemEncoder.

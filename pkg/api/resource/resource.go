@@ -11,6 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"metrics-server/pkg/api"
+	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
 )
 
@@ -45,6 +46,9 @@ type Config struct {
 	PodUsage  PodReader
 	Scrapes   ScrapeReader
 
+	Clock               *revision.Clock // of the revisions of objects and usages
+	NodesGone, PodsGone *api.Deletions
+
 	// Registerer registers the metrics of this package; if nil, they are not registered.
 	Registerer prometheus.Registerer
 }
@@ -56,7 +60,7 @@ func Storages(c Config) (map[string]rest.Storage, error) {
 		return nil, fmt.Errorf("register the metrics of %s: %w", Group.Name, err)
 	}
 	return map[string]rest.Storage{
-		"nodes": api.NewStorage(Group, nodes{usages{m}, c.NodeUsage, c.Scrapes}, c.Nodes),
-		"pods":  api.NewStorage(Group, pods{usages{m}, c.PodUsage}, c.Pods),
+		"nodes": api.NewStorage(Group, nodes{usages{m}, c.NodeUsage, c.Scrapes}, c.Nodes, c.Clock, c.NodesGone),
+		"pods":  api.NewStorage(Group, pods{usages{m}, c.PodUsage}, c.Pods, c.Clock, c.PodsGone),
 	}, nil
 }

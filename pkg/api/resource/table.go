@@ -165,14 +165,14 @@ func (pods) AppendCells(b []byte, o *sample.Object, u *sample.PodUsage, now time
 
 // Cells implements api.Resource.
 func (n nodes) Cells(of *metrics.NodeMetrics, now time.Time) []any {
-	c := cells{known: true, at: of.Timestamp.Time, window: of.Window.Duration}
+	c := cells{known: len(of.Usage) > 0, at: of.Timestamp.Time, window: of.Window.Duration}
 	c.add(of.Usage)
 	return c.row(of.Name, now, n.scrapeCells(of.Name, now))
 }
 
 // Cells implements api.Resource.
 func (pods) Cells(of *metrics.PodMetrics, now time.Time) []any {
-	c := cells{known: true, at: of.Timestamp.Time, window: of.Window.Duration}
+	c := cells{known: len(of.Containers) > 0, at: of.Timestamp.Time, window: of.Window.Duration}
 	for i := range of.Containers {
 		c.add(of.Containers[i].Usage)
 	}

@@ -24,9 +24,19 @@ type usages struct{ metrics *ownMetrics }
 // Exists implements api.ItemEncoder.
 func (usages) Exists(u *sample.PodUsage) bool { return len(u.Containers) > 0 }
 
+// Revision implements api.ItemEncoder.
+func (usages) Revision(u *sample.PodUsage) sample.Revision { return u.Revision }
+
 // Time implements api.ItemEncoder. The creation timestamp is the time of the sample rather than of
 // the request, so equal samples produce equal responses.
-func (usages) Time(u *sample.PodUsage) time.Time { return u.Time.Std() }
+func (usages) Time(u *sample.PodUsage) time.Time { return timeOf(u) }
+
+func timeOf(u *sample.PodUsage) time.Time {
+	if len(u.Containers) == 0 { // the object was deleted
+		return time.Time{}
+	}
+	return u.Time.Std()
+}
 
 // NodeOf implements api.Resource.
 func (usages) NodeOf(u *sample.PodUsage) string { return u.Node }
@@ -60,7 +70,9 @@ func (n nodes) Read(of []sample.Object, now time.Time, into []sample.PodUsage) {
 		if ok {
 			containers = append(containers, sample.ContainerUsage{Usage: u.Usage})
 		}
-		into[i] = sample.PodUsage{Node: of[i].Name, Time: u.Time, Window: u.Window, Containers: containers}
+		into[i] = sample.PodUsage{
+			Node: of[i].Name, Time: u.Time, Window: u.Window, Containers: containers, Revision: u.Revision,
+		}
 	}
 }
 
@@ -78,7 +90,9 @@ func (n nodes) Why(o *sample.Object, now time.Time) string {
 
 func (nodes) Fill(into *metrics.NodeMetrics, o *sample.Object, u *sample.PodUsage) {
 	into.ObjectMeta, into.Timestamp, into.Window = header(o, u)
-	into.Usage = resourceList(&u.Containers[0].Usage)
+	if into.Usage = (corev1.ResourceList{}); len(u.Containers) > 0 {
+		into.Usage = resourceList(&u.Containers[0].Usage)
+	}
 }
 
 func (nodes) List(items []metrics.NodeMetrics) runtime.Object {
@@ -124,7 +138,7 @@ func (pods) Items(list runtime.Object) []metrics.PodMetrics {
 
 // header builds the fields that nodes and pods have in common.
 func header(o *sample.Object, u *sample.PodUsage) (metav1.ObjectMeta, metav1.Time, metav1.Duration) {
-	t := metav1.Time{Time: u.Time.Std()}
+	t := metav1.Time{Time: timeOf(u)}
 	meta := metav1.ObjectMeta{
 		Namespace: o.Namespace, Name: o.Name, Labels: o.Labels.Map(), CreationTimestamp: t,
 	}

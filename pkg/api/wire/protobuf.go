@@ -11,6 +11,7 @@ const (
 	Field2  = 2<<3 | 2
 	Field3  = 3<<3 | 2
 	Field4  = 4<<3 | 2
+	Field6  = 6<<3 | 2
 	Field8  = 8<<3 | 2
 	Field11 = 11<<3 | 2
 )
