@@ -96,7 +96,7 @@ func TestWindowSteadiesAnAutoscaler(t *testing.T) {
 // the second.
 func onAndOff(dst []byte, now, boot time.Time, period time.Duration) []byte {
 	age := now.Truncate(time.Millisecond).Sub(boot)
-	on := age/period*(period/2) + min(age%period, period/2)
+	on := age.Truncate(period)/2 + min(age%period, period/2)
 	cpu, at := strconv.FormatFloat(on.Seconds()/5, 'f', 9, 64), now.UnixMilli()
 	dst = fmt.Appendf(dst, "node_cpu_usage_seconds_total %s %d\nnode_memory_working_set_bytes 1e9 %[2]d\n", cpu, at)
 	for _, pod := range []string{"a", "b"} {
