@@ -370,7 +370,7 @@ func TestPodIsKept(t *testing.T) {
 	if reduced.Spec.NodeName != "" || reduced.Annotations["x"] != "" || reduced.Spec.Containers[0].Image != "" {
 		t.Errorf("not reduced: %+v", reduced)
 	}
-	text := "{Object:{Namespace:shop Name:web-1 Labels:[{Key:app Value:web}]} UID:uid of web-1 IP:10.0.0.1 " +
+	text := "{Object:{Namespace:shop Name:web-1 Labels:[{Key:app Value:web}] Changed:0} UID:uid of web-1 IP:10.0.0.1 " +
 		"Ready:false WasReady:false " +
 		"HostNetwork:true Containers:[{Name:a Started:" + time.Unix(1, 0).String() + " Ports:[http=80 53/UDP]} " +
 		"{Name:sidecar Started:" + time.Time{}.String() + " Ports:[2]}] " +

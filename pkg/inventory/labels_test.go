@@ -90,8 +90,8 @@ func clusterOf(n int, podMeta func(int) *metav1.PartialObjectMetadata) *podStore
 }
 
 func TestBytesPerPod(t *testing.T) {
-	t.Run("unmanaged", func(t *testing.T) { checkBytesPerPod(t, 160, podMeta) })
-	t.Run("managed", func(t *testing.T) { checkBytesPerPod(t, 175, managedMeta) })
+	t.Run("unmanaged", func(t *testing.T) { checkBytesPerPod(t, 170, podMeta) })
+	t.Run("managed", func(t *testing.T) { checkBytesPerPod(t, 185, managedMeta) })
 }
 
 func checkBytesPerPod(t *testing.T, budget float64, podMeta func(int) *metav1.PartialObjectMetadata) {

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,10 +219,15 @@ func TestHistoryOfACanceledRequest(t *testing.T) {
 // A minute is recorded when everything is known, at each full minute, with the workloads of pods.
 func TestRecorder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		known := errors.New("pods are not listed yet")
+		var known atomic.Bool
 		s := idleServer()
 		r := newRecorder(Config{History: time.Hour}, s)
-		r.synced = func() error { return known }
+		r.synced = func() error {
+			if !known.Load() {
+				return errors.New("pods are not listed yet")
+			}
+			return nil
+		}
 		time.Sleep(17 * time.Second)
 		stop := sharedtest.Start(t, t.Context(), r.run)
 		read := func() *history.Answer {
@@ -237,10 +243,11 @@ func TestRecorder(t *testing.T) {
 			return a
 		}
 		time.Sleep(3 * time.Minute)
+		synctest.Wait()
 		if a := read(); a.Points != 0 {
 			t.Errorf("%d points before the pods are known", a.Points)
 		}
-		known = nil
+		known.Store(true)
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
 		now := time.Now().Truncate(time.Minute)

@@ -101,7 +101,7 @@ func TestWindowChangesOnlyCPU(t *testing.T) {
 }
 
 // exceptCPU returns everything that a store with a window of so many resolutions does in a world, except
-// for CPU and windows.
+// for CPU and windows, and the revisions, which say when these changed.
 func exceptCPU(seed uint64, window int, servedPods, longer *int) string {
 	var all strings.Builder
 	w := newWorld(seed)
@@ -118,7 +118,7 @@ func exceptCPU(seed uint64, window int, servedPods, longer *int) string {
 		now = now.Add(time.Duration(rand.New(rand.NewPCG(seed, uint64(step))).IntN(20)) * time.Second)
 		for _, n := range w.nodes {
 			u, ok := s.Node(n, now)
-			u.CPU, u.Window = 0, 0
+			u.CPU, u.Window, u.Revision = 0, 0, 0
 			fmt.Fprintln(&all, n, u, ok, s.WhyNoNode(n, now))
 		}
 		for i := range 6 {
@@ -131,7 +131,7 @@ func exceptCPU(seed uint64, window int, servedPods, longer *int) string {
 			if u.Window > 2*resolution+time.Minute {
 				*longer++
 			}
-			u.Window = 0
+			u.Window, u.Revision = 0, 0
 			for i := range u.Containers {
 				u.Containers[i].CPU = 0
 			}

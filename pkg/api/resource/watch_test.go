@@ -173,6 +173,8 @@ func (r *replica) remove(namespace, name string, toldFirst bool) {
 
 // interrupt breaks off all requests in flight.
 func (r *replica) interrupt(t *testing.T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.breakOff()
 	r.broken, r.breakOff = context.WithCancel(t.Context())
 }
@@ -197,7 +199,9 @@ func (s *stream) Write(b []byte) (int, error) {
 // RoundTrip implements http.RoundTripper without a network, so that time can be simulated.
 func (r *replica) RoundTrip(q *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(q.Context())
+	r.mu.Lock()
 	stop := context.AfterFunc(r.broken, cancel)
+	r.mu.Unlock()
 	out, in := io.Pipe()
 	s := &stream{PipeWriter: in, header: http.Header{}, started: make(chan int, 1)}
 	q = q.Clone(ctx)
