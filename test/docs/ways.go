@@ -76,6 +76,10 @@ var elsewhere = map[string][][2]string{
 		"kubectl get --raw '/apis/metrics.k8s.io/v1/nodes?history=2h'",
 		`fetch(everything, version, history.Query{Nodes: true})`,
 	}},
+	"test/integration/watch_test.go": { // they run until they are stopped
+		{"kubectl get podmetrics --watch", `"-A", "--watch"`},
+		{"kubectl get pods.metrics.k8s.io --watch", `"-A", "--watch"`},
+	},
 	"test/docs/docs_test.go": {{"kubectl -n kube-system logs deployment/custom-metrics-server", "func TestLogs("}},
 	"pkg/app/hpa_test.go": {
 		{"metrics-server doctor hpa", `"HorizontalPodAutoscaler team/web"`},
