@@ -152,11 +152,6 @@ func (o *Options) kubeletFlags(fss *cliflag.NamedFlagSets) {
 func (o *Options) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	exclusive := func(a string, hasA bool, b string, hasB bool) {
-		if hasA && hasB {
-			bad("%s and %s exclude each other: give one of them", a, b)
-		}
-	}
 	readable := func(flag, file string) {
 		if err := checkReadable(flag, file); err != nil {
 			errs = append(errs, err)
@@ -182,27 +177,13 @@ func (o *Options) Validate() error {
 		bad("--kubelet-request-timeout: %v is negative: give a positive duration, or leave the flag out",
 			o.KubeletRequestTimeout)
 	}
-	if zero := o.KubeletPort == 0 && o.KubeletUseNodeStatusPort; !zero && (o.KubeletPort < 1 || o.KubeletPort > 65535) {
-		bad("--kubelet-port: %d is not a port: give one between 1 and 65535", o.KubeletPort)
+	if o.KubeletPort == 0 && !o.KubeletUseNodeStatusPort {
+		bad("--kubelet-port: 0 is not a port: give one between 1 and 65535, or --kubelet-use-node-status-port")
 	}
 	if _, err := labels.Parse(o.NodeSelector); err != nil {
 		bad("--node-selector: %w: write it like \"pool=web,zone!=b\"", err)
 	}
 
-	ca, caText := o.KubeletCAFile != "", o.KubeletCAText != ""
-	cert, key := o.KubeletClientCertificate != "", o.KubeletClientKey != ""
-	exclusive("--kubelet-certificate-authority", ca, "--kubelet-certificate-authority-text", caText)
-	exclusive("--kubelet-certificate-authority", ca, "--kubelet-insecure-tls", o.KubeletInsecureTLS)
-	exclusive("--kubelet-certificate-authority-text", caText, "--kubelet-insecure-tls", o.KubeletInsecureTLS)
-	if cert != key {
-		bad("--kubelet-client-certificate and --kubelet-client-key belong together: give both or neither")
-	}
-	const plain = "--deprecated-kubelet-completely-insecure"
-	exclusive(plain, o.KubeletPlainHTTP, "--kubelet-insecure-tls", o.KubeletInsecureTLS)
-	exclusive(plain, o.KubeletPlainHTTP, "--kubelet-certificate-authority", ca)
-	exclusive(plain, o.KubeletPlainHTTP, "--kubelet-certificate-authority-text", caText)
-	exclusive(plain, o.KubeletPlainHTTP, "--kubelet-client-certificate", cert)
-	exclusive(plain, o.KubeletPlainHTTP, "--kubelet-client-key", key)
 	readable("--kubelet-certificate-authority", o.KubeletCAFile)
 	readable("--kubelet-client-certificate", o.KubeletClientCertificate)
 	readable("--kubelet-client-key", o.KubeletClientKey)
@@ -216,6 +197,8 @@ func (o *Options) Validate() error {
 			bad("%s: %w", account, err)
 		}
 	}
+	kubelets := o.kubeletConfig(nil)
+	errs = append(errs, kubelets.Validate())
 	errs = append(errs, o.serving.validate()...)
 	return errors.Join(errs...)
 }

@@ -73,25 +73,41 @@ func (c *Config) setDefaults() {
 	c.MaxBody = cmp.Or(c.MaxBody, 16<<20)
 }
 
-func (c *Config) validate() error {
+// Validate returns every error in c, each with its remedy. It names settings by the flags that they
+// mirror, and does not read files.
+func (c *Config) Validate() error {
 	var errs []error
-	bad := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf(format, args...))
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	type setting struct {
+		flag  string
+		given bool
+	}
+	exclusive := func(a setting, others ...setting) {
+		for _, b := range others {
+			if a.given && b.given {
+				bad("%s and %s exclude each other: give one of them", a.flag, b.flag)
+			}
 		}
 	}
-	ca := c.CAFile != "" || len(c.CAData) > 0
-	cert := c.ClientCertFile != "" || c.ClientKeyFile != ""
-	bad(c.CAFile != "" && len(c.CAData) > 0,
-		"the kubelets' certificate authority is given both as a file and as text: give one of them")
-	bad(c.Insecure && ca,
-		"a certificate authority is given, but the kubelets' certificates are not to be verified: leave one of the two out")
-	bad((c.ClientCertFile == "") != (c.ClientKeyFile == ""),
-		"the client certificate for kubelets and its key belong together: give both or neither")
-	bad(c.PlainHTTP && (c.Insecure || ca || cert),
-		"plain HTTP to kubelets has no use for TLS options: leave them out, or speak TLS")
-	bad(c.Port < 1 || c.Port > 65535, "the kubelets' port %d is not a port: give one between 1 and 65535", c.Port)
-	bad(c.MaxBody < 1, "the limit of an answer is %d bytes: give a positive number", c.MaxBody)
+
+	ca := setting{"--kubelet-certificate-authority", c.CAFile != ""}
+	caText := setting{"--kubelet-certificate-authority-text", len(c.CAData) > 0}
+	insecure := setting{"--kubelet-insecure-tls", c.Insecure}
+	cert := setting{"--kubelet-client-certificate", c.ClientCertFile != ""}
+	key := setting{"--kubelet-client-key", c.ClientKeyFile != ""}
+	plain := setting{"--deprecated-kubelet-completely-insecure", c.PlainHTTP}
+	exclusive(ca, caText, insecure)
+	exclusive(caText, insecure)
+	exclusive(plain, insecure, ca, caText, cert, key)
+	if cert.given != key.given {
+		bad("%s and %s belong together: give both or neither", cert.flag, key.flag)
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		bad("--kubelet-port: %d is not a port: give one between 1 and 65535", c.Port)
+	}
+	if c.MaxBody < 0 {
+		bad("the limit of an answer is %d bytes: give a positive number", c.MaxBody)
+	}
 	return errors.Join(errs...)
 }
 
@@ -110,10 +126,10 @@ type Clients struct {
 // New returns Clients, or an error that lists every problem of c. It reads the files that c names
 // but does not open connections.
 func New(c Config) (*Clients, error) {
-	c.setDefaults()
-	if err := c.validate(); err != nil {
+	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	c.setDefaults()
 	s := &Clients{
 		scheme: "https",
 		port:   c.Port,

@@ -226,9 +226,17 @@ func TestNewReportsEveryProblem(t *testing.T) {
 	}{
 		{
 			Config{CAFile: "f", CAData: []byte("x"), Insecure: true, ClientCertFile: "c", Port: 70000, MaxBody: -1},
-			[]string{"both as a file and as text", "not to be verified", "belong together", "70000", "-1 bytes"},
+			[]string{
+				"--kubelet-certificate-authority and --kubelet-certificate-authority-text exclude",
+				"--kubelet-certificate-authority and --kubelet-insecure-tls exclude",
+				"--kubelet-certificate-authority-text and --kubelet-insecure-tls exclude",
+				"belong together", "70000", "-1 bytes",
+			},
 		},
-		{Config{PlainHTTP: true, Insecure: true}, []string{"plain HTTP"}},
+		{
+			Config{PlainHTTP: true, Insecure: true},
+			[]string{"--deprecated-kubelet-completely-insecure and --kubelet-insecure-tls exclude"},
+		},
 		{
 			Config{CAFile: missing, ClientCertFile: missing + "c", ClientKeyFile: missing + "k"},
 			[]string{
