@@ -46,7 +46,7 @@ func (t *target) Scrape(ctx context.Context) schedule.Result {
 	r := schedule.Result{Err: t.fetcher.Fetch(ctx, batch)}
 	if r.Err == nil {
 		r.Settled, r.FollowUps = t.deliver(batch, time.Now()), s.followUps
-		if len(r.FollowUps) > 0 && clocked(batch) {
+		if !r.Settled && len(r.FollowUps) > 0 && clocked(batch) {
 			r.FollowUps = r.FollowUps[1:]
 		}
 	} else if batch.Refused.Total() > 0 {
