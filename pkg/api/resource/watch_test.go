@@ -461,7 +461,6 @@ func TestInformer(t *testing.T) {
 type service struct {
 	t        *testing.T
 	replicas [2]*replica
-	lists    int
 
 	mu      sync.Mutex
 	current int
@@ -470,9 +469,6 @@ type service struct {
 func (s *service) RoundTrip(q *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	r := s.replicas[s.current]
-	if q.URL.Query().Get("watch") == "" {
-		s.lists++
-	}
 	s.mu.Unlock()
 	return r.RoundTrip(q)
 }
@@ -483,41 +479,60 @@ func (s *service) switchOver() {
 	s.current = 1 - s.current
 }
 
-func testInformer(t *testing.T, accept, selector string, random *rand.Rand) {
-	s := &service{t: t, replicas: [2]*replica{newReplica(t), newReplica(t)}}
-	time.Sleep(15 * time.Second) // or nothing of before could be resumed
+// inform starts an informer of the pods that a selector selects, until the end of the test. It returns
+// what the informer lists and watches, and its copy.
+func inform(t *testing.T, service http.RoundTripper, accept, selector string) (*cache.ListWatch, cache.Store) {
+	t.Helper()
 	clients, err := versioned.NewForConfigAndClient(
 		&restclient.Config{Host: "http://test", ContentConfig: restclient.ContentConfig{ContentType: accept}, QPS: -1},
-		&http.Client{Transport: s})
+		&http.Client{Transport: service})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pods := clients.MetricsV1().PodMetricses("")
-	options := func(o metav1.ListOptions) metav1.ListOptions {
-		o.LabelSelector = selector
-		return o
-	}
+	pods := cache.NewFilteredListWatchFromClient(clients.MetricsV1().RESTClient(), "pods", "",
+		func(o *metav1.ListOptions) { o.LabelSelector = selector })
 	copied := cache.NewStore(cache.MetaNamespaceKeyFunc)
-	reflector := cache.NewReflector(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return pods.List(ctx, options(o))
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return pods.Watch(ctx, options(o))
-		},
-	}, &metricsv1.PodMetrics{}, copied, 0)
+	reflector := cache.NewReflector(pods, &metricsv1.PodMetrics{}, copied, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { reflector.RunWithContext(ctx) })
-	defer wg.Wait()
-	defer cancel()
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	return pods, copied
+}
+
+// compareCopy fails the test unless the copy of an informer is what is listed.
+func compareCopy(t *testing.T, pods *cache.ListWatch, copied cache.Store) {
+	t.Helper()
+	list, err := pods.ListWithContext(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := map[string]*metricsv1.PodMetrics{}, map[string]*metricsv1.PodMetrics{}
+	for _, p := range list.(*metricsv1.PodMetricsList).Items {
+		want[p.Name] = &p
+	}
+	for _, o := range copied.List() {
+		got[o.(*metricsv1.PodMetrics).Name] = o.(*metricsv1.PodMetrics)
+	}
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Fatalf("(-list +informer):\n%s", d)
+	}
+}
+
+func testInformer(t *testing.T, accept, selector string, random *rand.Rand) {
+	s := &service{t: t, replicas: [2]*replica{newReplica(t), newReplica(t)}}
+	time.Sleep(15 * time.Second) // or nothing of before could be resumed
+	pods, copied := inform(t, s, accept, selector)
 
 	both := func(f func(r *replica)) {
 		for _, r := range s.replicas {
 			f(r)
 		}
 	}
-	for round := range 12 {
+	for range 12 {
 		for range random.IntN(40) {
 			name := fmt.Sprintf("p%d", random.IntN(8))
 			known := s.replicas[0].objects[podKey{"a", name}].Name != ""
@@ -556,21 +571,73 @@ func testInformer(t *testing.T, accept, selector string, random *rand.Rand) {
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		list, err := pods.List(t.Context(), options(metav1.ListOptions{}))
+		compareCopy(t, pods, copied)
+	}
+	both(func(r *replica) { r.breakOff() })
+}
+
+// roundTripper is a function that implements http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { return f(q) }
+
+// So many deletions are remembered that a watch can be resumed after them. After one more it is refused,
+// and an informer begins again.
+func TestDeletionsThatAreRemembered(t *testing.T) {
+	const remembered = 8192
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplica(t)
+		for _, name := range []string{"stays", "goes", "goes-later"} {
+			r.put("a", name, "web")
+			r.scrape("a", name, 1)
+		}
+		end := func(pods int) {
+			for i := range pods {
+				r.podsGone.Add(sample.Object{Namespace: "jobs", Name: fmt.Sprintf("job-%d", i)})
+			}
+		}
+		var refused atomic.Int64
+		pods, copied := inform(t, roundTripper(func(q *http.Request) (*http.Response, error) {
+			a, err := r.RoundTrip(q)
+			if err == nil && a.StatusCode == http.StatusGone {
+				refused.Add(1)
+			}
+			return a, err
+		}), mediaJSON, "")
+		time.Sleep(time.Minute)
+		compareCopy(t, pods, copied)
+		list, err := pods.ListWithContext(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.lists--
-		want, got := map[string]*metricsv1.PodMetrics{}, map[string]*metricsv1.PodMetrics{}
-		for i := range list.Items {
-			want[list.Items[i].Name] = &list.Items[i]
+		resume := "v1/namespaces/a/pods?watch=1&timeoutSeconds=3&resourceVersion=" +
+			list.(*metricsv1.PodMetricsList).ResourceVersion
+
+		r.remove("a", "goes", false)
+		end(remembered - 1)
+		if got := strings.Join(r.events(t, resume), ","); got != "DELETED goes" {
+			t.Errorf("after %d deletions: %.300s, want that of a pod in the namespace", remembered, got)
 		}
-		for _, o := range copied.List() {
-			got[o.(*metricsv1.PodMetrics).Name] = o.(*metricsv1.PodMetrics)
+		end(1)
+		got := r.watchText(t, resume, mediaJSON)
+		if !strings.Contains(got, `"code":410`) || !strings.Contains(got, "too many objects have ended since: list again") {
+			t.Errorf("after one more: %.300s, want a refusal", got)
 		}
-		if d := gocmp.Diff(want, got); d != "" {
-			t.Fatalf("round %d (-list +informer):\n%s", round, d)
+
+		time.Sleep(time.Minute)
+		compareCopy(t, pods, copied)
+		if n := refused.Load(); n != 0 {
+			t.Errorf("the informer's watch was refused %d times, although it was not interrupted", n)
 		}
-	}
-	both(func(r *replica) { r.breakOff() })
+		r.remove("a", "goes-later", false)
+		end(remembered)
+		r.interrupt(t)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		compareCopy(t, pods, copied)
+		if pods, n := len(copied.List()), refused.Load(); pods != 1 || n != 1 {
+			t.Errorf("an informer has %d pods after %d refusals, want 1 after 1", pods, n)
+		}
+		r.breakOff()
+	})
 }
