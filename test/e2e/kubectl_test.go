@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -61,26 +62,21 @@ func (k client) run(args ...string) string {
 	return out
 }
 
-// watch checks that usages are printed as they change.
+// watch checks that usages are printed as they change: that of some object appears twice.
 func (k client) watch(ns string) {
 	k.t.Helper()
 	for _, resource := range []string{"pods.metrics.k8s.io", "podmetrics", "nodes.metrics.k8s.io"} {
-		// The error is that of the timeout, which is how kubectl ends.
-		out, _ := k.Run("get", resource, "-n", ns, "--watch", "--request-timeout=40s")
-		rows := strings.Split(strings.TrimSpace(out), "\n")
-		seen := map[string]int{}
-		for _, row := range rows[1:] {
-			name, _, _ := strings.Cut(row, " ")
-			seen[name]++
-		}
-		again := 0
-		for _, n := range seen {
-			if n > 1 {
-				again++
-			}
-		}
-		if again == 0 {
-			k.t.Errorf("kubectl get %s --watch shows no change in 40 s:\n%s", resource, out)
+		var out strings.Builder
+		seen := map[string]bool{}
+		err := k.Follow(40*time.Second, func(line string) (enough bool) {
+			out.WriteString(line + "\n")
+			name, _, _ := strings.Cut(line, " ")
+			enough = seen[name] && name != "NAME"
+			seen[name] = true
+			return enough
+		}, "get", resource, "-n", ns, "--watch")
+		if err != nil {
+			k.t.Errorf("kubectl get %s --watch shows no change: %v\n%s", resource, err, &out)
 		}
 	}
 }

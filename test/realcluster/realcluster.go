@@ -2,6 +2,8 @@
 package realcluster
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,6 +80,36 @@ func (k Kubectl) MustRun(t *testing.T, args ...string) string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// Follow runs kubectl until a line of its standard output is enough, and then ends it. It returns an error
+// if kubectl ends before, or if no line is enough within limit.
+func (k Kubectl) Follow(limit time.Duration, enough func(line string) bool, args ...string) error {
+	ctx, stop := context.WithTimeout(context.Background(), limit)
+	defer stop()
+	cmd := exec.CommandContext(ctx, k.Program, append([]string{"--cache-dir=" + k.Cache}, args...)...)
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return err
+	}
+	found := false
+	for lines := bufio.NewScanner(out); !found && lines.Scan(); {
+		found = enough(lines.Text())
+	}
+	stop()
+	err = cmd.Wait()
+	switch {
+	case found:
+		return nil // it was killed
+	case err == nil:
+		err = errors.New("it has ended")
+	}
+	return fmt.Errorf("%s %q, for at most %v: %w\n%s", filepath.Base(k.Program), args, limit, err, &problems)
 }
 
 // Available returns why an APIService is not Available, or nil.
