@@ -82,6 +82,7 @@ func run() error {
 	flag.Float64Var(&o.Churn, "churn", 0, "restarts, deletions and starts of pods per second, once all pods are served")
 	flag.IntVar(&o.Faulty, "faulty", 0, "percent of nodes whose kubelets hang, answer slowly, with status 500, or "+
 		"only half")
+	flag.IntVar(&o.Watches, "watches", 0, "also measure with so many watches")
 	flag.StringVar(&o.Profiles, "profile", "",
 		"save profiles of the metrics server to this `directory`; it must serve /debug/pprof")
 	soak := flag.Bool("soak", false,
@@ -99,6 +100,9 @@ func run() error {
 		return err
 	}
 	o.Binary = binary
+	if o.Watches != 0 && (*soak || *hpas != "") {
+		return errors.New("-watches cannot be combined with -soak or -hpas")
+	}
 	if *hpas != "" {
 		return runHPAs(*hpas, *fault, *prometheus, *out, &o)
 	}
@@ -250,6 +254,7 @@ func check(o *measure.Options) error {
 	must(o.Resolution >= time.Second, "-resolution must be at least 1s")
 	must(o.For > 0, "-for must be positive")
 	must(o.Churn >= 0, "-churn must not be negative")
+	must(o.Watches >= 0, "-watches must not be negative")
 	must(o.Faulty >= 0 && o.Faulty < 100, "-faulty must be from 0 to 99 percent")
 	return errors.Join(errs...)
 }

@@ -34,15 +34,21 @@ type Client struct {
 }
 
 // NewClient returns a client for the server at url. Close it.
-func NewClient(url string) *Client {
+func NewClient(url string) *Client { return newClient(url, 64<<10, 5*time.Minute) }
+
+// NewWatchClient is like NewClient, for many watches: they last until their contexts end. A server of HTTP/1.1 gets a
+// connection for each.
+func NewWatchClient(url string) *Client { return newClient(url, 4<<10, 0) }
+
+func newClient(url string, buffer int, timeout time.Duration) *Client {
 	t := &http.Transport{
 		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, // it signs its certificate itself
 		ForceAttemptHTTP2:  true,
 		DisableCompression: true, // compressed only on request, and never decompressed
-		WriteBufferSize:    64 << 10,
-		ReadBufferSize:     64 << 10,
+		WriteBufferSize:    buffer,
+		ReadBufferSize:     buffer,
 	}
-	return &Client{url: url, http: &http.Client{Transport: t, Timeout: 5 * time.Minute}}
+	return &Client{url: url, http: &http.Client{Transport: t, Timeout: timeout}}
 }
 
 // Request describes one request.

@@ -57,6 +57,7 @@ func TestTable(t *testing.T) {
 	r.Start.All = 12.34
 	r.Steady.CPUPerScrape = 321
 	r.Machine.Busy = 0.95
+	r.Watches = Watches{Open: 4321, BytesPerSecond: 87.6e6}
 	r.Requests = []Request{{Name: "all pods", Count: 9, Latency: 0.0123, CPU: 0.004, Bytes: 777}}
 	r.finish(truth.Verdict{Numbers: 5, Wrong: 1, Examples: []string{"pod n/p is purple"}})
 	var b bytes.Buffer
@@ -65,6 +66,7 @@ func TestTable(t *testing.T) {
 	}
 	for _, want := range []string{
 		"3 nodes x 2 pods", "OVERLOADED", "12.3 s", "never", "321 us", "12.3 ms", "777",
+		"with 4321 watches", "87.6 MB/s",
 		"pod n/p is purple",
 	} {
 		if !strings.Contains(b.String(), want) {

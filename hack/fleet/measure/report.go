@@ -54,6 +54,7 @@ type Report struct {
 	} `json:"age"`
 	Requests  []Request     `json:"requests"`
 	ListsPeak int64         `json:"peakDuringConcurrentLists"`
+	Watches   Watches       `json:"watches"`
 	Truth     truth.Verdict `json:"truth"`
 	Faults    int64         `json:"faults"` // requests to faulty nodes
 	Machine   struct {
@@ -76,6 +77,18 @@ type Request struct {
 	Bytes   int64   `json:"bytes"`
 }
 
+// Watches is the result with watches.
+type Watches struct {
+	Open           int     `json:"open"`
+	Silent         int     `json:"silent"` // those without an event in that time
+	BytesPerSecond float64 `json:"bytesPerSecond"`
+	MilliCores     float64 `json:"milliCores"`
+	RSS            int64   `json:"rss"`
+	MostRSS        int64   `json:"mostRSS"`
+	Anonymous      int64   `json:"anonymous"` // of RSS
+	Busy           float64 `json:"busy"`      // fraction of all processors
+}
+
 // A machine counts as overloaded if its processors were busier than this, or if this process was
 // woken up later than this.
 const (
@@ -96,8 +109,10 @@ func (r *Report) finish(v truth.Verdict) {
 	r.Machine.Overloaded = r.Machine.Busy > tooBusy || r.Machine.LateP99 > tooLate
 }
 
-// OK reports whether the binary became ready and served every pod, with correct numbers.
-func (r *Report) OK() bool { return r.Truth.OK() && r.Start.All > 0 && r.Start.Ready > 0 }
+// OK reports whether the binary became ready, served every pod, with correct numbers, and sent events to every watch.
+func (r *Report) OK() bool {
+	return r.Truth.OK() && r.Start.All > 0 && r.Start.Ready > 0 && r.Watches.Silent == 0
+}
 
 // WriteTable writes r as a table.
 func (r *Report) WriteTable(out io.Writer) error {
@@ -147,6 +162,13 @@ func (r *Report) WriteTable(out io.Writer) error {
 		return err
 	}
 	line(fmt.Sprintf("peak RSS with %d concurrent lists", concurrent), "%s", mebi(r.ListsPeak))
+	if w := &r.Watches; w.Open > 0 {
+		title("with %d watches", w.Open)
+		line("CPU", "%.0f millicores with scraping", w.MilliCores)
+		line("RSS", "%s, at most %s; %s without file pages", mebi(w.RSS), mebi(w.MostRSS), mebi(w.Anonymous))
+		line("events", "%.1f MB/s; %d watches without any", w.BytesPerSecond/1e6, w.Silent)
+		line("machine", "%.0f%% busy", 100*w.Busy)
+	}
 	title("truth")
 	line("checked", "%d numbers in %d lists", r.Truth.Numbers, r.Truth.Lists)
 	line("wrong, missing", "%d, %d", r.Truth.Wrong, r.Truth.Missing)

@@ -28,6 +28,7 @@ type Options struct {
 	For        time.Duration // how long to measure, not counting the start
 	Churn      float64       // pod changes per second
 	Faulty     int           // percent of the nodes
+	Watches    int           // how many watches are open, at the end
 	Profiles   string        // a directory for profiles of the binary, or empty
 }
 
@@ -54,7 +55,7 @@ func Run(ctx context.Context, o Options, progress io.Writer) (*Report, error) {
 		return nil, err
 	}
 	defer r.end()
-	if err := r.take(ctx, r.setUp, r.untilServed, r.steady, r.age, r.requests, r.lists, r.profiles, r.final); err != nil {
+	if err := r.take(ctx, r.setUp, r.untilServed, r.steady, r.age, r.requests, r.lists, r.profiles, r.watches, r.final); err != nil {
 		return nil, err
 	}
 	r.end()
@@ -73,7 +74,7 @@ func newRun(o Options, progress io.Writer) (*run, error) {
 
 // setUp starts the cluster and the binary.
 func (r *run) setUp(ctx context.Context) error {
-	groups, err := filesAllow(r.Nodes)
+	groups, err := filesAllow(r.Nodes + r.Watches)
 	if err != nil {
 		return err
 	}
@@ -164,19 +165,19 @@ func (r *run) end() {
 const reserve = 500
 
 // filesAllow raises the limit of open files and returns how many processes the kubelets need.
-func filesAllow(nodes int) (int, error) {
-	limit, err := proc.RaiseFiles(uint64(2*nodes + reserve))
+func filesAllow(connections int) (int, error) {
+	limit, err := proc.RaiseFiles(uint64(2*connections + reserve))
 	if err != nil {
 		return 0, err
 	}
-	if limit < uint64(nodes+reserve) {
-		return 0, fmt.Errorf("the binary needs a connection to each of %d nodes, but a process may open only %d files: "+
-			"raise the limit (ulimit -Hn, LimitNOFILE of systemd) to %d",
-			nodes, limit, nodes+reserve)
+	if limit < uint64(connections+reserve) {
+		return 0, fmt.Errorf("the binary needs a connection to each node and for each watch, %d in total, but a process "+
+			"may open only %d files: raise the limit (ulimit -Hn, LimitNOFILE of systemd) to %d",
+			connections, limit, connections+reserve)
 	}
 	// A listener and a connection for each node.
 	perProcess := int(limit-reserve) / 2
-	return (nodes + perProcess - 1) / perProcess, nil
+	return (connections + perProcess - 1) / perProcess, nil
 }
 
 // spread returns about n evenly spaced elements of all.
