@@ -55,7 +55,8 @@ func Run(ctx context.Context, o Options, progress io.Writer) (*Report, error) {
 		return nil, err
 	}
 	defer r.end()
-	if err := r.take(ctx, r.setUp, r.untilServed, r.steady, r.age, r.requests, r.lists, r.profiles, r.watches, r.final); err != nil {
+	if err := r.take(ctx, r.setUp, r.untilServed, r.steady, r.age, r.requests, r.lists, r.profiles, r.watches,
+		r.final); err != nil {
 		return nil, err
 	}
 	r.end()
