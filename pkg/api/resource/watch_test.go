@@ -220,6 +220,7 @@ func (r *replica) RoundTrip(q *http.Request) (*http.Response, error) {
 			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: body{out, cancel},
 		}, nil
 	case <-ctx.Done():
+		_ = out.Close() // or a write that has begun would wait for ever
 		return nil, ctx.Err()
 	}
 }
@@ -549,6 +550,7 @@ func testInformer(t *testing.T, accept, selector string, random *rand.Rand) {
 			case op == 3:
 				one.interrupt(t)
 			case op == 4:
+				synctest.Wait() // or a request that is on its way to the old replica would not be interrupted
 				s.switchOver()
 				both(func(r *replica) { r.interrupt(t) })
 			case known:
