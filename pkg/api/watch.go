@@ -120,15 +120,16 @@ func (w *watcher[T, V, P]) Stop() { w.cancel() }
 // start finds the first events: everything if initial, or else what has changed since r, unless that is
 // zero.
 func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) error {
+	s := w.watched.get(w.query.namespace)
 	var from resumption
 	if !initial && r != 0 {
-		// Before the snapshot: what is deleted in between is found missing by the next comparison.
+		// After the snapshot, which may lack what is deleted while it is taken. What is deleted in
+		// between is found missing by the next comparison.
 		var err error
 		if from, err = w.Storage.gone.resume(r, time.Now(), w.output.people); err != nil {
 			return err
 		}
 	}
-	s := w.watched.get(w.query.namespace)
 	w.at, w.next = s.upTo, s.upTo
 	for _, v := range s.versions {
 		if w.selects(v.of) {

@@ -42,7 +42,8 @@ type replica struct {
 	broken              context.Context // of the requests in flight
 	breakOff            context.CancelFunc
 
-	reads atomic.Int64
+	reads     atomic.Int64
+	onReadAll func() // called before all objects are read
 
 	mu      sync.Mutex
 	objects map[podKey]sample.Object
@@ -78,6 +79,9 @@ func (k kind) Get(namespace, name string) (sample.Object, bool) {
 }
 
 func (k kind) All(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object] {
+	if k.onReadAll != nil {
+		k.onReadAll()
+	}
 	k.mu.Lock()
 	all := slices.SortedFunc(maps.Values(k.objects), func(a, b sample.Object) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -576,6 +580,29 @@ func testInformer(t *testing.T, accept, selector string, random *rand.Rand) {
 		compareCopy(t, pods, copied)
 	}
 	both(func(r *replica) { r.breakOff() })
+}
+
+// A pod that is deleted while a watch is being resumed is not lost.
+func TestDeletionDuringResumption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplica(t)
+		for _, name := range []string{"p1", "p2"} {
+			r.put("a", name, "web")
+			r.scrape("a", name, 1)
+		}
+		var list metav1.PartialObjectMetadataList
+		if err := json.Unmarshal([]byte(r.watchText(t, "v1/pods", mediaJSON)), &list); err != nil {
+			t.Fatal(err)
+		}
+		r.onReadAll = func() {
+			r.onReadAll = nil
+			r.remove("a", "p1", false)
+		}
+		got := r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+list.ResourceVersion)
+		if d := gocmp.Diff([]string{"DELETED p1"}, got); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+	})
 }
 
 // roundTripper is a function that implements http.RoundTripper.
