@@ -162,13 +162,14 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Client:       objects,
 		NodeSelector: c.NodeSelector,
 		OnNode:       s.nodes.set,
+		// A watch that is resumed must learn of the deletion at once, so it is recorded before anything else.
 		OnNodeGone: func(o sample.Object) {
-			s.nodes.remove(o.Name)
 			s.nodesGone.Add(o)
+			s.nodes.remove(o.Name)
 		},
 		OnPodGone: func(o sample.Object) {
-			s.store.RemovePod(o.Namespace, o.Name)
 			s.podsGone.Add(o)
+			s.store.RemovePod(o.Namespace, o.Name)
 		},
 		Revision: func() sample.Revision { return s.clock.Next(time.Now()) },
 	})
