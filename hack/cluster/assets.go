@@ -92,6 +92,20 @@ func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error)
 	}
 	defer os.RemoveAll(tmp)
 
+	for _, a := range todo {
+		program := c.installed(ctx, a)
+		if program == "" {
+			continue
+		}
+		sayf("%s is installed in the wanted version: %s", a.name, program)
+		if err := copyProgram(program, tmp, dir); err != nil {
+			return "", err
+		}
+	}
+	if todo = missing(dir, want); len(todo) == 0 {
+		return dir, nil
+	}
+
 	sayf("Building %d programs of Kubernetes %s into %s.", len(todo), c.version, dir)
 	if len(todo) > 1 {
 		sayf("The first build compiles several thousand packages: about 10 minutes on 2 cores. It is done once.")
@@ -121,6 +135,43 @@ func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error)
 	}
 	sayf("Built in %s.", time.Since(start).Round(time.Second))
 	return dir, nil
+}
+
+// installed returns the path of the program on the PATH that needs no building, as it has exactly the wanted version; or
+// "" if there is none.
+func (c *cluster) installed(ctx context.Context, a asset) string {
+	program, err := exec.LookPath(a.name)
+	if err != nil {
+		return ""
+	}
+	version, args := c.version, []string{"--version"}
+	switch a.name {
+	case etcd:
+		version = c.etcdVersion
+	case "kubectl":
+		args = []string{"version", "--client"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, args...).Output()
+	if err != nil || !slices.Contains(strings.Fields(string(out)), version) {
+		return ""
+	}
+	return program
+}
+
+// copyProgram copies a program into dir, by way of tmp, so that it appears there complete. A link would change with
+// what is installed.
+func copyProgram(program, tmp, dir string) error {
+	b, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	name := filepath.Base(program)
+	if err := os.WriteFile(filepath.Join(tmp, name), b, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(tmp, name), filepath.Join(dir, name))
 }
 
 // buildAsset builds one program of a module's requirements into dir. Go's build cache is reused only while the flags

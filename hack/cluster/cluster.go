@@ -27,6 +27,8 @@ type cluster struct {
 
 	version string // of Kubernetes, e.g. v1.37.1
 	pinned  string // the version that this module requires
+	// etcdVersion is the version of etcd that this module requires, without the v.
+	etcdVersion string
 }
 
 // record is what a running cluster saves for later commands, in cluster.json.
@@ -103,9 +105,12 @@ func (c *cluster) parse(flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-var kubernetesVersion = regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v\S+)$`)
+var (
+	kubernetesVersion = regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v\S+)$`)
+	etcdVersion       = regexp.MustCompile(`(?m)^\s*go\.etcd\.io/etcd/server/v3 v(\S+)`)
+)
 
-// findProject sets the repository's root and the version of Kubernetes that this module requires.
+// findProject sets the repository's root, and the versions of Kubernetes and etcd that this module requires.
 func (c *cluster) findProject() error {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -114,11 +119,11 @@ func (c *cluster) findProject() error {
 	for {
 		mod, err := os.ReadFile(filepath.Join(dir, "hack", "cluster", "go.mod"))
 		if err == nil {
-			found := kubernetesVersion.FindSubmatch(mod)
-			if found == nil {
-				return errors.New("hack/cluster/go.mod names no version of k8s.io/kubernetes")
+			kubernetes, etcd := kubernetesVersion.FindSubmatch(mod), etcdVersion.FindSubmatch(mod)
+			if kubernetes == nil || etcd == nil {
+				return errors.New("hack/cluster/go.mod must name versions of k8s.io/kubernetes and go.etcd.io/etcd/server/v3")
 			}
-			c.root, c.pinned = dir, string(found[1])
+			c.root, c.pinned, c.etcdVersion = dir, string(kubernetes[1]), string(etcd[1])
 			return nil
 		}
 		parent := filepath.Dir(dir)

@@ -105,6 +105,37 @@ func TestBuildAssetsDoesNothingTwice(t *testing.T) {
 	}
 }
 
+// A program is not built if the PATH has it in exactly the wanted version; a copy stays when that one changes.
+func TestBuildAssetsInstalled(t *testing.T) {
+	c := cluster{cache: t.TempDir(), version: "v1.37.1", pinned: "v1.37.1", etcdVersion: "3.6.5"}
+	path := t.TempDir()
+	t.Setenv("PATH", path) // no go: nothing can be built
+	says := func(name, when, answer string) {
+		write(t, filepath.Join(path, name), "#!/bin/sh\n[ \"$*\" = \""+when+"\" ] && echo \""+answer+"\"\n", 0o755)
+	}
+	says("etcd", "--version", "etcd Version: 3.6.5")
+	says("kubectl", "version --client", "Client Version: v1.37.1")
+	says("kube-apiserver", "--version", "Kubernetes v1.37.1")
+	says("kube-controller-manager", "--version", "Kubernetes v1.37.10")
+	if _, err := c.buildAssets(t.Context(), controlPlane); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("error is %v, want that kube-controller-manager must be built, and that there is no go", err)
+	}
+	if got := missing(c.bin(), controlPlane); len(got) != 1 || got[0].name != "kube-controller-manager" {
+		t.Errorf("%v are missing, want kube-controller-manager, which is installed in another version", got)
+	}
+	says("kube-controller-manager", "--version", "Kubernetes v1.37.1")
+	dir, err := c.buildAssets(t.Context(), controlPlane)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if got := missing(dir, controlPlane); len(got) > 0 {
+		t.Errorf("%v are missing after the installed ones were removed", got)
+	}
+}
+
 func TestLockFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	unlock, err := lockFile(t.Context(), path, "waiting")
