@@ -567,6 +567,7 @@ func testInformer(t *testing.T, accept, selector string, random *rand.Rand) {
 			}
 		}
 		if random.IntN(6) == 0 { // one process is replaced, and knows what exists, but no usages
+			synctest.Wait() // as above
 			old := s.replicas[0]
 			r := newReplica(t)
 			maps.Copy(r.objects, old.objects)
