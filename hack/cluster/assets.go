@@ -137,8 +137,8 @@ func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error)
 	return dir, nil
 }
 
-// installed returns the path of the program on the PATH that needs no building, as it has exactly the wanted version; or
-// "" if there is none.
+// installed returns the path of the program if the PATH has it in exactly the wanted version, so that it need not be
+// built, or else "".
 func (c *cluster) installed(ctx context.Context, a asset) string {
 	program, err := exec.LookPath(a.name)
 	if err != nil {
