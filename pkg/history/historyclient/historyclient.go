@@ -18,7 +18,8 @@ import (
 // metrics.k8s.io, v1 or v1beta1. The error is a *history.NoHistoryError if the server keeps no
 // history or is another one.
 func Fetch(ctx context.Context, c rest.Interface, version string, q history.Query) (*history.Answer, error) {
-	r := c.Get().AbsPath("/apis", kubeapi.MetricsGroup, version)
+	// A server without a history answers with its usual list, in the form that c accepts, unless it is told.
+	r := c.Get().AbsPath("/apis", kubeapi.MetricsGroup, version).SetHeader("Accept", "application/json")
 	if q.Nodes {
 		r = r.Resource("nodes")
 	} else {

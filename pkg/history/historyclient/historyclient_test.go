@@ -75,12 +75,18 @@ func TestFetch(t *testing.T) {
 			if got := r.URL.RequestURI(); got != tt.path {
 				t.Errorf("asked for %s, want %s", got, tt.path)
 			}
+			if got := r.Header.Get("Accept"); got != "application/json" {
+				t.Errorf("accepts %q, want JSON only", got)
+			}
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(tt.code)
 			_, _ = io.WriteString(w, tt.body)
 		}))
 		t.Cleanup(server.Close)
-		client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+		client, err := kubernetes.NewForConfig(&rest.Config{
+			Host:          server.URL,
+			ContentConfig: rest.ContentConfig{AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json"},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
