@@ -139,6 +139,7 @@ func TestJSON(t *testing.T) {
 			Check: checkNodes, Status: Problem, Message: "1 of 1 node: <refused>: n1", Cause: "connection refused",
 			Remedy: "start it", Nodes: []string{"n1"},
 		},
+		Line{Check: checkAutoscalers, Status: Warning, Message: "m", Objects: []Object{Autoscaler("team", "web")}},
 	)
 	r.Nodes = []Node{{
 		Name: "n1", Status: Problem, KubeletVersion: "v1.37.2", Addresses: []string{"10.0.0.1:10250"},

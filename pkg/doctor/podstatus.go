@@ -24,7 +24,9 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 		if strings.Contains(remedy, "%s") {
 			remedy = fmt.Sprintf(remedy, pod.Namespace, pod.Name)
 		}
-		return NewLine(checkPods, status, "pod "+pod.Namespace+"/"+pod.Name+" "+message, cause, remedy)
+		l := NewLine(checkPods, status, "pod "+pod.Namespace+"/"+pod.Name+" "+message, cause, remedy)
+		l.Objects = []Object{{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}}
+		return l
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -28,7 +29,25 @@ type Line struct {
 	Message string   `json:"message"`
 	Cause   string   `json:"cause,omitempty"`
 	Remedy  string   `json:"remedy,omitempty"`
-	Nodes   []string `json:"nodes,omitempty"` // the nodes concerned, sorted; empty if it does not concern nodes
+	Nodes   []string `json:"nodes,omitempty"`   // the nodes concerned, sorted; empty if it does not concern nodes
+	Objects []Object `json:"objects,omitempty"` // the autoscalers or the pod of the server concerned, sorted
+}
+
+// Object names an object of the cluster.
+type Object struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
+
+// Autoscaler returns the Object of a HorizontalPodAutoscaler.
+func Autoscaler(namespace, name string) Object {
+	return Object{Kind: "HorizontalPodAutoscaler", Namespace: namespace, Name: name}
+}
+
+func (o Object) compare(p Object) int {
+	return cmp.Or(strings.Compare(o.Kind, p.Kind), strings.Compare(o.Namespace, p.Namespace),
+		strings.Compare(o.Name, p.Name))
 }
 
 // NewLine returns a finding with its cause and its remedy.

@@ -131,7 +131,7 @@ func judgeServedPods(running, young int, without []string) Line {
 // autoscalers finds HorizontalPodAutoscalers that get no resource metrics.
 func (e *examination) autoscalers(ctx context.Context) {
 	all := 0
-	failing := map[scalerCause][]string{}
+	failing := map[scalerCause][]Object{}
 	err := Pages(func(o metav1.ListOptions) (string, error) {
 		list, err := e.api.AutoscalingV2().HorizontalPodAutoscalers("").List(ctx, o)
 		if err != nil {
@@ -141,7 +141,7 @@ func (e *examination) autoscalers(ctx context.Context) {
 			h := &list.Items[i]
 			all++
 			if cause, fails := explainScaler(h.Status.Conditions); fails {
-				failing[cause] = append(failing[cause], h.Namespace+"/"+h.Name)
+				failing[cause] = append(failing[cause], Autoscaler(h.Namespace, h.Name))
 			}
 		}
 		return list.Continue, nil
@@ -208,15 +208,21 @@ func explainScaler(conditions []autoscalingv2.HorizontalPodAutoscalerCondition) 
 	return scalerCause{}, false
 }
 
-func judgeScalers(all int, failing map[scalerCause][]string) []Line {
+func judgeScalers(all int, failing map[scalerCause][]Object) []Line {
 	if len(failing) == 0 {
 		return []Line{OKLine(checkAutoscalers, Plural(all, "HorizontalPodAutoscaler")+", none lacks resource metrics")}
 	}
 	var lines []Line
-	for c, names := range failing {
-		slices.Sort(names)
-		lines = append(lines, NewLine(checkAutoscalers, c.status, fmt.Sprintf("%d of %s cannot scale: %s: %s", len(names),
-			Plural(all, "HorizontalPodAutoscaler"), c.summary, Some(names)), c.cause, c.remedy))
+	for c, objects := range failing {
+		slices.SortFunc(objects, Object.compare)
+		names := make([]string, len(objects))
+		for i, o := range objects {
+			names[i] = o.Namespace + "/" + o.Name
+		}
+		l := NewLine(checkAutoscalers, c.status, fmt.Sprintf("%d of %s cannot scale: %s: %s", len(names),
+			Plural(all, "HorizontalPodAutoscaler"), c.summary, Some(names)), c.cause, c.remedy)
+		l.Objects = objects
+		lines = append(lines, l)
 	}
 	slices.SortFunc(lines, func(a, b Line) int { return cmp.Compare(a.Message, b.Message) })
 	return lines

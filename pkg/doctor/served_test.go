@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -74,6 +75,38 @@ func autoscalerFails(message string) func(*fakeCluster) {
 		c.objects[pathScalers] = &autoscalingv2.HorizontalPodAutoscalerList{Items: []autoscalingv2.HorizontalPodAutoscaler{
 			scaler("web", "FailedGetResourceMetric", message), scaler("fine", "", ""),
 		}}
+	}
+}
+
+// Lines name all autoscalers and the pods that they are about, although their messages name only some.
+func TestLinesNameObjects(t *testing.T) {
+	c := newCluster(t)
+	list := &autoscalingv2.HorizontalPodAutoscalerList{}
+	var want []Object
+	for _, name := range []string{"e", "d", "c", "b", "a"} {
+		list.Items = append(list.Items, scaler(name, "FailedGetResourceMetric", "missing request for cpu"))
+		want = slices.Insert(want, 0, Autoscaler("default", name))
+	}
+	c.objects[pathScalers] = list
+	scalers, pods := 0, 0
+	for _, l := range c.run().Checks {
+		switch {
+		case l.Check == checkAutoscalers:
+			scalers++
+			if diff := cmp.Diff(want, l.Objects); diff != "" {
+				t.Errorf("%s, -want +got:\n%s", l.Message, diff)
+			}
+		case strings.Contains(l.Message, " is ready on node "):
+			pods++
+			if len(l.Objects) != 1 || l.Objects[0].Kind != "Pod" || !strings.Contains(l.Message, l.Objects[0].Name) {
+				t.Errorf("%s: %v", l.Message, l.Objects)
+			}
+		case len(l.Objects) > 0:
+			t.Errorf("%s: %v", l.Message, l.Objects)
+		}
+	}
+	if scalers != 1 || pods == 0 {
+		t.Errorf("%d lines about autoscalers and %d about pods", scalers, pods)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -593,6 +594,12 @@ func TestOverview(t *testing.T) {
 		t.Fatal(err)
 	}
 	sharedtest.CompareWithFile(t, "testdata/overview.txt", text(t, r))
+	for _, l := range r.Checks {
+		if namespace, name, ok := strings.Cut(l.Check, "/"); ok &&
+			!slices.Equal(l.Objects, []doctor.Object{doctor.Autoscaler(namespace, name)}) {
+			t.Errorf("%s is about %v", l.Check, l.Objects)
+		}
+	}
 	if r.ExitCode() != 1 {
 		t.Errorf("exit code %d", r.ExitCode())
 	}

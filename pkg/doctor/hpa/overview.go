@@ -45,6 +45,7 @@ func summarize(h *autoscalingv2.HorizontalPodAutoscaler, parsed *demand.HPA, def
 	l := doctor.OKLine(h.Namespace+"/"+h.Name, fmt.Sprintf("%s %s: %s (min %d, max %d), %s", h.Spec.ScaleTargetRef.Kind,
 		h.Spec.ScaleTargetRef.Name, doctor.Plural(int(h.Status.CurrentReplicas), "replica"), minReplicas(&h.Spec),
 		h.Spec.MaxReplicas, observe(&h.Status).desired()))
+	l.Objects = []doctor.Object{doctor.Autoscaler(h.Namespace, h.Name)}
 	more := fmt.Sprintf("run metrics-server doctor hpa %s/%s for details", h.Namespace, h.Name)
 	wrong := judgeDefinition(parsed, defaultBackend)
 	for _, c := range judgeConditions(h) {
