@@ -1,0 +1,91 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"metrics-server/pkg/history"
+	"metrics-server/pkg/history/historyclient"
+	"metrics-server/pkg/kubeapi"
+)
+
+// historyRetry is the time to the next attempt to read a history.
+const historyRetry = 5 * time.Minute
+
+// readHistory reads the history of the metrics server once there are nodes and pods that it can be about.
+func (c *Cluster) readHistory(ctx context.Context) {
+	for c.waitsFor(Nodes) || c.waitsFor(Pods) {
+		if !pause(ctx, time.Second) {
+			return
+		}
+	}
+	for {
+		answers, err := c.fetchHistory(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		now := time.Now()
+		c.update(func(m *model) {
+			s := m.sources[History]
+			if err != nil {
+				s.State, s.Remedy = judgeHistory(err)
+				s.Error = err.Error()
+				return
+			}
+			m.backfill(answers...)
+			*s = Source{Name: History, State: Read, Updated: now}
+			for _, a := range answers {
+				s.Objects += len(a.Series)
+			}
+		})
+		if err == nil || !pause(ctx, historyRetry) {
+			return
+		}
+	}
+}
+
+// waitsFor reports whether there was no complete answer of a source yet.
+func (c *Cluster) waitsFor(name SourceName) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.model.sources[name].State == Waiting
+}
+
+func (c *Cluster) fetchHistory(ctx context.Context) (answers []*history.Answer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	version, _, err := c.metricsVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	last := max(LongPast*c.interval, time.Minute)
+	queries := []history.Query{{Namespace: c.namespace, Last: last}}
+	if c.namespace == "" { // first: a server without history answers with a list, and that of nodes is shorter
+		queries = []history.Query{{Nodes: true, Last: last}, {Last: last}}
+	}
+	for _, q := range queries {
+		a, err := historyclient.Fetch(ctx, c.client, version, q)
+		if err != nil {
+			return nil, err
+		}
+		answers = append(answers, a)
+	}
+	return answers, nil
+}
+
+// judgeHistory returns what an error makes of the history, and what can be done about it.
+func judgeHistory(err error) (State, string) {
+	var none *history.NoHistoryError
+	switch {
+	case errors.As(err, &none):
+		return Absent, "to see the past from before this page was opened, run the metrics server with --history=2h"
+	case apierrors.IsNotFound(err):
+		return Absent, "install a metrics server, and run it with --history=2h"
+	case apierrors.IsForbidden(err):
+		return Denied, "have an administrator allow you to list nodes and pods of " + kubeapi.MetricsGroup
+	}
+	return Failed, kubeapi.CauseOf(err).Remedy()
+}

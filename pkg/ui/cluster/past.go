@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// tape keeps the past of many objects. At each tick it gets a column with one value for each slot. A column does
+// not change once it is there, so that views share it. Slots of objects that are gone are used again.
+type tape struct {
+	view
+	long  bool
+	slots int32             // how many there are
+	free  map[int16][]int32 // slots that are not in use, by width
+}
+
+// view is a tape at a moment.
+type view struct {
+	step time.Duration
+	// last is the tick of the last column. The time of a tick is its number times step since 1970.
+	last    int64
+	columns [][]float32 // one for each tick; nil if nothing is known of it
+}
+
+// newTape returns a tape that begins at the tick after now.
+func newTape(step time.Duration, long bool, now time.Time) *tape {
+	return &tape{view: view{step: step, last: tickAt(now, step)}, long: long, free: map[int16][]int32{}}
+}
+
+// tickAt returns the last tick that is not after t.
+func tickAt(t time.Time, step time.Duration) int64 { return t.UnixNano() / int64(step) }
+
+func (v view) timeOf(tick int64) time.Time { return time.Unix(0, tick*int64(v.step)) }
+
+func (t *tape) length() int {
+	if t.long {
+		return LongPast
+	}
+	return ShortPast
+}
+
+// take returns the past of a new object that has width values.
+func (t *tape) take(width int) Past {
+	p := Past{long: t.long, width: int16(width), since: t.last + 1}
+	if free := t.free[p.width]; len(free) > 0 {
+		p.slot, t.free[p.width] = free[len(free)-1], free[:len(free)-1]
+		return p
+	}
+	p.slot = t.slots
+	t.slots += int32(p.width)
+	return p
+}
+
+// give takes back the past of an object that is gone.
+func (t *tape) give(p Past) { t.free[p.width] = append(t.free[p.width], p.slot) }
+
+// column returns a column in which all is unknown.
+func (t *tape) column() []float32 {
+	c := make([]float32, t.slots)
+	for i := range c {
+		c[i] = float32(math.NaN())
+	}
+	return c
+}
+
+// add adds the column of a tick. Nothing is known of the ticks that were left out since the last one.
+func (t *tape) add(tick int64, column []float32) {
+	if tick-t.last > int64(t.length()) {
+		t.columns, t.last = nil, tick-1
+	}
+	// The list is copied: views share it, and one that grew would keep what is no longer in it.
+	columns := slices.Concat(t.columns, make([][]float32, tick-1-t.last), [][]float32{column})
+	t.columns, t.last = slices.Clone(columns[max(len(columns)-t.length(), 0):]), tick
+}
+
+// prepend adds columns before the first one.
+func (t *tape) prepend(columns [][]float32) {
+	t.columns = append(columns[max(len(columns)+len(t.columns)-t.length(), 0):], t.columns...)
+}
+
+// put writes a value into a column, whose tape p is from.
+func (p Past) put(column []float32, q Quantity, value float64) {
+	column[p.slot+int32(q)] = float32(value)
+}
+
+// series returns the last n values.
+func (v view) series(p Past, q Quantity, n int) Series {
+	begin := v.last + 1 - int64(len(v.columns))
+	first := max(p.since, begin, v.last+1-int64(n))
+	s := Series{Start: v.timeOf(first), Step: v.step}
+	for tick := first; tick <= v.last; tick++ {
+		value := float32(math.NaN())
+		if column, i := v.columns[tick-begin], int(p.slot)+int(q); i < len(column) && q < Quantity(p.width) {
+			value = column[i]
+		}
+		s.Values = append(s.Values, value)
+	}
+	return s
+}

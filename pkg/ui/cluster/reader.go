@@ -1,0 +1,368 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+
+	"metrics-server/pkg/kubeapi"
+)
+
+const (
+	// pageSize is the limit of a list. Servers of metrics ignore it.
+	pageSize = 500
+	// requestTimeout is how long a page of a list may take, or the API server to accept a watch.
+	requestTimeout = time.Minute
+	// watchTimeout is how long a watch lasts: from once to twice as long.
+	watchTimeout = 5 * time.Minute
+	// shortWatch is the time in which a watch that works does not end without an event.
+	shortWatch = time.Second
+	// watchRetry is how long a source is polled before a watch is tried again.
+	watchRetry = 5 * time.Minute
+	// relistAfter is how many errors in a row make a source list instead of going on with a watch.
+	relistAfter = 3
+	// After an error, it takes from firstRetry to lastRetry to the next attempt; refusedRetry if nothing is expected
+	// to change soon.
+	firstRetry   = time.Second
+	lastRetry    = 15 * time.Second
+	refusedRetry = 30 * time.Second
+)
+
+var (
+	errShortWatch = errors.New("the API server ended the watch at once")
+	errLateWatch  = fmt.Errorf("the API server did not accept the watch within %v", requestTimeout)
+)
+
+// reader keeps the objects of one source as the API server has them.
+type reader struct {
+	cluster  *Cluster
+	source   SourceName
+	group    string
+	version  string // "": the first of kubeapi.MetricsVersions that is served
+	resource string
+	convert  func(runtime.Object) (item, error)
+
+	path      []string  // of the version in the API server
+	unwatched time.Time // until then it is polled
+	failures  int       // in a row
+}
+
+// readers returns a reader for each source except History.
+func (c *Cluster) readers() []*reader {
+	all := []*reader{
+		{source: Pods, version: "v1", resource: "pods", convert: converter(podOf)},
+		{
+			source: HPAs, group: autoscalingv2.GroupName, version: "v2", resource: "horizontalpodautoscalers",
+			convert: converter(hpaOf),
+		},
+		{source: PodMetrics, group: kubeapi.MetricsGroup, resource: "pods", convert: converter(podUsageOf)},
+	}
+	if c.namespace == "" {
+		all = append(all,
+			&reader{source: Nodes, version: "v1", resource: "nodes", convert: converter(nodeOf)},
+			&reader{source: NodeMetrics, group: kubeapi.MetricsGroup, resource: "nodes", convert: converter(nodeUsageOf)})
+	}
+	for _, r := range all {
+		r.cluster = c
+		r.path = []string{"apis", r.group, r.version}
+		if r.group == "" {
+			r.path = []string{"api", r.version}
+		}
+	}
+	return all
+}
+
+// converter returns a function that converts objects of type *T.
+func converter[T any, P interface {
+	*T
+	runtime.Object
+}, I item](convert func(P) I) func(runtime.Object) (item, error) {
+	return func(o runtime.Object) (item, error) {
+		if p, ok := o.(P); ok {
+			return convert(p), nil
+		}
+		return nil, fmt.Errorf("the API server sent a %T instead of a %T", o, P(nil))
+	}
+}
+
+// run reads until ctx ends.
+func (r *reader) run(ctx context.Context) {
+	for version := ""; ctx.Err() == nil; {
+		next, err := r.step(ctx, version)
+		version = next
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if r.failures >= relistAfter && kubeapi.CauseOf(err) != kubeapi.Unreachable {
+			version = ""
+		}
+		pause(ctx, r.failed(err))
+	}
+}
+
+// step lists the objects if version is "", and then watches them or waits for the time of the next list. It returns
+// the version from which a watch goes on, or "" if the objects have to be listed.
+func (r *reader) step(ctx context.Context, version string) (next string, err error) {
+	if version == "" {
+		watched := true
+		if r.version == "" {
+			if watched, err = r.findMetrics(ctx); err != nil {
+				return "", err
+			}
+		}
+		state := Watching
+		if !watched || time.Now().Before(r.unwatched) {
+			state = Polling
+		}
+		if version, err = r.list(ctx, state); err != nil {
+			r.unwatched = time.Time{} // it may be another server that comes back
+			return "", err
+		}
+		if state == Polling || version == "" {
+			r.poll(ctx)
+			return "", nil
+		}
+	}
+	next, err = r.watch(ctx, version)
+	switch {
+	case apierrors.IsForbidden(err), apierrors.IsMethodNotSupported(err), apierrors.IsNotAcceptable(err),
+		errors.Is(err, errShortWatch) && r.failures >= relistAfter:
+		r.unwatched = time.Now().Add(watchRetry)
+		r.poll(ctx)
+		return "", nil
+	case apierrors.IsResourceExpired(err), apierrors.IsGone(err):
+		pause(ctx, firstRetry) // whatever happens, it does not list all the time
+		return "", nil
+	case apierrors.IsBadRequest(err), apierrors.IsInvalid(err), apierrors.IsNotFound(err):
+		return "", err // the version is not one of this server
+	}
+	return next, err
+}
+
+// poll waits for the time of the next list.
+func (r *reader) poll(ctx context.Context) {
+	r.cluster.update(func(m *model) {
+		s := m.sources[r.source]
+		s.State, s.Error, s.Remedy = Polling, "", ""
+	})
+	pause(ctx, r.cluster.interval)
+}
+
+// findMetrics finds out which version of metrics.k8s.io is served, and whether it can be watched.
+func (r *reader) findMetrics(ctx context.Context) (watched bool, err error) {
+	version, resources, err := r.cluster.metricsVersion(ctx)
+	if err != nil {
+		return false, err
+	}
+	r.path = []string{"apis", r.group, version}
+	i := slices.IndexFunc(resources, func(a metav1.APIResource) bool { return a.Name == r.resource })
+	return i >= 0 && slices.Contains(resources[i].Verbs, "watch"), nil
+}
+
+// metricsVersion returns the version of metrics.k8s.io that is served and its resources.
+func (c *Cluster) metricsVersion(ctx context.Context) (string, []metav1.APIResource, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var absent error
+	for _, version := range kubeapi.MetricsVersions() {
+		list := &metav1.APIResourceList{}
+		err := c.client.Get().AbsPath("apis", kubeapi.MetricsGroup, version).MaxRetries(0).Do(ctx).Into(list)
+		if err == nil {
+			return version, list.APIResources, nil
+		}
+		if !apierrors.IsNotFound(err) {
+			return "", nil, err
+		}
+		absent = err
+	}
+	return "", nil, absent
+}
+
+func (r *reader) request(o *metav1.ListOptions) *rest.Request {
+	return r.cluster.client.Get().AbsPath(r.path...).
+		NamespaceIfScoped(r.cluster.namespace, r.cluster.namespace != "").Resource(r.resource).
+		VersionedParams(o, metav1.ParameterCodec).MaxRetries(0)
+}
+
+// list reads all objects, which puts the source in a state, and returns the version from which a watch goes on. Each
+// page counts at once, because many of them take a while.
+func (r *reader) list(ctx context.Context, state State) (version string, err error) {
+	present := map[types.NamespacedName]struct{}{}
+	o := &metav1.ListOptions{Limit: pageSize}
+	for more := true; more; more = o.Continue != "" {
+		page, err := r.page(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		var items []item
+		if err := meta.EachListItem(page, func(object runtime.Object) error {
+			i, err := r.convert(object)
+			items = append(items, i)
+			return err
+		}); err != nil {
+			return "", err
+		}
+		of, err := meta.ListAccessor(page)
+		if err != nil {
+			return "", err
+		}
+		o.Continue, version = of.GetContinue(), of.GetResourceVersion()
+		now := time.Now()
+		r.cluster.update(func(m *model) {
+			for _, i := range items {
+				present[i.key()] = struct{}{}
+				i.put(m)
+			}
+			m.sources[r.source].Updated = now
+		})
+	}
+	r.failures = 0
+	r.update(state, func(m *model) { m.keep(r.source, present) })
+	return version, nil
+}
+
+func (r *reader) page(ctx context.Context, o *metav1.ListOptions) (runtime.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return r.request(o).Do(ctx).Get()
+}
+
+// watch follows the objects from a version on until the watch ends, and returns the version from which the next one
+// goes on.
+func (r *reader) watch(ctx context.Context, version string) (string, error) {
+	lasts := watchTimeout + rand.N(watchTimeout)
+	seconds := int64(lasts / time.Second)
+	ctx, cancel := context.WithTimeout(ctx, lasts+requestTimeout) // for a server that does not end it
+	defer cancel()
+	late := time.AfterFunc(requestTimeout, cancel)
+	w, err := r.request(&metav1.ListOptions{
+		Watch: true, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
+	}).Watch(ctx)
+	if err == nil {
+		defer w.Stop()
+	}
+	if !late.Stop() {
+		err = errLateWatch
+	}
+	if err != nil {
+		return version, err
+	}
+	proof := time.NewTimer(shortWatch)
+	defer proof.Stop()
+	for works := false; ; {
+		change := func(*model) {}
+		select {
+		case <-proof.C:
+			if works {
+				continue
+			}
+		case e, open := <-w.ResultChan():
+			switch {
+			case !open && !works:
+				return version, errShortWatch
+			case !open:
+				return version, nil
+			case e.Type == watch.Error:
+				return version, apierrors.FromObject(e.Object)
+			}
+			if version, change, err = r.changeOf(e); err != nil {
+				return version, err
+			}
+		}
+		works, r.failures = true, 0
+		r.update(Watching, change)
+	}
+}
+
+// changeOf returns the version after an event, and what the event changes.
+func (r *reader) changeOf(e watch.Event) (version string, change func(*model), err error) {
+	object, err := meta.Accessor(e.Object)
+	if err != nil {
+		return "", nil, fmt.Errorf("read an event of the watch of %s: %w", r.resource, err)
+	}
+	version = object.GetResourceVersion()
+	if e.Type == watch.Bookmark {
+		return version, func(*model) {}, nil
+	}
+	i, err := r.convert(e.Object)
+	if err != nil {
+		return "", nil, err
+	}
+	if e.Type == watch.Deleted {
+		return version, func(m *model) { m.drop(r.source, i.key()) }, nil
+	}
+	return version, i.put, nil
+}
+
+// update changes the model after an answer or an event.
+func (r *reader) update(state State, change func(*model)) {
+	now := time.Now()
+	r.cluster.update(func(m *model) {
+		change(m)
+		*m.sources[r.source] = Source{Name: r.source, State: state, Updated: now}
+	})
+}
+
+// failed records an error, and returns the time to the next attempt.
+func (r *reader) failed(err error) time.Duration {
+	state, remedy := r.judge(err)
+	r.cluster.update(func(m *model) {
+		s := m.sources[r.source]
+		s.State, s.Error, s.Remedy = state, err.Error(), remedy
+		if state == Absent {
+			m.keep(r.source, nil)
+		}
+	})
+	if state != Failed {
+		return refusedRetry
+	}
+	d := min(firstRetry<<min(r.failures, 10), lastRetry)
+	r.failures++
+	return d/2 + rand.N(d/2)
+}
+
+// judge returns what an error makes of a source, and what can be done about it.
+func (r *reader) judge(err error) (State, string) {
+	cause := kubeapi.CauseOf(err)
+	metrics := r.group == kubeapi.MetricsGroup
+	switch {
+	case cause == kubeapi.Forbidden:
+		return Denied, r.missingRight()
+	case cause == kubeapi.NotFound && metrics:
+		return Absent, "install a metrics server: nothing serves " + kubeapi.MetricsGroup + " in this cluster"
+	case cause == kubeapi.NotFound:
+		return Absent, "use a cluster that serves " + strings.Join(r.path, "/")
+	case cause == kubeapi.Failing && metrics:
+		return Failed, "run metrics-server doctor: it finds out why the metrics server does not answer"
+	}
+	return Failed, cause.Remedy()
+}
+
+// missingRight says which right a user lacks, and what else there is to do.
+func (r *reader) missingRight() string {
+	what := r.resource
+	if r.group != "" {
+		what += "." + r.group
+	}
+	switch {
+	case r.cluster.namespace != "":
+		return fmt.Sprintf("have an administrator allow you to list and watch %s in namespace %s", what, r.cluster.namespace)
+	case r.resource == "nodes":
+		return fmt.Sprintf("have an administrator allow you to list and watch %s", what)
+	}
+	return fmt.Sprintf("have an administrator allow you to list and watch %s in all namespaces, or give --namespace and "+
+		"the name of one in which you may", what)
+}
