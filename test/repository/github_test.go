@@ -42,8 +42,9 @@ type dependabot struct {
 // leftOut matches the rows of the table in CONTRIBUTING.md that gives reasons for modules without updates.
 var leftOut = regexp.MustCompile("(?m)^\\| `(hack/[^`]+)` \\| ([^|]+) \\|$")
 
-// TestDependabot checks that every Go module, the workflows and the Dockerfile are kept up to date, except for modules
-// that CONTRIBUTING.md leaves out with a reason, and that no entry is of something that is gone.
+// TestDependabot checks that every Go module, the page of `metrics-server ui`, the workflows and the Dockerfile are
+// kept up to date, except for modules that CONTRIBUTING.md leaves out with a reason, and that no entry is of something
+// that is gone.
 func TestDependabot(t *testing.T) {
 	var config dependabot
 	decodeStrict(t, ".github/dependabot.yml", &config)
@@ -70,7 +71,7 @@ func TestDependabot(t *testing.T) {
 		got[u.Ecosystem] = append(got[u.Ecosystem], directories...)
 	}
 
-	want := map[string][]string{"github-actions": {"/"}, "docker": {"/"}, "gomod": nil}
+	want := map[string][]string{"github-actions": {"/"}, "docker": {"/"}, "npm": {"/pkg/ui/page"}, "gomod": nil}
 	reasons := map[string]bool{}
 	for _, m := range leftOut.FindAllStringSubmatch(read(t, "CONTRIBUTING.md"), -1) {
 		reasons[m[1]] = true

@@ -1,0 +1,72 @@
+// What is wrong with the connections of the page to the program, and of the program to the API server.
+import type { Source, Status } from './answers';
+import { clock } from './format';
+import { Icon } from './icons';
+import type { Answer } from './poll';
+
+export interface Banner {
+  kind: 'program' | 'session' | 'apiserver' | 'metrics';
+  /** The most important, as a sentence. */
+  lead: string;
+  rest: string;
+  remedy: string;
+}
+
+const labels: Record<string, string> = {
+  nodes: 'Nodes', pods: 'Pods', hpas: 'HPAs', nodemetrics: 'Usage of nodes', podmetrics: 'Usage of pods',
+  history: 'History',
+};
+
+export function sourceLabel(name: string): string {
+  return labels[name] ?? name;
+}
+
+const objects = ['nodes', 'pods', 'hpas'];
+
+/** Returns what there is to say, the most important first. */
+export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
+  const shown = at > 0 ? `The page shows what it knew at ${clock(at)}.` : '';
+  if (failure?.status === 0) {
+    const lead = 'metrics-server ui does not answer: start it again and open the URL it prints.';
+    return [{ kind: 'program', lead, rest: shown, remedy: '' }];
+  }
+  if (failure) return [{ kind: 'session', lead: `${failure.error}.`, rest: shown, remedy: failure.remedy }];
+  const failed = (data?.sources ?? []).filter((s) => s.state === 'failed');
+  const of = (own: boolean) => failed.filter((s) => objects.includes(s.name) === own);
+  const banners: Banner[] = [];
+  if (of(true).length) banners.push(sourceBanner('apiserver', 'The API server does not answer', of(true)));
+  else if (of(false).length) banners.push(sourceBanner('metrics', 'No new usage', of(false)));
+  return banners;
+}
+
+function sourceBanner(kind: Banner['kind'], what: string, failed: Source[]): Banner {
+  const names = failed.map((s) => sourceLabel(s.name)).join(', ');
+  const errors = [...new Set(failed.map((s) => s.error).filter(Boolean))].join('; ');
+  const updated = failed.map((s) => (s.updated ? Date.parse(s.updated) : 0)).filter(Boolean);
+  const shown = updated.length ? `The page shows what was read until ${clock(Math.min(...updated))}.` : '';
+  const remedies = [...new Set(failed.map((s) => s.remedy).filter(Boolean))].join('; ');
+  return { kind, lead: `${what} (${names}).`, rest: [shown, errors].filter(Boolean).join(' '), remedy: remedies };
+}
+
+/** Returns what a screen reader is told once when the banners change. */
+export function announcement(banners: Banner[]): string {
+  switch (banners[0]?.kind) {
+    case undefined: return 'All sources answer again';
+    case 'program': return 'metrics-server ui does not answer';
+    case 'session': return 'This session has ended';
+    case 'apiserver': return 'The API server does not answer';
+    case 'metrics': return 'There is no new usage';
+  }
+}
+
+export function Banners({ of }: { of: Banner[] }) {
+  return (
+    <div class="banners">
+      {of.map((b) => (
+        <div key={b.kind} class="banner" data-testid="banner" data-kind={b.kind}>
+          <Icon name="problem" /><p><b>{b.lead}</b> {b.rest} {b.remedy && <><b>Remedy:</b> {b.remedy}</>}</p>
+        </div>
+      ))}
+    </div>
+  );
+}

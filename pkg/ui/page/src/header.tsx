@@ -1,0 +1,157 @@
+import { useEffect, useRef, useState } from 'preact/hooks';
+import type { Resource, Severity, Source, Status } from './answers';
+import { sourceLabel } from './banners';
+import { amount, ratio, titleOf, worst, type ResourceName } from './cells';
+import { Sparkline } from './chart';
+import { tally } from './findings';
+import { clock, count, duration, percent, unknown } from './format';
+import { Icon, State, type IconName } from './icons';
+import { format, route } from './route';
+
+const themes = ['auto', 'dark', 'light'] as const;
+type Theme = (typeof themes)[number];
+const remembered = 'metrics-server-ui.theme';
+
+function storedTheme(): Theme {
+  try {
+    return themes.find((t) => t === localStorage.getItem(remembered)) ?? 'auto';
+  } catch {
+    return 'auto'; // storage may be blocked
+  }
+}
+
+function ThemeButton() {
+  const [theme, setTheme] = useState(storedTheme);
+  useEffect(() => {
+    document.documentElement.dataset.theme = theme;
+    try {
+      localStorage.setItem(remembered, theme);
+    } catch {
+      // The theme then lasts until the page is closed.
+    }
+  }, [theme]);
+  const next = themes[(themes.indexOf(theme) + 1) % themes.length]!;
+  return (
+    <button type="button" class="icon-button" data-testid="theme" onClick={() => setTheme(next)}
+      aria-label={`Theme: ${theme}. Change to ${next}`} title={`Theme: ${theme}`}>
+      <Icon name={theme satisfies IconName} />
+    </button>
+  );
+}
+
+/** How much of the cluster's allocatable resource is in use. */
+function Meter({ of, name }: { of: Resource; name: ResourceName }) {
+  const part = ratio(of);
+  const text = `${amount[name](of.usage)} of ${amount[name](of.capacity)}`;
+  const requests = of.requests != null && of.capacity ? Math.min(1, of.requests / of.capacity) : null;
+  const requested = requests == null ? '' : `, ${percent(requests)} requested`;
+  const title = `${titleOf[name]}: ${text} allocatable is used${requested}`;
+  return (
+    <div class="meter" title={title}>
+      <span class="meter-name">{titleOf[name]}</span>
+      <span class="meter-text"><b>{percent(part)}</b> <span class="quiet">{text}</span></span>
+      <span class={part != null && part >= 0.9 ? 'bar high' : 'bar'} role="meter" aria-label={`${titleOf[name]} in use`}
+        aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(100 * (part ?? 0))} aria-valuetext={title}
+        data-testid={`total-${name}`}>
+        <span class="fill" style={{ width: `${Math.min(100, 100 * (part ?? 0))}%` }} />
+        {requests != null && <span class="mark" style={{ left: `${100 * requests}%` }} />}
+      </span>
+      {of.history.values?.some((v) => v != null)
+        && <Sparkline series={of.history} label={`${titleOf[name]} usage of the cluster over time`} />}
+    </div>
+  );
+}
+
+const severityOf: Record<Source['state'], Severity> = {
+  watching: 'ok', polling: 'ok', read: 'ok', absent: 'ok', waiting: 'unknown', denied: 'warning', failed: 'problem',
+};
+
+/** How each kind of object is read. Only sources that are not well stand out. */
+function Sources({ of, now }: { of: Source[]; now: number }) {
+  const [open, setOpen] = useState(false);
+  const box = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    if (!open) return undefined;
+    const close = (e: Event) => {
+      const escape = e instanceof KeyboardEvent && e.key === 'Escape';
+      if (!escape && (e instanceof KeyboardEvent || box.current?.contains(e.target as Node))) return;
+      if (escape) e.stopPropagation();
+      setOpen(false);
+    };
+    document.addEventListener('keydown', close, true);
+    document.addEventListener('pointerdown', close);
+    return () => {
+      document.removeEventListener('keydown', close, true);
+      document.removeEventListener('pointerdown', close);
+    };
+  }, [open]);
+  const bad = of.filter((s) => severityOf[s.state] !== 'ok');
+  const status = worst(of.map((s) => ({ status: severityOf[s.state] })));
+  const state = status === 'ok' ? 'ok' : of.find((s) => severityOf[s.state] === status)!.state;
+  const text = bad.length === 0 ? 'live' : `${bad.length} of ${of.length} sources: ${state}`;
+  return (
+    <div class="sources" ref={box}>
+      <button type="button" aria-expanded={open} data-testid="sources" data-state={state} onClick={() => setOpen(!open)}
+        title="How the objects are read">
+        <State severity={status} text={text} />
+      </button>
+      {open && (
+        <div class="popover" data-testid="source-list">
+          <table class="plain">
+            <thead><tr><th>Source</th><th>State</th><th>Objects</th><th>Updated</th></tr></thead>
+            <tbody>
+              {of.map((s) => (
+                <tr key={s.name} data-source={s.name} data-state={s.state}>
+                  <th scope="row">{sourceLabel(s.name)}</th>
+                  <td class="left">
+                    <State severity={severityOf[s.state]} text={s.state} />
+                    {s.error && <p>{s.error}</p>}
+                    {s.remedy && <p class="quiet">{s.remedy}</p>}
+                  </td>
+                  <td>{count(s.objects)}</td>
+                  <td title={s.updated ? clock(Date.parse(s.updated)) : 'never'}>
+                    {s.updated ? `${duration((now - Date.parse(s.updated)) / 1000)} ago` : unknown}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </div>
+  );
+}
+
+export function Header({ status, now, help }: { status: Status | null; now: number; help: () => void }) {
+  const lines = status?.findings.lines ?? [];
+  const worstFinding = status?.findings.checked ? worst(lines) : 'unknown';
+  const text = status?.findings.checked ? tally(lines) : status?.findings.running ? 'checking…' : 'not checked';
+  return (
+    <header class="top">
+      <div class="cluster">
+        <h1 data-testid="context" title="The context of the kubeconfig">{status?.context ?? 'metrics-server ui'}</h1>
+        <span class="quiet clip" data-testid="server" title="The API server">{status?.server}</span>
+      </div>
+      {status && (
+        <>
+          <div class="meters">
+            <Meter of={status.totals.resources.cpu} name="cpu" />
+            <Meter of={status.totals.resources.memory} name="memory" />
+          </div>
+          <div class="health">
+            <a href={format(route('findings'))} class="findings-link" data-testid="findings-link">
+              <State severity={worstFinding} text={text} />
+            </a>
+            <Sources of={status.sources} now={now} />
+          </div>
+        </>
+      )}
+      <div class="buttons">
+        <ThemeButton />
+        <button type="button" class="icon-button" data-testid="help" onClick={help} aria-label="Help" title="Keys (?)">
+          <Icon name="unknown" />
+        </button>
+      </div>
+    </header>
+  );
+}

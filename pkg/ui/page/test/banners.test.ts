@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Source, SourceState, Status } from '../src/answers';
+import { announcement, bannersOf } from '../src/banners';
+
+const at = new Date(2026, 10, 30, 12, 0, 5).getTime();
+const read = new Date(2026, 10, 30, 11, 58, 0).toISOString();
+
+function answer(failed: string[], failure: { status: number; error: string; remedy: string } | null = null) {
+  const sources = ['nodes', 'pods', 'hpas', 'nodemetrics', 'podmetrics', 'history'].map((name): Source => {
+    const bad = failed.includes(name);
+    const state: SourceState = bad ? 'failed' : 'watching';
+    return { name, state, error: bad ? 'refused' : '', remedy: bad ? 'start it' : '', updated: read, objects: 1 };
+  });
+  return { url: '/api/status', data: { sources } as Status, at, failure };
+}
+
+function said(...of: Parameters<typeof answer>) {
+  return bannersOf(answer(...of)).map((b) => [b.kind, b.lead, b.rest, b.remedy]);
+}
+
+test('nothing is said while all sources are well', () => {
+  assert.deepEqual(said([]), []);
+});
+
+test('the loss of the program hides the state of its sources', () => {
+  assert.deepEqual(said(['nodes'], { status: 0, error: 'x', remedy: '' }), [[
+    'program', 'metrics-server ui does not answer: start it again and open the URL it prints.',
+    'The page shows what it knew at 12:00:05.', '',
+  ]]);
+});
+
+test('a rejected session is explained by the program', () => {
+  const failure = { status: 403, error: 'this page belongs to another browser', remedy: 'run metrics-server ui again' };
+  assert.deepEqual(said([], failure), [[
+    'session', 'this page belongs to another browser.', 'The page shows what it knew at 12:00:05.',
+    'run metrics-server ui again',
+  ]]);
+});
+
+test('the loss of the API server includes that of usage', () => {
+  assert.deepEqual(said(['nodes', 'pods', 'podmetrics']), [[
+    'apiserver', 'The API server does not answer (Nodes, Pods).',
+    'The page shows what was read until 11:58:00. refused', 'start it',
+  ]]);
+});
+
+test('usage alone may be lost', () => {
+  assert.deepEqual(said(['podmetrics']).map((b) => b.slice(0, 2)), [['metrics', 'No new usage (Usage of pods).']]);
+});
+
+test('screen readers are told of a loss, and of its end', () => {
+  assert.equal(announcement(bannersOf(answer(['nodes']))), 'The API server does not answer');
+  assert.equal(announcement([]), 'All sources answer again');
+});
