@@ -43,6 +43,9 @@ const example = `  # In a pod, with its service account, as deploy/ has it
   # Find out why there are no metrics
   metrics-server doctor
 
+  # See the cluster in a browser
+  metrics-server ui
+
   # Complete flags in this shell
   source <(metrics-server completion bash)`
 
@@ -100,7 +103,7 @@ func newCommand(code *int, args []string) *cobra.Command {
 	}
 	setHelp(cmd, groups)
 	cmd.SetFlagErrorFunc(flagError)
-	cmd.AddCommand(newDoctorCommand(code), newCustomCommand(code))
+	cmd.AddCommand(newDoctorCommand(code), newCustomCommand(code), newUICommand(code))
 	cmd.InitDefaultHelpCmd()
 	cmd.InitDefaultCompletionCmd(args...)
 	var clean []string

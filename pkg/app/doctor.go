@@ -169,7 +169,16 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	config.UserAgent = "metrics-server-doctor/" + buildVersion() // in the API server's audit log it is not the server
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	report, err := doctor.Run(ctx, doctor.Config{
+	report, err := doctor.Run(ctx, d.config(cmd, config, inPod))
+	if proxy := proxyTo(config); err != nil && proxy != "" {
+		err = fmt.Errorf("%w; %s", err, remedyProxy(proxy))
+	}
+	return report, err
+}
+
+// config returns what is examined, with flags given to cmd.
+func (d *doctorOptions) config(cmd *cobra.Command, config *rest.Config, inPod bool) doctor.Config {
+	return doctor.Config{
 		Rest:      config,
 		Version:   buildVersion(),
 		Direct:    d.kubelets == kubeletsDirect || d.kubelets == kubeletsAuto && inPod,
@@ -190,11 +199,7 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 				RequestHeaderCA: o.Authentication.RequestHeader.ClientCAFile != "",
 			}, nil
 		},
-	})
-	if proxy := proxyTo(config); err != nil && proxy != "" {
-		err = fmt.Errorf("%w; %s", err, remedyProxy(proxy))
 	}
-	return report, err
 }
 
 // clientOptions say which API server is asked, and with which credentials.

@@ -18,6 +18,8 @@ const (
 	// customGarbage is the same for the custom metrics server, which evaluates expressions to answer a request
 	// and so allocates more for what it keeps. See docs/adr/0016-custom-garbage-collector.md.
 	customGarbage = 60
+	// uiGarbage is the same for metrics-server ui, which shares a machine with a browser.
+	uiGarbage = 50
 )
 
 // saveMemory sets the GC percentage to percent, unless GOGC is set.

@@ -285,7 +285,8 @@ func TestFlagsDoc(t *testing.T) {
 		section("metrics-server", printed(t, "--help")) +
 		section("metrics-server custom-metrics", printed(t, "custom-metrics", "--help")) +
 		section("metrics-server doctor", printed(t, "doctor", "--help")) +
-		section("metrics-server doctor hpa", printed(t, "doctor", "hpa", "--help"))
+		section("metrics-server doctor hpa", printed(t, "doctor", "hpa", "--help")) +
+		section("metrics-server ui", printed(t, "ui", "--help"))
 	sharedtest.CompareWithFile(t, file, doc)
 }
 

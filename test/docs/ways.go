@@ -84,6 +84,9 @@ var elsewhere = map[string][][2]string{
 	"pkg/app/hpa_test.go": {
 		{"metrics-server doctor hpa", `"HorizontalPodAutoscaler team/web"`},
 	},
+	"pkg/app/ui_test.go": { // it runs until it is stopped
+		{"metrics-server ui", `"ui", "--kubeconfig"`},
+	},
 	"test/e2e/run.sh": {
 		{"make demo", "cluster demo -state"},
 		{
@@ -100,6 +103,7 @@ var elsewhere = map[string][][2]string{
 	},
 	"Makefile": {
 		{"make fmt", "golangci-lint fmt --diff"},
+		{"make ui", `node build.mjs "$$dir"`},
 		{"go test ./pkg/...", "$(RACETEST) $(TESTFLAGS) ./..."},
 		{"make prometheus", "test-backends: build prometheus"},
 	},
@@ -248,8 +252,7 @@ var notRun = [][2]string{
 		"kubectl delete clusterrole system:aggregated-metrics-reader",
 		"it would take away the right that the other integration tests read with",
 	},
-	{"kubectl get pods.metrics.k8s.io --watch", "is on the roadmap"},
-	{"metrics-server ui", "is on the roadmap"},
+	{"ssh -t -L 8080:127.0.0.1:8080 HOST metrics-server ui", "needs another machine"},
 	{"kubectl certificate approve", "hack/cluster leaves no request for a certificate to approve"},
 	{"go test -tags backends", "takes eight minutes to measure"},
 	{"make bench-compare", "takes minutes, and needs a commit to compare with"},

@@ -29,7 +29,7 @@ var rooms = map[string]room{
 		why: "main is about 20 lines: what it did itself, no test could reach",
 	},
 	"pkg/app": {
-		imports: []string{"customserver", "doctor", "doctor/hpa", "kubeapi", "server"}, k8s: true,
+		imports: []string{"customserver", "doctor", "doctor/hpa", "kubeapi", "server", "ui"}, k8s: true,
 		why: "the commands turn flags into the Config of a server or the doctor; how a part is made is for those to know",
 	},
 	"pkg/doctor": {
@@ -42,6 +42,13 @@ var rooms = map[string]room{
 		},
 		k8s: true,
 		why: "like the doctor it looks from outside: it shares rules with the server of custom metrics, and no state",
+	},
+	"pkg/ui": {
+		imports: []string{"doctor", "doctor/hpa", "ui/cluster", "ui/page"}, k8s: true,
+		why: "it shows what others read and find: it neither asks the API server itself nor knows how a server works",
+	},
+	"pkg/ui/page": {
+		why: "files that are built from TypeScript: whoever serves them decides who may read them",
 	},
 	"pkg/server": {
 		imports: []string{
@@ -146,6 +153,10 @@ var rooms = map[string]room{
 	"pkg/history/historyclient": {
 		imports: []string{"history", "kubeapi"}, k8s: true,
 		why: "a client of any server that speaks the form of pkg/history; it knows nothing of how it is kept",
+	},
+	"pkg/ui/cluster": {
+		imports: []string{"history", "history/historyclient", "kubeapi", "sample"}, k8s: true,
+		why: "it reads any cluster with a user's rights: it shares no code with a server, and knows nothing of a page",
 	},
 	"pkg/near": {
 		why: "pure: two names and how much they differ",
