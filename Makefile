@@ -53,6 +53,8 @@ VULNDB ?= pinned
 
 BIN := bin/metrics-server
 DIST := dist
+# The page of `metrics-server ui`, with the files that are built from its sources and committed in dist.
+PAGE := pkg/ui/page
 # The absolute path, for recipes that run in other directories.
 DISTDIR = $(abspath $(DIST))
 # Each tool in hack/ is its own module, so that the product's go.mod stays small.
@@ -147,6 +149,11 @@ test-faults: ## Run the real binary against simulated kubelets that fail or lie;
 test-backends: build prometheus victoria-metrics ## Run the real binary with a real Prometheus and VictoriaMetrics.
 	cd hack/backends && go test -count=1 -parallel 64 -tags backends $(TESTFLAGS) .
 
+# -parallel 3 is a Chromium and a program for each: they mostly wait.
+.PHONY: test-ui
+test-ui: ## Run the real binary's page in headless Chromium, which must be installed.
+	cd hack/ui && go test -count=1 -timeout 20m -parallel 3 -tags browser $(TESTFLAGS) .
+
 .PHONY: e2e
 e2e: e2e-main e2e-other e2e-install ## Run the end-to-end tests on real clusters; see test/e2e/README.md.
 
@@ -189,9 +196,13 @@ generate: ## Regenerate the generated files.
 	cd hack/observability && go test -run '^TestPlainRules$$' -update .
 	cd hack/schema && go test -run '^TestSchema$$' -update .
 
+.PHONY: ui
+ui: ## Build the page of `metrics-server ui`; needs Node.js 20 and npm.
+	cd $(PAGE) && npm ci --silent && npm run --silent build
+
 .PHONY: clean
 clean: ## Remove what the other targets built in this tree; caches stay.
-	rm -rf bin $(DIST) coverage.out
+	rm -rf bin $(DIST) $(PAGE)/node_modules coverage.out
 
 ##@ Checks
 
@@ -233,6 +244,13 @@ verify-generated: ## Check that the generated files are up to date.
 	stale=0; \
 	for f in $(GENERATED); do diff -u "$$old/$$f" $$f || stale=1; done; \
 	[[ $$stale == 0 ]] || { echo 'Generated files were out of date and have been regenerated: commit them.' >&2; exit 1; }
+
+.PHONY: verify-ui
+verify-ui: ## Check the page's types and dist, and run its unit tests; needs Node.js 20 and npm.
+	@cd $(PAGE); npm ci --silent; npm run --silent types; npm test --silent; \
+	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	node build.mjs "$$dir"; \
+	diff -r "$$dir" dist || { echo '$(PAGE)/dist is out of date: run `make ui` and commit it.' >&2; exit 1; }
 
 .PHONY: verify-repository
 verify-repository: ## Check import direction, package docs, dependencies and their licences.
