@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,13 +29,10 @@ func (r *run) watches(ctx context.Context) error {
 		q := r.watch(i)
 		group.Go(func() error {
 			_, err := client.Do(open, q, (*counter)(&received[i]))
-			if open.Err() != nil {
-				return nil
+			if open.Err() == nil {
+				return fmt.Errorf("the watch %s has ended: %w", q.Path, cmp.Or(err, io.EOF))
 			}
-			if err == nil {
-				err = io.EOF
-			}
-			return fmt.Errorf("the watch %s has ended: %w", q.Path, err)
+			return nil
 		})
 		if wait(open, 10*time.Millisecond) != nil {
 			break
