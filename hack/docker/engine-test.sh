@@ -55,8 +55,10 @@ busy() {
   "$DOCKER" run -d --network busy sleep /bin/sleep 600 >/dev/null
 }
 
-# Docker makes tables of iptables, as every rule does. They stay, empty.
-iptables -w -t nat -S >/dev/null
+# The first `up` installs Docker where it is missing. The package stays, with /etc/docker, and so do the tables of
+# iptables that every rule makes, empty.
+./engine.sh up "$dir" >/dev/null
+./engine.sh down "$dir"
 machine >"$tmp/machine"
 
 busy
