@@ -16,20 +16,21 @@ import (
 )
 
 const uiLong = `Shows the cluster in a browser on this machine: the usage of its nodes, pods and workloads, its
-HorizontalPodAutoscalers and how they decide, and what the doctor finds. It reads with the rights of
-your kubeconfig and changes nothing. It works with any server of metrics.k8s.io.
+HorizontalPodAutoscalers and how they decide, and the findings of metrics-server doctor. It reads
+the cluster with the rights of your kubeconfig and changes nothing. It works with any server of
+metrics.k8s.io.
 
-It prints a URL, which lets one browser in, and serves the page until it is interrupted (Ctrl-C).
+It prints a URL that lets in one browser, and serves the page until it is interrupted (Ctrl-C).
 
 Exit code: 0 if it was interrupted, 2 if it could not run.`
 
 const uiExample = `  # The cluster of the current context
   metrics-server ui
 
-  # With rights on one namespace
+  # One namespace, if you may not read the others
   metrics-server ui -n shop
 
-  # On a remote machine: the same port on both, then open the URL that is printed
+  # On a remote machine: forward the same port number, and open the URL that is printed
   ssh -t -L 8080:127.0.0.1:8080 HOST metrics-server ui --address=127.0.0.1:8080`
 
 // uiOptions are the flags of ui.
@@ -44,9 +45,9 @@ func (o *uiOptions) flags() (fss cliflag.NamedFlagSets) {
 	fs := fss.FlagSet("ui")
 	o.client.addFlags(fs)
 	fs.StringVarP(&o.namespace, "namespace", "n", "",
-		"The only namespace to show, for who may not read the others. Default: all.")
+		"Show only this namespace, without nodes, if you may not read the others. Default: all.")
 	fs.StringVar(&o.address, "address", "127.0.0.1:0",
-		"The loopback address and the port to serve the page at; 0 is any port that is free.")
+		"The loopback address and port to serve the page at; port 0 means any free port.")
 	fs.StringVar(&o.file, "config", "",
 		"A copy of the file that the custom metrics server has as --config, to explain the metrics that it names.")
 	return fss
@@ -70,7 +71,7 @@ func newUICommand(code *int) *cobra.Command {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if err := o.run(ctx, cmd); err != nil {
-				// If it were returned, it would be logged like an error of the server.
+				// A returned error would be logged like one of the server.
 				*code = codeCannotRun
 				fmt.Fprintf(cmd.ErrOrStderr(), "error: %v\n", err)
 			}
@@ -100,7 +101,7 @@ func (o *uiOptions) run(ctx context.Context, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	// Like a doctor without flags, but kubelets are not shown this user's credentials, wherever it runs.
+	// As metrics-server doctor without flags, but always through the API server: no kubelet sees the user's credentials.
 	d := &doctorOptions{server: NewOptions(), kubelets: kubeletsProxy, service: metricsServer}
 	c := ui.Config{
 		Rest: config, Address: o.address, Namespace: o.namespace, Version: buildVersion(), Context: name, File: o.file,
@@ -115,11 +116,11 @@ func (o *uiOptions) run(ctx context.Context, cmd *cobra.Command) error {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), s.URL())
-	fmt.Fprintln(cmd.ErrOrStderr(), "Open this URL in a browser on this machine. It works once. To end, press Ctrl-C.")
+	fmt.Fprintln(cmd.ErrOrStderr(), "Open this URL in a browser on this machine. It works once. Press Ctrl-C to stop.")
 	return s.Run(ctx)
 }
 
-// name returns the name of the context that is used.
+// name returns the name of the context in use, or "in the pod".
 func (o *clientOptions) name(inPod bool) (string, error) {
 	if inPod {
 		return "in the pod", nil
