@@ -24,16 +24,16 @@ import (
 
 const (
 	defaultInterval = 15 * time.Second
-	// snapshotAge is how old a snapshot is at least before another is made.
+	// snapshotAge is the minimum age of a snapshot before another is made.
 	snapshotAge = time.Second
 )
 
-// Config says what is read.
+// Config says what to read.
 type Config struct {
 	// Rest is the API server and the credentials.
 	Rest *rest.Config
-	// Interval is the time between two lists where watches are refused, and between two values of the past, at least a
-	// second. Default: 15 s.
+	// Interval is the time between two lists where watches are refused, and between two values of the past. It is at
+	// least a second. Default: 15 s.
 	Interval time.Duration
 	// Namespace is the only namespace that is read; nodes are not. Default: all.
 	Namespace string
@@ -52,7 +52,7 @@ type Cluster struct {
 	last    *Snapshot
 }
 
-// New returns a Cluster that Run will read.
+// New returns a Cluster, which Run reads.
 func New(c Config) (*Cluster, error) {
 	if c.Rest == nil {
 		return nil, errors.New("no API server is given: set Config.Rest")
@@ -91,8 +91,8 @@ func New(c Config) (*Cluster, error) {
 	}, nil
 }
 
-// codecs returns the codecs of what is read. The versions of metrics.k8s.io have the same fields, so that the types of
-// one serve for both.
+// codecs returns the codecs of all objects that are read. The versions of metrics.k8s.io have the same fields, so the
+// types of one serve for both.
 func codecs() runtime.NegotiatedSerializer {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(corev1.AddToScheme(scheme))
@@ -149,7 +149,7 @@ func (c *Cluster) tick(ctx context.Context) {
 	}
 }
 
-// pause waits for d, and reports whether ctx lasts.
+// pause waits for d, and reports whether ctx has not ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

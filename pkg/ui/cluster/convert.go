@@ -203,7 +203,7 @@ func initStatusOf(p *corev1.Pod) string {
 	return ""
 }
 
-// endOf says in one word how a container ended.
+// endOf returns in one word how a container ended.
 func endOf(t *corev1.ContainerStateTerminated) string {
 	switch {
 	case t.Reason != "":
@@ -214,7 +214,7 @@ func endOf(t *corev1.ContainerStateTerminated) string {
 	return fmt.Sprintf("ExitCode:%d", t.ExitCode)
 }
 
-// amountOf returns what r says of CPU and memory.
+// amountOf returns the CPU and memory in r.
 func amountOf(r corev1.ResourceList) Amount {
 	a := unknown
 	if q, ok := r[corev1.ResourceCPU]; ok {
@@ -344,7 +344,7 @@ func metricOf(h *autoscalingv2.HorizontalPodAutoscaler, i int) Metric {
 	return m
 }
 
-// wanted returns which metric s is, and its target.
+// wanted returns the metric of s and its target.
 func wanted(s *autoscalingv2.MetricSpec) (Metric, autoscalingv2.MetricTarget) {
 	m := Metric{Type: s.Type}
 	switch {
@@ -367,7 +367,7 @@ func wanted(s *autoscalingv2.MetricSpec) (Metric, autoscalingv2.MetricTarget) {
 	return m, autoscalingv2.MetricTarget{}
 }
 
-// reported returns which metric s is, and its value.
+// reported returns the metric of s and its value.
 func reported(s *autoscalingv2.MetricStatus) (Metric, autoscalingv2.MetricValueStatus) {
 	m := Metric{Type: s.Type}
 	switch {

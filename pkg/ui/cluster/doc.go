@@ -8,15 +8,15 @@
 // refuses watches. A source that cannot be read has a State, an error and a remedy; the other sources are not
 // affected, and it is tried again. While a source fails, its objects stay, and their ages grow.
 //
-// A number that is not known is NaN, a time that is not known is zero. Zero is only what was measured as zero.
+// A number that is not known is NaN, a time that is not known is zero. Zero means that it was measured as zero.
 //
-// Usage is joined with the object that it is about. A usage that is older than its object belongs to an object of
-// the same name that is gone, and is not shown; nor is a usage without an object.
+// Usage is joined with the object that it is about. A usage that is older than its object belongs to a deleted
+// object of the same name, and is not shown; nor is a usage without an object.
 //
-// The past has one value each Config.Interval: LongPast of them for nodes, workloads and autoscalers, ShortPast for
+// The past has one value per Config.Interval: LongPast of them for nodes, workloads and autoscalers, ShortPast for
 // pods. It begins when the object is first seen, and ends with it; a workload keeps it for ShortPast intervals after
-// its last pod, and a pod or node that is created again begins again. That of nodes and workloads begins with the
-// history of the metrics server, if it keeps one. A value is unknown while its source fails.
+// its last pod, and a pod or node that is created again begins a new past. The past of nodes and workloads begins
+// with the history of the metrics server, if it keeps one. A value is unknown while its source fails.
 //
 // # Threading
 //

@@ -15,7 +15,7 @@ import (
 // historyRetry is the time to the next attempt to read a history.
 const historyRetry = 5 * time.Minute
 
-// readHistory reads the history of the metrics server once there are nodes and pods that it can be about.
+// readHistory reads the history of the metrics server after the nodes and pods, to which it adds the past.
 func (c *Cluster) readHistory(ctx context.Context) {
 	for c.waitsFor(Nodes) || c.waitsFor(Pods) {
 		if !pause(ctx, time.Second) {
@@ -47,7 +47,7 @@ func (c *Cluster) readHistory(ctx context.Context) {
 	}
 }
 
-// waitsFor reports whether there was no complete answer of a source yet.
+// waitsFor reports whether a source has not been read in full yet.
 func (c *Cluster) waitsFor(name SourceName) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,14 +76,14 @@ func (c *Cluster) fetchHistory(ctx context.Context) (answers []*history.Answer, 
 	return answers, nil
 }
 
-// judgeHistory returns what an error makes of the history, and what can be done about it.
+// judgeHistory returns the state of the history after an error, and the remedy.
 func judgeHistory(err error) (State, string) {
 	var none *history.NoHistoryError
 	switch {
 	case errors.As(err, &none):
-		return Absent, "to see the past from before this page was opened, run the metrics server with --history=2h"
+		return Absent, "to see the past from before the program started, run this project's server with --history=2h"
 	case apierrors.IsNotFound(err):
-		return Absent, "install a metrics server, and run it with --history=2h"
+		return Absent, "install this project's server, and run it with --history=2h"
 	case apierrors.IsForbidden(err):
 		return Denied, "have an administrator allow you to list nodes and pods of " + kubeapi.MetricsGroup
 	}

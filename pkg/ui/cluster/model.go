@@ -33,7 +33,7 @@ type model struct {
 
 // Rows are in snapshots, so they are replaced rather than changed.
 
-// nodeEntry is a node, or the usage of one that is not known.
+// nodeEntry is a node, or the usage of an unknown node.
 type nodeEntry struct {
 	row    *Node     // nil: not known
 	usage  *measured // nil iff row is not
@@ -41,14 +41,14 @@ type nodeEntry struct {
 	asked  time.Time // when it was last asked for the reason
 }
 
-// podEntry is a pod, or the usage of one that is not known.
+// podEntry is a pod, or the usage of an unknown pod.
 type podEntry struct {
 	row      *Pod      // nil: not known
 	usage    *measured // nil iff row is not
 	workload *workloadEntry
 }
 
-// workloadEntry is a workload. It outlasts its last pod by forgetAfter, because that may be about to be replaced.
+// workloadEntry is a workload. It outlasts its last pod by forgetAfter, because that pod may be replaced.
 type workloadEntry struct {
 	key     history.Key
 	past    Past
@@ -56,11 +56,11 @@ type workloadEntry struct {
 	emptied int64     // the tick at which pods became 0
 	gone    bool      // it is forgotten
 	row     *Workload // nil: all pods have ended
-	// conditions are those of the last pod. Most pods have the same, and share them.
+	// conditions are those of the pod that was read last. Most pods have the same conditions, and share them.
 	conditions []Condition
 }
 
-// forgetAfter is for how many ticks a workload without pods keeps its past.
+// forgetAfter is the number of ticks for which a workload without pods keeps its past.
 const forgetAfter = ShortPast
 
 type hpaEntry struct{ row *HPA }
@@ -104,7 +104,7 @@ func newModel(step time.Duration, now time.Time) *model {
 	return m
 }
 
-// item is what one object of a source says.
+// item is an object of a source.
 type item interface {
 	key() types.NamespacedName // without a namespace for nodes
 	put(*model)
@@ -305,7 +305,7 @@ func (u *measured) of(created time.Time) Usage {
 	return u.usage
 }
 
-// with sets the usage of p, which is in no snapshot yet.
+// with sets the usage of p, which must not be in a snapshot yet.
 func (p *Pod) with(u *measured) *Pod {
 	p.Usage = u.of(p.Created)
 	for i := range p.Containers {
@@ -417,7 +417,7 @@ func (m *model) keysOf(name SourceName) iter.Seq[types.NamespacedName] {
 	}
 }
 
-// drop removes what a source said of an object.
+// drop removes an object of a source.
 func (m *model) drop(name SourceName, k types.NamespacedName) {
 	switch name {
 	case Nodes:
@@ -442,7 +442,7 @@ func (m *model) keep(name SourceName, present map[types.NamespacedName]struct{})
 	}
 }
 
-// current reports whether a source says what is now.
+// current reports whether a source is up to date.
 func (m *model) current(name SourceName) bool {
 	s := m.sources[name].State
 	return s == Watching || s == Polling
@@ -549,7 +549,7 @@ func (w *Workload) count(p *Pod) {
 	}
 }
 
-// firstUsage is how long the first usage of what has just started may take.
+// firstUsage is how long the first usage of a node or pod that has just started may take.
 const firstUsage = 2 * time.Minute
 
 // whyNodeMissing returns why a node has no usage.
@@ -640,7 +640,7 @@ func (m *model) tick(s *Snapshot) {
 	m.forgetWorkloads()
 }
 
-// backfill writes what answers of the metrics server say of the time before the first tick.
+// backfill adds the history of the metrics server from before the first tick.
 func (m *model) backfill(answers ...*history.Answer) {
 	t := m.long
 	count := LongPast - len(t.columns)

@@ -2,7 +2,7 @@ package cluster
 
 import "slices"
 
-// order is a sorted list of entries. Few of many change at a time, so it is not sorted again as a whole.
+// order is a sorted list of entries. Only few of many change at a time, so they are merged into the sorted list.
 type order[E any] struct {
 	compare func(a, b E) int
 	alive   func(E) bool // a dropped entry is not, and is never added again

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// tape keeps the past of many objects. At each tick it gets a column with one value for each slot. A column does
-// not change once it is there, so that views share it. Slots of objects that are gone are used again.
+// tape keeps the past of many objects. At each tick it gets a column with one value for each slot. Columns do not
+// change once they are added, so that views can share them. Slots of deleted objects are used again.
 type tape struct {
 	view
 	long  bool
@@ -52,10 +52,10 @@ func (t *tape) take(width int) Past {
 	return p
 }
 
-// give takes back the past of an object that is gone.
+// give takes back the past of a deleted object.
 func (t *tape) give(p Past) { t.free[p.width] = append(t.free[p.width], p.slot) }
 
-// column returns a column in which all is unknown.
+// column returns a column of unknown values.
 func (t *tape) column() []float32 {
 	c := make([]float32, t.slots)
 	for i := range c {
@@ -79,7 +79,7 @@ func (t *tape) prepend(columns [][]float32) {
 	t.columns = append(columns[max(len(columns)+len(t.columns)-t.length(), 0):], t.columns...)
 }
 
-// put writes a value into a column, whose tape p is from.
+// put writes a value into a column of the tape that p is from.
 func (p Past) put(column []float32, q Quantity, value float64) {
 	column[p.slot+int32(q)] = float32(value)
 }

@@ -28,14 +28,14 @@ const (
 	requestTimeout = time.Minute
 	// watchTimeout is how long a watch lasts: from once to twice as long.
 	watchTimeout = 5 * time.Minute
-	// shortWatch is the time in which a watch that works does not end without an event.
+	// shortWatch is the time within which a working watch does not end without an event.
 	shortWatch = time.Second
 	// watchRetry is how long a source is polled before a watch is tried again.
 	watchRetry = 5 * time.Minute
-	// relistAfter is how many errors in a row make a source list instead of going on with a watch.
+	// relistAfter is how many errors in a row make a reader list again instead of resuming a watch.
 	relistAfter = 3
-	// After an error, it takes from firstRetry to lastRetry to the next attempt; refusedRetry if nothing is expected
-	// to change soon.
+	// The pause after an error grows from firstRetry to lastRetry, less a random part of up to a half. It is
+	// refusedRetry if nothing is expected to change soon.
 	firstRetry   = time.Second
 	lastRetry    = 15 * time.Second
 	refusedRetry = 30 * time.Second
@@ -113,8 +113,8 @@ func (r *reader) run(ctx context.Context) {
 	}
 }
 
-// step lists the objects if version is "", and then watches them or waits for the time of the next list. It returns
-// the version from which a watch goes on, or "" if the objects have to be listed.
+// step lists the objects if version is "", and then watches them or waits until the next list is due. It returns the
+// version from which to resume the watch, or "" if the objects have to be listed.
 func (r *reader) step(ctx context.Context, version string) (next string, err error) {
 	if version == "" {
 		watched := true
@@ -128,7 +128,7 @@ func (r *reader) step(ctx context.Context, version string) (next string, err err
 			state = Polling
 		}
 		if version, err = r.list(ctx, state); err != nil {
-			r.unwatched = time.Time{} // it may be another server that comes back
+			r.unwatched = time.Time{} // the server that comes back may be another one
 			return "", err
 		}
 		if state == Polling || version == "" {
@@ -144,15 +144,15 @@ func (r *reader) step(ctx context.Context, version string) (next string, err err
 		r.poll(ctx)
 		return "", nil
 	case apierrors.IsResourceExpired(err), apierrors.IsGone(err):
-		pause(ctx, firstRetry) // whatever happens, it does not list all the time
+		pause(ctx, firstRetry) // so that it never lists in a tight loop
 		return "", nil
 	case apierrors.IsBadRequest(err), apierrors.IsInvalid(err), apierrors.IsNotFound(err):
-		return "", err // the version is not one of this server
+		return "", err // this server does not know the version
 	}
 	return next, err
 }
 
-// poll waits for the time of the next list.
+// poll waits until the next list is due.
 func (r *reader) poll(ctx context.Context) {
 	r.cluster.update(func(m *model) {
 		s := m.sources[r.source]
@@ -197,8 +197,8 @@ func (r *reader) request(o *metav1.ListOptions) *rest.Request {
 		VersionedParams(o, metav1.ParameterCodec).MaxRetries(0)
 }
 
-// list reads all objects, which puts the source in a state, and returns the version from which a watch goes on. Each
-// page counts at once, because many of them take a while.
+// list reads all objects, sets the state of the source, and returns the version from which to watch. Each page is
+// applied at once, because many pages take a while.
 func (r *reader) list(ctx context.Context, state State) (version string, err error) {
 	present := map[types.NamespacedName]struct{}{}
 	o := &metav1.ListOptions{Limit: pageSize}
@@ -240,8 +240,7 @@ func (r *reader) page(ctx context.Context, o *metav1.ListOptions) (runtime.Objec
 	return r.request(o).Do(ctx).Get()
 }
 
-// watch follows the objects from a version on until the watch ends, and returns the version from which the next one
-// goes on.
+// watch follows the objects from a version on until the watch ends, and returns the version from which to resume it.
 func (r *reader) watch(ctx context.Context, version string) (string, error) {
 	lasts := watchTimeout + rand.N(watchTimeout)
 	seconds := int64(lasts / time.Second)
@@ -334,7 +333,7 @@ func (r *reader) failed(err error) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// judge returns what an error makes of a source, and what can be done about it.
+// judge returns the state of a source after an error, and the remedy.
 func (r *reader) judge(err error) (State, string) {
 	cause := kubeapi.CauseOf(err)
 	metrics := r.group == kubeapi.MetricsGroup
@@ -351,7 +350,7 @@ func (r *reader) judge(err error) (State, string) {
 	return Failed, cause.Remedy()
 }
 
-// missingRight says which right a user lacks, and what else there is to do.
+// missingRight returns the remedy for a right that the user lacks.
 func (r *reader) missingRight() string {
 	what := r.resource
 	if r.group != "" {
@@ -363,6 +362,6 @@ func (r *reader) missingRight() string {
 	case r.resource == "nodes":
 		return fmt.Sprintf("have an administrator allow you to list and watch %s", what)
 	}
-	return fmt.Sprintf("have an administrator allow you to list and watch %s in all namespaces, or give --namespace and "+
-		"the name of one in which you may", what)
+	return fmt.Sprintf("have an administrator allow you to list and watch %s in all namespaces, or give --namespace "+
+		"and a namespace in which you may", what)
 }

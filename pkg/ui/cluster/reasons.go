@@ -12,7 +12,7 @@ import (
 	"metrics-server/pkg/kubeapi"
 )
 
-// maxAsked is of how many nodes, each interval, the metrics server is asked why it has no usage.
+// maxAsked is about how many nodes the metrics server is asked in each interval.
 const maxAsked = 20
 
 // askNodes asks the metrics server why nodes have no usage, until ctx ends.

@@ -82,7 +82,7 @@ type Amount struct {
 	Memory float64 // bytes
 }
 
-// What is nowhere known.
+// Unknown values.
 var (
 	unknown = Amount{math.NaN(), math.NaN()}
 	noUsage = Usage{Used: unknown}
@@ -119,7 +119,7 @@ type Node struct {
 	uid  uid
 }
 
-// uid stands for the UID of an object, in less memory.
+// uid is a hash of the UID of an object, which takes less memory.
 type uid uint64
 
 var seed = maphash.MakeSeed()
@@ -129,7 +129,7 @@ func uidOf(of types.UID) uid { return uid(maphash.String(seed, string(of))) }
 // Readiness is the status of a node's condition Ready.
 type Readiness string
 
-// What a node can be.
+// The values of Readiness.
 const (
 	Ready        Readiness = "Ready"
 	NotReady     Readiness = "NotReady"
@@ -173,7 +173,7 @@ type Container struct {
 	Requests, Limits Amount
 }
 
-// Workload is the controller of pods, as docs/history.md defines it. There is one iff one of its pods has not ended.
+// Workload is the controller of pods, as docs/history.md defines it. It exists iff one of its pods has not ended.
 type Workload struct {
 	history.Key // Kind, Namespace and Name
 
@@ -192,7 +192,7 @@ type Workload struct {
 
 // HPA is a HorizontalPodAutoscaler.
 type HPA struct {
-	// Object is the autoscaler without what nobody needs: managed fields and annotations. It must not be changed.
+	// Object is the autoscaler without its managed fields and annotations, which nothing needs. It must not be changed.
 	Object  *autoscalingv2.HorizontalPodAutoscaler
 	Metrics []Metric // in the order of Object.Spec.Metrics
 
