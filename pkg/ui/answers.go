@@ -7,16 +7,16 @@ import (
 	"metrics-server/pkg/doctor/hpa"
 )
 
-// The answers of the page's API, as JSON. Quantities are in base units: cores, bytes, seconds. A null number is one
-// that is not known, which is never zero. Times are RFC 3339 in UTC; the page computes ages from them, so that they
-// grow while nothing else changes.
+// The answers of the page's API, as JSON. Quantities are in base units: cores, bytes, seconds. A number that is not
+// known is null, never zero. Times are RFC 3339 in UTC; the page computes ages from them, so that they grow while
+// nothing else changes.
 
 // Status is the answer of /api/status.
 type Status struct {
 	Version string    `json:"version"` // of this program
 	Context string    `json:"context"` // the kubeconfig's context, or "in the pod"
 	Server  string    `json:"server"`  // the URL of the API server
-	Now     time.Time `json:"now"`     // of this answer: the page corrects its own clock by it
+	Now     time.Time `json:"now"`     // when this was answered: the page corrects its clock by it
 	Since   time.Time `json:"since"`   // the start of this program
 	// Sources say how each kind of object is read, in a fixed order.
 	Sources    []Source `json:"sources"`
@@ -61,7 +61,7 @@ type Resource struct {
 	Requests *float64 `json:"requests"` // null: none
 	Limits   *float64 `json:"limits"`   // null: none, or not all containers have one
 	Capacity *float64 `json:"capacity"` // allocatable, of nodes only
-	History  Series   `json:"history"`  // in tables at most 40 points, in details at most 240
+	History  Series   `json:"history"`  // at most 40 points in tables and 240 in details; none of containers
 }
 
 // Series are values over time, oldest first. Values are null where nothing is known.
@@ -83,7 +83,8 @@ type Findings struct {
 	Lines   []Finding     `json:"lines"`           // the worst first, then in the doctor's order
 }
 
-// Finding is a finding and the objects that it is about. Those of all nodes, or of none, have no Objects.
+// Finding is a finding and the objects that it is about. One about all of several nodes is about the cluster, and has
+// no Objects.
 type Finding struct {
 	doctor.Line          // its nodes are in Objects
 	ID          int      `json:"id"`
@@ -136,8 +137,8 @@ type NodeRow struct {
 	Pods     int        `json:"pods"`            // that run
 	Missing  int        `json:"missing"`         // of those, without usage
 	Sampled  *time.Time `json:"sampled"`         // when its usage was measured; null: it has none
-	Window   *float64   `json:"window"`          // seconds that the usage is the mean of
-	Error    string     `json:"error,omitempty"` // why it has no usage, or what scraping fails with
+	Window   *float64   `json:"window"`          // seconds over which CPU usage is a mean
+	Error    string     `json:"error,omitempty"` // why it has no usage
 	Findings []int      `json:"findings"`        // IDs; not those about all nodes
 	Created  time.Time  `json:"created"`
 }
@@ -181,7 +182,8 @@ type HPARow struct {
 	Metrics []HPAMetric `json:"metrics"` // in the order of spec.metrics
 	// CurrentHistory is Current over time.
 	CurrentHistory Series `json:"currentHistory"`
-	// Status is ok, limited (by min or max), inactive (the controller has no value) or unable (to get the scale).
+	// Status is ok, limited (by min or max), inactive (the controller has no value, or scaling is off) or unable (to get
+	// or change the scale).
 	Status   string `json:"status"`
 	Reason   string `json:"reason,omitempty"` // the message of the condition that says so
 	Findings []int  `json:"findings"`
@@ -232,9 +234,9 @@ type HPADetail struct {
 	DesiredHistory Series      `json:"desiredHistory"` // with the steps of CurrentHistory
 	MetricHistory  []HPASeries `json:"metricHistory"`  // of Metrics, in their order
 	Conditions     []Condition `json:"conditions"`
-	// Report is that of `metrics-server doctor hpa`, at most 15 seconds old; nil while it is made.
+	// Report is that of `metrics-server doctor hpa`. It is renewed every 15 seconds, and nil until the first is complete.
 	Report      *hpa.Report `json:"report"`
-	ReportText  string      `json:"reportText"`            // its text, as at a terminal
+	ReportText  string      `json:"reportText"`            // as text, for a terminal
 	ReportError string      `json:"reportError,omitempty"` // why there is none
 }
 

@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// explainInterval is the least time between two explanations of an object, and how long nobody has to ask for one
-	// until it is forgotten.
+	// explainInterval is the minimum time between two explanations of an object. An object that nobody asks for during
+	// this time is forgotten.
 	explainInterval = 15 * time.Second
 	explainTimeout  = time.Minute
 	maxExplained    = 2 // at once: for an autoscaler, pages of pods are read through the API server
@@ -35,7 +35,7 @@ type entry[T any] struct {
 	idle    *time.Timer // ends the entry
 }
 
-// explanation is what is known of an object: nothing iff version is 0, which changes with everything else.
+// explanation is the latest result for an object. version is 0 iff there is none, and changes with each result.
 type explanation[T any] struct {
 	result  T
 	err     error
@@ -60,7 +60,7 @@ func (e *explainer[T]) run(ctx context.Context) {
 	e.running.Wait()
 }
 
-// get returns what is known of an object now, and has it explained if that is old.
+// get returns the latest explanation of an object, and starts another if that is old.
 func (e *explainer[T]) get(of Object) explanation[T] {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -102,7 +102,7 @@ func (e *explainer[T]) startLocked(of Object, one *entry[T]) {
 	})
 }
 
-// once explains an object when it is its turn.
+// once waits for a slot, and explains an object.
 func (e *explainer[T]) once(ctx context.Context, of Object) (result T, err error) {
 	select {
 	case <-ctx.Done():

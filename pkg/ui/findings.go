@@ -45,7 +45,7 @@ func newFindings(examine func(context.Context) (examined, error)) *findings {
 	return f
 }
 
-// start makes the doctor run now, unless it runs.
+// start makes the doctor run now, unless it is running.
 func (f *findings) start() {
 	select {
 	case f.now <- struct{}{}:
@@ -76,7 +76,7 @@ func (f *findings) once(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	e, err := f.examine(ctx)
-	if err != nil { // what was found before is still the best that is known
+	if err != nil { // the previous findings remain
 		d.Error = err.Error()
 	} else {
 		d = diagnose(e, time.Now().UTC())
@@ -136,7 +136,7 @@ func diagnose(e examined, now time.Time) diagnosis {
 	for id, l := range e.lines {
 		d.Status = doctor.Worse(d.Status, l.Status)
 		objects := slices.Clip(l.Objects)
-		// What all nodes have is a finding about the cluster. It would mark every row.
+		// A finding about all of several nodes is about the cluster. As one about each node, it would mark every row.
 		if n := len(l.Nodes); n == 1 || n < e.nodes {
 			for _, name := range l.Nodes {
 				objects = append(objects, nodeObject(name))

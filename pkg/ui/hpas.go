@@ -15,7 +15,7 @@ import (
 	"metrics-server/pkg/ui/cluster"
 )
 
-// scalerReport is what metrics-server doctor hpa says of an autoscaler.
+// scalerReport is the output of metrics-server doctor hpa for an autoscaler.
 type scalerReport struct {
 	*hpa.Report
 	text string
@@ -78,7 +78,7 @@ func targetOf(h *cluster.HPA) Object {
 
 func hpaFindings(s *state, h *cluster.HPA) []int { return s.diagnosis.of(objectOf(h)) }
 
-// highestRatio returns that of the metric that asks for most, NaN if none has a value.
+// highestRatio returns the highest ratio of a metric to its target; NaN if no metric has a value.
 func highestRatio(h *cluster.HPA) float64 {
 	highest := math.NaN()
 	for _, m := range h.Metrics {
@@ -153,7 +153,7 @@ func unitOf(m cluster.Metric) string {
 	return ""
 }
 
-// amount returns a value of a metric for people, "" if it is not known.
+// amount formats a value of a metric; "" if it is not known.
 func amount(m cluster.Metric, value float64) string {
 	if math.IsNaN(value) {
 		return ""

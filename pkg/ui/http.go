@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// headers are those of every answer. There is none of CORS: no other website may read an answer.
+// headers are sent with every answer. There are no CORS headers: no other website may read an answer.
 var headers = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
 		"img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -55,7 +55,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // welcome sends a browser from the URL with the token to the page.
 func welcome(w http.ResponseWriter, r *http.Request) {
 	if fromElsewhere(r) {
-		// A redirect would still count as a request of the other website, and come without the cookie. This is a new one.
+		// After a redirect, the request would still count as one of the other website, and lack the cookie. A refresh is a
+		// new request.
 		w.Header().Set("Refresh", "0; url=/")
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		return
@@ -68,7 +69,7 @@ func welcome(w http.ResponseWriter, r *http.Request) {
 func refuse(w http.ResponseWriter, code int, p *Problem) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(p) // the browser has left: nobody is there to be told
+	_ = json.NewEncoder(w).Encode(p) // the browser has closed the connection
 }
 
 // routes returns the handler of requests of the browser that was let in.
@@ -110,8 +111,8 @@ func (s *Server) routes(files map[string]*file) http.Handler {
 	return mux
 }
 
-// startDoctor makes the doctor run now. Another website cannot set the header without the permission that CORS would
-// give, and the browser itself says where a request is from.
+// startDoctor makes the doctor run now. Other websites cannot set X-Requested-With without permission by CORS, and
+// Sec-Fetch-Site is set by the browser itself.
 func (s *Server) startDoctor(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("X-Requested-With") != "metrics-server-ui" && r.Header.Get("Sec-Fetch-Site") != "same-origin" {
 		refuse(w, http.StatusForbidden, &Problem{
@@ -161,10 +162,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, read reader) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // the browser has left: nobody is there to be told
+	_ = json.NewEncoder(w).Encode(answer) // the browser has closed the connection
 }
 
-// unchanged sets the ETag of an answer, and reports whether the browser has the answer already, which it is then told.
+// unchanged sets the ETag of an answer. If the browser already has this answer, it writes 304 and returns true.
 func unchanged(w http.ResponseWriter, r *http.Request, tag string) bool {
 	w.Header().Set("ETag", tag)
 	for has := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
@@ -183,14 +184,14 @@ type file struct {
 	tag       string
 }
 
-// mediaTypes are those of the page's files, by the extension.
+// mediaTypes has the media types of the page's files, by extension.
 var mediaTypes = map[string]string{
 	".css": "text/css; charset=utf-8", ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8",
 	".json": "application/json", ".png": "image/png", ".svg": "image/svg+xml", ".txt": "text/plain; charset=utf-8",
 }
 
-// loadFiles returns the files of the page by the path of their URL. What is not in the map does not exist, so no path
-// leads out of it.
+// loadFiles returns the files of the page by the path of their URL. Only paths in the map exist, so there is no path
+// traversal.
 func loadFiles(files fs.FS) (map[string]*file, error) {
 	all := map[string]*file{}
 	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
@@ -220,10 +221,10 @@ func loadFiles(files fs.FS) (map[string]*file, error) {
 }
 
 func (f *file) serve(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-cache") // kept, but asked for each time: another release may have the port next
+	w.Header().Set("Cache-Control", "no-cache") // cached, but revalidated: another release may use the port next
 	if unchanged(w, r, f.tag) {
 		return
 	}
 	w.Header().Set("Content-Type", f.mediaType)
-	_, _ = w.Write(f.content) // the browser has left: nobody is there to be told
+	_, _ = w.Write(f.content) // the browser has closed the connection
 }

@@ -16,7 +16,7 @@ const (
 	longHistory  = 240
 )
 
-// MarshalJSON writes v with as many digits as its values have.
+// MarshalJSON writes each value with the fewest digits that represent it exactly.
 func (v Values) MarshalJSON() ([]byte, error) {
 	b := append(make([]byte, 0, 2+10*len(v)), '[')
 	for i, value := range v {
@@ -88,7 +88,7 @@ func conditions(all []cluster.Condition) []Condition {
 	return c
 }
 
-// age returns a time as a number that is larger for what is older.
+// age maps a time to a number that is the larger, the older it is.
 func age(t time.Time) float64 {
 	if t.IsZero() {
 		return math.NaN()
@@ -96,7 +96,7 @@ func age(t time.Time) float64 {
 	return -float64(t.UnixMilli())
 }
 
-// usageColumns are those of tables with CPU and memory; of the percentages, whole is 100.
+// usageColumns returns the columns of tables with CPU and memory. whole is 100 percent.
 func usageColumns[T any](used, requests, limits, whole func(*T) cluster.Amount) map[string]column[T] {
 	of := func(amount func(*T) cluster.Amount, cpu bool) column[T] {
 		return column[T]{number: func(_ *state, one *T) float64 {
@@ -118,7 +118,7 @@ func usageColumns[T any](used, requests, limits, whole func(*T) cluster.Amount) 
 	}
 }
 
-// divide returns NaN for what cannot be divided.
+// divide returns a / b, or NaN if b is zero.
 func divide(a, b float64) float64 {
 	if b == 0 {
 		return math.NaN()
@@ -142,7 +142,7 @@ func aged[T any](of func(*T) time.Time) column[T] {
 	return column[T]{number: func(_ *state, one *T) float64 { return age(of(one)) }}
 }
 
-// about returns the column of how many findings there are.
+// about returns the column with the number of findings.
 func about[T any](findings func(*state, *T) []int) column[T] {
 	return column[T]{number: func(s *state, one *T) float64 { return float64(len(findings(s, one))) }}
 }

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 )
 
-// session lets one browser in: the first one that shows the token gets the cookie. It is safe for concurrent use.
+// session lets one browser in: the first one that presents the token gets the cookie. It is safe for concurrent use.
 type session struct {
 	token, cookie string
 	name          string   // of the cookie: browsers send a cookie to every port of a host
@@ -38,7 +38,7 @@ func (s *session) has(r *http.Request) bool {
 	return slices.ContainsFunc(r.CookiesNamed(s.name), func(c *http.Cookie) bool { return equal(c.Value, s.cookie) })
 }
 
-// enter lets a browser in that shows the token, and reports whether it did. The token works once.
+// enter lets in a browser that presents the token, and reports whether it did. The token works once.
 func (s *session) enter(w http.ResponseWriter, token string) bool {
 	if !equal(token, s.token) || !s.taken.CompareAndSwap(false, true) {
 		return false
@@ -59,8 +59,8 @@ const (
 	remedyWrongWay = "open the URL that metrics-server ui printed"
 )
 
-// named reports whether r was sent to a name of the server. A website can let its own name resolve to a loopback
-// address, and then read the answers.
+// named reports whether r was sent to a name of the server. Without this check, a website whose own name resolves to a
+// loopback address (DNS rebinding) could read the answers.
 func (s *session) named(r *http.Request) bool { return slices.Contains(s.hosts, r.Host) }
 
 // fromElsewhere reports whether a browser says that another website, or another port, has caused r.

@@ -11,11 +11,11 @@ import (
 	"metrics-server/pkg/ui/cluster"
 )
 
-// maxOrders is how many tables of a state are kept in their order: the page shows one or two at a time.
+// maxOrders is how many sorted tables are kept for a state: the page shows one or two at a time.
 const maxOrders = 8
 
-// state is what answers are made from: a snapshot, what the doctor found, and what follows from them. It is safe for
-// concurrent use.
+// state is what answers are made from: a snapshot, the findings of the doctor, and values derived from them. It is safe
+// for concurrent use.
 type state struct {
 	snapshot  *cluster.Snapshot
 	diagnosis *diagnosis
@@ -33,7 +33,7 @@ type summary struct {
 	namespaces []string
 }
 
-// latest has the state of the last request, which the next one most likely shares.
+// latest keeps the state of the last request, which the next one most likely shares.
 type latest struct {
 	mu    sync.Mutex
 	state *state
@@ -133,7 +133,7 @@ func (s *Server) status(r *request) (any, uint64, *failure) {
 	return a, 0, nil
 }
 
-// find returns the object whose place compare finds in all, which is sorted.
+// find returns the object for which compare returns 0, or nil. all is sorted in the order of compare.
 func find[T any](all []*T, compare func(*T) int) *T {
 	i, ok := slices.BinarySearchFunc(all, 0, func(one *T, _ int) int { return compare(one) })
 	if !ok {

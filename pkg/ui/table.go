@@ -37,13 +37,13 @@ type table[T, Row any] struct {
 	row     func(*state, *T) Row
 }
 
-// texts are what the words of a filter are looked for in.
+// texts are searched for the words of a filter.
 type texts struct {
-	names [3]string // of objects, which are in lower case
+	names [3]string // of objects, which are always in lower case
 	other [2]string // kinds and states, of which there are few
 }
 
-// column is what rows are sorted by: texts or numbers.
+// column is a key that rows are sorted by: a text or a number.
 type column[T any] struct {
 	text   func(*T) string // "": unknown
 	number func(*state, *T) float64
@@ -56,7 +56,7 @@ type view struct {
 	filter, namespace, node, workload string
 }
 
-// order is a table as a view wants it.
+// order is the result of a view.
 type order struct {
 	total int     // objects in the namespace
 	rows  []int32 // the places of the objects that match
@@ -133,7 +133,7 @@ func number(q url.Values, name string, fallback, least, most int) (int, *failure
 	return n, nil
 }
 
-// order returns the order of a view. The last ones of a state are kept, for the page asks for the same again, or for
+// order returns the order of a view. It is kept with the state, because the page asks for the same order again, or for
 // another part of it.
 func (t *table[T, Row]) order(s *state, v view) order {
 	s.mu.Lock()

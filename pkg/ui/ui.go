@@ -1,10 +1,10 @@
 // Package ui serves the page of metrics-server ui to one browser on the same machine: the nodes, the pods, the
-// workloads and the autoscalers of a cluster, and what the doctor finds. It reads the cluster with the rights of its
-// Config, and changes nothing.
+// workloads and the autoscalers of a cluster, and the findings of the doctor. It reads the cluster with the credentials
+// of its Config, and changes nothing.
 //
 // New listens, and Run serves until its context ends; it leaves no goroutine behind. The page polls JSON (answers.go).
-// Every answer is made from an immutable snapshot of the cluster and the last findings, so handlers share no locks
-// with what collects them.
+// Every answer is made from an immutable snapshot of the cluster and the latest findings, so no handler holds a lock of
+// their collectors while it writes an answer.
 package ui
 
 import (
@@ -25,23 +25,23 @@ import (
 	"metrics-server/pkg/ui/page"
 )
 
-// Config says what is served.
+// Config says what to serve, and where.
 type Config struct {
 	Rest *rest.Config // for the API server
-	// Address is a loopback address with a port, which may be 0 for any that is free. Default: 127.0.0.1:0.
+	// Address is a loopback address with a port; port 0 is any free port. Default: 127.0.0.1:0.
 	Address string
-	// Namespace is the only one that is read, "" for all.
+	// Namespace is the only namespace that is read; "" reads all.
 	Namespace string
 	Version   string // of this program
-	Context   string // the name of the cluster, for people
+	Context   string // shown as the name of the cluster
 	Doctor    doctor.Config
-	// Hint is added to errors of requests to the API server, "" for none.
+	// Hint is added if the doctor cannot run; "" is none.
 	Hint string
-	// File is a copy of the administrator's file of the custom metrics server, "" for none.
+	// File is the path of a copy of the custom metrics server's administrator file; "" is none.
 	File string
 }
 
-// Server is made by New.
+// Server serves the page. Make it with New.
 type Server struct {
 	config   Config
 	listener net.Listener
@@ -56,14 +56,14 @@ type Server struct {
 	handler  http.Handler
 }
 
-// source has the state of the cluster.
+// source provides the state of a cluster.
 type source interface {
 	Snapshot() *cluster.Snapshot
 	Reason(ctx context.Context, namespace, pod string) string
 	Run(context.Context) error
 }
 
-// New listens at the address of c. Call Run to serve; what was not served is closed by Run with an ended context.
+// New listens at the address of c. Run serves, and closes the listener even if its context has already ended.
 func New(c Config) (*Server, error) {
 	l, err := listen(c.Address)
 	if err != nil {
@@ -110,7 +110,7 @@ func listen(address string) (net.Listener, error) {
 	if !a.IP.IsLoopback() {
 		return nil, fmt.Errorf("%q is not a loopback address: the page shows whatever your credentials may read, so it is "+
 			"served to this machine only: give an address such as 127.0.0.1:8080; to open the page on another machine, "+
-			"run there ssh -L 8080:127.0.0.1:8080 with the name of this one", address)
+			"run ssh -L 8080:127.0.0.1:8080 there, with the name of this machine", address)
 	}
 	l, err := net.ListenTCP("tcp", a)
 	if err != nil {
@@ -122,7 +122,7 @@ func listen(address string) (net.Listener, error) {
 // state returns the newest state.
 func (s *Server) state() *state { return s.latest.of(s.cluster.Snapshot(), s.findings.current.Load()) }
 
-// URL is what lets the first browser in that opens it.
+// URL returns the URL that lets in the first browser that opens it.
 func (s *Server) URL() string {
 	return fmt.Sprintf("http://%s/?token=%s", s.listener.Addr(), s.session.token)
 }
