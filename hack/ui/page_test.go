@@ -170,8 +170,7 @@ func TestKeyboard(t *testing.T) {
 	p.wait("the last row is selected", one(id("row")+"[aria-selected=true][aria-rowindex='5']"))
 }
 
-// contrasts is the expression for the texts of the page whose colour differs too little from what is behind it, by
-// the rules of WCAG 2.
+// contrasts is the expression for the texts of the page whose contrast with the background is too low by WCAG 2.
 const contrasts = `(() => {
 	const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 	const rgba = color => {

@@ -231,7 +231,7 @@ func (s *Server) drift(h *scaler, now time.Time) {
 	h.workload.load = 0.12 * (5 + 3*wave)
 }
 
-// scale makes or deletes pods of w until there are so many, the youngest first.
+// scale makes or deletes pods of w, the youngest first, until there are as many as replicas.
 func (s *Server) scale(w *workload, replicas int, now time.Time) {
 	if replicas != len(w.pods) && w.scaler != nil {
 		w.scaler.scaled = now

@@ -200,13 +200,13 @@ const (
 	failed     eventType = "ERROR"
 )
 
-// change is an event that watches are told. That a usage has changed is not recorded: its version says so.
+// change is an event for watches. Changes of usage are not recorded: watches find them by their versions.
 type change struct {
 	eventType
 	item
 }
 
-// maxLog is how many changes a watch may be behind.
+// maxLog is how many changes a watch may fall behind.
 const maxLog = 20_000
 
 // record notes a change, and returns the version of the object after it.

@@ -175,7 +175,7 @@ func (o *options) selects(it *item) bool {
 		o.fields.Matches(it.fields)
 }
 
-// object makes the object of an item, as it is asked for. mu must be held.
+// object makes the object of an item, in the form that was asked for. mu must be held.
 func (o *options) object(it *item) object {
 	version := it.version
 	if o.listOnly {
@@ -207,11 +207,10 @@ func (s *Server) get(w http.ResponseWriter, o *options, q request) {
 	fail(w, http.StatusNotFound, metav1.StatusReasonNotFound, text)
 }
 
-// chunk is how many objects are made while changes have to wait.
+// chunk is how many objects of a list are made under one lock, during which changes have to wait.
 const chunk = 500
 
-// list serves a list. Like that of an API server without a snapshot, it is not of one moment; a watch from its version
-// on corrects it.
+// list serves a list. Objects may change while it is made; a watch from its version on delivers these changes.
 func (s *Server) list(w http.ResponseWriter, o *options) {
 	s.mu.RLock()
 	meta := metav1.ListMeta{ResourceVersion: strconv.FormatUint(s.version, 10)}
@@ -273,7 +272,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, o *options) {
 		return err
 	}
 	bookmark := func(annotations map[string]string) error {
-		// Clients decode bookmarks as their own kind, of which the metadata is all that they read.
+		// Clients decode a bookmark as an object of the kind that they watch, and read only its metadata.
 		return send(bookmarked, &metav1.PartialObjectMetadata{
 			TypeMeta: metav1.TypeMeta{APIVersion: o.apiVersion(), Kind: o.kind},
 			ObjectMeta: metav1.ObjectMeta{

@@ -1,9 +1,9 @@
-// Package apiserver fakes a Kubernetes API server for `metrics-server ui`, in plain HTTP: what that command and the
-// doctor read of a cluster, and the metrics APIs, whose usages change as real ones do. The cluster is a function of its
+// Package apiserver is a fake Kubernetes API server for `metrics-server ui`, in plain HTTP. It serves what that command
+// and the doctor read, and the metrics APIs, whose usage changes as in a real cluster. The cluster is a function of its
 // Config and the time, until a test changes it.
 //
 // A Server is safe for concurrent use, and leaves no goroutine behind when it is closed. hack/fleet/apiserver is larger
-// and faster, but its cluster has no usages, and cannot fail.
+// and faster, but its cluster has no usage, and cannot fail.
 package apiserver
 
 import (
@@ -22,11 +22,11 @@ type Config struct {
 	Nodes, PodsPerNode, HPAs int    // default: one node with no pods but that of metrics-server
 	// Incumbent serves metrics.k8s.io as kubernetes-sigs/metrics-server does: v1beta1 only, without watches.
 	Incumbent bool
-	// History is how far back metrics.k8s.io goes; 0: not at all.
+	// History is how far back the history of metrics.k8s.io reaches; 0: there is none.
 	History time.Duration
-	// Period is that of scrapes and of the HPA controller. Default: 15 s.
+	// Period is the time between two scrapes, and between two rounds of the HPA controller. Default: 15 s.
 	Period time.Duration
-	// Autoscale lets loads change, and does what the HPA controller decides.
+	// Autoscale lets loads change, and scales the workloads as the HPA controller decides.
 	Autoscale bool
 }
 
@@ -135,7 +135,7 @@ current-context: fake
 `, s.URL())
 }
 
-// SetUsage makes a pod use so many cores and bytes from now on.
+// SetUsage sets the usage of a pod from now on.
 func (s *Server) SetUsage(namespace, name string, cpu, memory float64) error {
 	return s.onPod(namespace, name, func(p *pod) {
 		p.fixed = &usage{cpu, memory}
@@ -168,7 +168,7 @@ func (s *Server) onPod(namespace, name string, do func(*pod)) error {
 	return nil
 }
 
-// Pods returns the names of the pods of a workload, such as "Deployment", the oldest first.
+// Pods returns the names of the pods of a workload, the oldest first. kind is Deployment, StatefulSet or DaemonSet.
 func (s *Server) Pods(kind, namespace, name string) []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -181,7 +181,7 @@ func (s *Server) Pods(kind, namespace, name string) []string {
 	return names
 }
 
-// StopNode ends the kubelet of a node: it does not answer, and its usage and that of its pods is not served.
+// StopNode stops the kubelet of a node: it does not answer, and no usage of the node and its pods is served.
 func (s *Server) StopNode(name string) error {
 	return s.onNode(name, func(n *node) {
 		s.record(deleted, s.nodeUsageItem(n))
@@ -212,12 +212,12 @@ func (s *Server) onNode(name string, do func(*node)) error {
 	return nil
 }
 
-// ScaleHPA gives the target of an autoscaler so many replicas, as its controller would.
+// ScaleHPA scales the target of an autoscaler, as its controller would.
 func (s *Server) ScaleHPA(name string, replicas int) error {
 	return s.onWorkload(name, func(w *workload) { s.scale(w, replicas, time.Now()) })
 }
 
-// SetLoad makes the pods of an autoscaler's target use so many cores together. Its controller decides at once.
+// SetLoad sets the CPU that the pods of an autoscaler's target use together. Its controller decides at once.
 func (s *Server) SetLoad(name string, cores float64) error {
 	return s.onWorkload(name, func(w *workload) {
 		w.load = cores
@@ -243,7 +243,7 @@ func (s *Server) onWorkload(name string, do func(*workload)) error {
 }
 
 // Deny forbids requests for a resource, with its group unless that is the core, such as "pods", "nodes/proxy" or
-// "nodes.metrics.k8s.io". It ends no watch.
+// "nodes.metrics.k8s.io". Open watches go on.
 func (s *Server) Deny(resource string) { s.permit(resource, true) }
 
 // Allow undoes Deny.
@@ -255,7 +255,7 @@ func (s *Server) permit(resource string, denied bool) {
 	s.denied[resource] = denied
 }
 
-// Confine forbids requests for objects outside of a namespace, "" none.
+// Confine forbids requests for objects outside of a namespace; "" allows all.
 func (s *Server) Confine(namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

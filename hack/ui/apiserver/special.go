@@ -42,7 +42,7 @@ func (s *Server) special(w http.ResponseWriter, r *http.Request, q *request) boo
 	return true
 }
 
-// kubelet answers as the kubelet of a node. What it says agrees with the served usages in form only.
+// kubelet answers as the kubelet of a node. Its samples are valid, but do not agree with the served usage.
 func (s *Server) kubelet(w http.ResponseWriter, name string) {
 	i := slices.IndexFunc(s.nodes, func(n *node) bool { return n.name == name })
 	switch {
@@ -127,7 +127,7 @@ func (s *Server) owner(w http.ResponseWriter, q *request) {
 	}
 }
 
-// history answers with what the functions behind the usages say about the past, once a minute.
+// history answers with one point a minute, from the functions that give the present usage.
 func (s *Server) history(w http.ResponseWriter, r *http.Request, q *request) {
 	asked := history.Query{Nodes: q.resource == "nodes", Namespace: q.namespace}
 	if err := asked.ParseDurations(r.URL.Query()); err != nil {

@@ -1,5 +1,5 @@
-// Command fakecluster serves a large fake cluster in which usages change and autoscalers scale, to look at the page of
-// `metrics-server ui` without a cluster.
+// Command fakecluster serves a fake cluster in which usage changes and autoscalers scale, to look at the page of
+// `metrics-server ui` without a real cluster.
 package main
 
 import (
@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&c.HPAs, "hpas", 8, "number of HorizontalPodAutoscalers")
 	flags.BoolVar(&c.Incumbent, "incumbent", false, "serve metrics.k8s.io as kubernetes-sigs/metrics-server does: "+
 		"v1beta1 only, without watches")
-	flags.DurationVar(&c.History, "history", 0, "how far back the history of metrics.k8s.io goes; 0: not at all")
+	flags.DurationVar(&c.History, "history", 0, "how far back the history of metrics.k8s.io reaches; 0: no history")
 	flags.DurationVar(&c.Period, "period", 0, "time between scrapes of a node; 0: 15 s")
 	flags.StringVar(&c.Address, "address", "127.0.0.1:0", "address to serve on")
 	file := flags.String("kubeconfig", "", "file to write the kubeconfig to; default: a temporary file")
