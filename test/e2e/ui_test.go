@@ -33,7 +33,7 @@ type page struct {
 // openPage starts `metrics-server ui` until the end of the test, and checks how it ends.
 func openPage(t *testing.T) *page {
 	t.Helper()
-	cmd := exec.Command(serverBinary(), "ui") //nolint:noctx // the test's cleanup ends it
+	cmd := exec.Command(serverBinary(), "ui")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
