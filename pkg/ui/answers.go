@@ -134,6 +134,7 @@ type NodeRow struct {
 	Object
 	Resources
 	Status   string     `json:"status"`          // Ready, NotReady, Unknown, or with ", cordoned"
+	Bad      bool       `json:"bad"`             // that status is a problem
 	Pods     int        `json:"pods"`            // that run
 	Missing  int        `json:"missing"`         // of those, without usage
 	Sampled  *time.Time `json:"sampled"`         // when its usage was measured; null: it has none
@@ -150,6 +151,7 @@ type PodRow struct {
 	Node     string     `json:"node"`     // "" until it is scheduled
 	Workload *Object    `json:"workload"` // null: nothing controls it
 	Status   string     `json:"status"`   // Running, Pending, CrashLoopBackOff ..., as kubectl get prints it
+	Bad      bool       `json:"bad"`      // that status is a problem
 	Ready    bool       `json:"ready"`
 	Restarts int        `json:"restarts"`
 	Sampled  *time.Time `json:"sampled"`
@@ -185,6 +187,7 @@ type HPARow struct {
 	// Status is ok, limited (by min or max), inactive (the controller has no value, or scaling is off) or unable (to get
 	// or change the scale).
 	Status   string `json:"status"`
+	Bad      bool   `json:"bad"`              // that status is a problem
 	Reason   string `json:"reason,omitempty"` // the message of the condition that says so
 	Findings []int  `json:"findings"`
 }

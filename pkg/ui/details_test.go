@@ -93,7 +93,7 @@ func testHPADetail(t *testing.T) {
 	if d.Report == nil || d.Report.Status != doctor.Warning || d.ReportText != "its text" || d.ReportError != "" {
 		t.Errorf("the report: %+v, %q, %q", d.Report, d.ReportText, d.ReportError)
 	}
-	if d.Status != hpaInactive || d.Reason != "no metrics" || len(d.Conditions) != 2 ||
+	if d.Status != hpaInactive || !d.Bad || d.Reason != "no metrics" || len(d.Conditions) != 2 ||
 		d.Conditions[1].Type != "ScalingActive" {
 		t.Errorf("%+v", d)
 	}

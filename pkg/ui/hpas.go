@@ -52,7 +52,7 @@ var hpaTable = table[cluster.HPA, HPARow]{
 	},
 	problem: func(s *state, h *cluster.HPA) bool {
 		status, _ := hpaStatus(h.Object)
-		return status == hpaInactive || status == hpaUnable || len(hpaFindings(s, h)) > 0
+		return badHPA(status) || len(hpaFindings(s, h)) > 0
 	},
 	row: hpaRow,
 	columns: map[string]column[cluster.HPA]{
@@ -109,6 +109,8 @@ func hpaStatus(o *autoscalingv2.HorizontalPodAutoscaler) (status, reason string)
 	return hpaOK, ""
 }
 
+func badHPA(status string) bool { return status == hpaInactive || status == hpaUnable }
+
 func hpaRow(s *state, h *cluster.HPA) HPARow {
 	o := h.Object
 	r := HPARow{
@@ -120,6 +122,7 @@ func hpaRow(s *state, h *cluster.HPA) HPARow {
 		r.Min = *o.Spec.MinReplicas
 	}
 	r.Status, r.Reason = hpaStatus(o)
+	r.Bad = badHPA(r.Status)
 	for _, m := range h.Metrics {
 		r.Metrics = append(r.Metrics, HPAMetric{
 			Type: string(m.Type), Name: nameOf(m), Target: targetText(m), Current: amount(m, m.Current),

@@ -155,7 +155,7 @@ var nodeTable = table[cluster.Node, NodeRow]{
 		return texts{names: [3]string{n.Name}, other: [2]string{nodeStatus(n)}}
 	},
 	problem: func(s *state, n *cluster.Node) bool {
-		return n.Ready != cluster.Ready || n.Usage.Sampled.IsZero() || n.PodsMissing > 0 || len(nodeFindings(s, n)) > 0
+		return badNode(n) || n.Usage.Sampled.IsZero() || n.PodsMissing > 0 || len(nodeFindings(s, n)) > 0
 	},
 	row: nodeRow,
 	columns: with(usageColumns(
@@ -180,12 +180,14 @@ func nodeStatus(n *cluster.Node) string {
 	return string(n.Ready)
 }
 
+func badNode(n *cluster.Node) bool { return n.Ready != cluster.Ready }
+
 func nodeFindings(s *state, n *cluster.Node) []int { return s.diagnosis.of(nodeObject(n.Name)) }
 
 func nodeRow(s *state, n *cluster.Node) NodeRow {
 	r := NodeRow{
 		Object: nodeObject(n.Name), Resources: resources(n.Usage.Used, n.Requests, n.Limits, n.Allocatable),
-		Status: nodeStatus(n), Pods: n.Pods, Missing: n.PodsMissing, Sampled: moment(n.Usage.Sampled),
+		Status: nodeStatus(n), Bad: badNode(n), Pods: n.Pods, Missing: n.PodsMissing, Sampled: moment(n.Usage.Sampled),
 		Window: window(n.Usage), Error: n.Missing, Findings: nodeFindings(s, n), Created: n.Created.UTC(),
 	}
 	r.CPU.History, r.Memory.History = histories(s.snapshot, n.Past, shortHistory)
@@ -200,7 +202,7 @@ var podTable = table[cluster.Pod, PodRow]{
 		return texts{names: [3]string{p.Name, p.Namespace, p.Node}, other: [2]string{p.Status, p.Workload.Kind}}
 	},
 	problem: func(s *state, p *cluster.Pod) bool {
-		return !p.Ready && !succeeded(p) || p.Missing != "" || len(podFindings(s, p)) > 0
+		return badPod(p) || p.Missing != "" || len(podFindings(s, p)) > 0
 	},
 	belongs: func(p *cluster.Pod, v *view) bool {
 		return (v.node == "" || p.Node == v.node) && (v.workload == "" || p.Workload.Kind+"/"+p.Workload.Name == v.workload)
@@ -224,9 +226,9 @@ var podTable = table[cluster.Pod, PodRow]{
 	}),
 }
 
-// succeeded reports whether a pod ended as it should.
-func succeeded(p *cluster.Pod) bool {
-	return p.Ended && slices.Contains([]string{"Completed", "Succeeded"}, p.Status)
+// badPod reports whether a pod is not ready, unless it ended as it should.
+func badPod(p *cluster.Pod) bool {
+	return !p.Ready && !(p.Ended && slices.Contains([]string{"Completed", "Succeeded"}, p.Status))
 }
 
 func podObject(p *cluster.Pod) Object {
@@ -238,8 +240,8 @@ func podFindings(s *state, p *cluster.Pod) []int { return s.diagnosis.of(podObje
 func podRow(s *state, p *cluster.Pod) PodRow {
 	r := PodRow{
 		Object: podObject(p), Resources: resources(p.Usage.Used, p.Requests, p.Limits, nothing), Node: p.Node,
-		Status: p.Status, Ready: p.Ready, Restarts: p.Restarts, Sampled: moment(p.Usage.Sampled), Window: window(p.Usage),
-		Error: p.Missing, Findings: podFindings(s, p), Created: p.Created.UTC(),
+		Status: p.Status, Bad: badPod(p), Ready: p.Ready, Restarts: p.Restarts, Sampled: moment(p.Usage.Sampled),
+		Window: window(p.Usage), Error: p.Missing, Findings: podFindings(s, p), Created: p.Created.UTC(),
 	}
 	if p.Workload.Name != "" {
 		r.Workload = new(Object(p.Workload))

@@ -81,6 +81,19 @@ func TestTables(t *testing.T) {
 			t.Errorf("%s: %s, want %s", target, got, want)
 		}
 	}
+	// Limited autoscalers and completed pods are well.
+	for table, want := range map[string]string{
+		"nodes": "n3 NotReady, cordoned", "pods": "web-2 CrashLoopBackOff", "hpas": "",
+	} {
+		type row struct {
+			Name, Status string
+			Bad          bool
+		}
+		rows := slices.DeleteFunc(get[Table[row]](f, "/api/"+table).Rows, func(r row) bool { return !r.Bad })
+		if got := names(rows, func(r row) string { return r.Name + " " + r.Status }); got != want {
+			t.Errorf("bad %s: %s, want %s", table, got, want)
+		}
+	}
 	for target, want := range map[string][3]int{
 		"pods?namespace=team&filter=api": {2, 1, 0},
 		"pods?count=1&offset=2":          {4, 4, 2},
@@ -185,9 +198,9 @@ func TestRows(t *testing.T) {
 		}
 	}
 	want := map[string]any{
-		"kind": "Node", "name": "n3", "status": "NotReady, cordoned", "pods": 2.0, "missing": 0.0, "sampled": nil,
-		"window": nil, "error": "the kubelet does not answer", "findings": []any{}, "created": "2026-11-30T11:00:00Z",
-		"cpu": resource(1, 4), "memory": resource(1<<20, 1<<30),
+		"kind": "Node", "name": "n3", "status": "NotReady, cordoned", "bad": true, "pods": 2.0, "missing": 0.0,
+		"sampled": nil, "window": nil, "error": "the kubelet does not answer", "findings": []any{},
+		"created": "2026-11-30T11:00:00Z", "cpu": resource(1, 4), "memory": resource(1<<20, 1<<30),
 	}
 	if diff := cmp.Diff(want, node); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -93,6 +93,7 @@ export interface Table<Row> {
 
 export interface NodeRow extends ObjectName, Resources {
   status: string;
+  bad: boolean;
   pods: number;
   missing: number;
   sampled: string | null;
@@ -106,6 +107,7 @@ export interface PodRow extends ObjectName, Resources {
   node: string;
   workload: ObjectName | null;
   status: string;
+  bad: boolean;
   ready: boolean;
   restarts: number;
   sampled: string | null;
@@ -132,6 +134,7 @@ export interface HPARow extends ObjectName {
   metrics: HPAMetric[] | null;
   currentHistory: Series;
   status: string;
+  bad: boolean;
   reason?: string;
   findings: number[] | null;
 }

@@ -138,14 +138,10 @@ export function ObjectLink({ of, children, tabIndex }: {
   return <a href={link(of)} data-object={key(of)} tabIndex={tabIndex}>{children ?? `${of.kind} ${name}`}</a>;
 }
 
-/** How bad a status of a node, a pod or an autoscaler is. */
-export function severity(status: string): Severity {
-  const word = status.split(',')[0]!;
-  if (['Ready', 'Running', 'Completed', 'Succeeded', 'ok'].includes(word)) return 'ok';
-  if (['Pending', 'ContainerCreating', 'PodInitializing', 'Terminating', 'Unknown'].includes(word)
-    || word.startsWith('Init:')) return 'unknown';
-  if (['limited', 'NotReady'].includes(word)) return word === 'limited' ? 'warning' : 'problem';
-  return ['inactive', 'unable'].includes(word) || /Error|BackOff|Failed|OOMKilled/.test(word) ? 'problem' : 'warning';
+/** How bad the status of a node, a pod or an autoscaler is. The program says whether it is bad, as for the filter. */
+export function severity({ status, bad }: { status: string; bad: boolean }): Severity {
+  if (!bad) return 'ok';
+  return /NotReady|Unknown|inactive|unable|Err|BackOff|Failed|OOMKilled/.test(status) ? 'problem' : 'warning';
 }
 
 /** The metric of an autoscaler that asks for most, against its target. */

@@ -103,7 +103,7 @@ const nodes: Column<NodeRow>[] = [
   nameColumn(190),
   {
     id: 'status', title: 'Status', sort: 'status', text: true, width: 118, grow: 1, rank: 2,
-    cell: (row) => <State severity={severity(row.status)} text={row.status} title={row.status} />,
+    cell: (row) => <State severity={severity(row)} text={row.status} title={row.status} />,
   },
   { id: 'pods', title: 'Pods', hint: podsHint, sort: 'pods', right: true, width: 70, rank: 6, cell: podsCell },
   ...usageColumns<NodeRow>('cpu', 1, 'allocatable'),
@@ -118,8 +118,8 @@ const pods: Column<PodRow>[] = [
   {
     id: 'status', title: 'Status', sort: 'status', text: true, width: 152, grow: 0.5, rank: 4,
     cell: (row) => (
-      <State severity={row.status === 'Running' && !row.ready ? 'warning' : severity(row.status)}
-        text={row.status === 'Running' && !row.ready ? 'Not ready' : row.status} title={row.status} />
+      <State severity={severity(row)} text={row.status === 'Running' && row.bad ? 'Not ready' : row.status}
+        title={row.status} />
     ),
   },
   {
@@ -188,7 +188,7 @@ const hpas: Column<HPARow>[] = [
   },
   {
     id: 'status', title: 'Status', sort: 'status', text: true, width: 96, grow: 1, rank: 1,
-    cell: (row) => <State severity={severity(row.status)} text={row.status} title={row.reason || row.status} />,
+    cell: (row) => <State severity={severity(row)} text={row.status} title={row.reason || row.status} />,
   },
 ];
 

@@ -95,7 +95,7 @@ function NodeBody({ node, context }: { node: NodeDetail; context: Context }) {
   return (
     <>
       <Facts of={[
-        ['Status', <State severity={severity(node.status)} text={node.status} />],
+        ['Status', <State severity={severity(node)} text={node.status} />],
         ['Sample', <SampleAge {...node} now={context.now} />],
         ['Window', node.window == null ? <Unknown why="there is no sample" /> : `${Math.round(node.window)} s`],
         ['Pods', <>{plural(node.pods, 'pod')}{node.missing > 0 && `, ${node.missing} without usage`}</>],
@@ -114,7 +114,7 @@ function PodBody({ pod, context }: { pod: PodDetail; context: Context }) {
   return (
     <>
       <Facts of={[
-        ['Status', <State severity={severity(pod.status)} text={pod.status} />],
+        ['Status', <State severity={severity(pod)} text={pod.status} />],
         ['Ready', pod.ready ? 'yes' : 'no'],
         ['Sample', <SampleAge {...pod} now={context.now} />],
         ['Window', pod.window == null ? <Unknown why="there is no sample" /> : `${Math.round(pod.window)} s`],
@@ -158,7 +158,7 @@ function HPABody({ hpa }: { hpa: HPADetail }) {
   return (
     <>
       <Facts of={[
-        ['Status', <State severity={severity(hpa.status)} text={hpa.status} />],
+        ['Status', <State severity={severity(hpa)} text={hpa.status} />],
         ['Target', <ObjectLink of={hpa.target} />, true],
         ['Replicas', <Replicas {...hpa} />],
       ]} />

@@ -1,0 +1,15 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { severity } from '../src/cells';
+
+test('a status stands out if and only if the program calls it bad', () => {
+  for (const status of ['Ready', 'Ready, cordoned', 'Completed', 'Terminating', 'limited']) {
+    assert.equal(severity({ status, bad: false }), 'ok', status);
+  }
+  for (const status of ['Pending', 'Running', 'Completed', 'Evicted', 'Init:0/1', 'ContainerCreating']) {
+    assert.equal(severity({ status, bad: true }), 'warning', status);
+  }
+  for (const status of ['NotReady, cordoned', 'Unknown', 'ErrImagePull', 'Init:CrashLoopBackOff', 'inactive']) {
+    assert.equal(severity({ status, bad: true }), 'problem', status);
+  }
+});
