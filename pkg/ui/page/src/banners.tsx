@@ -21,7 +21,9 @@ export function sourceLabel(name: string): string {
   return labels[name] ?? name;
 }
 
+// Without history the page lacks only its past, which is no reason for a banner.
 const objects = ['nodes', 'pods', 'hpas'];
+const usage = ['nodemetrics', 'podmetrics'];
 
 /** Returns what there is to say, the most important first. */
 export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
@@ -31,12 +33,12 @@ export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
     return [{ kind: 'program', lead, rest: shown, remedy: '' }];
   }
   if (failure) return [{ kind: 'session', lead: `${failure.error}.`, rest: shown, remedy: failure.remedy }];
-  const failed = (data?.sources ?? []).filter((s) => s.state === 'failed');
-  const of = (own: boolean) => failed.filter((s) => objects.includes(s.name) === own);
-  const banners: Banner[] = [];
-  if (of(true).length) banners.push(sourceBanner('apiserver', 'The API server does not answer', of(true)));
-  else if (of(false).length) banners.push(sourceBanner('metrics', 'No new usage', of(false)));
-  return banners;
+  const failed = (names: string[]) =>
+    (data?.sources ?? []).filter((s) => s.state === 'failed' && names.includes(s.name));
+  const lost = failed(objects);
+  if (lost.length) return [sourceBanner('apiserver', 'The API server does not answer', lost)];
+  const old = failed(usage);
+  return old.length ? [sourceBanner('metrics', 'No new usage', old)] : [];
 }
 
 function sourceBanner(kind: Banner['kind'], what: string, failed: Source[]): Banner {

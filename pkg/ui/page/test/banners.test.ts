@@ -49,6 +49,11 @@ test('usage alone may be lost', () => {
   assert.deepEqual(said(['podmetrics']).map((b) => b.slice(0, 2)), [['metrics', 'No new usage (Usage of pods).']]);
 });
 
+test('a page without history needs no banner', () => {
+  assert.deepEqual(said(['history']), []);
+  assert.deepEqual(said(['podmetrics', 'history']).map((b) => b[1]), ['No new usage (Usage of pods).']);
+});
+
 test('screen readers are told of a loss, and of its end', () => {
   assert.equal(announcement(bannersOf(answer(['nodes']))), 'The API server does not answer');
   assert.equal(announcement([]), 'All sources answer again');
