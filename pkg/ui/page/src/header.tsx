@@ -1,3 +1,4 @@
+import { Fragment } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Resource, Severity, Source, Status } from './answers';
 import { sourceLabel } from './banners';
@@ -101,18 +102,24 @@ function Sources({ of, now }: { of: Source[]; now: number }) {
             <thead><tr><th>Source</th><th>State</th><th>Objects</th><th>Updated</th></tr></thead>
             <tbody>
               {of.map((s) => (
-                <tr key={s.name} data-source={s.name} data-state={s.state}>
-                  <th scope="row">{sourceLabel(s.name)}</th>
-                  <td class="left">
-                    <State severity={severityOf[s.state]} text={s.state} />
-                    {s.error && <p>{s.error}</p>}
-                    {s.remedy && <p class="quiet">{s.remedy}</p>}
-                  </td>
-                  <td>{count(s.objects)}</td>
-                  <td title={s.updated ? clock(Date.parse(s.updated)) : 'never'}>
-                    {s.updated ? `${duration((now - Date.parse(s.updated)) / 1000)} ago` : unknown}
-                  </td>
-                </tr>
+                <Fragment key={s.name}>
+                  <tr data-source={s.name} data-state={s.state}>
+                    <th scope="row">{sourceLabel(s.name)}</th>
+                    <td class="left"><State severity={severityOf[s.state]} text={s.state} /></td>
+                    <td>{count(s.objects)}</td>
+                    <td title={s.updated ? clock(Date.parse(s.updated)) : 'never'}>
+                      {s.updated ? `${duration((now - Date.parse(s.updated)) / 1000)} ago` : unknown}
+                    </td>
+                  </tr>
+                  {(s.error || s.remedy) && (
+                    <tr class="why">
+                      <td colSpan={4}>
+                        {s.error && <p>{s.error}</p>}
+                        {s.remedy && <p class="quiet">{s.remedy}</p>}
+                      </td>
+                    </tr>
+                  )}
+                </Fragment>
               ))}
             </tbody>
           </table>
