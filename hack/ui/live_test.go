@@ -115,6 +115,7 @@ func TestLostProgram(t *testing.T) {
 	p := open(t, u)
 	u.stop()
 	p.wait("the banner", says(id("banner")+"[data-kind=program]", "start it again and open the URL it prints"))
+	p.wait("the header is not live", says(id("sources"), "not live"))
 	p.shot("lost-program")
 	if n := eval[int](p, keys+".length"); n != 4 {
 		t.Errorf("%d rows are still shown, want 4", n)

@@ -67,8 +67,8 @@ const severityOf: Record<Source['state'], Severity> = {
   watching: 'ok', polling: 'ok', read: 'ok', absent: 'ok', waiting: 'unknown', denied: 'warning', failed: 'problem',
 };
 
-/** How each kind of object is read. Only sources that are not well stand out. */
-function Sources({ of, now }: { of: Source[]; now: number }) {
+/** How each kind of object is read. Only sources that are not well stand out. If the program is lost, none is live. */
+function Sources({ of, now, lost }: { of: Source[]; now: number; lost: boolean }) {
   const [open, setOpen] = useState(false);
   const box = useRef<HTMLDivElement>(null);
   useEffect(() => {
@@ -87,9 +87,9 @@ function Sources({ of, now }: { of: Source[]; now: number }) {
     };
   }, [open]);
   const bad = of.filter((s) => severityOf[s.state] !== 'ok');
-  const status = worst(of.map((s) => ({ status: severityOf[s.state] })));
-  const state = status === 'ok' ? 'ok' : of.find((s) => severityOf[s.state] === status)!.state;
-  const text = bad.length === 0 ? 'live' : `${bad.length} of ${of.length} sources: ${state}`;
+  const status = lost ? 'problem' : worst(of.map((s) => ({ status: severityOf[s.state] })));
+  const state = lost ? 'lost' : of.find((s) => severityOf[s.state] === status && status !== 'ok')?.state ?? 'ok';
+  const text = lost ? 'not live' : bad.length === 0 ? 'live' : `${bad.length} of ${of.length} sources: ${state}`;
   return (
     <div class="sources" ref={box}>
       <button type="button" aria-expanded={open} data-testid="sources" data-state={state} onClick={() => setOpen(!open)}
@@ -105,7 +105,10 @@ function Sources({ of, now }: { of: Source[]; now: number }) {
                 <Fragment key={s.name}>
                   <tr data-source={s.name} data-state={s.state}>
                     <th scope="row">{sourceLabel(s.name)}</th>
-                    <td class="left"><State severity={severityOf[s.state]} text={s.state} /></td>
+                    <td class="left">
+                      <State severity={lost ? 'unknown' : severityOf[s.state]}
+                        text={lost ? `was ${s.state}` : s.state} />
+                    </td>
                     <td>{count(s.objects)}</td>
                     <td title={s.updated ? clock(Date.parse(s.updated)) : 'never'}>
                       {s.updated ? `${duration((now - Date.parse(s.updated)) / 1000)} ago` : unknown}
@@ -129,7 +132,9 @@ function Sources({ of, now }: { of: Source[]; now: number }) {
   );
 }
 
-export function Header({ status, now, help }: { status: Status | null; now: number; help: () => void }) {
+export function Header({ status, now, lost, help }: {
+  status: Status | null; now: number; lost: boolean; help: () => void;
+}) {
   const lines = status?.findings.lines ?? [];
   const worstFinding = status?.findings.checked ? worst(lines) : 'unknown';
   const text = status?.findings.checked ? tally(lines) : status?.findings.running ? 'checking…' : 'not checked';
@@ -149,7 +154,7 @@ export function Header({ status, now, help }: { status: Status | null; now: numb
             <a href={format(route('findings'))} class="findings-link" data-testid="findings-link">
               <State severity={worstFinding} text={text} />
             </a>
-            <Sources of={status.sources} now={now} />
+            <Sources of={status.sources} now={now} lost={lost} />
           </div>
         </>
       )}

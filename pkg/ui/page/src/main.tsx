@@ -124,7 +124,8 @@ function App() {
   return (
     <>
       <div class="page" inert={covered}>
-        <Header status={status} now={context.now} help={() => help.current?.showModal()} />
+        <Header status={status} now={context.now} lost={answer.failure != null}
+          help={() => help.current?.showModal()} />
         <Banners of={banners} />
         <main>
           <Tabs current={tab} status={status} show={show} />
