@@ -113,8 +113,10 @@ export function Chart({ name, title, unit, lines, limits = [], steps = false, he
             ))}
             {times.map((t) => {
               const at = x((t - series.start) / series.step);
+              const end = at > width - 20; // a centred label would reach beyond the chart
               return (
-                <text key={`x${t}`} class="time" x={at} y={height - 6} text-anchor="middle">
+                <text key={`x${t}`} class="time" x={end ? width : at} y={height - 6}
+                  text-anchor={end ? 'end' : 'middle'}>
                   {clock(1000 * t, false)}
                 </text>
               );
