@@ -12,7 +12,7 @@ export function Sparkline({ series, label }: { series: Series | null | undefined
   const max = greatest(values);
   if (!values.some((v) => v != null)) return <span class="unknown" title="no values yet">{unknown}</span>;
   const slots = Math.max(10, values.length); // the last value is at the right end, also if there are few
-  const x = (i: number) => 1 + ((i + slots - values.length) * (sparkWidth - 2)) / (slots - 1);
+  const x = (i: number) => 4 + ((i + slots - values.length) * (sparkWidth - 8)) / (slots - 1); // 4: half a mark
   const y = (v: number) => sparkHeight - 2 - (max > 0 ? (v / max) * (sparkHeight - 4) : 0);
   return (
     <svg class="spark" width={sparkWidth} height={sparkHeight} role="img" aria-label={label}>

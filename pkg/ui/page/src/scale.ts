@@ -27,9 +27,12 @@ export function timeTicks(start: number, end: number, n: number, offset: number)
   return all;
 }
 
+/** The line around a value that has no neighbours. */
+const mark = 'm-3 0h6';
+
 /**
- * Returns the path of values, with a gap wherever one is null. A value between gaps is a line without length, which
- * round caps show as a dot. With steps a value holds until the next one.
+ * Returns the path of values, with a gap wherever one is null. A value between gaps is a short mark, because a dot is
+ * hard to see. With steps a value holds until the next one.
  */
 export function linePath(
   values: readonly (number | null)[], x: (i: number) => number, y: (v: number) => number, steps = false,
@@ -39,7 +42,7 @@ export function linePath(
   let alone = false;
   values.forEach((v, i) => {
     if (v == null) {
-      if (alone) path += 'h0';
+      if (alone) path += mark;
       open = alone = false;
       return;
     }
@@ -50,7 +53,7 @@ export function linePath(
     alone = !open;
     open = true;
   });
-  return alone ? path + 'h0' : path;
+  return alone ? path + mark : path;
 }
 
 /** Returns the outline of what is between values and the base. */

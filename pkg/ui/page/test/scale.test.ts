@@ -27,12 +27,12 @@ test('ticks of time are at round minutes of the zone', () => {
   assert.deepEqual(timeTicks(1000, 2000, 4, 60), [1140, 1440, 1740]);
 });
 
-test('lines have gaps, dots and steps', () => {
+test('lines have gaps, marks and steps', () => {
   const x = (i: number) => 10 * i;
   const y = (v: number) => v;
   assert.equal(linePath([1, 2, null, 3, 4], x, y), 'M0 1L10 2M30 3L40 4');
-  assert.equal(linePath([null, 1, null], x, y), 'M10 1h0');
-  assert.equal(linePath([1, null, 2], x, y), 'M0 1h0M20 2h0');
+  assert.equal(linePath([null, 1, null], x, y), 'M10 1m-3 0h6');
+  assert.equal(linePath([1, null, 2], x, y), 'M0 1m-3 0h6M20 2m-3 0h6');
   assert.equal(linePath([1, 2.04], x, y, true), 'M0 1H10V2');
   assert.equal(linePath([null, null], x, y), '');
 });
