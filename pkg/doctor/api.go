@@ -30,6 +30,13 @@ const (
 	page = 500
 )
 
+// The cause and the remedy of what was not checked before the context's deadline. `metrics-server ui` shows them as
+// well, which has no --timeout.
+const (
+	CauseDeadline  = "the doctor's time is up"
+	RemedyDeadline = "run the doctor at a terminal with a longer --timeout"
+)
+
 // api sends requests to the API server.
 type api struct {
 	kubernetes.Interface
@@ -236,8 +243,8 @@ func Unanswered(check, message string, err error, right string) Line {
 	case apierrors.IsUnauthorized(err):
 		l.Remedy = "the API server does not accept the credentials: give others with --kubeconfig"
 	case errors.Is(err, context.DeadlineExceeded): // client-go has the same error for both
-		l.Cause = fmt.Sprintf("the API server took longer than %v, or --timeout has passed", RequestTimeout)
-		l.Remedy = "see the API server's log and load, or give a longer --timeout"
+		l.Cause = fmt.Sprintf("the API server took longer than %v, or %s", RequestTimeout, CauseDeadline)
+		l.Remedy = "see the API server's log and load, or " + RemedyDeadline
 	default:
 		l.Remedy = "try again; if it fails again, see the API server's log"
 	}

@@ -108,7 +108,7 @@ func TestTimeout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.ExitCode() != 0 || len(find(r, Line{Check: checkService, Status: Unknown, Remedy: "--timeout"})) == 0 {
+	if r.ExitCode() != 0 || len(find(r, Line{Check: checkService, Status: Unknown, Remedy: RemedyDeadline})) == 0 {
 		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
 	}
 }

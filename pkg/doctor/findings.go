@@ -129,8 +129,7 @@ func (e *examination) explain(ctx context.Context, v *visit, err error) finding 
 	switch {
 	case ctx.Err() != nil:
 		return finding{
-			status: Unknown, summary: "the request did not finish", cause: "--timeout has passed", remedy: "give a longer " +
-				"--timeout",
+			status: Unknown, summary: "the request did not finish", cause: CauseDeadline, remedy: RemedyDeadline,
 		}
 	case errors.As(err, &failed):
 		cause, f.remedy = kubelet.Cause(failed.Cause()), failed.Remedy()

@@ -125,8 +125,7 @@ func (e *examination) visit(ctx context.Context, clients *kubelet.Clients, v *vi
 	v.Addresses = client.Addresses()
 	if ctx.Err() != nil {
 		v.found(finding{
-			status: Unknown, summary: "the kubelet was not asked", cause: "--timeout has passed",
-			remedy: "give a longer --timeout",
+			status: Unknown, summary: "the kubelet was not asked", cause: CauseDeadline, remedy: RemedyDeadline,
 		})
 		return
 	}

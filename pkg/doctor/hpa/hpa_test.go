@@ -667,9 +667,9 @@ func TestTimeout(t *testing.T) {
 	}
 	if r.ExitCode() != 0 || len(find(r, doctor.Line{
 		Check: checkPages, Status: doctor.Unknown,
-		Remedy: "--timeout",
+		Remedy: doctor.RemedyDeadline,
 	})) != 1 ||
-		len(find(r, doctor.Line{Check: checkServed, Status: doctor.Unknown, Remedy: "--timeout"})) != 1 {
+		len(find(r, doctor.Line{Check: checkServed, Status: doctor.Unknown, Remedy: doctor.RemedyDeadline})) != 1 {
 		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
 	}
 }

@@ -107,7 +107,7 @@ func (e *examination) fetch(ctx context.Context, a *asked) *fetched {
 	f := &fetched{answer: got, at: e.now}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		f.fault = unknownFault("not scraped", "--timeout has passed", "give a longer --timeout")
+		f.fault = unknownFault("not scraped", doctor.CauseDeadline, doctor.RemedyDeadline)
 	case err != nil:
 		f.fault = explainNoAnswer(err, e.pageTimeout)
 	default:
