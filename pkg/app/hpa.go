@@ -38,7 +38,7 @@ type hpaOptions struct {
 }
 
 func (o *hpaOptions) flags() (fss cliflag.NamedFlagSets) {
-	fs := fss.FlagSet("hpa")
+	fs := fss.FlagSet("HPA")
 	o.client.addFlags(fs)
 	fs.StringVarP(&o.namespace, "namespace", "n", "",
 		"The namespace. Default: with a name that has none, the kubeconfig's; without a name, all.")

@@ -42,7 +42,7 @@ type uiOptions struct {
 }
 
 func (o *uiOptions) flags() (fss cliflag.NamedFlagSets) {
-	fs := fss.FlagSet("ui")
+	fs := fss.FlagSet("UI")
 	o.client.addFlags(fs)
 	fs.StringVarP(&o.namespace, "namespace", "n", "",
 		"Show only this namespace, without nodes, if you may not read the others. Default: all.")
