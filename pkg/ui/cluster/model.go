@@ -478,9 +478,9 @@ func (m *model) snapshot(now time.Time) *Snapshot {
 		if n := m.nodes[e.row.Node]; n != nil {
 			node = n.row
 		}
-		if why := m.whyPodMissing(e.row, node, now); why != e.row.Missing {
+		if why, early := m.whyPodMissing(e.row, node, now); why != e.row.Missing || early != e.row.Early {
 			row := *e.row
-			row.Missing = why
+			row.Missing, row.Early = why, early
 			e.row = &row
 		}
 		s.Pods[i] = e.row
@@ -570,31 +570,30 @@ func (m *model) whyNodeMissing(e *nodeEntry, now time.Time) string {
 	return "the metrics server has no usage of it"
 }
 
-// whyPodMissing returns why a pod has no usage. node is nil if it is not known.
-func (m *model) whyPodMissing(p *Pod, node *Node, now time.Time) string {
+// whyPodMissing returns why a pod has no usage that it should have, or is too early to have. node is nil if it is not
+// known.
+func (m *model) whyPodMissing(p *Pod, node *Node, now time.Time) (why string, early bool) {
 	switch {
-	case !p.Usage.Sampled.IsZero():
-		return ""
-	case p.Ended:
-		return "it has ended"
+	case !p.Usage.Sampled.IsZero() || p.Ended:
+		return "", false
 	case p.Node == "":
-		return "it is not scheduled to a node"
+		return "it is not scheduled to a node", true
 	case !p.Running:
-		return "it has not started"
+		return "it has not started", true
 	case m.sources[PodMetrics].State == Waiting:
-		return ""
+		return "", false
 	case !m.current(PodMetrics):
-		return "the metrics of pods cannot be read"
+		return "the metrics of pods cannot be read", false
 	case node != nil && node.Ready != Ready:
-		return "its node is not ready"
+		return "its node is not ready", false
 	case node != nil && node.Usage.Sampled.IsZero() && m.current(NodeMetrics):
-		return "its node has no usage either"
+		return "its node has no usage either", false
 	case p.Started.IsZero():
-		return "none of its containers runs"
+		return "none of its containers runs", false
 	case now.Sub(p.Started) < firstUsage:
-		return "it has just started: its first usage follows within two minutes"
+		return "it has just started: its first usage follows within two minutes", true
 	}
-	return "the metrics server has no usage of it"
+	return "the metrics server has no usage of it", false
 }
 
 // tick adds the present to the past. s is a new snapshot.

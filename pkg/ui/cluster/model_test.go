@@ -209,52 +209,56 @@ func TestMissing(t *testing.T) {
 		name      string
 		change    func(*model, *Node, *Pod)
 		node, pod string
+		early     bool
 	}{
 		{"has usage", func(m *model, _ *Node, _ *Pod) {
 			m.all(usageAt("", "n1", epoch, 1), usageAt("shop", "a", epoch, 1))
-		}, "", ""},
-		{"nothing", func(*model, *Node, *Pod) {}, "the metrics server has no usage of it", "its node has no usage either"},
+		}, "", "", false},
+		{
+			"nothing", func(*model, *Node, *Pod) {},
+			"the metrics server has no usage of it", "its node has no usage either", false,
+		},
 		{"not ready", func(_ *model, n *Node, _ *Pod) {
 			n.Ready = ReadyUnknown
-		}, "the node is not ready", "its node is not ready"},
+		}, "the node is not ready", "its node is not ready", false},
 		{"its own words", func(m *model, _ *Node, _ *Pod) {
 			m.nodes["n1"] = &nodeEntry{reason: "the last scrape failed"}
-		}, "the last scrape failed", "its node has no usage either"},
+		}, "the last scrape failed", "its node has no usage either", false},
 		{"new node", func(_ *model, n *Node, _ *Pod) {
 			n.Created = epoch.Add(-time.Minute)
-		}, "the node has just joined: its first usage follows within two minutes", "its node has no usage either"},
+		}, "the node has just joined: its first usage follows within two minutes", "its node has no usage either", false},
 		{"only the pod", func(m *model, _ *Node, _ *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
-		}, "", "the metrics server has no usage of it"},
+		}, "", "the metrics server has no usage of it", false},
 		{"new pod", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Started = epoch.Add(-time.Minute)
-		}, "", "it has just started: its first usage follows within two minutes"},
+		}, "", "it has just started: its first usage follows within two minutes", true},
 		{"no container runs", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Started = time.Time{}
-		}, "", "none of its containers runs"},
+		}, "", "none of its containers runs", false},
 		{"pending", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Running = false
-		}, "", "it has not started"},
+		}, "", "it has not started", true},
 		{"unscheduled", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Running, p.Node = false, ""
-		}, "", "it is not scheduled to a node"},
+		}, "", "it is not scheduled to a node", true},
 		{"ended", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Running, p.Ended = false, true
-		}, "", "it has ended"},
+		}, "", "", false},
 		{"denied", func(m *model, _ *Node, _ *Pod) {
 			m.sources[NodeMetrics].State, m.sources[PodMetrics].State = Denied, Absent
-		}, "the metrics of nodes cannot be read", "the metrics of pods cannot be read"},
+		}, "the metrics of nodes cannot be read", "the metrics of pods cannot be read", false},
 		{"at the start", func(m *model, _ *Node, _ *Pod) {
 			m.sources[NodeMetrics].State, m.sources[PodMetrics].State = Waiting, Waiting
-		}, "", ""},
+		}, "", "", false},
 		{"only nodes denied", func(m *model, _ *Node, _ *Pod) {
 			m.sources[NodeMetrics].State = Denied
-		}, "the metrics of nodes cannot be read", "the metrics server has no usage of it"},
+		}, "the metrics of nodes cannot be read", "the metrics server has no usage of it", false},
 	} {
 		m := modelAt(epoch)
 		n, p := node("n1"), pod("a", "n1")
@@ -264,9 +268,13 @@ func TestMissing(t *testing.T) {
 		if got := [2]string{s.Nodes[0].Missing, s.Pods[0].Missing}; got != [2]string{tt.node, tt.pod} {
 			t.Errorf("%s: %q, want %q", tt.name, got, [2]string{tt.node, tt.pod})
 		}
+		if s.Pods[0].Early != tt.early {
+			t.Errorf("%s: early is %v", tt.name, s.Pods[0].Early)
+		}
 		if strings.Contains(tt.pod, "just started") {
-			if s := m.snapshot(epoch.Add(time.Hour)); s.Pods[0].Missing != "the metrics server has no usage of it" {
-				t.Errorf("%s: later: %q", tt.name, s.Pods[0].Missing)
+			p := m.snapshot(epoch.Add(time.Hour)).Pods[0]
+			if p.Missing != "the metrics server has no usage of it" || p.Early {
+				t.Errorf("%s: later: %q, early is %v", tt.name, p.Missing, p.Early)
 			}
 		}
 	}

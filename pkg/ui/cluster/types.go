@@ -154,7 +154,8 @@ type Pod struct {
 	Containers     []Container // with sidecars, without other init containers
 
 	Usage   Usage
-	Missing string // why Usage is unknown, if that can be told; "" otherwise
+	Missing string // why Usage is unknown, if that can be told; "" otherwise, and of pods that have ended
+	Early   bool   // Missing is no error: it has not started, or has only just
 
 	// Requests is a sum over the containers, counting those without as zero; NaN if none has any. Limits is NaN unless
 	// all containers have one. If the pod itself has requests or limits, they count instead.
