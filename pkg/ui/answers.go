@@ -59,7 +59,7 @@ type Resources struct {
 type Resource struct {
 	Usage    *float64 `json:"usage"`
 	Requests *float64 `json:"requests"` // null: none
-	Limits   *float64 `json:"limits"`   // null: none, or not all containers have one
+	Limits   *float64 `json:"limits"`   // null: none or, except of nodes, not of all containers
 	Capacity *float64 `json:"capacity"` // allocatable, of nodes only
 	History  Series   `json:"history"`  // at most 40 points in tables and 240 in details; none of containers
 }
@@ -149,14 +149,15 @@ type PodRow struct {
 	Object
 	Resources
 	Node     string     `json:"node"`     // "" until it is scheduled
-	Workload *Object    `json:"workload"` // null: nothing controls it
+	Workload *Object    `json:"workload"` // null: it has no controller
 	Status   string     `json:"status"`   // Running, Pending, CrashLoopBackOff ..., as kubectl get prints it
 	Bad      bool       `json:"bad"`      // that status is a problem
 	Ready    bool       `json:"ready"`
 	Restarts int        `json:"restarts"`
 	Sampled  *time.Time `json:"sampled"`
 	Window   *float64   `json:"window"`
-	Error    string     `json:"error,omitempty"`
+	Error    string     `json:"error,omitempty"` // why it has no usage; none if it has ended
+	Early    bool       `json:"early,omitempty"` // that is no error yet: it starts, or has only just started
 	Findings []int      `json:"findings"`
 	Created  time.Time  `json:"created"`
 }

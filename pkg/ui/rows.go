@@ -202,7 +202,7 @@ var podTable = table[cluster.Pod, PodRow]{
 		return texts{names: [3]string{p.Name, p.Namespace, p.Node}, other: [2]string{p.Status, p.Workload.Kind}}
 	},
 	problem: func(s *state, p *cluster.Pod) bool {
-		return badPod(p) || p.Missing != "" || len(podFindings(s, p)) > 0
+		return badPod(p) || p.Missing != "" && !p.Early || len(podFindings(s, p)) > 0
 	},
 	belongs: func(p *cluster.Pod, v *view) bool {
 		return (v.node == "" || p.Node == v.node) && (v.workload == "" || p.Workload.Kind+"/"+p.Workload.Name == v.workload)
@@ -241,7 +241,7 @@ func podRow(s *state, p *cluster.Pod) PodRow {
 	r := PodRow{
 		Object: podObject(p), Resources: resources(p.Usage.Used, p.Requests, p.Limits, nothing), Node: p.Node,
 		Status: p.Status, Bad: badPod(p), Ready: p.Ready, Restarts: p.Restarts, Sampled: moment(p.Usage.Sampled),
-		Window: window(p.Usage), Error: p.Missing, Findings: podFindings(s, p), Created: p.Created.UTC(),
+		Window: window(p.Usage), Error: p.Missing, Early: p.Early, Findings: podFindings(s, p), Created: p.Created.UTC(),
 	}
 	if p.Workload.Name != "" {
 		r.Workload = new(Object(p.Workload))

@@ -106,6 +106,49 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// What the filter "problem" keeps is what the page marks.
+func TestProblems(t *testing.T) {
+	s := newState(testSnapshot(), new(diagnose(examined{}, epoch)))
+	for _, tt := range []struct {
+		name       string
+		change     func(*cluster.Pod)
+		bad, error bool
+	}{
+		{"with usage", func(p *cluster.Pod) { p.Usage, p.Missing = usageOf(1, 1<<20), "" }, false, false},
+		{"without usage", func(*cluster.Pod) {}, false, true},
+		{"just started", func(p *cluster.Pod) { p.Early = true }, false, false},
+		{"not ready", func(p *cluster.Pod) { p.Ready, p.Early = false, true }, true, false},
+		{"pending", func(p *cluster.Pod) {
+			p.Status, p.Running, p.Ready, p.Early = "Pending", false, false, true
+		}, true, false},
+		{"completed", func(p *cluster.Pod) {
+			p.Status, p.Running, p.Ready, p.Ended, p.Missing = "Completed", false, false, true, ""
+		}, false, false},
+		{"evicted", func(p *cluster.Pod) {
+			p.Status, p.Running, p.Ready, p.Ended, p.Missing = "Evicted", false, false, true, ""
+		}, true, false},
+	} {
+		p := testPod("shop", "a", math.NaN())
+		tt.change(p)
+		row := podRow(s, p)
+		if got := row.Error != "" && !row.Early; row.Bad != tt.bad || got != tt.error {
+			t.Errorf("a pod %s: bad is %v, an error is %v", tt.name, row.Bad, got)
+		}
+		if got := podTable.problem(s, p); got != (tt.bad || tt.error) {
+			t.Errorf("a pod %s: a problem is %v", tt.name, got)
+		}
+	}
+	for ready, want := range map[cluster.Readiness]bool{
+		cluster.Ready: false, cluster.NotReady: true, cluster.ReadyUnknown: true,
+	} {
+		n := testNode("n", 1)
+		n.Ready = ready
+		if got := nodeTable.problem(s, n); got != want || nodeRow(s, n).Bad != want {
+			t.Errorf("a node whose Ready is %s: a problem is %v", ready, got)
+		}
+	}
+}
+
 // Each column of each table can be sorted by.
 func TestColumns(t *testing.T) {
 	f := newFixture(t, testSnapshot()).enter()
