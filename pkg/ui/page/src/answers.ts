@@ -113,6 +113,7 @@ export interface PodRow extends ObjectName, Resources {
   sampled: string | null;
   window: number | null;
   error?: string;
+  early?: boolean;
   findings: number[] | null;
   created: string;
 }

@@ -5,7 +5,7 @@ import { Icon } from './icons';
 import type { Answer } from './poll';
 
 export interface Banner {
-  kind: 'program' | 'session' | 'apiserver' | 'metrics';
+  kind: 'program' | 'session' | 'apiserver' | 'objects' | 'metrics';
   /** The most important, as a sentence. */
   lead: string;
   rest: string;
@@ -21,8 +21,6 @@ export function sourceLabel(name: string): string {
   return labels[name] ?? name;
 }
 
-// Without history the page lacks only its past, which is no reason for a banner.
-const objects = ['nodes', 'pods', 'hpas'];
 const usage = ['nodemetrics', 'podmetrics'];
 
 /** Returns what there is to say, the most important first. */
@@ -33,12 +31,14 @@ export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
     return [{ kind: 'program', lead, rest: shown, remedy: '' }];
   }
   if (failure) return [{ kind: 'session', lead: `${failure.error}.`, rest: shown, remedy: failure.remedy }];
-  const failed = (names: string[]) =>
-    (data?.sources ?? []).filter((s) => s.state === 'failed' && names.includes(s.name));
-  const lost = failed(objects);
-  if (lost.length) return [sourceBanner('apiserver', 'The API server does not answer', lost)];
-  const old = failed(usage);
-  return old.length ? [sourceBanner('metrics', 'No new usage', old)] : [];
+  // Without history the page lacks only its past, which is no reason for a banner.
+  const read = (data?.sources ?? []).filter((s) => s.name !== 'history' && !['denied', 'absent'].includes(s.state));
+  const failed = read.filter((s) => s.state === 'failed');
+  if (failed.length === 0) return [];
+  if (failed.every((s) => usage.includes(s.name))) return [sourceBanner('metrics', 'No new usage', failed)];
+  return [failed.length === read.length
+    ? sourceBanner('apiserver', 'The API server does not answer', failed)
+    : sourceBanner('objects', 'Some objects cannot be read', failed)];
 }
 
 function sourceBanner(kind: Banner['kind'], what: string, failed: Source[]): Banner {
@@ -57,6 +57,7 @@ export function announcement(banners: Banner[]): string {
     case 'program': return 'metrics-server ui does not answer';
     case 'session': return 'This session has ended';
     case 'apiserver': return 'The API server does not answer';
+    case 'objects': return 'Some objects cannot be read';
     case 'metrics': return 'There is no new usage';
   }
 }

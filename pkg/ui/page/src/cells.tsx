@@ -88,7 +88,7 @@ export function SampleAge({ sampled, window, error, now }: {
 
 export function Age({ created, now }: { created: string; now: number }) {
   const at = Date.parse(created);
-  if (!(at > 0)) return <Unknown why="the time of creation is not known" />;
+  if (!(at > 0)) return <Unknown why="creation time unknown" />;
   return <span class="number" title={new Date(at).toLocaleString('en-GB')}>{duration((now - at) / 1000)}</span>;
 }
 
@@ -103,9 +103,9 @@ export function findingsOf(ids: number[] | null | undefined, context: Context): 
   return (ids ?? []).map((id) => context.findings.get(id)).filter((f) => f != null).filter((f) => f.status !== 'ok');
 }
 
-/** The findings of a row as a number, and that it has no usage. */
-export function Badges({ ids, error, context }: {
-  ids: number[] | null; error?: string | undefined; context: Context;
+/** The findings of a row as a number, and that it has no usage. Early, that is no error yet. */
+export function Badges({ ids, error, early, context }: {
+  ids: number[] | null; error?: string | undefined; early?: boolean | undefined; context: Context;
 }) {
   const findings = findingsOf(ids, context);
   const status = worst(findings);
@@ -119,7 +119,9 @@ export function Badges({ ids, error, context }: {
         </span>
       )}
       {error && findings.length === 0 && (
-        <span class="badge state-warning" title={error} data-testid="no-usage"><Icon name="warning" />error</span>
+        <span class={`badge state-${early ? 'unknown' : 'warning'}`} title={error} data-testid="no-usage">
+          <Icon name={early ? 'unknown' : 'warning'} />{early ? 'no usage' : 'error'}
+        </span>
       )}
     </>
   );
@@ -171,12 +173,12 @@ export function RatioBar({ ratio: r }: { ratio: number }) {
   );
 }
 
-/** Replicas there, and those wanted if they differ. */
+/** Current replicas, and the desired ones if they differ. */
 export function Replicas({ current, desired, min, max }: {
   current: number; desired: number; min: number; max: number;
 }) {
   const none = desired === 0 && min > 0; // nothing has been calculated yet
-  const title = `${current} there, ${none ? 'no number calculated yet' : `${desired} wanted`}, from ${min} to ${max}`;
+  const title = `${current} current, ${none ? 'none calculated yet' : `${desired} desired`}, min ${min}, max ${max}`;
   return (
     <span class="number" title={title}>
       {current === desired || none ? current : <b>{current} → {desired}</b>}{' '}

@@ -33,7 +33,7 @@ interface UsageRow extends ObjectName, Resources {
 }
 
 /** What the rows of all tabs have. */
-export type AnyRow = ObjectName & { findings: number[] | null; error?: string };
+export type AnyRow = ObjectName & { findings: number[] | null; error?: string; early?: boolean };
 
 function nameColumn<Row extends AnyRow>(width: number): Column<Row> {
   return {
@@ -41,7 +41,7 @@ function nameColumn<Row extends AnyRow>(width: number): Column<Row> {
     cell: (row, context) => (
       <span class="name">
         <span class="clip" title={row.namespace ? `${row.namespace}/${row.name}` : row.name}>{row.name}</span>
-        <Badges ids={row.findings} error={row.error} context={context} />
+        <Badges ids={row.findings} error={row.error} early={row.early} context={context} />
       </span>
     ),
   };
@@ -179,7 +179,7 @@ const hpas: Column<HPARow>[] = [
     cell: (row) => <Metrics of={row.metrics} />,
   },
   {
-    id: 'replicas', title: 'Replicas', hint: 'Replicas there → wanted (least–most)', sort: 'current', right: true,
+    id: 'replicas', title: 'Replicas', hint: 'Current → desired replicas (min–max)', sort: 'current', right: true,
     width: 104, grow: 0.5, rank: 0, cell: (row) => <Replicas {...row} />,
   },
   {

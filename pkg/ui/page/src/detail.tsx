@@ -8,7 +8,7 @@ import {
   Age, ObjectLink, RatioBar, Replicas, SampleAge, Unknown, Usage, amount, autoscaler, findingsOf, ratio, severity,
   titleOf, unitOf, type Context, type ResourceName,
 } from './cells';
-import { Chart, Sparkline } from './chart';
+import { Chart } from './chart';
 import { FindingCard } from './findings';
 import { percent, plural, unknown } from './format';
 import { Icon, State } from './icons';
@@ -61,9 +61,12 @@ export function Panel({ route, detail, context, close }: Props) {
 function Body({ route, data, context }: { route: Route; data: AnyDetail; context: Context }) {
   const reported = ('report' in data ? data.report?.checks ?? [] : []).map((c) => c.message);
   const findings = findingsOf(data.findings, context).filter((f) => !reported.includes(f.message));
+  const early = 'early' in data && data.early;
   return (
     <>
-      {'error' in data && data.error && <p class="failed"><State severity="warning" text={data.error} /></p>}
+      {'error' in data && data.error && (
+        <p class="failed"><State severity={early ? 'unknown' : 'warning'} text={data.error} /></p>
+      )}
       {route.tab === 'nodes' && <NodeBody node={data as NodeDetail} context={context} />}
       {route.tab === 'pods' && <PodBody pod={data as PodDetail} context={context} />}
       {route.tab === 'workloads' && <WorkloadBody workload={data as WorkloadDetail} />}
@@ -123,7 +126,7 @@ function PodBody({ pod, context }: { pod: PodDetail; context: Context }) {
         ['Node', pod.node
           ? <ObjectLink of={{ kind: 'Node', name: pod.node }}>{pod.node}</ObjectLink>
           : <Unknown why="it is not scheduled" />, true],
-        ['Workload', pod.workload ? <ObjectLink of={pod.workload} /> : <Unknown why="nothing controls it" />, true],
+        ['Workload', pod.workload ? <ObjectLink of={pod.workload} /> : <Unknown why="it has no controller" />, true],
         ['IP', pod.ip || <Unknown why="it has no address" />],
       ]} />
       <ResourceTable of={pod} />
@@ -184,11 +187,11 @@ function HPABody({ hpa }: { hpa: HPADetail }) {
           </section>
         );
       })}
-      <Section title="Arithmetic">
+      <Section title="Calculation">
         {hpa.reportError && <p class="failed"><State severity="warning" text={hpa.reportError} /></p>}
         {hpa.reportText
-          ? <pre data-testid="report" tabIndex={0} aria-label="The arithmetic of the autoscaler">{hpa.reportText}</pre>
-          : !hpa.reportError && <p class="quiet">Being examined…</p>}
+          ? <pre data-testid="report" tabIndex={0} aria-label="The calculation of the autoscaler">{hpa.reportText}</pre>
+          : !hpa.reportError && <p class="quiet">Calculating…</p>}
         {checks.map((c, i) => <FindingCard key={`${i}`} finding={c} />)}
       </Section>
     </>
@@ -217,7 +220,7 @@ function ResourceTable({ of, capacity = false }: { of: Resources; capacity?: boo
             <th scope="row">{titleOf[name]}</th>
             <td><b><Usage of={of[name]} name={name} /></b></td>
             <td>{optional(of[name].requests, name, 'no requests')}</td>
-            <td>{optional(of[name].limits, name, 'not all containers have limits')}</td>
+            <td>{optional(of[name].limits, name, capacity ? 'no pod has limits' : 'not all containers have limits')}</td>
             {capacity && <td>{optional(of[name].capacity, name, 'the capacity is not known')}</td>}
             <td>{percent(ratio(of[name]))}</td>
           </tr>
@@ -252,7 +255,7 @@ function Containers({ of }: { of: Container[] }) {
         <thead>
           <tr>
             <th>Name</th>
-            {names.map((name) => <><th>{titleOf[name]}</th><th class="past">Past</th></>)}
+            {names.map((name) => <th key={name}>{titleOf[name]}</th>)}
           </tr>
         </thead>
         <tbody>
@@ -263,16 +266,11 @@ function Containers({ of }: { of: Container[] }) {
                 <p class="quiet">{c.state}{c.restarts > 0 && `, ${plural(c.restarts, 'restart')}`}</p>
               </th>
               {names.map((name) => (
-                <>
-                  <td data-col={name}>
-                    <b><Usage of={c[name]} name={name} /></b>
-                    <p class="quiet">requests {optional(c[name].requests, name, 'no requests')}</p>
-                    <p class="quiet">limits {optional(c[name].limits, name, 'no limits')}</p>
-                  </td>
-                  <td class="past">
-                    <Sparkline series={c[name].history} label={`${titleOf[name]} usage over time`} />
-                  </td>
-                </>
+                <td key={name} data-col={name}>
+                  <b><Usage of={c[name]} name={name} /></b>
+                  <p class="quiet">requests {optional(c[name].requests, name, 'no requests')}</p>
+                  <p class="quiet">limits {optional(c[name].limits, name, 'no limits')}</p>
+                </td>
               ))}
             </tr>
           ))}
@@ -284,13 +282,13 @@ function Containers({ of }: { of: Container[] }) {
 
 const top = 8;
 
-/** The pods of a node or of a workload that use most CPU. */
+/** The pods of a node or of a workload with the highest CPU usage. */
 function TopPods({ query }: { query: Partial<Route> }) {
   const all = routeOf('pods', query);
   const parameters = new URLSearchParams({ ...query as Record<string, string>, count: `${top}` });
   const { data } = usePoll<Table<PodRow>>(`/api/pods?${parameters}`);
   return (
-    <Section title="Pods with most CPU usage">
+    <Section title="Pods with the highest CPU usage">
       <table class="plain">
         <thead><tr><th>Name</th><th>CPU</th><th>Memory</th></tr></thead>
         <tbody>

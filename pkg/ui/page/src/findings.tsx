@@ -86,7 +86,7 @@ export function FindingsTab({ findings, filter, now }: { findings: Findings | nu
       )}
       {ok.length > 0 && (
         <section class="well">
-          <h2>In order</h2>
+          <h2>Passed</h2>
           {ok.map((f) => (
             <div key={f.id} class="ok-line" data-testid="finding" data-id={f.id} data-status="ok">
               <State severity="ok" text="ok" /> <span class="quiet">{f.check}</span> <span>{f.message}</span>

@@ -46,7 +46,7 @@ function Meter({ of, name }: { of: Resource; name: ResourceName }) {
   const text = `${amount[name](of.usage)} of ${amount[name](of.capacity)}`;
   const requests = of.requests != null && of.capacity ? Math.min(1, of.requests / of.capacity) : null;
   const requested = requests == null ? '' : `, ${percent(requests)} requested`;
-  const title = `${titleOf[name]}: ${text} allocatable is used${requested}`;
+  const title = `${titleOf[name]}: ${text} allocatable in use${requested}`;
   return (
     <div class="meter" title={title}>
       <span class="meter-name">{titleOf[name]}</span>
@@ -93,7 +93,7 @@ function Sources({ of, now, lost }: { of: Source[]; now: number; lost: boolean }
   return (
     <div class="sources" ref={box}>
       <button type="button" aria-expanded={open} data-testid="sources" data-state={state} onClick={() => setOpen(!open)}
-        title="How the objects are read">
+        title="Connection to the API server">
         <State severity={status} text={text} />
       </button>
       {open && (

@@ -6,7 +6,7 @@ import type { Context } from './cells';
 import type { AnyRow } from './columns';
 import { Panel, narrow } from './detail';
 import { FindingsTab } from './findings';
-import { count } from './format';
+import { count, plural } from './format';
 import { Header } from './header';
 import { Icon } from './icons';
 import { usePoll, wakeAll, type Answer } from './poll';
@@ -161,7 +161,7 @@ function absence(tab: Tab, sources: Source[]): string {
   const source = sources.find((s) => s.name === sourceOf[tab]);
   if (source?.state === 'waiting') return 'Waiting for the API server…';
   const why = [source?.error, source?.remedy].filter(Boolean).join(': ');
-  return why || `There are no ${tab === 'hpas' ? 'HorizontalPodAutoscalers' : nouns[tab]}.`;
+  return why || `There are no ${tab === 'hpas' ? 'HorizontalPodAutoscaler' : nouns[tab]}s.`;
 }
 
 function Tabs({ current, status, show }: { current: Tab; status: Status | null; show: (t: Tab) => void }) {
@@ -245,7 +245,7 @@ function Toolbar({ route, go, namespaces, filter, rows, paused, setPaused }: {
           ))}
           <span class="matched quiet" data-testid="matched" data-matched={rows?.matched} data-total={rows?.total}>
             {rows && rows.matched !== rows.total && `${count(rows.matched)} of `}
-            {rows && `${count(rows.total)} ${nouns[tab]}`}
+            {rows && plural(rows.total, nouns[tab])}
           </span>
           <button type="button" class="toggle" aria-pressed={paused} data-testid="pause"
             aria-label="Pause" title="Stop the table from changing (p)"
@@ -260,12 +260,12 @@ function Toolbar({ route, go, namespaces, filter, rows, paused, setPaused }: {
 
 const keys = [
   ['↑ ↓ or k j', 'select a row'],
-  ['Page Up, Page Down, Home, End', 'select a row further away'],
+  ['Page Up, Page Down, Home, End', 'move by a page, or to an end'],
   ['Enter', 'open the details'],
   ['Escape', 'close the details, or leave the filter'],
   ['1 to 5', 'show nodes, pods, workloads, HPAs, findings'],
-  ['/', 'filter: words that must all occur; problem shows only rows with one'],
-  ['p', 'stop the table from changing, and go on'],
+  ['/', 'filter: rows must contain every word; problem: only rows with a problem'],
+  ['p', 'pause or resume the table'],
   ['?', 'show this help'],
 ] as const;
 

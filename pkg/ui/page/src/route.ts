@@ -4,9 +4,9 @@ import type { ObjectName } from './answers';
 export const tabs = ['nodes', 'pods', 'workloads', 'hpas', 'findings'] as const;
 export type Tab = (typeof tabs)[number];
 
-/** What the objects of a tab are called. */
+/** What an object of a tab is called. */
 export const nouns: Record<Tab, string> = {
-  nodes: 'nodes', pods: 'pods', workloads: 'workloads', hpas: 'HPAs', findings: 'findings',
+  nodes: 'node', pods: 'pod', workloads: 'workload', hpas: 'HPA', findings: 'finding',
 };
 
 export interface Route {

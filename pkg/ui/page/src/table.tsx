@@ -2,7 +2,6 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { Table } from './answers';
 import type { Context } from './cells';
 import { columnsOf, fit, type AnyRow, type Column } from './columns';
-import { count } from './format';
 import { Icon } from './icons';
 import { usePoll, type Answer } from './poll';
 import { format, key, nouns, place, tableURL, type Route, type Tab } from './route';
@@ -233,14 +232,14 @@ function Empty({ route, answer, absent, go }: {
   const narrowed = route.filter || route.namespace || route.node || route.workload;
   let text = 'Loading…';
   if (failure) text = [failure.error, failure.remedy].filter(Boolean).join(': ');
-  else if (data && data.total > 0) text = `None of ${count(data.total)} ${nouns[route.tab]} matches.`;
+  else if (data && data.total > 0) text = `No ${nouns[route.tab]} matches.`;
   else if (data) text = absent;
   return (
     <div class="empty" data-testid="empty">
       <p>{text}</p>
       {narrowed && (
         <button type="button" onClick={() => go({ ...route, filter: '', namespace: '', node: '', workload: '' })}>
-          Show all {nouns[route.tab]}
+          Show all {nouns[route.tab]}s
         </button>
       )}
     </div>

@@ -6,8 +6,10 @@ import { announcement, bannersOf } from '../src/banners';
 const at = new Date(2026, 10, 30, 12, 0, 5).getTime();
 const read = new Date(2026, 10, 30, 11, 58, 0).toISOString();
 
+const all = ['nodes', 'pods', 'hpas', 'nodemetrics', 'podmetrics'];
+
 function answer(failed: string[], failure: { status: number; error: string; remedy: string } | null = null) {
-  const sources = ['nodes', 'pods', 'hpas', 'nodemetrics', 'podmetrics', 'history'].map((name): Source => {
+  const sources = [...all, 'history'].map((name): Source => {
     const bad = failed.includes(name);
     const state: SourceState = bad ? 'failed' : 'watching';
     return { name, state, error: bad ? 'refused' : '', remedy: bad ? 'start it' : '', updated: read, objects: 1 };
@@ -38,9 +40,25 @@ test('a rejected session is explained by the program', () => {
   ]]);
 });
 
-test('the loss of the API server includes that of usage', () => {
-  assert.deepEqual(said(['nodes', 'pods', 'podmetrics']), [[
-    'apiserver', 'The API server does not answer (Nodes, Pods).',
+test('the API server does not answer if nothing can be read', () => {
+  assert.deepEqual(said(all), [[
+    'apiserver', 'The API server does not answer (Nodes, Pods, HPAs, Usage of nodes, Usage of pods).',
+    'The page shows what was read until 11:58:00. refused', 'start it',
+  ]]);
+});
+
+test('what was never read does not count as an answer', () => {
+  const lost = answer(['nodes', 'pods', 'podmetrics']);
+  for (const s of lost.data.sources) {
+    if (s.name === 'hpas') s.state = 'denied';
+    if (s.name === 'nodemetrics') s.state = 'absent';
+  }
+  assert.equal(bannersOf(lost)[0]?.kind, 'apiserver');
+});
+
+test('what alone cannot be read is named', () => {
+  assert.deepEqual(said(['nodes', 'podmetrics']), [[
+    'objects', 'Some objects cannot be read (Nodes, Usage of pods).',
     'The page shows what was read until 11:58:00. refused', 'start it',
   ]]);
 });
@@ -55,6 +73,7 @@ test('a page without history needs no banner', () => {
 });
 
 test('screen readers are told of a loss, and of its end', () => {
-  assert.equal(announcement(bannersOf(answer(['nodes']))), 'The API server does not answer');
+  assert.equal(announcement(bannersOf(answer(all))), 'The API server does not answer');
+  assert.equal(announcement(bannersOf(answer(['nodes']))), 'Some objects cannot be read');
   assert.equal(announcement([]), 'All sources answer again');
 });
