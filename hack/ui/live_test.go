@@ -69,8 +69,8 @@ func TestAutoscaler(t *testing.T) {
 	if err := s.SetLoad("web-1", 0.9); err != nil {
 		t.Fatal(err)
 	}
-	p.wait("3 replicas, and 6 wanted", says(cell(key, "replicas"), `\b3\b.*\b6\b`))
-	p.wait("the arithmetic", says(id("report"), "scale up from 3 to 6"))
+	p.wait("3 replicas, and 6 desired", says(cell(key, "replicas"), `\b3\b.*\b6\b`))
+	p.wait("the calculation", says(id("report"), "scale up from 3 to 6"))
 	p.shot("hpa-wants")
 	if err := s.ScaleHPA("web-1", 6); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func TestTabs(t *testing.T) {
 		p.shot("tab-" + tab)
 		p.details(eval[[]string](p, keys)[0])
 		if tab == "hpas" {
-			p.wait("the arithmetic", says(id("report"), "replicas"))
+			p.wait("the calculation", says(id("report"), "replicas"))
 		}
 		p.shot("details-" + tab)
 		p.click(id("close"))
