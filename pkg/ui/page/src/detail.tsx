@@ -206,6 +206,7 @@ function optional(v: number | null, name: ResourceName, why: string) {
 }
 
 function ResourceTable({ of, capacity = false }: { of: Resources; capacity?: boolean }) {
+  const noLimits = capacity ? 'no pod has limits' : 'not all containers have limits';
   return (
     <table class="plain resources">
       <thead>
@@ -220,7 +221,7 @@ function ResourceTable({ of, capacity = false }: { of: Resources; capacity?: boo
             <th scope="row">{titleOf[name]}</th>
             <td><b><Usage of={of[name]} name={name} /></b></td>
             <td>{optional(of[name].requests, name, 'no requests')}</td>
-            <td>{optional(of[name].limits, name, capacity ? 'no pod has limits' : 'not all containers have limits')}</td>
+            <td>{optional(of[name].limits, name, noLimits)}</td>
             {capacity && <td>{optional(of[name].capacity, name, 'the capacity is not known')}</td>}
             <td>{percent(ratio(of[name]))}</td>
           </tr>
