@@ -228,7 +228,7 @@ var podTable = table[cluster.Pod, PodRow]{
 
 // badPod reports whether a pod is not ready, unless it ended as it should.
 func badPod(p *cluster.Pod) bool {
-	return !p.Ready && !(p.Ended && slices.Contains([]string{"Completed", "Succeeded"}, p.Status))
+	return !p.Ready && (!p.Ended || !slices.Contains([]string{"Completed", "Succeeded"}, p.Status))
 }
 
 func podObject(p *cluster.Pod) Object {
