@@ -43,11 +43,11 @@ export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
 
 function sourceBanner(kind: Banner['kind'], what: string, failed: Source[]): Banner {
   const names = failed.map((s) => sourceLabel(s.name)).join(', ');
-  const errors = [...new Set(failed.map((s) => s.error).filter(Boolean))].join('; ');
+  const error = failed.find((s) => s.error)?.error; // the list of sources has all of them
   const updated = failed.map((s) => (s.updated ? Date.parse(s.updated) : 0)).filter(Boolean);
   const shown = updated.length ? `The page shows what was read until ${clock(Math.min(...updated))}.` : '';
   const remedies = [...new Set(failed.map((s) => s.remedy).filter(Boolean))].join('; ');
-  return { kind, lead: `${what} (${names}).`, rest: [shown, errors].filter(Boolean).join(' '), remedy: remedies };
+  return { kind, lead: `${what} (${names}).`, rest: [shown, error].filter(Boolean).join(' '), remedy: remedies };
 }
 
 /** Returns what a screen reader is told once when the banners change. */

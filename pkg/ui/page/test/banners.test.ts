@@ -12,7 +12,8 @@ function answer(failed: string[], failure: { status: number; error: string; reme
   const sources = [...all, 'history'].map((name): Source => {
     const bad = failed.includes(name);
     const state: SourceState = bad ? 'failed' : 'watching';
-    return { name, state, error: bad ? 'refused' : '', remedy: bad ? 'start it' : '', updated: read, objects: 1 };
+    const [error, remedy] = bad ? [`${name} refused`, 'start it'] : ['', ''];
+    return { name, state, error, remedy, updated: read, objects: 1 };
   });
   return { url: '/api/status', data: { sources } as Status, at, failure };
 }
@@ -43,7 +44,7 @@ test('a rejected session is explained by the program', () => {
 test('the API server does not answer if nothing can be read', () => {
   assert.deepEqual(said(all), [[
     'apiserver', 'The API server does not answer (Nodes, Pods, HPAs, Usage of nodes, Usage of pods).',
-    'The page shows what was read until 11:58:00. refused', 'start it',
+    'The page shows what was read until 11:58:00. nodes refused', 'start it',
   ]]);
 });
 
@@ -59,7 +60,7 @@ test('what was never read does not count as an answer', () => {
 test('what alone cannot be read is named', () => {
   assert.deepEqual(said(['nodes', 'podmetrics']), [[
     'objects', 'Some objects cannot be read (Nodes, Usage of pods).',
-    'The page shows what was read until 11:58:00. refused', 'start it',
+    'The page shows what was read until 11:58:00. nodes refused', 'start it',
   ]]);
 });
 
