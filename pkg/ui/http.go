@@ -187,7 +187,7 @@ type file struct {
 // mediaTypes has the media types of the page's files, by extension.
 var mediaTypes = map[string]string{
 	".css": "text/css; charset=utf-8", ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8",
-	".json": "application/json", ".png": "image/png", ".svg": "image/svg+xml", ".txt": "text/plain; charset=utf-8",
+	".svg": "image/svg+xml", ".txt": "text/plain; charset=utf-8",
 }
 
 // loadFiles returns the files of the page by the path of their URL. Only paths in the map exist, so there is no path

@@ -165,7 +165,7 @@ func testInformer(t *testing.T, contentType string) {
 	eventually(t, "two pods less, after the connection was lost", count(9))
 }
 
-// TestUsage watches usages: that of a pod that is set, and that of a node that stops.
+// TestUsage watches the usage of a pod that is set, and of a node that stops.
 func TestUsage(t *testing.T) {
 	for _, contentType := range []string{"application/json", protobufType} {
 		t.Run(contentType, func(t *testing.T) { testUsage(t, contentType) })
