@@ -58,7 +58,8 @@ func browser(t *testing.T, listen func(any)) context.Context {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(chromium(t)), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 800),
 		chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("lang", "en-US"), chromedp.WSURLReadTimeout(patience))
+		chromedp.Flag("disable-sync", true), chromedp.Flag("lang", "en-US"), chromedp.WSURLReadTimeout(patience),
+		chromedp.Env("TMPDIR="+t.TempDir())) // it does not remove its socket when it is killed
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // it refuses to start as root with one
 	}
