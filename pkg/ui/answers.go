@@ -133,15 +133,17 @@ type Table[Row any] struct {
 type NodeRow struct {
 	Object
 	Resources
-	Status   string     `json:"status"`          // Ready, NotReady, Unknown, or with ", cordoned"
-	Bad      bool       `json:"bad"`             // that status is a problem
-	Pods     int        `json:"pods"`            // that run
-	Missing  int        `json:"missing"`         // of those, without usage
-	Sampled  *time.Time `json:"sampled"`         // when its usage was measured; null: it has none
-	Window   *float64   `json:"window"`          // seconds over which CPU usage is a mean
-	Error    string     `json:"error,omitempty"` // why it has no usage
-	Findings []int      `json:"findings"`        // IDs; not those about all nodes
-	Created  time.Time  `json:"created"`
+	Status      string     `json:"status"`                // Ready, NotReady, Unknown, or with ", cordoned"
+	Bad         bool       `json:"bad"`                   // that status is a problem
+	Pods        int        `json:"pods"`                  // that run
+	Missing     int        `json:"missing"`               // of those, without usage
+	PodsOverdue int        `json:"podsOverdue,omitempty"` // of those, that should have one
+	Sampled     *time.Time `json:"sampled"`               // when its usage was measured; null: it has none
+	Window      *float64   `json:"window"`                // seconds over which CPU usage is a mean
+	Error       string     `json:"error,omitempty"`       // why it has no usage
+	Overdue     bool       `json:"overdue,omitempty"`     // it should have one
+	Findings    []int      `json:"findings"`              // IDs; not those about all nodes
+	Created     time.Time  `json:"created"`
 }
 
 // PodRow is a row of /api/pods. /api/pods/NAMESPACE/NAME answers with a PodDetail.
@@ -156,8 +158,8 @@ type PodRow struct {
 	Restarts int        `json:"restarts"`
 	Sampled  *time.Time `json:"sampled"`
 	Window   *float64   `json:"window"`
-	Error    string     `json:"error,omitempty"` // why it has no usage; none if it has ended
-	Early    bool       `json:"early,omitempty"` // that is no error yet: it starts, or has only just started
+	Error    string     `json:"error,omitempty"`   // why it has no usage; none if it has ended
+	Overdue  bool       `json:"overdue,omitempty"` // it should have one: it is not just starting, and metrics are read
 	Findings []int      `json:"findings"`
 	Created  time.Time  `json:"created"`
 }
@@ -166,12 +168,13 @@ type PodRow struct {
 // /api/workloads/NAMESPACE/KIND/NAME answers with a WorkloadDetail.
 type WorkloadRow struct {
 	Object
-	Resources        // sums over the running pods
-	Pods      int    `json:"pods"`          // that run
-	Pending   int    `json:"pending"`       // pods that neither run nor have ended
-	Missing   int    `json:"missing"`       // of those that run, without usage: they are not in the sums
-	HPA       string `json:"hpa,omitempty"` // that scales it
-	Findings  []int  `json:"findings"`
+	Resources          // sums over the running pods
+	Pods        int    `json:"pods"`                  // that run
+	Pending     int    `json:"pending"`               // pods that neither run nor have ended
+	Missing     int    `json:"missing"`               // of those that run, without usage: they are not in the sums
+	PodsOverdue int    `json:"podsOverdue,omitempty"` // of those, that should have one
+	HPA         string `json:"hpa,omitempty"`         // that scales it
+	Findings    []int  `json:"findings"`
 }
 
 // HPARow is a row of /api/hpas. /api/hpas/NAMESPACE/NAME answers with an HPADetail.

@@ -145,12 +145,12 @@ func usageOf(cpu, memory float64) cluster.Usage {
 func testNode(name string, cpu float64) *cluster.Node {
 	n := &cluster.Node{
 		Name: name, Created: epoch.Add(-time.Hour), Ready: cluster.Ready, Allocatable: amountOf(4, 1<<30),
-		Usage: cluster.Usage{Used: nothing}, Missing: "the kubelet does not answer", Requests: amountOf(1, 1<<20),
-		Limits: nothing, Pods: 2, Addresses: []string{"10.0.0.1"},
+		Usage: cluster.Usage{Used: nothing}, Missing: "the kubelet does not answer", Overdue: true,
+		Requests: amountOf(1, 1<<20), Limits: nothing, Pods: 2, Addresses: []string{"10.0.0.1"},
 		Conditions: []cluster.Condition{{Type: "Ready", Status: "True", Reason: "KubeletReady", Message: "it is"}},
 	}
 	if !math.IsNaN(cpu) {
-		n.Usage, n.Missing = usageOf(cpu, 1<<20), ""
+		n.Usage, n.Missing, n.Overdue = usageOf(cpu, 1<<20), "", false
 	}
 	return n
 }
@@ -212,7 +212,7 @@ func testSnapshot() *cluster.Snapshot {
 		Pods:  []*cluster.Pod{testPod("shop", "web-1", 0.5), bad, testPod("team", "api-1", 0.25), done},
 		Workloads: []*cluster.Workload{
 			{
-				Key: history.Key{Kind: "Deployment", Namespace: "shop", Name: "web"}, Pods: 2, Missing: 1,
+				Key: history.Key{Kind: "Deployment", Namespace: "shop", Name: "web"}, Pods: 2, Missing: 1, Overdue: 1,
 				Used: amountOf(0.5, 1<<20), Requests: amountOf(0.2, 2<<20), Limits: nothing, Sampled: epoch,
 			},
 			{

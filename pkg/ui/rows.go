@@ -155,7 +155,7 @@ var nodeTable = table[cluster.Node, NodeRow]{
 		return texts{names: [3]string{n.Name}, other: [2]string{nodeStatus(n)}}
 	},
 	problem: func(s *state, n *cluster.Node) bool {
-		return badNode(n) || n.Usage.Sampled.IsZero() || n.PodsMissing > 0 || len(nodeFindings(s, n)) > 0
+		return badNode(n) || n.Overdue || n.PodsOverdue > 0 || len(nodeFindings(s, n)) > 0
 	},
 	row: nodeRow,
 	columns: with(usageColumns(
@@ -187,8 +187,9 @@ func nodeFindings(s *state, n *cluster.Node) []int { return s.diagnosis.of(nodeO
 func nodeRow(s *state, n *cluster.Node) NodeRow {
 	r := NodeRow{
 		Object: nodeObject(n.Name), Resources: resources(n.Usage.Used, n.Requests, n.Limits, n.Allocatable),
-		Status: nodeStatus(n), Bad: badNode(n), Pods: n.Pods, Missing: n.PodsMissing, Sampled: moment(n.Usage.Sampled),
-		Window: window(n.Usage), Error: n.Missing, Findings: nodeFindings(s, n), Created: n.Created.UTC(),
+		Status: nodeStatus(n), Bad: badNode(n), Pods: n.Pods, Missing: n.PodsMissing,
+		Sampled: moment(n.Usage.Sampled), Window: window(n.Usage), Error: n.Missing, Overdue: n.Overdue,
+		PodsOverdue: n.PodsOverdue, Findings: nodeFindings(s, n), Created: n.Created.UTC(),
 	}
 	r.CPU.History, r.Memory.History = histories(s.snapshot, n.Past, shortHistory)
 	return r
@@ -202,7 +203,7 @@ var podTable = table[cluster.Pod, PodRow]{
 		return texts{names: [3]string{p.Name, p.Namespace, p.Node}, other: [2]string{p.Status, p.Workload.Kind}}
 	},
 	problem: func(s *state, p *cluster.Pod) bool {
-		return badPod(p) || p.Missing != "" && !p.Early || len(podFindings(s, p)) > 0
+		return badPod(p) || p.Overdue || len(podFindings(s, p)) > 0
 	},
 	belongs: func(p *cluster.Pod, v *view) bool {
 		return (v.node == "" || p.Node == v.node) && (v.workload == "" || p.Workload.Kind+"/"+p.Workload.Name == v.workload)
@@ -241,7 +242,7 @@ func podRow(s *state, p *cluster.Pod) PodRow {
 	r := PodRow{
 		Object: podObject(p), Resources: resources(p.Usage.Used, p.Requests, p.Limits, nothing), Node: p.Node,
 		Status: p.Status, Bad: badPod(p), Ready: p.Ready, Restarts: p.Restarts, Sampled: moment(p.Usage.Sampled),
-		Window: window(p.Usage), Error: p.Missing, Early: p.Early, Findings: podFindings(s, p), Created: p.Created.UTC(),
+		Window: window(p.Usage), Error: p.Missing, Overdue: p.Overdue, Findings: podFindings(s, p), Created: p.Created.UTC(),
 	}
 	if p.Workload.Name != "" {
 		r.Workload = new(Object(p.Workload))
@@ -258,7 +259,7 @@ var workloadTable = table[cluster.Workload, WorkloadRow]{
 		return texts{names: [3]string{w.Name, w.Namespace}, other: [2]string{w.Kind}}
 	},
 	problem: func(s *state, w *cluster.Workload) bool {
-		return w.Missing > 0 || w.Pending > 0 || len(workloadFindings(s, w)) > 0
+		return w.Overdue > 0 || w.Pending > 0 || len(workloadFindings(s, w)) > 0
 	},
 	row: workloadRow,
 	columns: with(usageColumns(
@@ -289,7 +290,8 @@ func workloadFindings(s *state, w *cluster.Workload) []int {
 func workloadRow(s *state, w *cluster.Workload) WorkloadRow {
 	r := WorkloadRow{
 		Object: Object(w.Key), Resources: resources(w.Used, w.Requests, w.Limits, nothing), Pods: w.Pods,
-		Pending: w.Pending, Missing: w.Missing, HPA: s.scalers()[Object(w.Key)], Findings: workloadFindings(s, w),
+		Pending: w.Pending, Missing: w.Missing, PodsOverdue: w.Overdue, HPA: s.scalers()[Object(w.Key)],
+		Findings: workloadFindings(s, w),
 	}
 	r.CPU.History, r.Memory.History = histories(s.snapshot, w.Past, shortHistory)
 	return r

@@ -115,11 +115,11 @@ func TestProblems(t *testing.T) {
 		bad, error bool
 	}{
 		{"with usage", func(p *cluster.Pod) { p.Usage, p.Missing = usageOf(1, 1<<20), "" }, false, false},
-		{"without usage", func(*cluster.Pod) {}, false, true},
-		{"just started", func(p *cluster.Pod) { p.Early = true }, false, false},
-		{"not ready", func(p *cluster.Pod) { p.Ready, p.Early = false, true }, true, false},
+		{"without usage", func(p *cluster.Pod) { p.Overdue = true }, false, true},
+		{"just started", func(*cluster.Pod) {}, false, false},
+		{"not ready", func(p *cluster.Pod) { p.Ready = false }, true, false},
 		{"pending", func(p *cluster.Pod) {
-			p.Status, p.Running, p.Ready, p.Early = "Pending", false, false, true
+			p.Status, p.Running, p.Ready = "Pending", false, false
 		}, true, false},
 		{"completed", func(p *cluster.Pod) {
 			p.Status, p.Running, p.Ready, p.Ended, p.Missing = "Completed", false, false, true, ""
@@ -131,12 +131,38 @@ func TestProblems(t *testing.T) {
 		p := testPod("shop", "a", math.NaN())
 		tt.change(p)
 		row := podRow(s, p)
-		if got := row.Error != "" && !row.Early; row.Bad != tt.bad || got != tt.error {
+		if got := row.Overdue; row.Bad != tt.bad || got != tt.error {
 			t.Errorf("a pod %s: bad is %v, an error is %v", tt.name, row.Bad, got)
 		}
 		if got := podTable.problem(s, p); got != (tt.bad || tt.error) {
 			t.Errorf("a pod %s: a problem is %v", tt.name, got)
 		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*cluster.Node, *cluster.Workload)
+		want   bool
+	}{
+		{"with usage", func(*cluster.Node, *cluster.Workload) {}, false},
+		{"with pods that have no usage yet", func(n *cluster.Node, w *cluster.Workload) {
+			n.PodsMissing, w.Missing = 1, 1
+		}, false},
+		{"with pods that should have a usage", func(n *cluster.Node, w *cluster.Workload) {
+			n.PodsMissing, n.PodsOverdue, w.Missing, w.Overdue = 2, 1, 2, 1
+		}, true},
+	} {
+		n, w := testNode("n", 1), &cluster.Workload{Pods: 3}
+		tt.change(n, w)
+		if got := [2]bool{nodeTable.problem(s, n), workloadTable.problem(s, w)}; got != [2]bool{tt.want, tt.want} {
+			t.Errorf("a node and a workload %s: problems are %v", tt.name, got)
+		}
+	}
+	n := testNode("n", math.NaN())
+	if !nodeTable.problem(s, n) {
+		t.Error("a node that should have a usage is no problem")
+	}
+	if n.Overdue = false; nodeTable.problem(s, n) {
+		t.Error("a node that cannot have a usage yet is a problem")
 	}
 	for ready, want := range map[cluster.Readiness]bool{
 		cluster.Ready: false, cluster.NotReady: true, cluster.ReadyUnknown: true,
@@ -242,7 +268,7 @@ func TestRows(t *testing.T) {
 	}
 	want := map[string]any{
 		"kind": "Node", "name": "n3", "status": "NotReady, cordoned", "bad": true, "pods": 2.0, "missing": 0.0,
-		"sampled": nil, "window": nil, "error": "the kubelet does not answer", "findings": []any{},
+		"sampled": nil, "window": nil, "error": "the kubelet does not answer", "overdue": true, "findings": []any{},
 		"created": "2026-11-30T11:00:00Z", "cpu": resource(1, 4), "memory": resource(1<<20, 1<<30),
 	}
 	if diff := cmp.Diff(want, node); diff != "" {

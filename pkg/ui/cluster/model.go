@@ -458,8 +458,8 @@ func (m *model) snapshot(now time.Time) *Snapshot {
 	s.Nodes = make([]*Node, len(nodes))
 	for i, e := range nodes {
 		row := *e.row
-		row.Requests, row.Limits, row.Pods, row.PodsMissing = unknown, unknown, 0, 0
-		row.Missing = m.whyNodeMissing(e, now)
+		row.Requests, row.Limits, row.Pods, row.PodsMissing, row.PodsOverdue = unknown, unknown, 0, 0, 0
+		row.Missing, row.Overdue = m.whyNodeMissing(e, now)
 		e.row, s.Nodes[i] = &row, &row
 		if !row.Usage.Sampled.IsZero() {
 			objects[NodeMetrics]++
@@ -478,9 +478,9 @@ func (m *model) snapshot(now time.Time) *Snapshot {
 		if n := m.nodes[e.row.Node]; n != nil {
 			node = n.row
 		}
-		if why, early := m.whyPodMissing(e.row, node, now); why != e.row.Missing || early != e.row.Early {
+		if why, overdue := m.whyPodMissing(e.row, node, now); why != e.row.Missing || overdue != e.row.Overdue {
 			row := *e.row
-			row.Missing, row.Early = why, early
+			row.Missing, row.Overdue = why, overdue
 			e.row = &row
 		}
 		s.Pods[i] = e.row
@@ -524,6 +524,9 @@ func (n *Node) count(p *Pod) {
 		if p.Usage.Sampled.IsZero() {
 			n.PodsMissing++
 		}
+		if p.Overdue {
+			n.PodsOverdue++
+		}
 	}
 }
 
@@ -541,6 +544,9 @@ func (w *Workload) count(p *Pod) {
 	}
 	if p.Usage.Sampled.IsZero() {
 		w.Missing++
+		if p.Overdue {
+			w.Overdue++
+		}
 		return
 	}
 	w.Used = w.Used.plusKnown(p.Usage.Used)
@@ -552,48 +558,48 @@ func (w *Workload) count(p *Pod) {
 // firstUsage is how long the first usage of a node or pod that has just started may take.
 const firstUsage = 2 * time.Minute
 
-// whyNodeMissing returns why a node has no usage.
-func (m *model) whyNodeMissing(e *nodeEntry, now time.Time) string {
+// whyNodeMissing returns why a node has no usage, and whether it should have one.
+func (m *model) whyNodeMissing(e *nodeEntry, now time.Time) (why string, overdue bool) {
 	n := e.row
+	joining := n.Ready == Ready && now.Sub(n.Created) < firstUsage
 	switch {
 	case !n.Usage.Sampled.IsZero() || m.sources[NodeMetrics].State == Waiting:
-		return ""
+		return "", false
 	case !m.current(NodeMetrics):
-		return "the metrics of nodes cannot be read"
+		return "the metrics of nodes cannot be read", false
 	case e.reason != "":
-		return e.reason
+		return e.reason, !joining
 	case n.Ready != Ready:
-		return "the node is not ready"
-	case now.Sub(n.Created) < firstUsage:
-		return "the node has just joined: its first usage follows within two minutes"
+		return "the node is not ready", true
+	case joining:
+		return "the node has just joined: its first usage follows within two minutes", false
 	}
-	return "the metrics server has no usage of it"
+	return "the metrics server has no usage of it", true
 }
 
-// whyPodMissing returns why a pod has no usage that it should have, or is too early to have. node is nil if it is not
-// known.
-func (m *model) whyPodMissing(p *Pod, node *Node, now time.Time) (why string, early bool) {
+// whyPodMissing returns why a pod has no usage, and whether it should have one. node is nil if it is not known.
+func (m *model) whyPodMissing(p *Pod, node *Node, now time.Time) (why string, overdue bool) {
 	switch {
 	case !p.Usage.Sampled.IsZero() || p.Ended:
 		return "", false
 	case p.Node == "":
-		return "it is not scheduled to a node", true
+		return "it is not scheduled to a node", false
 	case !p.Running:
-		return "it has not started", true
+		return "it has not started", false
 	case m.sources[PodMetrics].State == Waiting:
 		return "", false
 	case !m.current(PodMetrics):
 		return "the metrics of pods cannot be read", false
 	case node != nil && node.Ready != Ready:
-		return "its node is not ready", false
+		return "its node is not ready", true
 	case node != nil && node.Usage.Sampled.IsZero() && m.current(NodeMetrics):
-		return "its node has no usage either", false
+		return "its node has no usage either", node.Overdue
 	case p.Started.IsZero():
-		return "none of its containers runs", false
+		return "none of its containers runs", true
 	case now.Sub(p.Started) < firstUsage:
-		return "it has just started: its first usage follows within two minutes", true
+		return "it has just started: its first usage follows within two minutes", false
 	}
-	return "the metrics server has no usage of it", false
+	return "the metrics server has no usage of it", true
 }
 
 // tick adds the present to the past. s is a new snapshot.

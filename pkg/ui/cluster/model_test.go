@@ -105,12 +105,13 @@ func TestJoin(t *testing.T) {
 	want := []*Workload{
 		{
 			Key:  history.Key{Kind: "Deployment", Namespace: "shop", Name: "web"},
-			Pods: 3, Pending: 1, Missing: 1, Used: Amount{0.75, 75}, Requests: Amount{3, nan}, Limits: Amount{6, 600},
+			Pods: 3, Pending: 1, Missing: 1, Overdue: 1, Used: Amount{0.75, 75}, Requests: Amount{3, nan},
+			Limits:  Amount{6, 600},
 			Sampled: epoch.Add(-9 * time.Second), Past: s.Workloads[0].Past,
 		},
 		{
 			Key:  history.Key{Kind: "Pod", Namespace: "shop", Name: "other"},
-			Pods: 1, Missing: 1, Used: unknown, Requests: Amount{1, nan}, Limits: unknown, Past: s.Workloads[1].Past,
+			Pods: 1, Missing: 1, Overdue: 1, Used: unknown, Requests: Amount{1, nan}, Limits: unknown, Past: s.Workloads[1].Past,
 		},
 	}
 	if d := diff(want, s.Workloads); d != "" {
@@ -209,56 +210,56 @@ func TestMissing(t *testing.T) {
 		name      string
 		change    func(*model, *Node, *Pod)
 		node, pod string
-		early     bool
+		overdue   [2]bool // the node, the pod
 	}{
 		{"has usage", func(m *model, _ *Node, _ *Pod) {
 			m.all(usageAt("", "n1", epoch, 1), usageAt("shop", "a", epoch, 1))
-		}, "", "", false},
+		}, "", "", [2]bool{}},
 		{
 			"nothing", func(*model, *Node, *Pod) {},
-			"the metrics server has no usage of it", "its node has no usage either", false,
+			"the metrics server has no usage of it", "its node has no usage either", [2]bool{true, true},
 		},
 		{"not ready", func(_ *model, n *Node, _ *Pod) {
 			n.Ready = ReadyUnknown
-		}, "the node is not ready", "its node is not ready", false},
+		}, "the node is not ready", "its node is not ready", [2]bool{true, true}},
 		{"its own words", func(m *model, _ *Node, _ *Pod) {
 			m.nodes["n1"] = &nodeEntry{reason: "the last scrape failed"}
-		}, "the last scrape failed", "its node has no usage either", false},
+		}, "the last scrape failed", "its node has no usage either", [2]bool{true, true}},
 		{"new node", func(_ *model, n *Node, _ *Pod) {
 			n.Created = epoch.Add(-time.Minute)
-		}, "the node has just joined: its first usage follows within two minutes", "its node has no usage either", false},
+		}, "the node has just joined: its first usage follows within two minutes", "its node has no usage either", [2]bool{}},
 		{"only the pod", func(m *model, _ *Node, _ *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
-		}, "", "the metrics server has no usage of it", false},
+		}, "", "the metrics server has no usage of it", [2]bool{false, true}},
 		{"new pod", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Started = epoch.Add(-time.Minute)
-		}, "", "it has just started: its first usage follows within two minutes", true},
+		}, "", "it has just started: its first usage follows within two minutes", [2]bool{}},
 		{"no container runs", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Started = time.Time{}
-		}, "", "none of its containers runs", false},
+		}, "", "none of its containers runs", [2]bool{false, true}},
 		{"pending", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Running = false
-		}, "", "it has not started", true},
+		}, "", "it has not started", [2]bool{}},
 		{"unscheduled", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Running, p.Node = false, ""
-		}, "", "it is not scheduled to a node", true},
+		}, "", "it is not scheduled to a node", [2]bool{}},
 		{"ended", func(m *model, _ *Node, p *Pod) {
 			m.all(usageAt("", "n1", epoch, 1))
 			p.Running, p.Ended = false, true
-		}, "", "", false},
+		}, "", "", [2]bool{}},
 		{"denied", func(m *model, _ *Node, _ *Pod) {
 			m.sources[NodeMetrics].State, m.sources[PodMetrics].State = Denied, Absent
-		}, "the metrics of nodes cannot be read", "the metrics of pods cannot be read", false},
+		}, "the metrics of nodes cannot be read", "the metrics of pods cannot be read", [2]bool{}},
 		{"at the start", func(m *model, _ *Node, _ *Pod) {
 			m.sources[NodeMetrics].State, m.sources[PodMetrics].State = Waiting, Waiting
-		}, "", "", false},
+		}, "", "", [2]bool{}},
 		{"only nodes denied", func(m *model, _ *Node, _ *Pod) {
 			m.sources[NodeMetrics].State = Denied
-		}, "the metrics of nodes cannot be read", "the metrics server has no usage of it", false},
+		}, "the metrics of nodes cannot be read", "the metrics server has no usage of it", [2]bool{false, true}},
 	} {
 		m := modelAt(epoch)
 		n, p := node("n1"), pod("a", "n1")
@@ -268,13 +269,17 @@ func TestMissing(t *testing.T) {
 		if got := [2]string{s.Nodes[0].Missing, s.Pods[0].Missing}; got != [2]string{tt.node, tt.pod} {
 			t.Errorf("%s: %q, want %q", tt.name, got, [2]string{tt.node, tt.pod})
 		}
-		if s.Pods[0].Early != tt.early {
-			t.Errorf("%s: early is %v", tt.name, s.Pods[0].Early)
+		n, p = s.Nodes[0], s.Pods[0]
+		if got := [2]bool{n.Overdue, p.Overdue}; got != tt.overdue {
+			t.Errorf("%s: overdue is %v, want %v", tt.name, got, tt.overdue)
+		}
+		if p.Overdue && (n.PodsOverdue != 1 || s.Workloads[0].Overdue != 1) || !p.Overdue && n.PodsOverdue != 0 {
+			t.Errorf("%s: its node has %d overdue pods", tt.name, n.PodsOverdue)
 		}
 		if strings.Contains(tt.pod, "just started") {
 			p := m.snapshot(epoch.Add(time.Hour)).Pods[0]
-			if p.Missing != "the metrics server has no usage of it" || p.Early {
-				t.Errorf("%s: later: %q, early is %v", tt.name, p.Missing, p.Early)
+			if p.Missing != "the metrics server has no usage of it" || !p.Overdue {
+				t.Errorf("%s: later: %q, overdue is %v", tt.name, p.Missing, p.Overdue)
 			}
 		}
 	}

@@ -108,12 +108,14 @@ type Node struct {
 
 	Usage   Usage
 	Missing string // why Usage is unknown, if that can be told; "" otherwise
+	Overdue bool   // it should have a usage: Missing is an error
 
 	// Requests and Limits are sums over the pods of the node that have not ended, and count pods without as zero. A
 	// sum is NaN if no pod has any, or if pods are not read.
 	Requests, Limits Amount
 	Pods             int // that run
 	PodsMissing      int // that run and have no usage
+	PodsOverdue      int // of those, the overdue ones
 
 	Past Past
 	uid  uid
@@ -155,7 +157,9 @@ type Pod struct {
 
 	Usage   Usage
 	Missing string // why Usage is unknown, if that can be told; "" otherwise, and of pods that have ended
-	Early   bool   // Missing is no error: it has not started, or has only just
+	// Overdue says that it should have a usage. It is false of pods that have not started, or have only just, and where
+	// the metrics of pods cannot be read.
+	Overdue bool
 
 	// Requests is a sum over the containers, counting those without as zero; NaN if none has any. Limits is NaN unless
 	// all containers have one. If the pod itself has requests or limits, they count instead.
@@ -181,6 +185,7 @@ type Workload struct {
 	Pods    int // that run
 	Pending int // that neither run nor have ended
 	Missing int // that run and are not in Used, because they have no usage
+	Overdue int // of those, the overdue ones
 
 	// Used, Requests and Limits are sums over the pods that run. Used is NaN if none of them has a usage. Requests
 	// counts pods without as zero, and is NaN if none has any. Limits is NaN unless all of them have one.

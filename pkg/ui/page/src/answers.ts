@@ -96,9 +96,11 @@ export interface NodeRow extends ObjectName, Resources {
   bad: boolean;
   pods: number;
   missing: number;
+  podsOverdue?: number;
   sampled: string | null;
   window: number | null;
   error?: string;
+  overdue?: boolean;
   findings: number[] | null;
   created: string;
 }
@@ -113,7 +115,7 @@ export interface PodRow extends ObjectName, Resources {
   sampled: string | null;
   window: number | null;
   error?: string;
-  early?: boolean;
+  overdue?: boolean;
   findings: number[] | null;
   created: string;
 }
@@ -121,6 +123,7 @@ export interface PodRow extends ObjectName, Resources {
 export interface WorkloadRow extends ObjectName, Resources {
   pods: number;
   missing: number;
+  podsOverdue?: number;
   pending: number;
   hpa?: string;
   findings: number[] | null;

@@ -103,9 +103,9 @@ export function findingsOf(ids: number[] | null | undefined, context: Context): 
   return (ids ?? []).map((id) => context.findings.get(id)).filter((f) => f != null).filter((f) => f.status !== 'ok');
 }
 
-/** The findings of a row as a number, and that it has no usage. Early, that is no error yet. */
-export function Badges({ ids, error, early, context }: {
-  ids: number[] | null; error?: string | undefined; early?: boolean | undefined; context: Context;
+/** The findings of a row as a number, and that it has no usage, which is an error only if it is overdue. */
+export function Badges({ ids, error, overdue, context }: {
+  ids: number[] | null; error?: string | undefined; overdue?: boolean | undefined; context: Context;
 }) {
   const findings = findingsOf(ids, context);
   const status = worst(findings);
@@ -119,8 +119,8 @@ export function Badges({ ids, error, early, context }: {
         </span>
       )}
       {error && findings.length === 0 && (
-        <span class={`badge state-${early ? 'unknown' : 'warning'}`} title={error} data-testid="no-usage">
-          <Icon name={early ? 'unknown' : 'warning'} />{early ? 'no usage' : 'error'}
+        <span class={`badge state-${overdue ? 'warning' : 'unknown'}`} title={error} data-testid="no-usage">
+          <Icon name={overdue ? 'warning' : 'unknown'} />{overdue ? 'error' : 'no usage'}
         </span>
       )}
     </>

@@ -33,7 +33,7 @@ interface UsageRow extends ObjectName, Resources {
 }
 
 /** What the rows of all tabs have. */
-export type AnyRow = ObjectName & { findings: number[] | null; error?: string; early?: boolean };
+export type AnyRow = ObjectName & { findings: number[] | null; error?: string; overdue?: boolean };
 
 function nameColumn<Row extends AnyRow>(width: number): Column<Row> {
   return {
@@ -41,7 +41,7 @@ function nameColumn<Row extends AnyRow>(width: number): Column<Row> {
     cell: (row, context) => (
       <span class="name">
         <span class="clip" title={row.namespace ? `${row.namespace}/${row.name}` : row.name}>{row.name}</span>
-        <Badges ids={row.findings} error={row.error} early={row.early} context={context} />
+        <Badges ids={row.findings} error={row.error} overdue={row.overdue} context={context} />
       </span>
     ),
   };
@@ -85,13 +85,15 @@ const created: Column<NodeRow | PodRow> = {
   cell: (row, { now }) => <Age created={row.created} now={now} />,
 };
 
-function podsCell({ pods, missing, pending = 0 }: { pods: number; missing: number; pending?: number }) {
+function podsCell({ pods, missing, podsOverdue = 0, pending = 0 }: {
+  pods: number; missing: number; podsOverdue?: number; pending?: number;
+}) {
   const title = [`${count(pods)} running`, `${count(missing)} of them without usage`];
   if (pending) title.push(`${count(pending)} pending`);
   return (
     <span class="number" title={title.join(', ')}>
       {count(pods)}
-      {missing > 0 && <span class="state-warning"> −{count(missing)}</span>}
+      {missing > 0 && <span class={podsOverdue ? 'state-warning' : 'quiet'}> −{count(missing)}</span>}
       {pending > 0 && <span class="quiet"> +{count(pending)}</span>}
     </span>
   );

@@ -61,11 +61,11 @@ export function Panel({ route, detail, context, close }: Props) {
 function Body({ route, data, context }: { route: Route; data: AnyDetail; context: Context }) {
   const reported = ('report' in data ? data.report?.checks ?? [] : []).map((c) => c.message);
   const findings = findingsOf(data.findings, context).filter((f) => !reported.includes(f.message));
-  const early = 'early' in data && data.early;
+  const overdue = 'overdue' in data && data.overdue;
   return (
     <>
       {'error' in data && data.error && (
-        <p class="failed"><State severity={early ? 'unknown' : 'warning'} text={data.error} /></p>
+        <p class="failed"><State severity={overdue ? 'warning' : 'unknown'} text={data.error} /></p>
       )}
       {route.tab === 'nodes' && <NodeBody node={data as NodeDetail} context={context} />}
       {route.tab === 'pods' && <PodBody pod={data as PodDetail} context={context} />}
