@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,17 +38,25 @@ var nodePrograms = []asset{
 // otherPrograms are built only by name: hack/kind/node needs kubeadm.
 var otherPrograms = []asset{{"kubeadm", "k8s.io/kubernetes/cmd/kubeadm"}}
 
+// built returns the name that Go gives the program.
+func (a asset) built() string { return path.Base(strings.TrimSuffix(a.pkg, "/v3")) }
+
+// names lists the names of assets.
+func names(assets []asset) string {
+	var all []string
+	for _, a := range assets {
+		all = append(all, a.name)
+	}
+	return strings.Join(all, ", ")
+}
+
 // assetsNamed returns the assets in a list of names that are separated by commas.
 func assetsNamed(list string) (found []asset, err error) {
 	all := slices.Concat(controlPlane, nodePrograms, otherPrograms)
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(all, func(a asset) bool { return a.name == name })
 		if i < 0 {
-			var names []string
-			for _, a := range all {
-				names = append(names, a.name)
-			}
-			return nil, fmt.Errorf("no program %q is built here, but these are: %s", name, strings.Join(names, ", "))
+			return nil, fmt.Errorf("no program %q is built here, but these are: %s", name, names(all))
 		}
 		found = append(found, all[i])
 	}
@@ -106,7 +115,7 @@ func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error)
 		return dir, nil
 	}
 
-	sayf("Building %d programs of Kubernetes %s into %s.", len(todo), c.version, dir)
+	sayf("Building %d programs of Kubernetes %s into %s: %s.", len(todo), c.version, dir, names(todo))
 	if len(todo) > 1 {
 		sayf("The first build compiles several thousand packages: about 10 minutes on 2 cores. It is done once.")
 	}
@@ -119,17 +128,25 @@ func (c *cluster) buildAssets(ctx context.Context, want []asset) (string, error)
 			return "", errors.Join(context.Cause(ctx), err)
 		}
 	}
-	for i, a := range todo {
-		err := step(fmt.Sprintf("%s (%d of %d)", a.name, i+1, len(todo)), func(p *progress) error {
-			if a.name == etcd {
-				return c.buildAsset(ctx, a, c.module(), tmp, p)
-			}
-			return c.buildAsset(ctx, a, module, tmp, p)
+	ofModule := map[string][]asset{}
+	for _, a := range todo {
+		if a.name == etcd {
+			ofModule[c.module()] = append(ofModule[c.module()], a)
+		} else {
+			ofModule[module] = append(ofModule[module], a)
+		}
+	}
+	for module, assets := range ofModule {
+		// All at once, because a link occupies one processor only.
+		err := step(fmt.Sprintf("programs built (%d)", len(assets)), func(p *progress) error {
+			return c.build(ctx, module, assets, tmp, p)
 		})
 		if err != nil {
-			return "", fmt.Errorf("build %s: %w", a.name, err)
+			return "", fmt.Errorf("build %s: %w", names(assets), err)
 		}
-		if err := os.Rename(filepath.Join(tmp, a.name), filepath.Join(dir, a.name)); err != nil {
+	}
+	for _, a := range todo {
+		if err := os.Rename(filepath.Join(tmp, a.built()), filepath.Join(dir, a.name)); err != nil {
 			return "", err
 		}
 	}
@@ -174,20 +191,34 @@ func copyProgram(program, tmp, dir string) error {
 	return os.Rename(filepath.Join(tmp, name), filepath.Join(dir, name))
 }
 
-// buildAsset builds one program of a module's requirements into dir. Go's build cache is reused only while the flags
-// stay the same.
-func (c *cluster) buildAsset(ctx context.Context, a asset, module, dir string, p *progress) error {
+// build builds programs of a module's requirements into dir, under the names that Go gives them. Go's build cache is
+// reused only while the flags stay the same.
+func (c *cluster) build(ctx context.Context, module string, assets []asset, dir string, p *progress) error {
+	packages := make([]string, 0, len(assets))
+	for _, a := range assets {
+		packages = append(packages, a.pkg)
+	}
 	stamp := fmt.Sprintf("-X k8s.io/component-base/version.gitVersion=%[1]s -X "+
 		"k8s.io/client-go/pkg/version.gitVersion=%[1]s", c.version)
-	args := []string{"build", "-v", "-trimpath", "-ldflags", "-s -w " + stamp, "-o", filepath.Join(dir, a.name)}
+	var mod []string
 	if module != c.module() {
-		args = append(args, "-mod=mod") // go completes the go.mod and go.sum that were made for this
+		mod = []string{"-mod=mod"} // go completes the go.mod and go.sum that were made for this
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, a.pkg)...)
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOTMPDIR="+dir)
-	killGroup(cmd)
+	goTool := func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "go", slices.Concat(args[:1], mod, args[1:], packages)...)
+		cmd.Dir = module
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOTMPDIR="+dir)
+		killGroup(cmd)
+		return cmd
+	}
+	p.updatef("finding and downloading what they consist of")
+	deps, err := output(goTool("list", "-deps"))
+	if err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	total := strings.Count(deps, "\n")
 
+	cmd := goTool("build", "-v", "-trimpath", "-ldflags", "-s -w "+stamp, "-o", dir+"/")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -196,18 +227,15 @@ func (c *cluster) buildAsset(ctx context.Context, a asset, module, dir string, p
 		return err
 	}
 	// go build -v prints each package that it compiles, which is its only sign of progress.
-	compiled, downloaded := 0, 0
+	compiled := 0
 	var said bytes.Buffer
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
-		switch line := lines.Text(); {
-		case strings.HasPrefix(line, "go: downloading "):
-			downloaded++
-		case strings.ContainsAny(line, " \t"):
+		if line := lines.Text(); strings.ContainsAny(line, " \t") {
 			fmt.Fprintln(&said, line)
-		default:
+		} else {
 			compiled++
 		}
-		p.updatef("%d modules downloaded, %d packages compiled", downloaded, compiled)
+		p.updatef("%d of at most %d packages compiled", compiled, total)
 	}
 	if err := cmd.Wait(); err != nil {
 		return errors.Join(context.Cause(ctx), err, errors.New(said.String()))
