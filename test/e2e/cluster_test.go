@@ -182,7 +182,7 @@ func eventually(t *testing.T, what string, f func() error) {
 // always fails t if f returns an error within the time.
 func always(t *testing.T, what string, period time.Duration, f func() error) {
 	t.Helper()
-	for end := time.Now().Add(period); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(period); time.Now().Before(end); time.Sleep(time.Second) {
 		if err := f(); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}

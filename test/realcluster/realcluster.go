@@ -136,15 +136,21 @@ func RolledOut(d *appsv1.Deployment) error {
 	return nil
 }
 
-// Poll calls f four times a second until it returns nil. After the limit it returns the last error of f.
+// Poll calls f until it returns nil: four times a second in the first seconds, later once a second, because many tests
+// wait at the same time. After the limit it returns the last error of f.
 func Poll(limit time.Duration, f func() error) error {
-	var err error
-	for end := time.Now().Add(limit); time.Now().Before(end); <-time.After(250 * time.Millisecond) {
-		if err = f(); err == nil {
+	begun := time.Now()
+	for {
+		err := f()
+		waited := time.Since(begun)
+		switch {
+		case err == nil:
 			return nil
+		case waited > limit:
+			return fmt.Errorf("still not so after %v: %w", limit, err)
 		}
+		time.Sleep(min(max(waited/20, 250*time.Millisecond), time.Second))
 	}
-	return fmt.Errorf("still not so after %v: %w", limit, err)
 }
 
 // Within fails t if f does not return nil within the limit.
