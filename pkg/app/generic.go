@@ -22,7 +22,7 @@ import (
 )
 
 // genericRun holds those flags of the incumbent that every generic API server has. Some have no effect,
-// because this server has no watches, no storage, and no API versions to emulate.
+// because this server has no storage and no API versions to emulate, and ends watches in its own way.
 type genericRun struct {
 	*genericoptions.ServerRunOptions
 	gates map[string]string // as given; the key may have the prefix "component:"
@@ -35,8 +35,8 @@ var idleRunFlags = map[string]string{
 	"emulation-forward-compatible":                "there is only one version to emulate",
 	"min-compatibility-version":                   "there is only one version to emulate",
 	"runtime-config-emulation-forward-compatible": "there is only one version to emulate",
-	"min-request-timeout":                         "no request is a watch",
-	"shutdown-watch-termination-grace-period":     "no request is a watch",
+	"min-request-timeout":                         "a watch lasts 30 to 60 minutes unless its client sets timeoutSeconds",
+	"shutdown-watch-termination-grace-period":     "watches end as soon as --shutdown-delay-duration is over",
 	"storage-initialization-timeout":              "there is no storage",
 	"shutdown-send-retry-after":                   "the last requests end within milliseconds",
 }
