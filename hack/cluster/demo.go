@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-const firstServerBuild = "(the first build takes a minute or two)"
+const firstServerBuild = "(the first build takes a few minutes)"
 
 //go:embed manifests/demo
 var demoManifests embed.FS
