@@ -200,7 +200,7 @@ type HPARow struct {
 type HPAMetric struct {
 	Type    string   `json:"type"`    // Resource, ContainerResource, Pods, Object, External
 	Name    string   `json:"name"`    // with the container or the object that it is of
-	Target  string   `json:"target"`  // for people: "60 %", "average 1k"
+	Target  string   `json:"target"`  // for people: "60 %", "average 1k"; "none" if the controller finds none
 	Current string   `json:"current"` // for people; "" if unknown
 	Ratio   *float64 `json:"ratio"`   // current / target
 }
@@ -249,9 +249,9 @@ type HPADetail struct {
 
 // HPASeries is a metric of an HPA over time, in its own unit (percent for utilization).
 type HPASeries struct {
-	Current Series  `json:"current"`
-	Target  float64 `json:"target"`
-	Unit    string  `json:"unit"` // "%", "cores", "bytes" or "" (the metric's own)
+	Current Series   `json:"current"`
+	Target  *float64 `json:"target"` // null: the controller finds none
+	Unit    string   `json:"unit"`   // "%", "cores", "bytes" or "" (the metric's own)
 }
 
 // Condition is a condition of an object.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/http/cookiejar"
 	"strings"
@@ -97,11 +98,23 @@ func testHPADetail(t *testing.T) {
 		d.Conditions[1].Type != "ScalingActive" {
 		t.Errorf("%+v", d)
 	}
-	if m := d.MetricHistory; len(m) != 1 || m[0].Target != 60 || m[0].Unit != "%" {
+	if m := d.MetricHistory; len(m) != 1 || *m[0].Target != 60 || m[0].Unit != "%" {
 		t.Errorf("metrics over time: %+v", m)
 	}
 	if d := wait("/api/hpas/shop/web"); d.Report != nil || d.ReportError != "the API server does not answer" {
 		t.Errorf("without a report: %+v, %q", d.Report, d.ReportError)
+	}
+}
+
+// An autoscaler whose metric has no target that the controller can use still has details.
+func TestHPAWithoutTarget(t *testing.T) {
+	snapshot := testSnapshot()
+	m := &snapshot.HPAs[0].Metrics[0]
+	m.Target, m.Current = math.NaN(), math.NaN()
+	f := newFixture(t, snapshot).enter()
+	d := get[HPADetail](f, "/api/hpas/shop/web")
+	if d.MetricHistory[0].Target != nil || d.Metrics[0].Target != "none" || d.Metrics[0].Ratio != nil {
+		t.Errorf("%+v, %+v", d.Metrics, d.MetricHistory)
 	}
 }
 
@@ -147,6 +160,7 @@ func TestAmounts(t *testing.T) {
 		{resource("memory", autoscalingv2.AverageValueMetricType), 1.5 * (1 << 30), "average 1.5Gi"},
 		{pods, 1000, "average 1k"},
 		{pods, 0, "average 0"},
+		{pods, math.NaN(), "none"},
 		{object, 12.3456, "12.346"},
 		{object, 0.25, "250m"},
 		{object, 2.5e6, "2.5M"},

@@ -173,7 +173,10 @@ func amount(m cluster.Metric, value float64) string {
 }
 
 func targetText(m cluster.Metric) string {
-	if m.TargetType == autoscalingv2.AverageValueMetricType {
+	switch {
+	case math.IsNaN(m.Target):
+		return "none"
+	case m.TargetType == autoscalingv2.AverageValueMetricType:
 		return "average " + amount(m, m.Target)
 	}
 	return amount(m, m.Target)

@@ -147,7 +147,8 @@ func badRequest(what, remedy string) *failure {
 	return &failure{http.StatusBadRequest, Problem{what, remedy}}
 }
 
-// answer writes what read returns as JSON, or 304 if the browser has it.
+// answer writes what read returns as JSON, or 304 if the browser has it. It writes nothing before all of the JSON is
+// there, so that an answer is never cut short.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, read reader) {
 	q := &request{r, s.state()}
 	answer, version, err := read(q)
@@ -161,8 +162,17 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, read reader) {
 	if unchanged(w, r, tag) {
 		return
 	}
+	body, failed := json.Marshal(answer)
+	if failed != nil {
+		w.Header().Del("ETag")
+		refuse(w, http.StatusInternalServerError, &Problem{
+			fmt.Sprintf("the answer to %s cannot be written: %v", r.URL.Path, failed),
+			"this is a bug in metrics-server: report it with this message",
+		})
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // the browser has closed the connection
+	_, _ = w.Write(append(body, '\n')) // the browser has closed the connection
 }
 
 // unchanged sets the ETag of an answer. If the browser already has this answer, it writes 304 and returns true.

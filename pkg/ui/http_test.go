@@ -1,7 +1,10 @@
 package ui
 
 import (
+	"encoding/json"
+	"math"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -255,6 +258,19 @@ func TestETag(t *testing.T) {
 	}
 	if got := newFixture(t, changed).enter().do("GET", target, map[string]string{"If-None-Match": tag}).Code; got != 200 {
 		t.Errorf("of another process: %d", got)
+	}
+}
+
+// An answer that JSON cannot express is an error, not an empty answer that the browser keeps.
+func TestUnwritable(t *testing.T) {
+	f := newFixture(t, testSnapshot())
+	w := httptest.NewRecorder()
+	f.answer(w, httptest.NewRequestWithContext(t.Context(), "GET", "/api/status", http.NoBody),
+		func(*request) (any, uint64, *failure) { return math.NaN(), 0, nil })
+	var p Problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 500 || w.Header().Get("ETag") != "" ||
+		!strings.Contains(p.Error, "/api/status") || !strings.Contains(p.Error, "NaN") || p.Remedy == "" {
+		t.Errorf("%d, ETag %q, %s (%v)", w.Code, w.Header().Get("ETag"), w.Body, err)
 	}
 }
 

@@ -225,7 +225,7 @@ func (s *Server) hpa(r *request) (any, uint64, *failure) {
 	for i, m := range h.Metrics {
 		d.MetricHistory = append(d.MetricHistory, HPASeries{
 			Current: series(r.snapshot.Series(h.Past, cluster.FirstMetric+cluster.Quantity(i), longHistory)),
-			Target:  m.Target, Unit: unitOf(m),
+			Target:  known(m.Target), Unit: unitOf(m),
 		})
 	}
 	for _, c := range h.Object.Status.Conditions {

@@ -11,6 +11,7 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
 
@@ -311,15 +312,9 @@ func hpaOf(h *autoscalingv2.HorizontalPodAutoscaler) *HPA {
 // the controller could not read the metric, and the list is shorter until the controller has seen a new specification.
 func metricOf(h *autoscalingv2.HorizontalPodAutoscaler, i int) Metric {
 	m, target := wanted(&h.Spec.Metrics[i])
-	m.TargetType, m.Target, m.Current = target.Type, math.NaN(), math.NaN()
-	switch {
-	case target.Type == autoscalingv2.UtilizationMetricType && target.AverageUtilization != nil:
-		m.Target = float64(*target.AverageUtilization)
-	case target.Type == autoscalingv2.AverageValueMetricType && target.AverageValue != nil:
-		m.Target = target.AverageValue.AsApproximateFloat64()
-	case target.Value != nil:
-		m.Target = target.Value.AsApproximateFloat64()
-	}
+	m.TargetType = targetType(m.Type, target)
+	m.Target = valueOf(m.TargetType, target.Value, target.AverageValue, target.AverageUtilization)
+	m.Current = math.NaN()
 	same := func(s *autoscalingv2.MetricStatus) (autoscalingv2.MetricValueStatus, bool) {
 		o, value := reported(s)
 		return value, o.Type == m.Type && o.Name == m.Name && o.Container == m.Container && o.Object == m.Object
@@ -332,16 +327,43 @@ func metricOf(h *autoscalingv2.HorizontalPodAutoscaler, i int) Metric {
 			value, ok = same(&current[j])
 		}
 	}
-	switch {
-	case !ok:
-	case target.Type == autoscalingv2.UtilizationMetricType && value.AverageUtilization != nil:
-		m.Current = float64(*value.AverageUtilization)
-	case target.Type == autoscalingv2.AverageValueMetricType && value.AverageValue != nil:
-		m.Current = value.AverageValue.AsApproximateFloat64()
-	case target.Type == autoscalingv2.ValueMetricType && value.Value != nil:
-		m.Current = value.Value.AsApproximateFloat64()
+	if ok {
+		m.Current = valueOf(m.TargetType, value.Value, value.AverageValue, value.AverageUtilization)
 	}
 	return m
+}
+
+// targetType returns the type of the target that the controller compares a metric with. Except for Object metrics, the
+// controller goes by the value that is set. The API server accepts values that do not match t.Type.
+func targetType(source autoscalingv2.MetricSourceType, t autoscalingv2.MetricTarget) autoscalingv2.MetricTargetType {
+	switch source {
+	case autoscalingv2.ResourceMetricSourceType, autoscalingv2.ContainerResourceMetricSourceType:
+		if t.AverageValue == nil {
+			return autoscalingv2.UtilizationMetricType
+		}
+		return autoscalingv2.AverageValueMetricType
+	case autoscalingv2.PodsMetricSourceType:
+		return autoscalingv2.AverageValueMetricType
+	case autoscalingv2.ExternalMetricSourceType:
+		if t.AverageValue == nil {
+			return autoscalingv2.ValueMetricType
+		}
+		return autoscalingv2.AverageValueMetricType
+	}
+	return t.Type
+}
+
+// valueOf returns the value of a target, or of a status, that belongs to a type of target; NaN if it is not set.
+func valueOf(of autoscalingv2.MetricTargetType, value, averageValue *resource.Quantity, utilization *int32) float64 {
+	switch {
+	case of == autoscalingv2.UtilizationMetricType && utilization != nil:
+		return float64(*utilization)
+	case of == autoscalingv2.AverageValueMetricType && averageValue != nil:
+		return averageValue.AsApproximateFloat64()
+	case of == autoscalingv2.ValueMetricType && value != nil:
+		return value.AsApproximateFloat64()
+	}
+	return math.NaN()
 }
 
 // wanted returns the metric of s and its target.

@@ -396,3 +396,92 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("an older status: (-want +got)\n%s", d)
 	}
 }
+
+// TestTargets checks that a target is the one that the controller goes by, whatever its type says.
+func TestTargets(t *testing.T) {
+	number := func(n int32) *int32 { return &n }
+	amount := func(s string) *resource.Quantity { return new(resource.MustParse(s)) }
+	type target = autoscalingv2.MetricTarget
+	type value = autoscalingv2.MetricValueStatus
+	for _, tt := range []struct {
+		source   autoscalingv2.MetricSourceType
+		target   target
+		current  value
+		want     autoscalingv2.MetricTargetType
+		at, goal float64
+	}{
+		{
+			"Resource", target{Type: "AverageValue", AverageUtilization: number(60)},
+			value{AverageUtilization: number(90), AverageValue: amount("2")}, "Utilization", 90, 60,
+		},
+		{
+			"Resource", target{Type: "Value", AverageUtilization: number(60), Value: amount("5")},
+			value{AverageUtilization: number(90), AverageValue: amount("2")}, "Utilization", 90, 60,
+		},
+		{
+			"Resource", target{Type: "Utilization", AverageValue: amount("100m")},
+			value{AverageValue: amount("2")}, "AverageValue", 2, 0.1,
+		},
+		{
+			"ContainerResource", target{Type: "Value", AverageValue: amount("100m")},
+			value{AverageValue: amount("2")}, "AverageValue", 2, 0.1,
+		},
+		{
+			"Pods", target{Type: "Value", AverageValue: amount("1k"), Value: amount("5")},
+			value{AverageValue: amount("2")}, "AverageValue", 2, 1000,
+		},
+		{
+			"Pods", target{Type: "Utilization", AverageValue: amount("1k"), AverageUtilization: number(60)},
+			value{AverageValue: amount("2")}, "AverageValue", 2, 1000,
+		},
+		{
+			"External", target{Type: "Value", AverageValue: amount("1k")},
+			value{AverageValue: amount("2")}, "AverageValue", 2, 1000,
+		},
+		{
+			"External", target{Type: "AverageValue", Value: amount("1k"), AverageUtilization: number(60)},
+			value{Value: amount("2")}, "Value", 2, 1000,
+		},
+		{
+			"Object", target{Type: "AverageValue", AverageValue: amount("1k"), Value: amount("5")},
+			value{AverageValue: amount("2")}, "AverageValue", 2, 1000,
+		},
+		{
+			"Object", target{Type: "Value", AverageValue: amount("1k"), Value: amount("5")},
+			value{Value: amount("2")}, "Value", 2, 5,
+		},
+		// Of an Object metric, the controller does not use a value that does not match the type.
+		{"Object", target{Type: "Value", AverageValue: amount("1k")}, value{}, "Value", nan, nan},
+		{"Object", target{Type: "AverageValue", Value: amount("5")}, value{}, "AverageValue", nan, nan},
+		{"Object", target{Type: "Utilization", Value: amount("5")}, value{}, "Utilization", nan, nan},
+		{"Unheard", target{}, value{}, "", nan, nan},
+	} {
+		spec, status := autoscalingv2.MetricSpec{Type: tt.source}, autoscalingv2.MetricStatus{Type: tt.source}
+		switch tt.source {
+		case "Resource":
+			spec.Resource = &autoscalingv2.ResourceMetricSource{Target: tt.target}
+			status.Resource = &autoscalingv2.ResourceMetricStatus{Current: tt.current}
+		case "ContainerResource":
+			spec.ContainerResource = &autoscalingv2.ContainerResourceMetricSource{Target: tt.target}
+			status.ContainerResource = &autoscalingv2.ContainerResourceMetricStatus{Current: tt.current}
+		case "Pods":
+			spec.Pods = &autoscalingv2.PodsMetricSource{Target: tt.target}
+			status.Pods = &autoscalingv2.PodsMetricStatus{Current: tt.current}
+		case "Object":
+			spec.Object = &autoscalingv2.ObjectMetricSource{Target: tt.target}
+			status.Object = &autoscalingv2.ObjectMetricStatus{Current: tt.current}
+		case "External":
+			spec.External = &autoscalingv2.ExternalMetricSource{Target: tt.target}
+			status.External = &autoscalingv2.ExternalMetricStatus{Current: tt.current}
+		}
+		h := &autoscalingv2.HorizontalPodAutoscaler{
+			Spec:   autoscalingv2.HorizontalPodAutoscalerSpec{Metrics: []autoscalingv2.MetricSpec{spec}},
+			Status: autoscalingv2.HorizontalPodAutoscalerStatus{CurrentMetrics: []autoscalingv2.MetricStatus{status}},
+		}
+		m := metricOf(h, 0)
+		got := []any{m.TargetType, m.Current, m.Target}
+		if d := diff([]any{tt.want, tt.at, tt.goal}, got); d != "" {
+			t.Errorf("%s, %+v: type, current and target (-want +got)\n%s", tt.source, tt.target, d)
+		}
+	}
+}

@@ -212,7 +212,9 @@ type Metric struct {
 	// Kind/Name.
 	Name, Container, Object string
 	// Target and Current are percent of the requests for Utilization; per pod for AverageValue; else as is. Their unit is
-	// cores, bytes, or that of the metric. Current is NaN if the controller has no value.
+	// cores, bytes, or that of the metric. Target is NaN if the controller finds no target in the specification, Current
+	// if the controller has no value. TargetType is the type that the controller goes by: that of the specification only
+	// for Object metrics.
 	TargetType      autoscalingv2.MetricTargetType
 	Target, Current float64
 }
