@@ -645,49 +645,44 @@ func (m *model) tick(s *Snapshot) {
 	m.forgetWorkloads()
 }
 
-// backfill adds the history of the metrics server from before the first tick.
+// backfill adds the history of the metrics server: from before each object was first seen, and of the ticks that were
+// left out.
 func (m *model) backfill(answers ...*history.Answer) {
-	t := m.long
-	count := LongPast - len(t.columns)
-	first := t.last + 1 - LongPast
-	columns := make([][]float32, count)
+	r := m.long.revise()
+	var values []float64 // reused
 	for _, a := range answers {
 		if a.Step < 1 {
 			continue
 		}
 		for i := range a.Series {
 			s := &a.Series[i]
-			past := m.pastOf(s.Key)
-			if past == nil {
-				continue
-			}
-			past.since = min(past.since, first)
-			for j := range columns {
-				seconds := int64(t.timeOf(first+int64(j)).Sub(a.Start) / time.Second)
-				point := int(math.Floor(float64(seconds)/float64(a.Step))) - s.First
-				if point < 0 || point >= len(s.CPU) {
-					continue
-				}
-				if columns[j] == nil {
-					columns[j] = t.column()
-				}
-				past.put(columns[j], CPU, float64(s.CPU[point]))
-				past.put(columns[j], Memory, float64(s.Memory[point]))
-				if len(s.Pods) > 0 {
-					pods := float64(s.Pods[point])
-					missing := pods - pods // 0, or unknown
-					if len(s.Missing) > 0 {
-						missing = float64(s.Missing[point])
-					}
-					past.put(columns[j], RunningPods, pods)
-					past.put(columns[j], MissingPods, missing)
-				}
+			if past := m.pastOf(s.Key); past != nil {
+				r.fill(past, func(at time.Time) []float64 {
+					seconds := int64(at.Sub(a.Start) / time.Second)
+					values = appendPoint(values[:0], s, int(math.Floor(float64(seconds)/float64(a.Step)))-s.First)
+					return values
+				})
 			}
 		}
 	}
-	if known := slices.IndexFunc(columns, func(c []float32) bool { return c != nil }); known >= 0 {
-		t.prepend(columns[known:])
+	r.apply()
+}
+
+// appendPoint appends the quantities of a point of s, none if s does not have it.
+func appendPoint(to []float64, s *history.Series, point int) []float64 {
+	if point < 0 || point >= len(s.CPU) {
+		return to
 	}
+	to = append(to, float64(s.CPU[point]), float64(s.Memory[point]))
+	if len(s.Pods) == 0 {
+		return to
+	}
+	pods := float64(s.Pods[point])
+	missing := pods - pods // 0, or unknown
+	if len(s.Missing) > 0 {
+		missing = float64(s.Missing[point])
+	}
+	return append(to, pods, missing)
 }
 
 // pastOf returns the past of a node or a workload, to be changed; nil if it is not known.

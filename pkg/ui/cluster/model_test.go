@@ -436,3 +436,58 @@ func TestBackfill(t *testing.T) {
 		}
 	}
 }
+
+// TestBackfillLate checks that a history that is read late shows no object the past of another one, whose slot it has.
+func TestBackfillLate(t *testing.T) {
+	m := modelAt(epoch)
+	now := epoch
+	tick := func(change func()) {
+		now = now.Add(15 * time.Second)
+		change()
+		m.tick(m.snapshot(now))
+	}
+	for range 2 {
+		tick(func() { m.all(node("n1"), usageAt("", "n1", now, 7), autoscaler("web", 7, 7, 7)) })
+	}
+	before := m.snapshot(now)
+	m.drop(Nodes, types.NamespacedName{Name: "n1"})
+	m.drop(HPAs, types.NamespacedName{Namespace: "shop", Name: "web"})
+	tick(func() {
+		m.all(node("n2"), usageAt("", "n2", now, 3), pod("a", "n2"), usageAt("shop", "a", now, 4))
+	})
+	now = now.Add(15 * time.Second) // a tick is left out
+	tick(func() { m.all(usageAt("", "n2", now, 5)) })
+
+	gap := history.Value(nan)
+	m.backfill(&history.Answer{
+		Header: history.Header{Step: 15, Start: epoch, Points: 6},
+		Series: []history.Series{
+			{
+				Key: history.Key{Kind: "Node", Name: "n2"},
+				CPU: []history.Value{1, gap, 2, 9, 6, 9}, Memory: []history.Value{1, gap, 2, 9, 6, 9},
+				Pods: []history.Value{9, 9, 9, 9, 9, 9}, // nodes have none
+			},
+			{
+				Key:   history.Key{Kind: "Deployment", Namespace: "shop", Name: "web"},
+				First: 2, CPU: []history.Value{2}, Memory: []history.Value{2},
+			},
+		},
+	})
+	unknown := float32(nan)
+	check := func(what string, s *Snapshot, p Past, q Quantity, want ...float32) {
+		t.Helper()
+		if d := diff(want, s.Series(p, q, 100).Values); d != "" {
+			t.Errorf("%s: (-want +got)\n%s", what, d)
+		}
+	}
+	s := m.snapshot(now)
+	n1, n2, web := before.Nodes[0].Past, s.Nodes[0].Past, s.Workloads[0].Past
+	if n1.slot != n2.slot || before.HPAs[0].Past.slot != web.slot {
+		t.Errorf("no slot is used again: %+v, %+v", n2, web)
+	}
+	check("n2", s, n2, CPU, 1, unknown, 2, 3, 6, 5)
+	check("CPU of web", s, web, CPU, unknown, unknown, 2, 4, unknown, 4)
+	check("pods of web", s, web, RunningPods, unknown, unknown, unknown, 1, unknown, 1)
+	check("n1 in an old snapshot", before, n1, CPU, 7, 7)
+	check("an autoscaler in an old snapshot", before, before.HPAs[0].Past, FirstMetric, 7, 7)
+}

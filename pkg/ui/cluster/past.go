@@ -7,7 +7,8 @@ import (
 )
 
 // tape keeps the past of many objects. At each tick it gets a column with one value for each slot. Columns do not
-// change once they are added, so that views can share them. Slots of deleted objects are used again.
+// change once they are added, so that views can share them; a revision replaces them. Slots of deleted objects are used
+// again, and still have the values of these objects at the ticks before Past.since.
 type tape struct {
 	view
 	long  bool
@@ -74,9 +75,72 @@ func (t *tape) add(tick int64, column []float32) {
 	t.columns, t.last = slices.Clone(columns[max(len(columns)-t.length(), 0):]), tick
 }
 
-// prepend adds columns before the first one.
-func (t *tape) prepend(columns [][]float32) {
-	t.columns = append(columns[max(len(columns)+len(t.columns)-t.length(), 0):], t.columns...)
+// recorded reports whether the tape has the column of a tick that is not after the last one.
+func (t *tape) recorded(tick int64) bool {
+	i := tick - (t.last + 1 - int64(len(t.columns)))
+	return i >= 0 && t.columns[i] != nil
+}
+
+// revision changes columns that a tape already has. It copies those that it changes, because views share them.
+type revision struct {
+	tape    *tape
+	first   int64       // the tick of columns[0]
+	columns [][]float32 // as many as the tape can have
+	copied  []bool      // the columns that no view shares
+}
+
+// revise returns a revision, which changes the tape once it is applied. The tape must not change before.
+func (t *tape) revise() *revision {
+	n := t.length()
+	r := &revision{
+		tape: t, first: t.last + 1 - int64(n), columns: make([][]float32, n), copied: make([]bool, n),
+	}
+	copy(r.columns[n-len(t.columns):], t.columns)
+	return r
+}
+
+// column returns column i, to be changed.
+func (r *revision) column(i int) []float32 {
+	if !r.copied[i] {
+		c := r.tape.column()
+		copy(c, r.columns[i])
+		r.columns[i], r.copied[i] = c, true
+	}
+	return r.columns[i]
+}
+
+// fill sets the values of p at the ticks before p begins and at those that the tape did not record, and makes p begin
+// at the first tick. valuesAt returns nothing for a time of which it knows nothing; then the values become unknown,
+// because the slot of p may still have those of a deleted object.
+func (r *revision) fill(p *Past, valuesAt func(time.Time) []float64) {
+	for i := range r.columns {
+		tick := r.first + int64(i)
+		if tick >= p.since && r.tape.recorded(tick) {
+			continue
+		}
+		values := valuesAt(r.tape.timeOf(tick))
+		if len(values) == 0 && r.columns[i] == nil {
+			continue
+		}
+		column := r.column(i)
+		for q := range Quantity(p.width) {
+			value := math.NaN()
+			if int(q) < len(values) {
+				value = values[q]
+			}
+			p.put(column, q, value)
+		}
+	}
+	p.since = min(p.since, r.first)
+}
+
+// apply replaces the columns of the tape.
+func (r *revision) apply() {
+	begin := len(r.columns) - len(r.tape.columns)
+	if i := slices.IndexFunc(r.columns[:begin], func(c []float32) bool { return c != nil }); i >= 0 {
+		begin = i
+	}
+	r.tape.columns = r.columns[begin:]
 }
 
 // put writes a value into a column of the tape that p is from.

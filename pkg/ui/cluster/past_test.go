@@ -69,12 +69,22 @@ func TestPast(t *testing.T) {
 		t.Errorf("a value that no object has: %v", v)
 	}
 
-	// Before the first.
-	column := tape.column()
-	b.put(column, Memory, 19)
-	tape.prepend([][]float32{nil, column})
-	b.since -= 2
-	check(tape.view, b, 10, 19, unknown, 20, unknown, unknown, unknown, 21)
+	// Before the first tick, and where ticks were left out. The old view stays as it is.
+	old = tape.view
+	r := tape.revise()
+	end := tape.timeOf(tape.last)
+	r.fill(&b, func(at time.Time) []float64 {
+		switch end.Sub(at) / step {
+		case 6:
+			return []float64{1, 19}
+		case 0, 1, 4, 5:
+			return []float64{2, 22}
+		}
+		return nil
+	})
+	r.apply()
+	check(tape.view, b, 10, 19, 22, 20, unknown, unknown, 22, 21)
+	check(old, b, 10, unknown, 20, unknown, unknown, unknown, 21)
 
 	for range 2 * ShortPast {
 		add(map[Past]float64{b: 1})
