@@ -450,23 +450,32 @@ func TestNamespace(t *testing.T) {
 	})
 }
 
+// nodeHistory is a history of node n1 and of pod b, which has no controller: a minute with 7 cores, and one with 8.
+func nodeHistory() *history.Answer {
+	return &history.Answer{
+		Header: history.Header{
+			Kind: history.AnswerKind, Version: history.AnswerVersion, Step: 60, Start: time.Now().Add(-time.Minute), Points: 2,
+		},
+		Series: []history.Series{
+			{Key: history.Key{Kind: "Node", Name: "n1"}, CPU: []history.Value{7, 8}, Memory: []history.Value{1, 1}},
+			{
+				Key: history.Key{Kind: "Pod", Namespace: "shop", Name: "b"},
+				CPU: []history.Value{7, 8}, Memory: []history.Value{1, 1},
+			},
+		},
+	}
+}
+
 func TestReadHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI(t)
 		fill(a)
-		a.history = &history.Answer{
-			Header: history.Header{
-				Kind: history.AnswerKind, Version: history.AnswerVersion, Step: 60, Start: time.Now().Add(-time.Minute), Points: 2,
-			},
-			Series: []history.Series{{
-				Key: history.Key{Kind: "Node", Name: "n1"}, CPU: []history.Value{7, 8}, Memory: []history.Value{1, 1},
-			}},
-		}
+		a.history = nodeHistory()
 		c, _ := start(t, a, Config{})
 		after(3 * time.Second)
 		s := c.Snapshot()
 		equal(t, "history", s.source(History).State, Read)
-		equal(t, "series of two answers", s.source(History).Objects, 2)
+		equal(t, "series of two answers", s.source(History).Objects, 4)
 		values := s.Series(s.Nodes[0].Past, CPU, 100).Values
 		if d := diff([]float32{7, 7, 7, 7, 8}, values); d != "" {
 			t.Errorf("(-want +got)\n%s", d)
@@ -474,6 +483,83 @@ func TestReadHistory(t *testing.T) {
 		a.forget()
 		after(2 * historyRetry)
 		equal(t, "requests for the history after it was read", a.asked(nodeMetricsPath), 0)
+	})
+}
+
+// TestHistoryWaits checks that the history is read once the objects are known to which it adds the past, also if they
+// cannot be listed at first, and that it does not wait for objects that the user may not list.
+func TestHistoryWaits(t *testing.T) {
+	failing := status(http.StatusInternalServerError, metav1.StatusReasonInternalError, "no")
+	for _, tt := range []struct {
+		name string
+		fail func(*api)
+		path string
+	}{
+		{"nodes", func(a *api) { a.answer(nodesPath, failing) }, nodesPath},
+		{"the second page of pods", func(a *api) {
+			a.answer(podsPath, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Get("continue") != "" {
+					failing(w, r)
+					return
+				}
+				a.list(w, r, podsPath, "")
+			})
+		}, podsPath},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI(t)
+				fill(a)
+				a.history = nodeHistory()
+				tt.fail(a)
+				c, _ := start(t, a, Config{})
+				after(time.Minute)
+				equal(t, "history", c.Snapshot().source(History).State, Waiting)
+				a.answer(tt.path, nil)
+				after(lastRetry + 2*time.Second)
+				s := c.Snapshot()
+				equal(t, "states", s.states(), allWatched)
+				equal(t, "history", s.source(History).State, Read)
+				last := s.Workloads[len(s.Workloads)-1]
+				equal(t, "the last workload", last.Name, "b")
+				equal(t, "the first value of a node", s.Series(s.Nodes[0].Past, CPU, 100).Values[0], 7)
+				equal(t, "the first value of a workload", s.Series(last.Past, CPU, 100).Values[0], 7)
+			})
+		})
+	}
+	t.Run("denied", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAPI(t)
+			fill(a)
+			a.history = nodeHistory()
+			a.answer(podsPath, status(http.StatusForbidden, metav1.StatusReasonForbidden, "no"))
+			c, _ := start(t, a, Config{})
+			after(3 * time.Second)
+			equal(t, "pods", c.Snapshot().source(Pods).State, Denied)
+			equal(t, "history", c.Snapshot().source(History).State, Read)
+		})
+	})
+	// Pods that were listed once are known, even if they cannot be read when nodes are listed at last.
+	t.Run("lost", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAPI(t)
+			fill(a)
+			a.history = nodeHistory()
+			a.answer(nodesPath, failing)
+			c, _ := start(t, a, Config{})
+			after(3 * time.Second)
+			a.answer(podsPath, failing)
+			a.answer(podsPath+"?watch", failing)
+			a.setDown(true)
+			a.setDown(false)
+			after(time.Minute)
+			equal(t, "states", c.Snapshot().states(), "failed failed watching watching watching")
+			equal(t, "history", c.Snapshot().source(History).State, Waiting)
+			a.answer(nodesPath, nil)
+			after(lastRetry + 2*time.Second)
+			equal(t, "states", c.Snapshot().states(), "watching failed watching watching watching")
+			equal(t, "history", c.Snapshot().source(History).State, Read)
+		})
 	})
 }
 

@@ -15,7 +15,8 @@ import (
 // historyRetry is the time to the next attempt to read a history.
 const historyRetry = 5 * time.Minute
 
-// readHistory reads the history of the metrics server after the nodes and pods, to which it adds the past.
+// readHistory reads the history of the metrics server, once, after all nodes and pods: it adds the past to those that
+// are known.
 func (c *Cluster) readHistory(ctx context.Context) {
 	for c.waitsFor(Nodes) || c.waitsFor(Pods) {
 		if !pause(ctx, time.Second) {
@@ -47,11 +48,13 @@ func (c *Cluster) readHistory(ctx context.Context) {
 	}
 }
 
-// waitsFor reports whether a source has not been read in full yet.
+// waitsFor reports whether a source has not been listed in full yet, but will be: a list that fails is tried again,
+// while one that is denied or absent may never succeed.
 func (c *Cluster) waitsFor(name SourceName) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.model.sources[name].State == Waiting
+	s := c.model.sources[name]
+	return !s.listed && (s.State == Waiting || s.State == Failed)
 }
 
 func (c *Cluster) fetchHistory(ctx context.Context) (answers []*history.Answer, err error) {

@@ -306,12 +306,12 @@ func (r *reader) changeOf(e watch.Event) (version string, change func(*model), e
 	return version, i.put, nil
 }
 
-// update changes the model after an answer or an event.
+// update changes the model after a list of all objects, or an event of the watch that follows it.
 func (r *reader) update(state State, change func(*model)) {
 	now := time.Now()
 	r.cluster.update(func(m *model) {
 		change(m)
-		*m.sources[r.source] = Source{Name: r.source, State: state, Updated: now}
+		*m.sources[r.source] = Source{Name: r.source, State: state, Updated: now, listed: true}
 	})
 }
 

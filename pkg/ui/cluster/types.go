@@ -43,6 +43,8 @@ type Source struct {
 	// Updated is when the last answer or event came; zero if there was none.
 	Updated time.Time
 	Objects int // of metrics, those whose object is known; of History, the series
+
+	listed bool // all pages of a list were read, at least once; of History false
 }
 
 // SourceName names a source.
