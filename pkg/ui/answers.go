@@ -87,7 +87,7 @@ type Findings struct {
 // no Objects.
 type Finding struct {
 	doctor.Line          // its nodes are in Objects
-	ID          int      `json:"id"`
+	ID          int      `json:"id"`          // a finding of a later run has another one
 	Objects     []Object `json:"objects"`     // at most 100
 	ObjectCount int      `json:"objectCount"` // how many there are
 }

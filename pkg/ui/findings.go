@@ -24,6 +24,7 @@ type diagnosis struct {
 	Findings
 	version uint64
 	about   map[Object][]int // the IDs of findings that are not OK
+	nextID  int              // greater than all IDs of findings so far
 }
 
 // examined is what a run of the doctor returns.
@@ -79,7 +80,7 @@ func (f *findings) once(ctx context.Context) {
 	if err != nil { // the previous findings remain
 		d.Error = err.Error()
 	} else {
-		d = diagnose(e, time.Now().UTC())
+		d = diagnose(e, time.Now().UTC(), d.nextID)
 	}
 	d.version = running.version + 1
 	d.Running = false
@@ -127,13 +128,17 @@ func worstFirst(a, b doctor.Line) int {
 	return 1
 }
 
-// diagnose sorts what was examined by how bad it is, and by what it is about.
-func diagnose(e examined, now time.Time) diagnosis {
+// diagnose sorts what was examined by how bad it is, and by what it is about. The IDs of the findings begin with
+// firstID. Each run has other IDs, because the page may show rows that are older than the findings, for example while a
+// table is paused: their IDs must not name findings about other objects.
+func diagnose(e examined, now time.Time, firstID int) diagnosis {
 	d := diagnosis{
 		Findings: Findings{Checked: &now, Status: doctor.OK, Lines: []Finding{}}, about: map[Object][]int{},
+		nextID: firstID + len(e.lines),
 	}
 	slices.SortStableFunc(e.lines, worstFirst)
-	for id, l := range e.lines {
+	for i, l := range e.lines {
+		id := firstID + i
 		d.Status = doctor.Worse(d.Status, l.Status)
 		objects := slices.Clip(l.Objects)
 		// A finding about all of several nodes is about the cluster. As one about each node, it would mark every row.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,7 +25,7 @@ func TestDiagnose(t *testing.T) {
 		{Check: "nodes", Status: doctor.Warning, Message: "all", Nodes: nodes},
 		{Check: "nodes", Status: doctor.Problem, Message: "some", Nodes: nodes[:2]},
 		{Check: "hpa", Status: doctor.Problem, Message: "one", Objects: []doctor.Object{scaler}},
-	}}, epoch)
+	}}, epoch, 0)
 	var got []string
 	for i, l := range d.Lines {
 		if l.ID != i || l.Nodes != nil || l.Line.Objects != nil || l.ObjectCount != len(l.Objects) {
@@ -47,7 +48,7 @@ func TestDiagnose(t *testing.T) {
 		}
 	}
 	// With one node, what is about it is not about the cluster.
-	d = diagnose(examined{nodes: 1, lines: []doctor.Line{{Status: doctor.Problem, Nodes: nodes[:1]}}}, epoch)
+	d = diagnose(examined{nodes: 1, lines: []doctor.Line{{Status: doctor.Problem, Nodes: nodes[:1]}}}, epoch, 0)
 	if diff := cmp.Diff([]int{0}, d.of(nodeObject("n1"))); diff != "" {
 		t.Errorf("the only node: -want +got:\n%s", diff)
 	}
@@ -55,9 +56,46 @@ func TestDiagnose(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("m%d", i)
 	}
-	d = diagnose(examined{nodes: 300, lines: []doctor.Line{{Status: doctor.Problem, Nodes: many}}}, epoch)
+	d = diagnose(examined{nodes: 300, lines: []doctor.Line{{Status: doctor.Problem, Nodes: many}}}, epoch, 0)
 	if l := d.Lines[0]; len(l.Objects) != maxObjects || l.ObjectCount != 250 || len(d.of(nodeObject("m249"))) != 1 {
 		t.Errorf("%d objects of %d, the last has %v", len(l.Objects), l.ObjectCount, d.of(nodeObject("m249")))
+	}
+}
+
+// The ID of a finding is never that of another finding, so that a row from before a run names none of the run's.
+func TestFindingIDs(t *testing.T) {
+	var lines []doctor.Line
+	var failure error
+	f := newFindings(func(context.Context) (examined, error) { return examined{nodes: 3, lines: lines}, failure })
+	ids := func() (ids []int) {
+		f.once(t.Context())
+		d := f.current.Load()
+		for _, l := range d.Lines {
+			ids = append(ids, l.ID)
+		}
+		for _, o := range []Object{nodeObject("n1"), nodeObject("n2")} {
+			if about := d.of(o); len(about) != 1 || !slices.Contains(ids, about[0]) {
+				t.Errorf("%v has %v, the findings are %v", o, about, ids)
+			}
+		}
+		return ids
+	}
+	about := func(node string, status doctor.Status) doctor.Line {
+		return doctor.Line{Status: status, Message: node, Nodes: []string{node}}
+	}
+	lines = []doctor.Line{about("n1", doctor.Warning), about("n2", doctor.Problem)}
+	first := ids()
+	lines = []doctor.Line{about("n2", doctor.Warning), {Status: doctor.OK}, about("n1", doctor.Problem)}
+	second := ids()
+	failure = errors.New("the API server does not answer")
+	if diff := cmp.Diff(second, ids()); diff != "" {
+		t.Errorf("after a run that failed, -want +got:\n%s", diff)
+	}
+	failure = nil
+	all := slices.Concat(first, second, ids())
+	slices.Sort(all)
+	if len(slices.Compact(slices.Clone(all))) != len(first)+2*len(second) {
+		t.Errorf("the IDs of three runs are %v", all)
 	}
 }
 

@@ -131,8 +131,9 @@ func (f *fixture) problem(target string, code int) Problem {
 
 // found lets the doctor have found lines in a cluster of so many nodes.
 func (f *fixture) found(nodes int, lines ...doctor.Line) {
-	d := diagnose(examined{lines: lines, nodes: nodes}, epoch)
-	d.version = f.findings.current.Load().version + 1
+	before := f.findings.current.Load()
+	d := diagnose(examined{lines: lines, nodes: nodes}, epoch, before.nextID)
+	d.version = before.version + 1
 	f.findings.current.Store(&d)
 }
 

@@ -108,7 +108,7 @@ func TestTables(t *testing.T) {
 
 // What the filter "problem" keeps is what the page marks.
 func TestProblems(t *testing.T) {
-	s := newState(testSnapshot(), new(diagnose(examined{}, epoch)))
+	s := newState(testSnapshot(), new(diagnose(examined{}, epoch, 0)))
 	for _, tt := range []struct {
 		name       string
 		change     func(*cluster.Pod)
@@ -235,7 +235,7 @@ func FuzzParameters(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	s := newState(testSnapshot(), new(diagnose(examined{}, epoch)))
+	s := newState(testSnapshot(), new(diagnose(examined{}, epoch, 0)))
 	f.Fuzz(func(t *testing.T, query string) {
 		q, err := url.ParseQuery(query)
 		if err != nil {
@@ -330,7 +330,7 @@ func bigSnapshot(nodes, podsPerNode int) *cluster.Snapshot {
 // BenchmarkTable150k sorts 150,000 pods, as each new snapshot requires.
 func BenchmarkTable150k(b *testing.B) {
 	snapshot := bigSnapshot(5000, 30)
-	d := new(diagnose(examined{}, epoch))
+	d := new(diagnose(examined{}, epoch, 0))
 	for _, query := range []string{
 		"sort=cpu", "sort=memoryPercent", "sort=name", "sort=node", "sort=status", "filter=node-0123", "filter=problem",
 		"filter=running+app", "namespace=namespace-007",
