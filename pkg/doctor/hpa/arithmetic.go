@@ -397,6 +397,10 @@ var (
 		text: "the target has neither a value nor an averageValue", cause: wrongTarget,
 		remedy: "set target.value, or target.averageValue with target.type AverageValue",
 	}
+	errOtherType = &unfitError{
+		text: "target.type does not fit the value that the target has", cause: wrongTarget,
+		remedy: "set target.type to Value with target.value, or to AverageValue with target.averageValue",
+	}
 	errNotPositive = &unfitError{
 		text: "the target is not positive", cause: wrongTarget, remedy: "set a target greater than zero",
 	}

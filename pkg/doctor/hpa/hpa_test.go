@@ -242,6 +242,19 @@ func TestFindings(t *testing.T) {
 			},
 			doctor.Line{Check: checkMetric, Status: doctor.Warning, Message: "packets_total"},
 		},
+		"a target of another type than its value": {
+			func(c *fakeCluster) {
+				c.objects["/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/deployments.apps/web/queue_length"] =
+					values(map[string]string{"web": "15"})
+				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",
+					autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+					autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, Value: new(resource.MustParse("2"))})
+			},
+			doctor.Line{
+				Check: checkMetric, Status: doctor.Problem, Message: "target.type does not fit", Cause: wrongTarget,
+				Remedy: "set target.type to Value with target.value",
+			},
+		},
 		"a Service that does not exist": {
 			func(c *fakeCluster) {
 				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",

@@ -235,15 +235,25 @@ func (e *examination) objectMetric(ctx context.Context, m *Metric, spec *autosca
 	}
 	v := list.Items[0]
 	m.value(m.Object, v.Value.MilliValue(), v.Timestamp.Time, e.now)
-	return e.single(v.Value.MilliValue(), spec.Target)
+	// Of this type of metric alone, the controller goes by the type of the target, not only by its values.
+	target := spec.Target
+	switch {
+	case target.Type == autoscalingv2.ValueMetricType && target.Value != nil:
+		target.AverageValue = nil
+	case target.Type == autoscalingv2.AverageValueMetricType && target.AverageValue != nil:
+		target.Value = nil
+	case target.Value != nil || target.AverageValue != nil:
+		return nil, errOtherType
+	}
+	return e.single(v.Value.MilliValue(), target)
 }
 
-// single calculates the replicas for the value of an object.
+// single calculates the replicas for one value: per pod if the target has an averageValue.
 func (e *examination) single(value int64, target autoscalingv2.MetricTarget) (*Calculation, error) {
 	switch {
 	case !e.scale.Read:
 		return nil, reported{e.scaleErr}
-	case target.Type == autoscalingv2.AverageValueMetricType && target.AverageValue != nil:
+	case target.AverageValue != nil:
 		return average(int32(e.scale.Status), value, target.AverageValue.MilliValue(), toleranceOf(e.hpa))
 	case target.Value == nil:
 		return nil, errNoValue
@@ -287,11 +297,7 @@ func (e *examination) external(ctx context.Context, m *Metric, spec *autoscaling
 		sum += v.Value.MilliValue()
 		m.value(v.MetricName, v.Value.MilliValue(), v.Timestamp.Time, e.now)
 	}
-	target := spec.Target
-	if target.AverageValue != nil {
-		target.Type = autoscalingv2.AverageValueMetricType
-	}
-	return e.single(sum, target)
+	return e.single(sum, spec.Target)
 }
 
 // quantity writes thousandths of a metric as Kubernetes does.
