@@ -54,4 +54,11 @@ func TestRevisionsOfUsages(t *testing.T) {
 	if len(unlisted) != 1 || unlisted[0] != "ns/p" {
 		t.Errorf("unlisted: %q, want the pod, once", unlisted)
 	}
+
+	zero := ctr("b", 0, 0)
+	zero.Memory = 0
+	step(180, "two containers", true, true, answer(machine(175, 7), ctr("a", 175, 5), ctr("b", 175, 5)))
+	step(195, "both have a usage", true, true, answer(machine(190, 8), ctr("a", 190, 6), ctr("b", 190, 6)))
+	step(210, "one ends", true, false, answer(machine(190, 8), ctr("a", 190, 6), zero))
+	step(225, "as before", false, false, answer(machine(190, 8), ctr("a", 190, 6), zero))
 }

@@ -168,6 +168,7 @@ func (p place) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 	at := n.since(now)
 	for i, to := p.run(k); i < to; i++ {
 		c := &n.layout.containers[i]
+		into.Revision = max(into.Revision, c.changed) // that it ended is a change, too
 		if !c.counts() {
 			continue
 		}
@@ -175,7 +176,6 @@ func (p place) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 			into.Containers = into.Containers[:0]
 			return false
 		}
-		into.Revision = max(into.Revision, c.changed)
 		if len(into.Containers) == 0 || c.time < into.Time {
 			into.Time, into.Window = c.time, c.span()
 		}
