@@ -61,4 +61,9 @@ func TestRevisionsOfUsages(t *testing.T) {
 	step(195, "both have a usage", true, true, answer(machine(190, 8), ctr("a", 190, 6), ctr("b", 190, 6)))
 	step(210, "one ends", true, false, answer(machine(190, 8), ctr("a", 190, 6), zero))
 	step(225, "as before", false, false, answer(machine(190, 8), ctr("a", 190, 6), zero))
+
+	step(235, "a newer usage", true, false, answer(machine(190, 8), started(ctr("a", 233, 20), 1), zero))
+	step(240, "it restarts", true, false, answer(machine(190, 8), started(ctr("a", 239, 0.5), 237), zero))
+	step(245, "once more, still without a usage", false, false,
+		answer(machine(190, 8), started(ctr("a", 244, 0.4), 242), zero))
 }

@@ -208,9 +208,9 @@ func (s *series) refuse(reason sample.Reason) bool {
 	return false
 }
 
-// restart begins an epoch without samples.
+// restart begins an epoch without samples. If that takes the usage away, track notes it.
 func (s *series) restart() {
-	*s = series{id: s.id, name: s.name, listed: s.listed, state: s.state}
+	*s = series{id: s.id, name: s.name, listed: s.listed, state: s.state, changed: s.changed}
 }
 
 // distrustStart begins an epoch without samples, in which the start time does not serve as one. It
