@@ -66,4 +66,8 @@ func TestRevisionsOfUsages(t *testing.T) {
 	step(240, "it restarts", true, false, answer(machine(190, 8), started(ctr("a", 239, 0.5), 237), zero))
 	step(245, "once more, still without a usage", false, false,
 		answer(machine(190, 8), started(ctr("a", 244, 0.4), 242), zero))
+
+	step(400, "silent for long, and then without rows of the node", true, true,
+		answer(sample.Sample{}, ctr("a", 400, 60)))
+	step(415, "as before", false, false, answer(sample.Sample{}, ctr("a", 400, 60)))
 }

@@ -55,6 +55,7 @@ func (n *node) record(
 	n.limits.setCapacity(c)
 	if n.silent(received) {
 		n.forget(x, received)
+		n.own.changed = revision
 	}
 	now := n.since(received)
 	n.last.Store(int64(now))
