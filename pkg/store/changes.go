@@ -39,14 +39,16 @@ func (n *node) revision(s *series, now time.Time, clock *revision.Clock) sample.
 	return s.changed
 }
 
-// pod fills into with the usage of the pod k at p, which may be nowhere, and reports whether there is
-// one to be served.
-func (s *Store) pod(p place, k podKey, now time.Time, into *sample.PodUsage) bool {
+// pod fills into with the usage of the pod k and reports whether there is one to be served. p and since
+// are what podIndex.place returned.
+func (s *Store) pod(p place, since sample.Revision, k podKey, now time.Time, into *sample.PodUsage) bool {
 	if p.layout == nil {
-		into.Revision = 0
+		into.Revision = since
 		return false
 	}
-	if p.pod(k, now, into) {
+	served := p.pod(k, now, into)
+	into.Revision = max(into.Revision, since)
+	if served {
 		return true
 	}
 	n := p.node()

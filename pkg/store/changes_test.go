@@ -71,3 +71,62 @@ func TestRevisionsOfUsages(t *testing.T) {
 		answer(sample.Sample{}, ctr("a", 400, 60)))
 	step(415, "as before", false, false, answer(sample.Sample{}, ctr("a", 400, 60)))
 }
+
+// It is a change of a pod that another node speaks for it (rule 7), or no node that is trusted, even if
+// that node's samples are old.
+func TestRevisionsOfConflicts(t *testing.T) {
+	nothing := func(fixture) {}
+	owner := func(name string) func(fixture) { return func(f fixture) { f.SetOwner("ns", "p", name) } }
+	noOwner := func(f fixture) { f.NoOwner("ns", "p") }
+	unlists := func(name string) func(fixture) { return func(f fixture) { f.answerFrom(name, 17) } }
+	repeats := func(f fixture) { f.answerFrom("y", 60, started(ctr("a", 16, 1), -50)) } // the sample
+	third := func(f fixture) { f.answerFrom("z", 17, started(ctr("a", 17, 1), 10)) }
+	leaves := func(name string) func(fixture) { return func(f fixture) { f.RemoveNode(name) } }
+	for _, tc := range []struct {
+		name          string
+		before, after func(fixture)
+		was, is       string // the node that speaks for the pod
+		at            float64
+	}{
+		{"nothing happens", nothing, nothing, "x", "x", 18},
+		{"the trusted node is the owner", nothing, owner("x"), "x", "x", 18},
+		{"the other node is", nothing, owner("y"), "x", "y", 18},
+		{"the owner changes", owner("y"), owner("x"), "y", "x", 18},
+		{"a node that does not list it is the owner", nothing, owner("elsewhere"), "x", "", 18},
+		{"the owner lists it no longer", owner("y"), unlists("y"), "y", "", 18},
+		{"the owner leaves", owner("y"), leaves("y"), "y", "", 18},
+		{"the other node lists it no longer", owner("x"), unlists("y"), "x", "x", 18},
+		{"the other node leaves", owner("x"), leaves("y"), "x", "x", 18},
+		{"nobody knows, and the newer start wins", nothing, noOwner, "x", "y", 18},
+		{"the winner lists it no longer", noOwner, unlists("y"), "y", "x", 18},
+		{"the winner leaves", noOwner, leaves("y"), "y", "x", 18},
+		{"another node claims it", noOwner, third, "y", "y", 18},
+		{"the trusted node falls silent", nothing, repeats, "x", "y", 90},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			clock := revision.NewClock(at(0))
+			f := fixture{t, New(Config{Clock: clock})}
+			for s := 0.0; s <= 15; s += 15 {
+				f.answerFrom("x", s, started(ctr("a", s, s/15), -100))
+				f.answerFrom("y", s+1, started(ctr("a", s+1, s/15), -50))
+			}
+			tc.before(f)
+			was, _ := f.get(16)
+			known := clock.Next(at(17)) // up to which a client knows all changes
+			tc.after(f)
+			is, ok := f.get(tc.at)
+			if was.Node != tc.was || is.Node != tc.is || ok != (tc.is != "") {
+				t.Fatalf("served from %q and then %q, want %q and %q", was.Node, is.Node, tc.was, tc.is)
+			}
+			if tc.was == tc.is && is.Revision != was.Revision {
+				t.Errorf("the revision changes from %d to %d without a change", was.Revision, is.Revision)
+			}
+			if tc.was != tc.is && is.Revision <= known {
+				t.Errorf("revision %d, want a later one than %d", is.Revision, known)
+			}
+			if again, _ := f.get(tc.at); again.Revision != is.Revision {
+				t.Errorf("the revision changes from %d to %d at a second look", is.Revision, again.Revision)
+			}
+		})
+	}
+}

@@ -158,7 +158,8 @@ func TestPodsOfAnOlderLayout(t *testing.T) {
 	var places []place
 	for i := range 30 {
 		k := podKey{"load", fmt.Sprintf("n-%d", i)}
-		keys, places = append(keys, k), append(places, s.index.place(k, at(30)))
+		p, _ := s.index.place(k, at(30))
+		keys, places = append(keys, k), append(places, p)
 	}
 	b.Containers = b.Containers[7:] // a pod of one container then
 	record(3, b)
@@ -171,7 +172,8 @@ func TestPodsOfAnOlderLayout(t *testing.T) {
 		case i == 13:
 			want = 0
 		}
-		for _, p := range []place{places[i], s.index.place(k, at(45))} {
+		now, _ := s.index.place(k, at(45))
+		for _, p := range []place{places[i], now} {
 			var u sample.PodUsage
 			if p.layout == nil {
 				if want != 0 {

@@ -5,14 +5,16 @@ import (
 	"sync"
 	"time"
 
+	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
 )
 
 // podIndex knows which nodes claim a pod, that is, list it in their last answer. A scrape locks it only
-// when a pod appears, moves or leaves, and a reader for some microseconds. Its lock is a leaf: no other
-// lock is taken while it is held.
+// when a pod appears, moves or leaves, and a reader for some microseconds. While its lock is held, no
+// other lock of this package is taken.
 type podIndex struct {
 	expiry     time.Duration
+	clock      *revision.Clock
 	onUnlisted func(namespace, name string)
 
 	mu       sync.RWMutex
@@ -29,10 +31,15 @@ type contest struct {
 	pick       *node     // who was chosen last
 	until      *node     // trusted until the API server was asked; nil once it was
 	quietSince time.Time // since when no two claim it; zero if they do
+
+	// Another speaker is a change of the pod. Many things lead to one, also time alone, so it gets its
+	// revision when it is first seen: nobody can know it before.
+	speaker *node           // the node from which the pod was served last, nil if none was trusted
+	changed sample.Revision // when the speaker changed, zero if it has not
 }
 
-func (x *podIndex) init(expiry time.Duration, onUnlisted func(namespace, name string)) {
-	x.expiry, x.onUnlisted = expiry, onUnlisted
+func (x *podIndex) init(expiry time.Duration, clock *revision.Clock, onUnlisted func(namespace, name string)) {
+	x.expiry, x.clock, x.onUnlisted = expiry, clock, onUnlisted
 	x.pods = placeMap{}
 	x.contests = map[podKey]*contest{}
 }
@@ -48,9 +55,11 @@ func (x *podIndex) claim(k podKey, p place, received time.Time) (rival *node) {
 		return nil
 	}
 	others, c := x.without(k, p.node())
-	if c == nil || c.owner == "" && !c.quietSince.IsZero() && received.Sub(c.quietSince) > x.expiry {
-		c = &contest{}
+	if c == nil {
+		c = &contest{speaker: x.pods.get(k).node()}
 		x.contests[k] = c
+	} else if c.owner == "" && !c.quietSince.IsZero() && received.Sub(c.quietSince) > x.expiry {
+		c.reset()
 	}
 	// A node that has not answered for long counts too: no other node may speak for its pods.
 	c.claims = append(others, p)
@@ -66,6 +75,9 @@ func (x *podIndex) claim(k podKey, p place, received time.Time) (rival *node) {
 	}
 	return others[0].node()
 }
+
+// reset forgets everything except what the revision of the pod depends on.
+func (c *contest) reset() { *c = contest{claims: c.claims, speaker: c.speaker, changed: c.changed} }
 
 // move notes that the pod is at p now, in the node that claims it.
 func (x *podIndex) move(k podKey, p place) {
@@ -100,7 +112,7 @@ func (x *podIndex) unclaim(k podKey, n *node, received time.Time) {
 		return
 	}
 	if received.IsZero() && c.owner == "" {
-		delete(x.contests, k)
+		c.reset()
 	} else if c.quietSince.IsZero() {
 		c.quietSince = received
 	}
@@ -162,46 +174,67 @@ func (x *podIndex) owner(k podKey) string {
 	return ""
 }
 
-// place returns the place of the pod in the node that speaks for it: nowhere if no node lists it,
-// or none that is trusted.
-func (x *podIndex) place(k podKey, now time.Time) place {
+// place returns the place of the pod in the node that speaks for it: nowhere if no node lists it, or
+// none that is trusted. It also returns since when that node speaks for it, zero if there never was a
+// conflict.
+func (x *podIndex) place(k podKey, now time.Time) (place, sample.Revision) {
 	x.mu.RLock()
 	p, c := x.pods.get(k), x.contests[k]
-	if c == nil || len(c.claims) < 2 && c.owner == "" {
+	if c == nil {
 		x.mu.RUnlock()
-		return p
+		return p, 0
 	}
-	claims, owner, pick, until := c.claims, c.owner, c.pick, c.until
+	seen := *c
 	x.mu.RUnlock()
 
-	if owner != "" {
-		if i := slices.IndexFunc(claims, func(p place) bool { return p.node().name == owner }); i >= 0 {
-			return claims[i]
-		}
-		return place{}
+	p, pick := seen.decide(k, now)
+	if p.node() == seen.speaker && pick == seen.pick {
+		return p, seen.changed
 	}
-	best := choose(k, claims, pick, until, now)
-	if best.node() != pick && until == nil {
-		x.mu.Lock()
-		if c.pick == pick {
-			c.pick = best.node()
-		}
-		x.mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c.pick == seen.pick {
+		c.pick = pick
 	}
-	return best
+	if c.speaker != seen.speaker { // another reader has seen a change meanwhile
+		return p, seen.changed
+	}
+	if p.node() != c.speaker {
+		c.speaker, c.changed = p.node(), x.clock.Next(now)
+	}
+	return p, c.changed
 }
 
-// places fills into with the places of pods, as place returns them.
-func (x *podIndex) places(pods []sample.Object, now time.Time, into []place) {
+// places fills into and since with the results of place for pods.
+func (x *podIndex) places(pods []sample.Object, now time.Time, into []place, since []sample.Revision) {
 	x.mu.RLock()
 	for i := range pods {
-		into[i] = x.pods.get(keyOfPod(&pods[i]))
+		into[i], since[i] = x.pods.get(keyOfPod(&pods[i])), 0
 	}
 	contested := len(x.contests) > 0
 	x.mu.RUnlock()
 	for i := 0; contested && i < len(pods); i++ {
-		into[i] = x.place(keyOfPod(&pods[i]), now)
+		into[i], since[i] = x.place(keyOfPod(&pods[i]), now)
 	}
+}
+
+// decide applies rule 7: it returns the place of the pod in the node that speaks for it, nowhere if
+// that node does not list it, and who is the last choice now.
+func (c *contest) decide(k podKey, now time.Time) (place, *node) {
+	switch {
+	case c.owner != "":
+		if i := slices.IndexFunc(c.claims, func(p place) bool { return p.node().name == c.owner }); i >= 0 {
+			return c.claims[i], c.pick
+		}
+		return place{}, c.pick
+	case len(c.claims) == 1:
+		return c.claims[0], c.pick
+	}
+	best := choose(k, c.claims, c.pick, c.until, now)
+	if c.until != nil {
+		return best, c.pick
+	}
+	return best, best.node()
 }
 
 // choose applies rule 7 as long as the API server has not answered. If the starts are equal, the

@@ -69,7 +69,7 @@ type Store struct {
 func New(c Config) *Store {
 	c.setDefaults()
 	s := &Store{limits: newLimits(c), capacity: c.Capacity, clock: c.Clock, nodes: map[string]*node{}}
-	s.index.init(c.Expiry, c.OnPodUnlisted)
+	s.index.init(c.Expiry, c.Clock, c.OnPodUnlisted)
 	return s
 }
 
@@ -193,8 +193,8 @@ func (s *Store) Node(name string, now time.Time) (sample.NodeUsage, bool) {
 // is as it is, also if there is none; it is zero if the Store does not know.
 func (s *Store) Pod(namespace, name string, now time.Time, into *sample.PodUsage) bool {
 	k := podKey{namespace, name}
-	p := s.index.place(k, now)
-	return s.pod(p, k, now, into)
+	p, since := s.index.place(k, now)
+	return s.pod(p, since, k, now, into)
 }
 
 // batch is how many pods are looked up at once.
@@ -205,11 +205,12 @@ const batch = 16
 // look-ups are bound by cache misses, which overlap within a batch.
 func (s *Store) Pods(pods []sample.Object, now time.Time, into []sample.PodUsage) {
 	var places [batch]place
+	var since [batch]sample.Revision
 	for len(pods) > 0 {
 		n := min(len(pods), batch)
-		s.index.places(pods[:n], now, places[:n])
+		s.index.places(pods[:n], now, places[:n], since[:n])
 		for i, p := range places[:n] {
-			if !s.pod(p, keyOfPod(&pods[i]), now, &into[i]) {
+			if !s.pod(p, since[i], keyOfPod(&pods[i]), now, &into[i]) {
 				into[i] = sample.PodUsage{Containers: into[i].Containers[:0], Revision: into[i].Revision}
 			}
 		}

@@ -30,7 +30,7 @@ func (s *Store) WhyNoNode(name string, now time.Time) string {
 // WhyNoPod explains why Pod returns false; it returns "" if Pod returns true.
 func (s *Store) WhyNoPod(namespace, name string, now time.Time) string {
 	k := podKey{namespace, name}
-	p := s.index.place(k, now)
+	p, _ := s.index.place(k, now)
 	if p.layout == nil {
 		if owner := s.index.owner(k); owner != "" {
 			return fmt.Sprintf("it runs on node %q, whose kubelet does not list it, and other nodes that list it are ignored",
