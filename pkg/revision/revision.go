@@ -1,8 +1,9 @@
 // Package revision numbers the changes of what one process serves, so that a client can say up to
 // which change it knows everything (see sample.Revision).
 //
-// A revision is the time of the change in milliseconds, followed by 16 random bits that identify the
-// process. Revisions of one process always rise, whatever is done to the wall clock; those of the
+// A revision is the time of the change in milliseconds, followed by a counter of 6 bits, and by 16 random
+// bits that identify the process. It runs ahead of the time only while there are more than 64 changes in a
+// millisecond. Revisions of one process always rise, whatever is done to the wall clock; those of the
 // other replica can be compared as far as the two clocks agree. All methods of Clock may be called
 // concurrently.
 package revision
@@ -24,25 +25,28 @@ type Clock struct {
 	mu     sync.Mutex
 	anchor time.Time   // a moment, by the monotonic clock,
 	at     sample.Time // and the time that it counts as
-	last   sample.Time // of the last revision made
+	latest sample.Time // the latest moment at which a revision was made
+	last   sample.Revision
+	lead   sample.Revision // the most that last was ever ahead of latest
 }
 
 // NewClock returns a Clock whose first revision is that of now.
 func NewClock(now time.Time) *Clock {
-	at := sample.TimeOf(now)
-	c := &Clock{origin: uint16(1 + rand.Uint32N(math.MaxUint16)), anchor: now, at: at, last: at}
-	c.start = c.revision(c.last)
+	c := &Clock{origin: uint16(1 + rand.Uint32N(math.MaxUint16)), anchor: now, at: sample.TimeOf(now)}
+	c.start = sample.NewRevision(c.at, c.origin)
+	c.last = c.start
 	return c
 }
-
-func (c *Clock) revision(at sample.Time) sample.Revision { return sample.NewRevision(at, c.origin) }
 
 // Next returns the revision of a change at now, which is higher than all before.
 func (c *Clock) Next(now time.Time) sample.Revision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = max(c.timeLocked(now), c.last+1)
-	return c.revision(c.last)
+	c.latest = max(c.latest, c.timeLocked(now))
+	at := sample.NewRevision(c.latest, c.origin)
+	c.last = max(at, c.last+sample.RevisionStep)
+	c.lead = max(c.lead, c.last-at)
+	return c.last
 }
 
 // Last returns the last revision that Next made. Of all changes up to it, those that were published
@@ -50,14 +54,15 @@ func (c *Clock) Next(now time.Time) sample.Revision {
 func (c *Clock) Last() sample.Revision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.revision(c.last)
+	return c.last
 }
 
-// Ago returns the revision of a change that was made before now by d, without making one.
+// Ago returns the revision of what time alone changed before now by d, without making one. It is higher
+// than all that Last returned until then.
 func (c *Clock) Ago(now time.Time, d time.Duration) sample.Revision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.revision(c.timeLocked(now).Add(-d))
+	return sample.NewRevision(c.timeLocked(now).Add(-d), c.origin) + c.lead + sample.RevisionStep
 }
 
 // timeLocked converts t. A wall clock that was set forward is followed at once, so that replicas

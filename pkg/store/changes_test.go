@@ -2,6 +2,7 @@ package store
 
 import (
 	"testing"
+	"time"
 
 	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
@@ -70,6 +71,34 @@ func TestRevisionsOfUsages(t *testing.T) {
 	step(400, "silent for long, and then without rows of the node", true, true,
 		answer(sample.Sample{}, ctr("a", 400, 60)))
 	step(415, "as before", false, false, answer(sample.Sample{}, ctr("a", 400, 60)))
+}
+
+// The revision of an expiry is higher than all that a client can have reached while there was a usage,
+// even if many changes have let revisions run ahead of the time.
+func TestRevisionsOfExpiry(t *testing.T) {
+	for _, changes := range []int{1, 500_000} {
+		clock := revision.NewClock(at(0))
+		s := New(Config{Clock: clock})
+		s.Record("n", &sample.Batch{Node: machine(5, 1), Containers: []sample.Container{ctr("a", 5, 1)}}, at(5))
+		s.Record("n", &sample.Batch{Node: machine(20, 2), Containers: []sample.Container{ctr("a", 20, 2)}}, at(20))
+		var known sample.Revision
+		for range changes {
+			known = clock.Next(at(80))
+		}
+		var u sample.PodUsage
+		if _, ok := s.Node("n", at(80)); !ok || !s.Pod("ns", "p", at(80), &u) {
+			t.Fatal("there is no usage")
+		}
+		now := at(80).Add(time.Microsecond)
+		n, node := s.Node("n", now)
+		if pod := s.Pod("ns", "p", now, &u); node || pod {
+			t.Fatal("the usage has not expired")
+		}
+		if n.Revision <= known || u.Revision <= known {
+			t.Errorf("after %d changes: revision %d of the node and %d of the pod, want higher ones than %d",
+				changes, n.Revision, u.Revision, known)
+		}
+	}
 }
 
 // It is a change of a pod that another node speaks for it (rule 7), or no node that is trusted, even if
