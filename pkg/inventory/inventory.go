@@ -36,8 +36,10 @@ type Config struct {
 	// recreated under the same name, even if only a later list showed that. It is called in order from
 	// one goroutine, after Pods has changed; watching waits while it runs. It may be nil.
 	OnPodGone func(sample.Object)
-	// Revision returns the revision of a change that happens now. Default: changes have none.
-	Revision func() sample.Revision
+	// Publish calls change once, with the revision of a change that happens now, before anybody can know
+	// that revision: change makes the change visible in Nodes or Pods, and does not wait for anything.
+	// Default: changes have no revision.
+	Publish func(change func(sample.Revision))
 }
 
 // Node is a node and where its kubelet listens. It is immutable.
@@ -72,14 +74,14 @@ func New(c Config) *Inventory {
 	return &Inventory{
 		nodes: &source{
 			health:   health{resource: "nodes"},
-			store:    &nodeStore{objects: objects{revision: c.Revision}, onNode: c.OnNode, onGone: c.OnNodeGone},
+			store:    &nodeStore{objects: objects{publish: c.Publish}, onNode: c.OnNode, onGone: c.OnNodeGone},
 			from:     collection{client: c.Client, name: "nodes"},
 			example:  &corev1.Node{},
 			selected: metav1.ListOptions{LabelSelector: c.NodeSelector},
 		},
 		pods: &source{
 			health:   health{resource: "pods"},
-			store:    &podStore{objects: objects{revision: c.Revision}, onGone: c.OnPodGone},
+			store:    &podStore{objects: objects{publish: c.Publish}, onGone: c.OnPodGone},
 			from:     collection{client: c.Client, name: "pods", asList: metadataListKind, as: metadataKind},
 			example:  &metav1.PartialObjectMetadata{},
 			selected: metav1.ListOptions{FieldSelector: "status.phase=" + string(corev1.PodRunning)},

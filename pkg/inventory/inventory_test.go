@@ -383,3 +383,71 @@ func TestWrongObject(t *testing.T) {
 		t.Error("compact of a node as a pod: no error")
 	}
 }
+
+// Whoever knows a revision finds the labels that changed up to it, and whoever finds labels finds their
+// revision. Otherwise, a watch that is resumed would miss that a selector no longer matches.
+func TestLabelsAndTheirRevisionAppearAtOnce(t *testing.T) {
+	type reading struct {
+		upTo    sample.Revision
+		objects []sample.Object
+	}
+	var readings []reading
+	var last sample.Revision
+	var set *ObjectSet
+	read := func() { readings = append(readings, reading{last, slices.Collect(set.All("", nil))}) }
+	inventory := New(Config{Publish: func(change func(sample.Revision)) {
+		read() // before anybody knows the new revision, and after
+		change(last + 1)
+		last++
+		read()
+	}})
+
+	const objects = maxChunk + 10
+	for what, tc := range map[string]struct {
+		of     *source
+		object func(i int, label string) any
+	}{
+		"pods": {inventory.pods, func(i int, label string) any {
+			return testPod("ns", fmt.Sprint(i), map[string]string{"label": label})
+		}},
+		"nodes": {inventory.nodes, func(i int, label string) any {
+			return testNode(fmt.Sprint(i), func(n *corev1.Node) { n.Labels = map[string]string{"label": label} })
+		}},
+	} {
+		set = tc.of.objectSet()
+		list := func(label func(i int) string) {
+			var items []any
+			for i := range objects {
+				item, err := tc.of.store.compact(tc.object(i, label(i)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				items = append(items, item)
+			}
+			if err := tc.of.store.Replace(items, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for step, change := range []func(){
+			func() { list(func(int) string { return "first" }) },
+			func() { _ = tc.of.store.Update(tc.object(7, "changed")) },
+			func() { list(func(i int) string { return fmt.Sprint("changed ", i%2) }) },
+			func() { list(func(i int) string { return fmt.Sprint("changed ", i%3) }) },
+		} {
+			readings = nil
+			before := last
+			change()
+			if changes := min(step, 1); last != before+sample.Revision(changes) || len(readings) != 2*changes {
+				t.Errorf("%s, step %d: %d revisions, want %d", what, step, last-before, changes)
+			}
+			for i, now := range slices.Collect(set.All("", nil)) {
+				for _, then := range readings {
+					if same := slices.Equal(then.objects[i].Labels, now.Labels); same != (now.Changed <= then.upTo) {
+						t.Errorf("%s, step %d: %s, which changed at %d, is the same at %d: %v",
+							what, step, now.Name, now.Changed, then.upTo, same)
+					}
+				}
+			}
+		}
+	}
+}

@@ -141,13 +141,20 @@ func (x *ObjectSet) remove(namespace, name string) bool {
 }
 
 // replace makes entries, which are sorted and distinct, the whole set.
-func (x *ObjectSet) replace(entries []entry) {
+func (x *ObjectSet) replace(entries []entry) { x.current.Store(newSnapshot(entries)) }
+
+// newSnapshot returns a snapshot of entries, which are sorted and distinct.
+func newSnapshot(entries []entry) *snapshot {
 	s := &snapshot{len: len(entries)}
 	for chunk := range slices.Chunk(entries, maxChunk) {
 		s.chunks = append(s.chunks, slices.Clone(chunk)) // each can be freed without the others
 	}
-	x.current.Store(s)
+	return s
 }
+
+// entry returns the i-th entry of a snapshot as newSnapshot made it, to be changed before anybody else
+// sees the snapshot.
+func (s *snapshot) entry(i int) *entry { return &s.chunks[i/maxChunk][i%maxChunk] }
 
 // splice publishes s with the chunks [from:to) replaced, which makes it longer by grown.
 func (x *ObjectSet) splice(s *snapshot, from, to, grown int, chunks ...[]entry) {

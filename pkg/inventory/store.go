@@ -93,7 +93,7 @@ type objects struct {
 	labels labelTable
 	left   int // entries that left since the last sweep, each with a label set that may be the last of its kind
 
-	revision func() sample.Revision // of a change that happens now; nil: changes have none
+	publish func(change func(sample.Revision)) // Config.Publish, may be nil
 }
 
 func (s *objects) objectSet() *ObjectSet { return &s.all }
@@ -123,20 +123,27 @@ func (s *objects) put(e entry) (old entry, recreated bool) {
 		return old, false // a pod's status changes many times, its labels hardly ever
 	}
 	if found && old.uid == e.uid {
-		e.changed = s.next()
+		relabeled := e // only this copy is allocated
+		s.relabel(func(r sample.Revision) {
+			relabeled.changed = r
+			s.all.put(relabeled)
+		})
+	} else {
+		s.all.put(e)
 	}
-	s.all.put(e)
 	if found {
 		s.oneLeft()
 	}
 	return old, found && old.uid != e.uid
 }
 
-func (s *objects) next() sample.Revision {
-	if s.revision == nil {
-		return 0
+// relabel calls change, which makes other labels visible, with their revision, 0 if changes have none.
+func (s *objects) relabel(change func(sample.Revision)) {
+	if s.publish == nil {
+		change(0)
+		return
 	}
-	return s.revision()
+	s.publish(change)
 }
 
 // remove removes an object, and reports which and whether it was there.
@@ -157,6 +164,7 @@ func (s *objects) remove(object any) (gone entry, found bool, err error) {
 func (s *objects) replace(entries []entry) {
 	slices.SortFunc(entries, func(a, b entry) int { return a.compare(b.set.namespace, b.name) })
 	before := s.all.load()
+	var changed []int
 	for i := range entries {
 		e := &entries[i]
 		old, found := before.get(e.set.namespace, e.name)
@@ -164,10 +172,20 @@ func (s *objects) replace(entries []entry) {
 			continue
 		}
 		if e.changed = old.changed; !old.set.equal(e.set) {
-			e.changed = s.next()
+			changed = append(changed, i)
 		}
 	}
-	s.all.replace(entries)
+	next := newSnapshot(entries)
+	if len(changed) == 0 {
+		s.all.current.Store(next)
+	} else {
+		s.relabel(func(r sample.Revision) {
+			for _, i := range changed {
+				next.entry(i).changed = r
+			}
+			s.all.current.Store(next)
+		})
+	}
 	s.sweep()
 }
 

@@ -42,6 +42,19 @@ func NewClock(now time.Time) *Clock {
 func (c *Clock) Next(now time.Time) sample.Revision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.nextLocked(now)
+}
+
+// Publish calls change with the revision that Next would return. Last does not return that revision, nor
+// a later one, before change has returned: whoever knows it finds what change made visible. change must
+// be fast and must not use c.
+func (c *Clock) Publish(now time.Time, change func(sample.Revision)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(c.nextLocked(now))
+}
+
+func (c *Clock) nextLocked(now time.Time) sample.Revision {
 	c.latest = max(c.latest, c.timeLocked(now))
 	at := sample.NewRevision(c.latest, c.origin)
 	c.last = max(at, c.last+sample.RevisionStep)
@@ -49,8 +62,9 @@ func (c *Clock) Next(now time.Time) sample.Revision {
 	return c.last
 }
 
-// Last returns the last revision that Next made. Of all changes up to it, those that were published
-// under a lock which was held during Next are visible to whoever takes that lock afterwards.
+// Last returns the last revision that was made. The changes up to it that were made with Publish are
+// visible. Those that were made under a lock which was held during Next are visible to whoever takes that
+// lock afterwards.
 func (c *Clock) Last() sample.Revision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +90,7 @@ func (c *Clock) timeLocked(t time.Time) sample.Time {
 	return at
 }
 
-// Own reports whether r is a revision of this process that Next has made, or that of its start.
+// Own reports whether r is a revision that this process has made, or that of its start.
 func (c *Clock) Own(r sample.Revision) bool {
 	return r.Origin() == c.origin && c.start <= r && r <= c.Last()
 }

@@ -1,6 +1,8 @@
 package revision
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,6 +65,29 @@ func TestManyChanges(t *testing.T) {
 		if ahead := c.Last().Time().Sub(sample.TimeOf(now)); ahead >= time.Second {
 			t.Fatalf("%v ahead after %v", ahead, now.Sub(start))
 		}
+	}
+}
+
+// Whoever knows a revision finds what was published with it.
+func TestPublish(t *testing.T) {
+	now := time.Now()
+	c := NewClock(now)
+	var published atomic.Uint64
+	published.Store(uint64(c.Start()))
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for range 10_000 {
+			c.Publish(now, func(r sample.Revision) { published.Store(uint64(r)) })
+		}
+	})
+	for range 10_000 {
+		if last := c.Last(); sample.Revision(published.Load()) < last {
+			t.Fatalf("revision %d is known, but not published", last)
+		}
+	}
+	publisher.Wait()
+	if last := c.Last(); sample.Revision(published.Load()) != last || !c.Own(last) {
+		t.Errorf("published %d, want %d", published.Load(), last)
 	}
 }
 

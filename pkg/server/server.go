@@ -171,7 +171,7 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 			s.podsGone.Add(o)
 			s.store.RemovePod(o.Namespace, o.Name)
 		},
-		Revision: func() sample.Revision { return s.clock.Next(time.Now()) },
+		Publish: func(change func(sample.Revision)) { s.clock.Publish(time.Now(), change) },
 	})
 	s.metrics.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}

@@ -101,6 +101,22 @@ func TestRevisionsOfExpiry(t *testing.T) {
 	}
 }
 
+// A client that has reached a revision before a pod can be found does not have the pod.
+func TestRevisionsOfNewPods(t *testing.T) {
+	clock := revision.NewClock(at(0))
+	var known sample.Revision
+	s := New(Config{Clock: clock, OnPodUnlisted: func(string, string) { known = clock.Last() }})
+	s.Record("n", batchOf(ofPod("old", ctr("a", 5, 1))), at(5))
+	s.Record("n", batchOf(started(ofPod("young", ctr("a", 20, 1)), 10)), at(20)) // listed after the old one has gone
+	var u sample.PodUsage
+	if !s.Pod("ns", "young", at(20), &u) || known == 0 {
+		t.Fatal("there is no usage, or no pod was reported as unlisted")
+	}
+	if u.Revision <= known {
+		t.Errorf("revision %d, want a later one than %d, at which the pod could not be found", u.Revision, known)
+	}
+}
+
 // It is a change of a pod that another node speaks for it (rule 7), or no node that is trusted, even if
 // that node's samples are old.
 func TestRevisionsOfConflicts(t *testing.T) {

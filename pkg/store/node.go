@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
 )
 
@@ -48,24 +49,33 @@ func (n *node) silent(now time.Time) bool {
 	return n.since(now)-time.Duration(n.last.Load()) > n.limits.expiry
 }
 
-// record stores one answer, whose changes get the given revision. The caller holds n.mu.
+// record stores one answer, whose changes get the next revision of clock. The caller holds n.mu.
 func (n *node) record(
-	b *sample.Batch, c sample.Capacity, received time.Time, x *podIndex, revision sample.Revision,
+	b *sample.Batch, c sample.Capacity, received time.Time, x *podIndex, clock *revision.Clock,
 ) Report {
 	n.limits.setCapacity(c)
-	if n.silent(received) {
+	forgotten := n.silent(received)
+	if forgotten {
 		n.forget(x, received)
-		n.own.changed = revision
 	}
 	now := n.since(received)
 	n.last.Store(int64(now))
 
 	var r Report
-	if !n.layout.aligned(b.Containers) || n.layout.forgettable(now, n.limits.expiry) {
+	relisted := !n.layout.aligned(b.Containers) || n.layout.forgettable(now, n.limits.expiry)
+	if relisted {
 		next := n.layout.align(b.Containers, now, n.limits.expiry)
-		next.since = revision
 		r.Conflicts = n.announce(next, x, received)
 		n.layout = next
+	}
+	// Not before new pods are in the index: whoever knows the revision must find them, and then waits
+	// for n.mu.
+	revision := clock.Next(received)
+	if relisted {
+		n.layout.since = revision
+	}
+	if forgotten {
+		n.own.changed = revision
 	}
 	own := b.Node.Given.Has(sample.CPU | sample.Memory)
 	if !n.own.track(&b.Node, now, &n.limits, revision) {

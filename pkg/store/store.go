@@ -97,7 +97,7 @@ func (s *Store) Record(name string, b *sample.Batch, received time.Time) Report 
 	n := s.lock(name, received)
 	defer n.mu.Unlock()
 	points, own := n.points, n.own.points.Len()
-	r := n.record(b, s.capacity(name), received, &s.index, s.clock.Next(received))
+	r := n.record(b, s.capacity(name), received, &s.index, s.clock)
 	s.count(n, points, own)
 	return r
 }
