@@ -61,31 +61,38 @@ const (
 
 // resumption says what a client knows that resumes a watch.
 type resumption struct {
-	// after is the revision up to which the client knows every change; zero: of some objects, it may
-	// have a version of another process.
-	after sample.Revision
+	// from is the first revision of which the client may not know all changes; zero: of some objects,
+	// it may have a version of another process.
+	from sample.Revision
 	// gone are the objects that may have been deleted since then.
 	gone []sample.Object
 	// at is the revision of deletions that are sent. A client that has seen only some of them can resume
-	// at it: if after is zero, it is of no process, because what the client knows is then no state that
+	// at it: if from is zero, it is of no process, because what the client knows is then no state that
 	// any process has had.
 	at sample.Revision
 }
 
 // misses reports whether the client may not know a change.
-func (r *resumption) misses(change sample.Revision) bool { return r.after == 0 || change > r.after }
+func (r *resumption) misses(change sample.Revision) bool { return change >= r.from }
 
-// resume returns what a client knows that has seen everything up to r, or an error if that cannot be
-// continued. If r is of another process, all objects have to be sent, since the client may have values
-// of that process which are older or newer. People, who look at a list that is hardly older, are spared
-// the repetition.
+// resume returns what a client knows that has seen everything before r and at least one change of r, or
+// an error if that cannot be continued. All changes that one answer of a kubelet brings share a
+// revision, so the client may have been interrupted between them. A deletion has a revision of its own.
+//
+// If r is of another process, all objects have to be sent, since the client may have values of that
+// process which are older or newer. People, who look at a list that is hardly older and has all changes
+// of r, are spared the repetition in both cases.
 func (d *Deletions) resume(r sample.Revision, now time.Time, people bool) (resumption, error) {
 	if d.clock.Own(r) {
 		gone, complete := d.after(r)
 		if !complete {
 			return resumption{}, expired("too many objects have ended since")
 		}
-		return resumption{after: r, gone: gone, at: r}, nil
+		from := r
+		if people {
+			from++
+		}
+		return resumption{from: from, gone: gone, at: r}, nil
 	}
 	at := r.Time()
 	if at > sample.TimeOf(now.Add(maxSkew)) {
@@ -96,7 +103,7 @@ func (d *Deletions) resume(r sample.Revision, now time.Time, people bool) (resum
 	case !complete:
 		return resumption{}, expired("this server does not know which objects have ended since")
 	case people:
-		return resumption{after: r, gone: gone, at: r}, nil
+		return resumption{from: r, gone: gone, at: r}, nil
 	}
 	gone, _ = d.after(sample.NewRevision(at.Add(-maxHold), 0))
 	return resumption{gone: gone, at: sample.NewRevision(at, 0)}, nil

@@ -294,7 +294,7 @@ func (w *watcher[T, V, P]) send() bool {
 		select {
 		case err := <-w.delivered:
 			if err != nil {
-				return false // the client is gone
+				return false // the client is gone, or did not get everything in time
 			}
 		case <-w.ctx.Done():
 			return false
@@ -380,13 +380,16 @@ func (b *burst[T, V, P]) CacheEncode(
 	buffer := newBuffer()
 	defer func() { freeBuffer(buffer) }()
 	var failed error
-	b.deliver(func(t watch.EventType, o *sample.Object, v *V, r sample.Revision) bool {
+	if !b.deliver(func(t watch.EventType, o *sample.Object, v *V, r sample.Revision) bool {
 		buffer = b.encoder.append(buffer[:0], t, o, v, r)
 		_, failed = w.Write(buffer)
 		return failed == nil
-	})
-	b.delivered <- failed
-	return failed
+	}) {
+		b.delivered <- cmp.Or(failed, b.ctx.Err())
+		return failed // the end of a watch is no error
+	}
+	b.delivered <- nil
+	return nil
 }
 
 // eventEncoder encodes events exactly as the generic server does, each as one frame.

@@ -1,8 +1,8 @@
 package sample
 
-// Revision is a moment in the history of what is served: every change has one of its own, later
-// changes have higher ones, and a resourceVersion is one in decimal. Package revision makes them. Zero
-// means "unknown".
+// Revision is a moment in the history of what is served: later changes have higher ones, those that one
+// answer of a kubelet brings share one, and a resourceVersion is one in decimal. Package revision makes
+// them. Zero means "unknown".
 type Revision uint64
 
 // A Revision is, from its highest bits to its lowest, a Time, a counter, and a number of the process

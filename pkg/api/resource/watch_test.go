@@ -136,6 +136,30 @@ func (r *replica) scrape(namespace, name string, cpu uint64) {
 	}
 }
 
+// scrapeTogether gives objects a new usage by one answer of their kubelet.
+func (r *replica) scrapeTogether(namespace string, cpu uint64, names ...string) {
+	for _, name := range names {
+		r.scrape(namespace, name, cpu)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range names {
+		k := podKey{namespace, name}
+		u := r.usage[k]
+		u.Revision = r.clock.Last()
+		r.usage[k] = u
+	}
+}
+
+// names returns the names of all objects, sorted.
+func (r *replica) names() (all []string) {
+	for k := range r.objects {
+		all = append(all, k.name)
+	}
+	slices.Sort(all)
+	return all
+}
+
 // lose takes an object's usage away.
 func (r *replica) lose(namespace, name string) {
 	r.mu.Lock()
@@ -257,6 +281,40 @@ func (r *replica) watchText(t *testing.T, path, accept string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// open begins a watch, or another request, whose answer is read step by step.
+func (r *replica) open(t *testing.T, path string) (events *json.Decoder, end func()) {
+	t.Helper()
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://test"+group+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := r.RoundTrip(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return json.NewDecoder(a.Body), func() { _ = a.Body.Close() }
+}
+
+// next returns the next event in short, and its resourceVersion.
+func next(t *testing.T, events *json.Decoder) (text, version string) {
+	t.Helper()
+	var e event
+	if err := events.Decode(&e); err != nil {
+		t.Fatal(err)
+	}
+	return string(e.Type) + " " + e.Object.Name, e.Object.ResourceVersion
+}
+
+// listVersion returns the resourceVersion of a list of all pods.
+func (r *replica) listVersion(t *testing.T) string {
+	t.Helper()
+	var list metav1.PartialObjectMetadataList
+	if err := json.Unmarshal([]byte(r.watchText(t, "v1/pods", mediaJSON)), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list.ResourceVersion
 }
 
 type event struct {
@@ -557,6 +615,8 @@ func testInformer(t *testing.T, accept, selector string, random *rand.Rand) {
 				synctest.Wait() // or a request that is on its way to the old replica would not be interrupted
 				s.switchOver()
 				both(func(r *replica) { r.interrupt(t) })
+			case op == 5 && known:
+				one.scrapeTogether("a", random.Uint64N(1e9), one.names()...)
 			case known:
 				one.scrape("a", name, random.Uint64N(1e9))
 			default:
@@ -591,18 +651,75 @@ func TestDeletionDuringResumption(t *testing.T) {
 			r.put("a", name, "web")
 			r.scrape("a", name, 1)
 		}
-		var list metav1.PartialObjectMetadataList
-		if err := json.Unmarshal([]byte(r.watchText(t, "v1/pods", mediaJSON)), &list); err != nil {
-			t.Fatal(err)
-		}
+		version := r.listVersion(t)
 		r.onReadAll = func() {
 			r.onReadAll = nil
 			r.remove("a", "p1", false)
 		}
-		got := r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+list.ResourceVersion)
-		if d := gocmp.Diff([]string{"DELETED p1"}, got); d != "" {
+		got := r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version)
+		// The list has the revision of p2, and other objects with the same one might be missing.
+		if d := gocmp.Diff([]string{"DELETED p1", "MODIFIED p2"}, got); d != "" {
 			t.Errorf("(-want +got):\n%s", d)
 		}
+	})
+}
+
+// The pods in one answer of a kubelet change with the same revision. A watch that is interrupted after
+// some of them continues with the others.
+func TestResumptionWithinAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplica(t)
+		for _, name := range []string{"other", "p1", "p2"} {
+			r.put("a", name, "web")
+			r.scrape("a", name, 1)
+		}
+		version := r.listVersion(t)
+		r.scrapeTogether("a", 2, "p1", "p2")
+		events, end := r.open(t, "v1/pods?watch=1&resourceVersion="+version)
+		text := ""
+		for text != "MODIFIED p1" {
+			text, version = next(t, events)
+		}
+		r.interrupt(t)
+		end()
+		got := strings.Join(r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version), ",")
+		if want := "MODIFIED p1,MODIFIED p2"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+// Of what a client knows already, a watch that is resumed repeats one answer of a kubelet at most, also
+// if that is the last change for long.
+func TestResumptionRepeatsOneAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplica(t)
+		for n := range 20 {
+			names := []string{fmt.Sprint("a", n), fmt.Sprint("b", n)}
+			r.put("a", names[0], "web")
+			r.put("a", names[1], "web")
+			r.scrapeTogether("a", 1, names...)
+		}
+		for range 3 {
+			path := "v1/pods?watch=1&timeoutSeconds=5&resourceVersion=" + r.listVersion(t)
+			if got := strings.Join(r.events(t, path), ","); got != "MODIFIED a19,MODIFIED b19" {
+				t.Errorf("after a list: %s, want one answer", got)
+			}
+			if got := r.watchText(t, path, mediaJSON+";as=Table;g=meta.k8s.io;v=v1"); got != "" {
+				t.Errorf("people see again what is in the list: %s", got)
+			}
+		}
+		events, end := r.open(t, "v1/pods?watch=1&allowWatchBookmarks=true&resourceVersion="+r.listVersion(t))
+		text, version := "", ""
+		for !strings.HasPrefix(text, "BOOKMARK") {
+			text, version = next(t, events)
+		}
+		end()
+		got := strings.Join(r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version), ",")
+		if got != "MODIFIED a19,MODIFIED b19" {
+			t.Errorf("after a bookmark: %s, want one answer", got)
+		}
+		r.breakOff()
 	})
 }
 
@@ -621,6 +738,7 @@ func TestDeletionsThatAreRemembered(t *testing.T) {
 			r.put("a", name, "web")
 			r.scrape("a", name, 1)
 		}
+		r.lose("b", "other") // the last change, or that of a pod above would be repeated
 		end := func(pods int) {
 			for i := range pods {
 				r.podsGone.Add(sample.Object{Namespace: "jobs", Name: fmt.Sprintf("job-%d", i)})
