@@ -141,8 +141,12 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Window:     c.Window,
 		Capacity:   func(node string) sample.Capacity { return s.nodes.capacity(node) },
 		Clock:      s.clock,
+		// A pod that is not in the inventory was never served, or OnPodGone has recorded it: otherwise a kubelet
+		// could fill the log with names that it invents.
 		OnPodUnlisted: func(namespace, name string) {
-			s.podsGone.Add(sample.Object{Namespace: namespace, Name: name})
+			if _, exists := s.inventory.Pods().Get(namespace, name); exists {
+				s.podsGone.Add(sample.Object{Namespace: namespace, Name: name})
+			}
 		},
 	})
 	s.owners = newOwners(client, s.store)
