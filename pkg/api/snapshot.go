@@ -1,10 +1,12 @@
 package api
 
 import (
+	"context"
 	"iter"
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"metrics-server/pkg/sample"
@@ -41,6 +43,8 @@ type version struct {
 // snapshot says what was served at one moment, without the values: those are read again when they are
 // sent. It is immutable.
 type snapshot struct {
+	number uint64 // among those of all namespaces, in the order in which they were begun
+	begun  time.Time
 	// upTo is the revision of the last change that the snapshot is sure to contain. It may contain
 	// later ones.
 	upTo sample.Revision
@@ -56,13 +60,16 @@ func (s *snapshot) within(namespace string) *snapshot {
 		n := sort.Search(len(all)-from, func(i int) bool { return all[from+i].of.Namespace > namespace })
 		return all[from : from+n : from+n]
 	}
-	return &snapshot{upTo: s.upTo, versions: part(s.versions), lacking: part(s.lacking)}
+	within := *s
+	within.versions, within.lacking = part(s.versions), part(s.lacking)
+	return &within
 }
 
 // snapshots makes the snapshots that all watches of a resource share. It holds one for each namespace
 // that is watched.
 type snapshots struct {
-	take func(namespace string, before *snapshot) *snapshot
+	take  func(namespace string, before *snapshot) *snapshot
+	begun atomic.Uint64 // how many were begun
 
 	mu sync.Mutex
 	of map[string]*latest // by namespace, empty for all namespaces
@@ -73,7 +80,6 @@ type latest struct {
 	watches int // guarded by snapshots.mu
 
 	mu       sync.Mutex // held while it is taken
-	taken    time.Time
 	snapshot *snapshot
 }
 
@@ -110,11 +116,29 @@ func (s *snapshots) get(namespace string) *snapshot {
 	return s.refresh(own, namespace)
 }
 
+// getNew returns a snapshot that is begun after the call. It waits for snapshotPeriod at most, so that
+// watches that begin meanwhile share it. The error is that of ctx.
+func (s *snapshots) getNew(ctx context.Context, namespace string) (*snapshot, error) {
+	for old := s.begun.Load(); ; {
+		latest := s.get(namespace)
+		if latest.number > old {
+			return latest, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Until(latest.begun.Add(snapshotPeriod))):
+		}
+	}
+}
+
 func (s *snapshots) refresh(l *latest, namespace string) *snapshot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); l.snapshot == nil || now.Sub(l.taken) >= snapshotPeriod {
-		l.snapshot, l.taken = s.take(namespace, l.snapshot), now
+	if now := time.Now(); l.snapshot == nil || now.Sub(l.snapshot.begun) >= snapshotPeriod {
+		number := s.begun.Add(1)
+		l.snapshot = s.take(namespace, l.snapshot)
+		l.snapshot.number, l.snapshot.begun = number, now
 	}
 	return l.snapshot
 }

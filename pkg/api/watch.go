@@ -119,13 +119,22 @@ func (w *watcher[T, V, P]) Stop() { w.cancel() }
 
 // start finds the first events: everything if initial, or else what has changed since r, unless that is
 // zero.
-func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) error {
-	s := w.watched.get(w.query.namespace)
+func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) (err error) {
+	var s *snapshot
+	if r == 0 {
+		s = w.watched.get(w.query.namespace)
+	} else {
+		// The client may know whatever was served before its request, also what is later than r: a list
+		// has values that are later than its revision. If an older snapshot lacked such an object, no
+		// comparison would find that the object is gone.
+		if s, err = w.watched.getNew(w.ctx, w.query.namespace); err != nil {
+			return err
+		}
+	}
 	var from resumption
 	if !initial && r != 0 {
 		// After the snapshot, which may lack what is deleted while it is taken. What is deleted in
 		// between is found missing by the next comparison.
-		var err error
 		if from, err = w.Storage.gone.resume(r, time.Now(), w.output.people); err != nil {
 			return err
 		}
@@ -136,7 +145,7 @@ func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) error {
 			w.known = append(w.known, v)
 		}
 	}
-	if err := w.output.share.take(int64(len(w.known)) * knownSize); err != nil {
+	if err = w.output.share.take(int64(len(w.known)) * knownSize); err != nil {
 		return err
 	}
 	switch {
@@ -149,10 +158,14 @@ func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) error {
 	case r != 0:
 		w.at = from.at
 		for i := range w.known {
-			if v := &w.known[i]; from.misses(v.revision) {
-				w.changed = append(w.changed, change{i, v.revision})
-				v.revision = unknown
+			v := &w.known[i]
+			if !from.misses(v.revision) {
+				continue
 			}
+			if v.revision <= s.upTo { // later ones are sent in their order by the next comparison
+				w.changed = append(w.changed, change{i, v.revision})
+			}
+			v.revision = unknown
 		}
 		w.sortChanged()
 		w.gone = w.goneSince(&from, s)

@@ -43,7 +43,8 @@ type replica struct {
 	breakOff            context.CancelFunc
 
 	reads     atomic.Int64
-	onReadAll func() // called before all objects are read
+	onReadAll atomic.Pointer[func()] // called the next time before all objects are read
+	onRead    atomic.Pointer[func()] // called the next time after usages of pods have been read
 
 	mu      sync.Mutex
 	objects map[podKey]sample.Object
@@ -79,8 +80,8 @@ func (k kind) Get(namespace, name string) (sample.Object, bool) {
 }
 
 func (k kind) All(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object] {
-	if k.onReadAll != nil {
-		k.onReadAll()
+	if f := k.onReadAll.Swap(nil); f != nil {
+		(*f)()
 	}
 	k.mu.Lock()
 	all := slices.SortedFunc(maps.Values(k.objects), func(a, b sample.Object) int {
@@ -117,9 +118,12 @@ func (r *replica) Node(name string, _ time.Time) (sample.NodeUsage, bool) {
 func (r *replica) Pods(pods []sample.Object, _ time.Time, into []sample.PodUsage) {
 	r.reads.Add(1)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for i := range pods {
 		into[i] = r.usage[podKey{pods[i].Namespace, pods[i].Name}]
+	}
+	r.mu.Unlock()
+	if f := r.onRead.Swap(nil); f != nil {
+		(*f)()
 	}
 }
 
@@ -652,10 +656,7 @@ func TestDeletionDuringResumption(t *testing.T) {
 			r.scrape("a", name, 1)
 		}
 		version := r.listVersion(t)
-		r.onReadAll = func() {
-			r.onReadAll = nil
-			r.remove("a", "p1", false)
-		}
+		r.onReadAll.Store(new(func() { r.remove("a", "p1", false) }))
 		got := r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version)
 		// The list has the revision of p2, and other objects with the same one might be missing.
 		if d := gocmp.Diff([]string{"DELETED p1", "MODIFIED p2"}, got); d != "" {
@@ -720,6 +721,73 @@ func TestResumptionRepeatsOneAnswer(t *testing.T) {
 			t.Errorf("after a bookmark: %s, want one answer", got)
 		}
 		r.breakOff()
+	})
+}
+
+// A client may know a pod that has appeared since the other watches looked last. If the pod is deleted
+// while the client resumes its watch, the client learns of it.
+func TestResumptionAfterALaterList(t *testing.T) {
+	appear := func(r *replica) {
+		r.put("a", "p2", "web")
+		r.scrape("a", "p2", 1)
+	}
+	for name, list := range map[string]func(t *testing.T, r *replica) (version string){
+		"the list is later": func(t *testing.T, r *replica) string {
+			time.Sleep(100 * time.Millisecond)
+			appear(r)
+			return r.listVersion(t)
+		},
+		// The list has the version of its beginning, and values that are read later.
+		"the list ends later": func(t *testing.T, r *replica) string {
+			r.onReadAll.Store(new(func() {
+				time.Sleep(2 * time.Second)
+				synctest.Wait() // for the other watch
+				appear(r)
+			}))
+			return r.listVersion(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newReplica(t)
+				r.put("a", "p1", "web")
+				r.scrape("a", "p1", 1)
+				other, end := r.open(t, "v1/pods?watch=1")
+				defer end()
+				if text, _ := next(t, other); text != "ADDED p1" {
+					t.Fatal(text)
+				}
+				version := list(t, r)
+				time.AfterFunc(50*time.Millisecond, func() { r.remove("a", "p2", false) })
+				got := r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version)
+				if !slices.Contains(got, "DELETED p2") {
+					t.Errorf("got %s, want that p2 is deleted", got)
+				}
+			})
+		})
+	}
+}
+
+// Events come in the order of their revisions, also those of changes that are made while a watch looks
+// what has changed.
+func TestChangesDuringResumption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplica(t)
+		for i := range 40 { // more than are read together
+			name := fmt.Sprintf("p%02d", i)
+			r.put("a", name, "web")
+			r.scrape("a", name, 1)
+		}
+		r.lose("b", "other") // the last change, or that of a pod above would be repeated
+		version := r.listVersion(t)
+		r.onRead.Store(new(func() {
+			r.scrape("a", "p00", 2)
+			r.scrape("a", "p39", 2)
+		}))
+		got := strings.Join(r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version), ",")
+		if want := "MODIFIED p00,MODIFIED p39"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	})
 }
 
