@@ -68,8 +68,8 @@ type watcher[T, V any, P object[T]] struct {
 
 // change is an object whose value has to be sent.
 type change struct {
-	index    int // in watcher.known
-	revision sample.Revision
+	index    int             // in watcher.known
+	revision sample.Revision // that is sent
 }
 
 // Watch implements rest.Watcher.
@@ -149,10 +149,11 @@ func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) (err error) {
 		return err
 	}
 	switch {
-	case initial: // in the order of names
+	case initial:
 		w.initial = true
 		for i := range w.known {
-			w.changed = append(w.changed, change{i, w.known[i].revision})
+			// No later revision than that of the snapshot, because older changes may be missing from it.
+			w.changed = append(w.changed, change{i, min(w.known[i].revision, s.upTo)})
 			w.known[i].revision = absent
 		}
 	case r != 0:
@@ -167,9 +168,9 @@ func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) (err error) {
 			}
 			v.revision = unknown
 		}
-		w.sortChanged()
 		w.gone = w.goneSince(&from, s)
 	}
+	w.sortChanged()
 	return nil
 }
 
@@ -337,7 +338,9 @@ func (w *watcher[T, V, P]) sendBookmark(annotations map[string]string) bool {
 //
 // Deletions come first, at the revision that the client has reached already, and changes follow in the
 // order of their revisions. Values that have changed since the snapshot are left to the next comparison,
-// because other changes, not yet sent, may be older.
+// because other changes, not yet sent, may be older. Only if everything is sent, an object is not left out:
+// its present value is sent with the revision that it had in the snapshot, and the next comparison sends
+// it again.
 func (w *watcher[T, V, P]) deliver(emit func(watch.EventType, *sample.Object, *V, sample.Revision) bool) bool {
 	var none V
 	for _, of := range w.gone {
@@ -355,18 +358,17 @@ func (w *watcher[T, V, P]) deliver(emit func(watch.EventType, *sample.Object, *V
 		w.Read(b.objects[:len(changes)], now, b.values[:len(changes)])
 		for i, c := range changes {
 			o, v, client := &b.objects[i], &b.values[i], &w.known[c.index].revision
-			r := w.revisionOf(o, v)
-			if !w.Exists(v) || r != c.revision && !w.initial {
+			if !w.Exists(v) || w.revisionOf(o, v) != c.revision && !w.initial {
 				continue
 			}
 			kind := watch.Modified
 			if *client == absent {
 				kind = watch.Added
 			}
-			if w.ctx.Err() != nil || !emit(kind, o, v, r) {
+			if w.ctx.Err() != nil || !emit(kind, o, v, c.revision) {
 				return false
 			}
-			*client = r
+			*client = c.revision
 			w.Served(v, now)
 		}
 	}

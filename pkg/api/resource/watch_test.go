@@ -21,6 +21,7 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -789,6 +790,60 @@ func TestChangesDuringResumption(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	})
+}
+
+// A watch that is interrupted among its first events, with which it sends everything, continues with the
+// others, and with what has changed since.
+func TestResumptionAmongInitialEvents(t *testing.T) {
+	const pods = 40 // more than are read together
+	for last := range pods {
+		synctest.Test(t, func(t *testing.T) {
+			r := newReplica(t)
+			for i := range pods {
+				name := fmt.Sprintf("p%02d", (i*7+3)%pods)
+				r.put("a", name, "web")
+				r.scrape("a", name, 1)
+			}
+			events, end := r.open(t, "v1/pods?watch=1")
+			has := map[string]uint64{}
+			version := ""
+			note := func() {
+				var e struct {
+					Object struct {
+						Metadata   metav1.ObjectMeta
+						Containers []metricsv1.ContainerMetrics
+					}
+				}
+				if err := events.Decode(&e); errors.Is(err, io.EOF) {
+					version = ""
+					return
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				has[e.Object.Metadata.Name] = uint64(e.Object.Containers[0].Usage.Cpu().ScaledValue(resource.Nano))
+				version = e.Object.Metadata.ResourceVersion
+			}
+			for i := range last + 1 {
+				if note(); i == 0 {
+					for i := range pods {
+						r.scrape("a", fmt.Sprintf("p%02d", i), 2)
+					}
+				}
+			}
+			r.interrupt(t)
+			end()
+			events, end = r.open(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version)
+			for version != "" {
+				note()
+			}
+			end()
+			for i := range pods {
+				if name := fmt.Sprintf("p%02d", i); has[name] != 2 {
+					t.Errorf("interrupted after %d events: the client has %dn of %s, want 2n", last+1, has[name], name)
+				}
+			}
+		})
+	}
 }
 
 // roundTripper is a function that implements http.RoundTripper.
