@@ -21,7 +21,8 @@ type output struct {
 	protobuf bool   // encoded in memory before it is sent
 	table    string // the API version of the Table; empty for the objects themselves
 	include  metav1.IncludeObjectPolicy
-	share    *share // of the memory for lists
+	list     *share // of the memory for lists
+	watch    *share // of the memory for watches
 }
 
 type outputKey struct{}
@@ -40,14 +41,12 @@ func outputOf(ctx context.Context) *output {
 // storages of groups, and narrows Accept to the negotiated media type. That is JSON even for a
 // Table, which the generic server would otherwise build row by row.
 //
-// The memory that a list holds is released at the end of the request. While maxCompressed
+// The memory that a list holds is released at the end of the request, and a watch releases its own. While maxCompressed
 // compressed responses are in flight, any others are sent uncompressed.
 func Handler(next http.Handler, groups ...*Group) http.Handler {
 	lists, watches, compressed := newHeld(), newHeld(), make(chan struct{}, maxCompressed)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		held := lists
 		if info, ok := genericapirequest.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
-			held = watches
 			r.Header.Del("Accept-Encoding") // a compressed watch would take a place among those for hours
 		}
 		if r.Header.Get("Accept-Encoding") != "" {
@@ -59,8 +58,9 @@ func Handler(next http.Handler, groups ...*Group) http.Handler {
 			}
 		}
 		o, media := negotiate(r, groups)
-		o.share = &share{all: held, user: userName(r)}
-		defer o.share.release()
+		user := userName(r)
+		o.list, o.watch = newListShare(lists, user), newWatchShare(watches, user)
+		defer o.list.release()
 		if !o.standard {
 			r.Header.Set("Accept", media)
 		}

@@ -79,7 +79,7 @@ func (l *lazyList[V]) encode() error {
 		if len(b) >= bufferSize {
 			l.encoded = append(l.encoded, b)
 			l.size += len(b)
-			if err := cmp.Or(ended(l.ctx), l.output.share.take(int64(cap(b)))); err != nil {
+			if err := cmp.Or(ended(l.ctx), l.output.list.take(int64(cap(b)))); err != nil {
 				l.free()
 				return err
 			}

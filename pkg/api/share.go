@@ -5,13 +5,14 @@ import (
 	"runtime/debug"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"metrics-server/pkg/fairshare"
 )
 
 // Lists in protobuf, and lists built from standard objects, are held in memory until their clients
-// have read them. The total is limited, because many clients, or a few slow ones, could otherwise
-// take any amount of memory.
+// have read them, and watches hold what their clients know. The total of each is limited, because many
+// clients, or a few slow ones, could otherwise take any amount of memory.
 const (
 	// heldLimit is the limit in bytes, unless 1/heldPart of the memory limit of the process is
 	// less.
@@ -27,7 +28,7 @@ const maxCompressed = 32
 // quarters of the total, so that some always remains for others.
 const fairPart = 3
 
-// newHeld counts the memory that all lists in flight hold, by user.
+// newHeld counts the memory that all lists in flight, or all watches, hold, by user.
 func newHeld() *fairshare.Pool {
 	return fairshare.New(fairPart, func() int64 {
 		if most := debug.SetMemoryLimit(-1); most < math.MaxInt64 {
@@ -39,9 +40,22 @@ func newHeld() *fairshare.Pool {
 
 // share is what one request holds. A nil share has no limit.
 type share struct {
-	all  *fairshare.Pool
-	user string
-	size int64
+	all     *fairshare.Pool
+	user    string
+	refusal string // of a request that exceeds a limit
+	size    int64
+}
+
+// newListShare returns a share of all for a list.
+func newListShare(all *fairshare.Pool, user string) *share {
+	return &share{all: all, user: user, refusal: "too many large lists are in flight: retry, or request " +
+		runtime.ContentTypeJSON + ", which is streamed"}
+}
+
+// newWatchShare returns a share of all for a watch.
+func newWatchShare(all *fairshare.Pool, user string) *share {
+	return &share{all: all, user: user, refusal: "too many large watches are open: retry, or watch fewer objects, " +
+		"such as those of one namespace"}
 }
 
 // take adds n bytes to what the request holds, or returns an error if that exceeds a limit. A
@@ -52,15 +66,25 @@ func (s *share) take(n int64) error {
 		return nil
 	}
 	if !s.all.TakeOrAlone(s.user, n, s.size) {
-		return apierrors.NewTooManyRequests(
-			"too many large lists are in flight: retry, or request application/json, which is streamed", 1)
+		return apierrors.NewTooManyRequests(s.refusal, 1)
 	}
 	s.size += n
 	return nil
 }
 
+// grow takes what is missing for the request to hold n bytes, or returns an error if that exceeds a limit.
+func (s *share) grow(n int64) error {
+	if s == nil || n <= s.size {
+		return nil
+	}
+	return s.take(n - s.size)
+}
+
 // release gives back everything that was taken.
 func (s *share) release() {
+	if s == nil {
+		return
+	}
 	s.all.Give(s.user, s.size)
 	s.size = 0
 }

@@ -176,7 +176,7 @@ func (s *Storage[T, V, P]) List(ctx context.Context, options *internalversion.Li
 	}
 	o, all := outputOf(ctx), s.each(ctx, q, false)
 	if o.standard {
-		return s.standardList(ctx, all, r, o.share)
+		return s.standardList(ctx, all, r, o.list)
 	}
 	standard := func() runtime.Object {
 		list, _ := s.standardList(context.Background(), all, r, nil) // cannot fail: neither share nor deadline

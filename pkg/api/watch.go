@@ -97,7 +97,11 @@ func (s *Storage[T, V, P]) Watch(ctx context.Context, options *internalversion.L
 	if options.SendInitialEvents != nil {
 		initial = *options.SendInitialEvents
 	}
-	end := s.watched.watch(q.namespace)
+	endSnapshots := s.watched.watch(q.namespace)
+	end := func() {
+		w.output.watch.release()
+		endSnapshots()
+	}
 	if err := w.start(r, initial); err != nil {
 		cancel()
 		end()
@@ -145,7 +149,7 @@ func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) (err error) {
 			w.known = append(w.known, v)
 		}
 	}
-	if err = w.output.share.take(int64(len(w.known)) * knownSize); err != nil {
+	if err = w.grow(); err != nil {
 		return err
 	}
 	switch {
@@ -173,6 +177,9 @@ func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) (err error) {
 	w.sortChanged()
 	return nil
 }
+
+// grow takes the memory for what the client knows. It is kept until the watch ends.
+func (w *watcher[T, V, P]) grow() error { return w.output.watch.grow(int64(len(w.known)) * knownSize) }
 
 // goneSince returns the objects that s does not have, or the query does not select any more, and that a
 // client which knows what is in from may have.
@@ -249,6 +256,9 @@ func (w *watcher[T, V, P]) run(endOfInitial bool) {
 			continue // the client has not read what it was sent last
 		}
 		w.compare(w.watched.get(w.query.namespace))
+		if w.grow() != nil {
+			return // the client resumes the watch, and is told why it cannot
+		}
 		if !w.send() {
 			return
 		}
