@@ -200,11 +200,20 @@ func (c *checker) selector(n *parser.VectorSelector, path []parser.Node) error {
 // useOf returns how an expression uses a selector, from the nodes around it.
 func useOf(s selector, path []parser.Node) use {
 	u := use{selector: s, level: true}
+	var within time.Duration // the range to which the next function is applied
 	for _, outer := range slices.Backward(path) {
 		switch n := outer.(type) {
-		case *parser.MatrixSelector, *parser.SubqueryExpr:
-			u.level = false
+		case *parser.MatrixSelector:
+			u.level, within = false, n.Range
+		case *parser.SubqueryExpr:
+			u.level, within = false, n.Range
 		case *parser.Call:
+			switch n.Func.Name {
+			case "rate", "irate", "increase", "delta", "idelta", "deriv", "predict_linear", "changes", "resets":
+				if u.within == 0 || within < u.within {
+					u.within = within
+				}
+			}
 			switch n.Func.Name {
 			case "rate", "increase", "delta":
 				u.whole = u.whole || !u.level

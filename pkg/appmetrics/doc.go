@@ -21,7 +21,8 @@
 //   - A query sees no page from before its selectors were kept, not even the series that other queries
 //     select on it.
 //   - A page that cannot be used changes nothing. The last values are held for four intervals, at
-//     least 60 s; then the pod is missing.
+//     least 60 s; then the pod is missing. It is also missing while its pages are too few for the ranges
+//     of an expression: the rate would be too low, or nothing.
 //   - NaN and infinities are refused with a cause, and are never 0.
 //   - The pod's own namespace and name win over labels "namespace" and "pod" of the page, which
 //     become "exported_namespace" and "exported_pod".

@@ -173,7 +173,7 @@ func (e *evaluation) onePoint(p *state) bool {
 	for i := range p.series {
 		s, points := &p.series[i], 0
 		for _, v := range s.values {
-			if !isHole(v) && !isStale(v) {
+			if isValue(v) {
 				points++
 			}
 		}

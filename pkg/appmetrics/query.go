@@ -97,6 +97,8 @@ type use struct {
 	rate     string // the function over a range that is for counters only, or ""
 	whole    bool   // whether a result would be too low while the pages cover only a part of the range
 	level    bool   // whether the value itself is used
+	// within is the shortest range of which a function compares the values, so that it needs two; 0: there is none.
+	within time.Duration
 }
 
 // Name returns the metric's name.

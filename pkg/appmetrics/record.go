@@ -155,7 +155,7 @@ func (t *target) take(x *scratch, now int64, previous *Kept, c *Config) error {
 		if zeroAt < 0 || !s.counter {
 			continue
 		}
-		absent := isStale(s.values[zeroAt]) || isHole(s.values[zeroAt])
+		absent := !isValue(s.values[zeroAt])
 		if absent && (restarted || isNew && previous.keeps(s.labels)) {
 			s.values[zeroAt] = 0
 		}
@@ -299,7 +299,7 @@ func (t *target) forget(before int64, but map[*series]bool) bool {
 
 // needed reports whether s has a value that a range may hold.
 func (s *series) needed() bool {
-	return slices.ContainsFunc(s.values, func(v float64) bool { return !isStale(v) && !isHole(v) })
+	return slices.ContainsFunc(s.values, isValue)
 }
 
 // restarted reports whether the process has started since the last good page. The start time on the

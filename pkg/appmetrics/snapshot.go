@@ -37,9 +37,12 @@ func (t *target) snapshot(q *Query) snapshot {
 }
 
 // has reports whether the last page had a series that x selects.
-func (c *snapshot) has(x selector) bool {
+func (c *snapshot) has(x selector) bool { return c.hadAt(len(c.times)-1, &x) }
+
+// hadAt reports whether a series that x selects has a value at the time with this index.
+func (c *snapshot) hadAt(at int, x *selector) bool {
 	for i := range c.series {
-		if c.series[i].satisfies(&x) {
+		if s := &c.series[i]; isValue(s.values[at]) && s.name() == x.name && x.matches(s.labels) {
 			return true
 		}
 	}

@@ -20,6 +20,7 @@ var (
 
 func isStale(v float64) bool { return math.Float64bits(v) == value.StaleNaN }
 func isHole(v float64) bool  { return math.Float64bits(v) == value.StaleNaN+1 }
+func isValue(v float64) bool { return !isStale(v) && !isHole(v) }
 
 // target is what is kept of one pod.
 type target struct {
@@ -78,10 +79,7 @@ func (s *series) satisfies(x *selector) bool {
 }
 
 // now reports whether the last page had the series.
-func (s *series) now() bool {
-	v := s.values[len(s.values)-1]
-	return !isStale(v) && !isHole(v)
-}
+func (s *series) now() bool { return isValue(s.values[len(s.values)-1]) }
 
 // noteAdded remembers since when the series of each selector of k have been kept, if there are older pages. The last
 // page is the first one of k.

@@ -18,7 +18,7 @@ func (e *evaluation) window(p *state, name string) time.Duration {
 			continue
 		}
 		for i, v := range s.values {
-			if isHole(v) || isStale(v) {
+			if !isValue(v) {
 				continue
 			}
 			if p.at-p.times[i] < w.Milliseconds() {
@@ -68,16 +68,24 @@ func (s *series) isOf(name string) bool {
 	return own == name || base == name
 }
 
-// fillsRanges reports whether the pages of a pod reach back as far as the longest range, or nearly
-// so. PromQL divides what was counted by the whole range: right after a start of this server, the
-// rate over five minutes would be a fortieth of the true one.
+// fillsRanges reports whether a pod has the pages that the ranges of the expression need. PromQL divides what was
+// counted by the whole range: right after a start of this server, the rate over five minutes would be a fortieth of the
+// true one. The same is true after scrapes failed: pages from before a gap that hides the last values, or from before
+// the range, do not help.
 func (e *evaluation) fillsRanges(p *state) bool {
-	if !slices.ContainsFunc(e.q.uses, func(u use) bool { return u.whole }) {
+	whole := false
+	for i := range e.q.uses {
+		u := &e.q.uses[i]
+		if u.within > 0 && p.has(u.selector) && !p.fills(u) {
+			return false
+		}
+		whole = whole || u.whole
+	}
+	if !whole {
 		return true
 	}
 	first := len(p.times)
 	for i := range p.series {
-		isValue := func(v float64) bool { return !isHole(v) && !isStale(v) }
 		if i := slices.IndexFunc(p.series[i].values, isValue); i >= 0 {
 			first = min(first, i)
 		}
@@ -85,6 +93,34 @@ func (e *evaluation) fillsRanges(p *state) bool {
 	if first == len(p.times) {
 		return true // it has nothing, which is explained elsewhere
 	}
+	hold := holdFor(e.s.config.Interval).Milliseconds()
+	for i := first + 1; i < len(p.times); i++ {
+		if p.times[i]-p.times[i-1] > hold {
+			first = i
+		}
+	}
 	known := time.Duration(p.at-p.times[first]) * time.Millisecond
 	return known+p.kept.Interval(e.s.config.Interval)*11/10 >= e.q.span
+}
+
+// fills reports whether the range of a use has the two values that its function compares and, for a function that
+// extrapolates, whether PromQL does so to at least nine tenths of the range: the HPA controller tolerates a tenth. If a
+// page is missing at the start of the range, PromQL extrapolates by only half of the distance between pages.
+func (p *state) fills(u *use) bool {
+	first, _ := slices.BinarySearch(p.times, p.at-u.within.Milliseconds()+1) // a range does not include its start
+	values := 0
+	for i := len(p.times) - 1; i >= first && values < 2; i-- {
+		if p.hadAt(i, &u.selector) {
+			values++
+		}
+	}
+	if values < 2 || !u.whole {
+		return values == 2
+	}
+	known := time.Duration(p.at-p.times[first]) * time.Millisecond
+	distance := known / time.Duration(len(p.times)-1-first)
+	if u.within-known <= distance*3/2 {
+		return true // no page is missing, though one may be late
+	}
+	return known+distance/2 >= u.within*9/10
 }
