@@ -40,7 +40,7 @@ func (q *Query) compileOwn() error {
 	case Single:
 		q.perPod, q.scaleFree = perPodSum(expr), isScaleFree(expr)
 	case Grouped:
-		q.sum, q.scaleFree = sumOverPods(expr) != nil, isScaleFree(expr)
+		q.sum, q.scaleFree = isSumOverPods(expr), isScaleFree(expr)
 	}
 	for _, s := range q.selectors {
 		q.needs = append(q.needs, need{name: s.name, anyOf: []selector{s}})

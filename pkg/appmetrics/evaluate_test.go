@@ -483,8 +483,8 @@ func TestRule5(t *testing.T) {
 		{"own count", "count(depth)", 5, "=5"},
 		{
 			"own count is wrong without a pod", "count(depth)", 4,
-			`incomplete: the expression of metric "depth" needs a value from every pod, because only a sum, ratio, ` +
-				`mean, minimum, maximum or quantile tolerates missing pods: the pod has not answered a scrape yet: retry ` +
+			`incomplete: the expression of metric "depth" needs a value from every pod, because only a sum over pods, and a ` +
+				`ratio, mean, minimum, maximum or quantile, tolerate missing pods: the pod has not answered a scrape yet: retry ` +
 				`in a few seconds`,
 		},
 		{"scalar", "scalar(sum(depth))", 5, "=50"},
@@ -1029,7 +1029,7 @@ func TestDeltaNeedsItsRange(t *testing.T) {
 func TestPodsThatHaveNothing(t *testing.T) {
 	for expression, want := range map[string]string{
 		"sum(queue > 10)":                    "=20 b:no result c:no result",
-		"sum(topk(1, queue))":                "=20 b:no result c:no result",
+		"sum(topk(1, queue))":                "=20",
 		"sum(errors) / sum(queue)":           "=0.083333",
 		"count(queue)":                       "=3",
 		"sum(queue{state=\"none\"})":         "no family: ",

@@ -128,8 +128,11 @@ func losesLabel(e parser.Expr, label string) parser.Expr {
 // perPodSum returns a sum over everything as a sum by pod, whose values add up to the same. It
 // returns "" for other expressions.
 func perPodSum(e parser.Expr) string {
-	a := sumOverPods(e)
-	if a == nil || a.Without || len(a.Grouping) > 0 {
+	if !isSumOverPods(e) {
+		return ""
+	}
+	a, _ := inner(e).(*parser.AggregateExpr)
+	if a.Without || len(a.Grouping) > 0 {
 		return ""
 	}
 	byPod := *a
@@ -137,13 +140,70 @@ func perPodSum(e parser.Expr) string {
 	return byPod.String()
 }
 
-// sumOverPods returns e if it is a sum of something that each pod has, else nil.
-func sumOverPods(e parser.Expr) *parser.AggregateExpr {
+// isSumOverPods reports whether e is a sum of elements that are each of one pod, so that what a pod adds to it does not
+// depend on the other pods.
+func isSumOverPods(e parser.Expr) bool {
 	a, ok := inner(e).(*parser.AggregateExpr)
-	if !ok || a.Op != parser.SUM || losesLabel(a.Expr, podLabel) != nil {
-		return nil
+	return ok && a.Op == parser.SUM && ofOnePod(a.Expr)
+}
+
+// ofOnePod reports whether each element of a vector certainly has the label of a pod and is computed from the series of
+// this pod alone. Where losesLabel gives the benefit of the doubt, ofOnePod does not.
+func ofOnePod(e parser.Expr) bool {
+	switch n := e.(type) {
+	case *parser.VectorSelector, *parser.MatrixSelector:
+		return true
+	case *parser.ParenExpr:
+		return ofOnePod(n.Expr)
+	case *parser.UnaryExpr:
+		return ofOnePod(n.Expr)
+	case *parser.SubqueryExpr:
+		return ofOnePod(n.Expr)
+	case *parser.AggregateExpr: // topk and the like compare pods, unless they do so by pod
+		return n.Op != parser.COUNT_VALUES && n.Without != slices.Contains(n.Grouping, podLabel) && ofOnePod(n.Expr)
+	case *parser.Call:
+		return callOfOnePod(n)
+	case *parser.BinaryExpr:
+		left, right := ofOnePod(n.LHS), ofOnePod(n.RHS)
+		m := n.VectorMatching
+		switch {
+		case m == nil: // a scalar on one side
+			return left && !selects(n.RHS) || right && !selects(n.LHS)
+		case n.Op == parser.LAND || n.Op == parser.LUNLESS:
+			return left
+		case n.Op == parser.LOR:
+			return left && right
+		}
+		return left && right && m.On == slices.Contains(m.MatchingLabels, podLabel)
 	}
-	return a
+	return false
+}
+
+// callOfOnePod is ofOnePod for the call of a function.
+func callOfOnePod(n *parser.Call) bool {
+	switch n.Func.Name {
+	case "absent", "absent_over_time":
+		return false
+	case "label_replace", "label_join":
+		if label, ok := inner(n.Args[1]).(*parser.StringLiteral); !ok || label.Val == podLabel {
+			return false
+		}
+	}
+	vectors := 0
+	for _, a := range n.Args {
+		switch a.Type() {
+		case parser.ValueTypeVector, parser.ValueTypeMatrix:
+			vectors++
+			if !ofOnePod(a) {
+				return false
+			}
+		default:
+			if selects(a) {
+				return false
+			}
+		}
+	}
+	return vectors > 0
 }
 
 // isScaleFree reports whether an expression is a ratio, a mean, an extreme or a quantile: one missing
