@@ -468,6 +468,9 @@ func TestRule5(t *testing.T) {
 	pods := []string{"a", "b", "c", "d", "e"}
 	const tooMany = `incomplete: more than a fifth of the pods have no value for metric "depth": the pod has ` +
 		`not answered a scrape yet: retry in a few seconds`
+	const kind = `incomplete: the expression of metric "depth" needs a value from every pod, because only a sum over ` +
+		`pods, and a ratio, mean, minimum, maximum or quantile that does not grow with their number, tolerate missing ` +
+		`pods: the pod has not answered a scrape yet: retry in a few seconds`
 	for _, tt := range []struct {
 		name, expression string
 		answering        int
@@ -480,13 +483,11 @@ func TestRule5(t *testing.T) {
 		{"own mean", "avg(depth)", 4, "=10 e:no answer"},
 		{"own ratio", "sum(depth) / sum(depth)", 4, "=1 e:no answer"},
 		{"own ratio with too few", "sum(depth) / sum(depth)", 3, tooMany},
+		{"own ratio of a sum and a maximum", "sum(depth) / max(depth)", 4, kind},
+		{"own maximum of sums over pods", "max(sum by (q) (depth))", 4, kind},
+		{"own maximum of sums by pod", "max(sum by (pod, q) (depth))", 4, "=10 e:no answer"},
 		{"own count", "count(depth)", 5, "=5"},
-		{
-			"own count is wrong without a pod", "count(depth)", 4,
-			`incomplete: the expression of metric "depth" needs a value from every pod, because only a sum over pods, and a ` +
-				`ratio, mean, minimum, maximum or quantile, tolerate missing pods: the pod has not answered a scrape yet: retry ` +
-				`in a few seconds`,
-		},
+		{"own count is wrong without a pod", "count(depth)", 4, kind},
 		{"scalar", "scalar(sum(depth))", 5, "=50"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

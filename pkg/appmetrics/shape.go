@@ -206,18 +206,101 @@ func callOfOnePod(n *parser.Call) bool {
 	return vectors > 0
 }
 
-// isScaleFree reports whether an expression is a ratio, a mean, an extreme or a quantile: one missing
-// pod of many hardly changes it.
+// isScaleFree reports whether an expression is a ratio, a mean, an extreme or a quantile whose value does not grow with
+// the number of pods: one missing pod of many hardly changes it.
 func isScaleFree(e parser.Expr) bool {
-	switch n := inner(e).(type) {
-	case *parser.BinaryExpr:
-		return n.Op == parser.DIV && selects(n.LHS) && selects(n.RHS)
-	case *parser.AggregateExpr:
-		return n.Op == parser.AVG || n.Op == parser.MIN || n.Op == parser.MAX || n.Op == parser.QUANTILE
-	case *parser.Call:
-		return n.Func.Name == "histogram_quantile" || n.Func.Name == "scalar" && isScaleFree(n.Args[0])
+	if ofOnePod(e) { // no aggregate over pods
+		b, ok := inner(e).(*parser.BinaryExpr)
+		return ok && b.Op == parser.DIV
 	}
-	return false
+	power, known := growth(e)
+	return known && power == 0
+}
+
+// growth returns the power of the number of pods with which the value of an expression grows: 1 for a sum over pods, 0
+// for a mean or a constant, and the difference for a division. It is not known of all expressions.
+func growth(e parser.Expr) (power int, known bool) {
+	if ofOnePod(e) || !selects(e) {
+		return 0, true
+	}
+	switch n := e.(type) {
+	case *parser.ParenExpr:
+		return growth(n.Expr)
+	case *parser.UnaryExpr:
+		return growth(n.Expr)
+	case *parser.SubqueryExpr:
+		return growth(n.Expr)
+	case *parser.AggregateExpr:
+		switch n.Op {
+		case parser.AVG, parser.MIN, parser.MAX, parser.QUANTILE:
+			return growth(n.Expr)
+		case parser.COUNT:
+			return 1, ofOnePod(n.Expr)
+		case parser.SUM:
+			if ofOnePod(orZero(n.Expr)) {
+				return 1, true
+			}
+			// A sum of means grows with the number of groups, of which each pod may have its own.
+			power, known = growth(n.Expr)
+			return power, known && power == 1
+		}
+	case *parser.Call:
+		return growthOfCall(n)
+	case *parser.BinaryExpr:
+		return growthOfBinary(n)
+	}
+	return 0, false
+}
+
+// growthOfCall is growth for the call of a function.
+func growthOfCall(n *parser.Call) (power int, known bool) {
+	switch n.Func.Name {
+	case "histogram_quantile":
+		return 0, true
+	case "abs", "avg_over_time", "ceil", "clamp", "clamp_max", "clamp_min", "floor", "label_join", "label_replace",
+		"last_over_time", "max_over_time", "min_over_time", "round", "scalar", "sort", "sort_desc", "vector":
+		rest := slices.ContainsFunc(n.Args[1:], selects)
+		power, known = growth(n.Args[0])
+		return power, known && !rest
+	}
+	return 0, false
+}
+
+// growthOfBinary is growth for an operator.
+func growthOfBinary(n *parser.BinaryExpr) (power int, known bool) {
+	left, known := growth(n.LHS)
+	right, also := growth(n.RHS)
+	both := known && also
+	switch {
+	case n.Op == parser.LAND, n.Op == parser.LUNLESS:
+		return left, known
+	case n.Op.IsComparisonOperator() && !n.ReturnBool: // a filter
+		if n.LHS.Type() == parser.ValueTypeScalar {
+			return right, also
+		}
+		return left, known
+	case n.Op == parser.LOR && orZero(n) != n:
+		return left, known
+	case n.Op == parser.LOR, n.Op == parser.ADD, n.Op == parser.SUB:
+		return left, both && left == right
+	case n.Op == parser.MUL:
+		return left + right, both
+	case n.Op == parser.DIV:
+		return left - right, both
+	}
+	return 0, false
+}
+
+// orZero returns X for "X or vector(0)", which adds nothing to a sum, and any other expression as it is.
+func orZero(e parser.Expr) parser.Expr {
+	if or, ok := inner(e).(*parser.BinaryExpr); ok && or.Op == parser.LOR {
+		if call, ok := inner(or.RHS).(*parser.Call); ok && call.Func.Name == "vector" {
+			if zero, ok := inner(call.Args[0]).(*parser.NumberLiteral); ok && zero.Val == 0 {
+				return or.LHS
+			}
+		}
+	}
+	return e
 }
 
 // selects reports whether an expression selects series.

@@ -116,3 +116,73 @@ func TestOfOnePod(t *testing.T) {
 		}
 	}
 }
+
+// TestScaleFree checks of which expressions pods may be left out, because their values hardly depend on how many pods
+// there are.
+func TestScaleFree(t *testing.T) {
+	for expression, want := range map[string]bool{
+		"avg(x)":                                             true,
+		"min(x)":                                             true,
+		"max without (pod) (x)":                              true,
+		"quantile(0.9, rate(x[1m]))":                         true,
+		"max(sum by (pod) (x))":                              true,
+		"max(x or vector(0))":                                true,
+		"max(avg by (q) (x))":                                true,
+		"max(x / y)":                                         true,
+		"max(x / scalar(avg(x)))":                            true,
+		"scalar(avg(x))":                                     true,
+		"x / y":                                              true,
+		"sum(x) / sum(y)":                                    true,
+		"sum by (q) (x) / sum by (q) (y)":                    true,
+		"max(sum by (q) (x) / sum by (q) (y))":               true,
+		"sum(x) / count(x)":                                  true,
+		"count(x > 5) / count(x)":                            true,
+		"avg(x) / max(y)":                                    true,
+		"100 * sum(x) / sum(y)":                              true,
+		"sum(x) / sum(y) * 100":                              true,
+		"1 - sum(x) / sum(y)":                                true,
+		"sum(x) / (sum(x) + sum(y))":                         true,
+		"sum(x) / (sum(y) > 0)":                              true,
+		"sum(x) / (sum(y) > 0) or vector(1)":                 true,
+		"sum(x) / clamp_min(sum(y), 1)":                      true,
+		"(sum(x) or vector(0)) / sum(y)":                     true,
+		"sum(x or vector(0)) / sum(y)":                       true,
+		"sum(sum by (q) (x)) / sum(y)":                       true,
+		"-(sum(x) / sum(y))":                                 true,
+		"sum(x) / sum(y) and on () sum(y) > 5":               true,
+		"max_over_time((sum(x) / sum(y))[5m:])":              true,
+		"histogram_quantile(0.9, sum by (le) (rate(x[1m])))": true,
+		`label_replace(sum(x) / sum(y), "q", "y", "", "")`:   true,
+
+		"x":                                false,
+		"sum(x)":                           false,
+		"count(x)":                         false,
+		"stddev(x)":                        false,
+		"topk(1, x)":                       false,
+		"sum(x) / 5":                       false,
+		"sum(x) / max(y)":                  false,
+		"max(x) / sum(y)":                  false,
+		"max(sum by (q) (x))":              false,
+		"avg(count by (q) (x))":            false,
+		"sum(avg by (q) (x))":              false,
+		"max(x / on () group_left sum(x))": false,
+		"max(x / scalar(count(x)))":        false,
+		"sum(x) * sum(y)":                  false,
+		"1 + sum(x)":                       false,
+		"sum(x or vector(5)) / sum(y)":     false,
+		"count(sum by (q) (x)) / sum(y)":   false,
+		"sum(x) > bool sum(y)":             false,
+		"sum(x) or avg(x)":                 false,
+		"rate(sum(x)[1m:]) / sum(y)":       false,
+		"sum(x) / sum(y) ^ 2":              false,
+		"absent(x)":                        false,
+	} {
+		e, err := promQL.ParseExpr(expression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := isScaleFree(e); got != want {
+			t.Errorf("%s: %t, want %t", expression, got, want)
+		}
+	}
+}

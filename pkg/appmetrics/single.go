@@ -77,8 +77,8 @@ func (e *evaluation) tolerates(tolerant bool, how string) bool {
 		return true
 	case !tolerant:
 		a.err = Errorf(Incomplete, "the expression of metric %q needs a value from every pod, because only a sum over "+
-			"pods, and a ratio, mean, minimum, maximum or quantile, tolerate missing pods: %s", e.q.def.Name,
-			summarize(a.Missing).Text)
+			"pods, and a ratio, mean, minimum, maximum or quantile that does not grow with their number, tolerate missing "+
+			"pods: %s", e.q.def.Name, summarize(a.Missing).Text)
 		return false
 	case 5*missing > all:
 		a.err = Errorf(Incomplete, "more than a fifth of the pods have no value for metric %q: %s", e.q.def.Name,
