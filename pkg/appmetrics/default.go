@@ -70,6 +70,7 @@ func candidates(name string) []candidate {
 // chosen is the default expression for a family that is there.
 type chosen struct {
 	name       string
+	reads      []string // names of the series that it reads
 	expression func(shape Shape, window time.Duration) string
 	level      bool // whether the expression does not depend on window
 	// observations says that an observation is needed for a value.
@@ -98,7 +99,7 @@ func (q *Query) choose(c candidate, kind string) (*chosen, *Error) {
 	rate := func(selector string, w time.Duration) string {
 		return fmt.Sprintf("rate(%s[%s])", selector, model.Duration(w))
 	}
-	x := &chosen{name: c.name}
+	x := &chosen{name: c.name, reads: []string{c.name}}
 	// A label that happens to be called "quantile" is one like all others.
 	if q.quantile != "" && kind != "histogram" && kind != "summary" {
 		plain := sel
@@ -118,7 +119,7 @@ func (q *Query) choose(c candidate, kind string) (*chosen, *Error) {
 		own := sel("")
 		x.expression = func(s Shape, w time.Duration) string { return "sum " + by(s) + "(" + rate(own, w) + ")" }
 	case kind == "histogram" && q.quantile != "":
-		x.observations = true
+		x.observations, x.reads = true, []string{c.name + "_bucket"}
 		buckets := sel("_bucket")
 		x.expression = func(s Shape, w time.Duration) string {
 			return fmt.Sprintf("histogram_quantile(%s, sum %s(%s))", q.quantile, by(s, "le"), rate(buckets, w))
@@ -128,7 +129,7 @@ func (q *Query) choose(c candidate, kind string) (*chosen, *Error) {
 		x.expression = func(s Shape, _ time.Duration) string { return "max " + by(s) + "(" + own + ")" }
 		x.level, x.observations = true, true
 	case kind == "histogram" || kind == "summary":
-		x.observations = true
+		x.observations, x.reads = true, []string{c.name + "_sum", c.name + "_count"}
 		sum, count := sel("_sum"), sel("_count")
 		x.expression = func(s Shape, w time.Duration) string {
 			return fmt.Sprintf("sum %s(%s) / sum %s(%s)", by(s), rate(sum, w), by(s), rate(count, w))

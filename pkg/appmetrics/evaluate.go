@@ -83,6 +83,7 @@ type evaluation struct {
 	now    time.Time
 	epoch  time.Time
 	live   []*state // pods with a page that is not too old
+	reads  []string // names of the series that the default expression reads; nil if there is none
 	answer *Answer
 }
 
@@ -211,19 +212,20 @@ func (e *evaluation) familiesOf(t *snapshot) (all []Family) {
 			all = append(all, f)
 		}
 	}
+	has := func(f Family, name string) bool {
+		base, part := cutSuffix(name)
+		return f.Name == name || part && f.Name == base && (f.Type == "histogram" || f.Type == "summary")
+	}
 	for i := range e.q.selectors {
-		name := e.q.selectors[i].name
 		for _, f := range t.families {
-			base, part := cutSuffix(name)
-			if f.Name == name || part && f.Name == base && (f.Type == "histogram" || f.Type == "summary") {
+			if has(f, e.q.selectors[i].name) {
 				add(f.Name, f.Type)
 			}
 		}
 	}
 	for i := range t.series { // all are of names that the query selects
 		name := t.series[i].name()
-		base, _ := cutSuffix(name)
-		typed := slices.ContainsFunc(t.families, func(f Family) bool { return f.Name == name || f.Name == base })
+		typed := slices.ContainsFunc(t.families, func(f Family) bool { return has(f, name) })
 		if !typed && t.series[i].now() {
 			add(name, "untyped")
 		}
@@ -310,6 +312,7 @@ func (e *evaluation) byDefault(ctx context.Context) {
 		}
 		return
 	}
+	e.reads = x.reads
 	shape := q.def.Shape
 	e.answer.Expression = x.expression(shape, q.def.Window)
 	if x.level {

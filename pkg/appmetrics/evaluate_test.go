@@ -163,6 +163,18 @@ func TestDefaultExpressions(t *testing.T) {
 			"a=10", "sum by (pod) (jobs_total)",
 		},
 		{
+			"rate of a counter with the name of a part",
+			Definition{Name: "jobs_count_per_second"},
+			[]page{{0, "# TYPE jobs_count counter\njobs_count 50"}, {15, "# TYPE jobs_count counter\njobs_count 80"}},
+			"a=2", "sum by (pod) (rate(jobs_count[30s]))",
+		},
+		{
+			"a family with the name of a part of a gauge",
+			Definition{Name: "jobs_count"},
+			[]page{{0, "# TYPE jobs gauge\njobs 1\njobs_count 5"}},
+			"a=5", "sum by (pod) (jobs_count)",
+		},
+		{
 			"mean of a histogram",
 			Definition{Name: "latency"},
 			[]page{{0, histogram(100, 200, 100)}, {15, histogram(150, 300, 150)}},
@@ -839,6 +851,72 @@ func TestExplanations(t *testing.T) {
 				"wait for some, set a longer window, or scale by a rate",
 		},
 		{
+			"parts without a type",
+			Definition{Name: "latency"},
+			[]string{"latency_sum 1\nlatency_count 2"},
+			`no family: the pod exposes latency_sum, latency_count, but no metric latency, and no type that makes ` +
+				`latency a histogram or summary: add a line "# TYPE latency histogram", or "summary", or ` +
+				`use latency_count_per_second to get its rate`,
+		},
+		{
+			"parts without a type, twice",
+			Definition{Name: "latency"},
+			[]string{"latency_sum 1\nlatency_count 2", "latency_sum 2\nlatency_count 4"},
+			`no family: the pod exposes latency_sum, latency_count, but no metric latency, and no type that makes ` +
+				`latency a histogram or summary: add a line "# TYPE latency histogram", or "summary", or ` +
+				`use latency_count_per_second to get its rate`,
+		},
+		{
+			"a counter with the name of a part",
+			Definition{Name: "jobs"},
+			[]string{"# TYPE jobs_count counter\njobs_count 1"},
+			`no family: the pod exposes jobs_count, but no metric jobs, and no type that makes jobs a histogram or ` +
+				`summary: add a line "# TYPE jobs histogram", or "summary", or use ` +
+				`jobs_count_per_second to get its rate`,
+		},
+		{
+			"a counter with the name of a part, twice",
+			Definition{Name: "jobs", Shape: Single},
+			[]string{"# TYPE jobs_count counter\njobs_count 1", "# TYPE jobs_count counter\njobs_count 9"},
+			`no family: the pod exposes jobs_count, but no metric jobs, and no type that makes jobs a histogram or ` +
+				`summary: add a line "# TYPE jobs histogram", or "summary", or use ` +
+				`jobs_count_per_second to get its rate`,
+		},
+		{
+			"a sum without a type",
+			Definition{Name: "latency-seconds"},
+			[]string{"latency_seconds_sum 1"},
+			`no family: the pod exposes latency_seconds_sum, but no metric latency_seconds, and no type that makes ` +
+				`latency_seconds a histogram or summary: add a line "# TYPE latency_seconds histogram", or "summary"`,
+		},
+		{
+			"buckets without a type",
+			Definition{Name: "latency", Selector: quantile},
+			[]string{"latency_bucket{le=\"1\"} 1\nlatency_bucket{le=\"+Inf\"} 1"},
+			`no family: the pod exposes latency_bucket, but no metric latency, and no type that makes latency a ` +
+				`histogram or summary: add a line "# TYPE latency histogram", or "summary"`,
+		},
+		{
+			"a declared counter without series, and another with the name of a part",
+			Definition{Name: "jobs"},
+			[]string{"# TYPE jobs counter\n# TYPE jobs_count counter\njobs_count 1"},
+			"no match: the pod declares metric jobs, but exposes no series of it yet: wait until it has counted something",
+		},
+		{
+			"a gauge that is declared as a histogram",
+			Definition{Name: "queue"},
+			[]string{"# TYPE queue histogram\nqueue 5", "# TYPE queue histogram\nqueue 6"},
+			"wrong type: the type of queue asks for the series queue_sum, queue_count, but the pod exposes only queue: " +
+				"correct the # TYPE line, or expose these series",
+		},
+		{
+			"a histogram that is declared as a counter",
+			Definition{Name: "latency"},
+			[]string{strings.Replace(fmt.Sprintf(bare, 1), "histogram", "counter", 1)},
+			"wrong type: the type of latency asks for the series latency, but the pod exposes only latency_sum, " +
+				"latency_count: correct the # TYPE line, or expose these series",
+		},
+		{
 			"one point",
 			Definition{Name: "jobs_total"},
 			[]string{"jobs_total 1"},
@@ -1071,6 +1149,19 @@ func TestNamesThatDiffer(t *testing.T) {
 		},
 		{"http_requests", total, total + "# TYPE http_requests gauge\nhttp_requests 7\n", "a=10 b=10 c=10 d=10", ""},
 		{"http_requests", total, "up %d\n", "a=10 b=10 c=10 d:no family", "the pod exposes no metric http_requests"},
+		{
+			"http_requests", total, "http_requests_count %d\n", "a=10 b=10 c=10 d:no family",
+			"the pod exposes http_requests_count, but no metric http_requests, and no type",
+		},
+		{"latency", histogram, "latency_sum 1\nlatency_count %d\n", "a=0 b=0 c=0 d=0", ""},
+		{
+			"latency", histogram, "latency %d\n", "a=0 b=0 c=0 d:wrong type",
+			"the type of latency asks for the series latency_sum, latency_count, but the pod exposes only latency",
+		},
+		{
+			"latency", "# TYPE latency gauge\nlatency %d\n", "latency_sum 1\nlatency_count %d\n",
+			"a=1150 b=1150 c=1150 d:no family", "the pod exposes latency_sum, latency_count, but no metric latency",
+		},
 		{
 			"http-requests-per-second", total, "# TYPE http_requests counter\nhttp_requests %d\n",
 			"a=10 b=10 c=10 d:wrong type", "under one name",

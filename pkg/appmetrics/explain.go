@@ -43,10 +43,48 @@ func (e *evaluation) lacking(p *state) *Error {
 			return e.explainLack(&p.snapshot, n)
 		}
 	}
-	if e.q.quantile != "" && len(e.q.candidates) > 0 {
-		return e.explainQuantile(&p.snapshot)
+	if len(e.q.candidates) == 0 {
+		return nil
 	}
-	return nil
+	if e.q.quantile != "" {
+		if err := e.explainQuantile(&p.snapshot); err != nil {
+			return err
+		}
+	}
+	return e.lackingForDefault(p)
+}
+
+// lackingForDefault returns the error of a pod that has a series that the metric's name may mean, or a part of a
+// histogram or summary of that name, but nothing that the default expression reads.
+func (e *evaluation) lackingForDefault(p *state) *Error {
+	n := need{name: e.q.needs[0].name}
+	var there []string
+	for _, s := range e.q.selectors {
+		if slices.Contains(e.reads, s.name) {
+			n.anyOf = append(n.anyOf, s)
+		}
+		if p.has(s) {
+			there = append(there, s.name)
+		}
+	}
+	if slices.ContainsFunc(n.anyOf, p.has) {
+		return nil
+	}
+	if m, known := e.q.meaningOf(p.wanted); known {
+		name := e.q.candidates[m.candidate].name
+		if slices.ContainsFunc(there, func(s string) bool { return s == name || !declares(p.families, s) }) {
+			return Errorf(WrongType, "the type of %s asks for the series %s, but the pod exposes only %s: correct the # TYPE "+
+				"line, or expose these series", name, list(e.reads), list(there))
+		}
+		return e.explainLack(&p.snapshot, n) // other families
+	}
+	base, _ := cutSuffix(there[0])
+	remedy := ""
+	if count := base + "_count"; slices.Contains(there, count) {
+		remedy = fmt.Sprintf(", or use %s_per_second to get its rate", count)
+	}
+	return Errorf(NoFamily, "the pod exposes %s, but no metric %s, and no type that makes %s a histogram or summary: "+
+		"add a line \"# TYPE %s histogram\", or \"summary\"%s", list(there), base, base, base, remedy)
 }
 
 // knows reports whether series that s selects are kept.
@@ -99,6 +137,11 @@ func (e *evaluation) explainLack(t *snapshot, n need) *Error {
 		}
 	}
 	return Errorf(NoFamily, "%s%s", text, remedy)
+}
+
+// declares reports whether there is a family of this name.
+func declares(families []Family, name string) bool {
+	return slices.ContainsFunc(families, func(f Family) bool { return f.Name == name })
 }
 
 // noMatch explains that a label filter matches nothing, with the values that there are.

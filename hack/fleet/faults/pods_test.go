@@ -24,7 +24,7 @@ var podFaults = map[string]string{
 	"huge":           "the page has more than 8 MiB",
 	"huge, declared": "the page has more than 8 MiB",
 	"slow":           "the answer is not complete in time",
-	pods.WrongType:   "returns nothing for the pod, although the pod exposes the series that it selects",
+	pods.WrongType:   "correct the # TYPE line",
 	pods.NotANumber:  "NaN",
 	pods.Restarts:    "",
 }
