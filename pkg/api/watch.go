@@ -149,7 +149,7 @@ func (w *watcher[T, V, P]) start(r sample.Revision, initial bool) (err error) {
 			w.known = append(w.known, v)
 		}
 	}
-	if err = w.grow(); err != nil {
+	if err := w.grow(); err != nil {
 		return err
 	}
 	switch {

@@ -149,7 +149,7 @@ func Poll(limit time.Duration, f func() error) error {
 		case waited > limit:
 			return fmt.Errorf("still not so after %v: %w", limit, err)
 		}
-		time.Sleep(min(max(waited/20, 250*time.Millisecond), time.Second))
+		<-time.After(min(max(waited/20, 250*time.Millisecond), time.Second))
 	}
 }
 
