@@ -266,9 +266,10 @@ func (b *backends) setLocked(w *demand.Want) {
 	if found.unknown {
 		b.refused[w.Request] = true
 	}
+	// Until it is known again which series exist, the previous expression is kept, or else its last answer.
+	kept := undiscovered && old != nil && (old.ruled || old.discovered != nil) && old.SameQuery(w)
 	if old != nil && old.subscription != nil {
-		// Until it is known again which series exist, the previous expression is kept.
-		if undiscovered && (old.ruled || old.discovered != nil) && old.server == n.server && old.SameQuery(w) {
+		if kept && old.server == n.server {
 			before := *old
 			before.Want, before.discovered = w, n.discovered
 			b.wants[w.Request] = &before
@@ -278,9 +279,14 @@ func (b *backends) setLocked(w *demand.Want) {
 			n.subscription, n.old = old.subscription, old.old
 			return
 		}
-		if old.SameQuery(w) && old.label == n.label {
-			n.old = old.last(time.Now())
-		}
+	}
+	if kept {
+		n.label, n.ruled, n.nanAsZero = old.label, old.ruled, old.nanAsZero // as its last answer is read
+	}
+	if kept || n.err == nil && old != nil && old.SameQuery(w) && old.label == n.label {
+		n.old = old.last(time.Now())
+	}
+	if old != nil && old.subscription != nil {
 		b.releaseLocked(old)
 	}
 	if n.err != nil {
@@ -425,11 +431,10 @@ func (w *remote) last(now time.Time) *oldAnswer {
 }
 
 // answer returns the last answer of the backend.
-func (w *remote) answer(now time.Time) (*backend.Answer, error) {
-	if w.err != nil {
-		return nil, w.err
+func (w *remote) answer(now time.Time) (a *backend.Answer, err error) {
+	if err = w.err; err == nil {
+		a, err = w.subscription.Answer(now)
 	}
-	a, err := w.subscription.Answer(now)
 	if err != nil && w.old != nil && !now.After(w.old.until) {
 		return w.old.Answer, nil
 	}

@@ -275,6 +275,104 @@ func TestRulesDiscover(t *testing.T) {
 	})
 }
 
+// TestRulesOfAChangedBackend checks that the last answers are served while a backend with other settings has not
+// answered yet which series exist, and for four of the old intervals at most.
+func TestRulesOfAChangedBackend(t *testing.T) {
+	const discover = `group by (__name__) ({__name__=~"^app_.*",namespace!="",pod!="",pod!=""})`
+	for name, tt := range map[string]struct {
+		metric, query string
+	}{
+		"by a rule":  {"queue", `max(app_queue{namespace="shop",pod!=""}) by (pod)`},
+		"by default": {"depth", `sum by (pod) (depth{namespace="shop"})`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withRules(t, func(t *testing.T, s *system, one *fakeServer, r *rules) {
+				one.change(func() {
+					one.samples = map[string][]backend.Sample{
+						discover: {series(1, "__name__", "app_queue")}, tt.query: {series(9, "pod", "web-0")},
+					}
+				})
+				w := s.poll(inBackend(ofPods(tt.metric, pods(1))))
+				settled(20 * time.Second)
+				s.check(w, "web-0 9")
+
+				// It does not answer.
+				c, err := s.backends.connect(backend.Config{URL: "two"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				two := c.(*fakeServer)
+				two.gate = make(chan struct{})
+				defer close(two.gate)
+				changed := backend.Config{Name: "main", URL: "two", PodLabel: "instance"}
+				apply := func(c backend.Config) {
+					t.Helper()
+					if err := s.backends.apply([]backend.Config{c}, r); err != nil {
+						t.Fatal(err)
+					}
+				}
+				a, err := s.backends.find(w.Request).answer(time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				until := a.Received.Add(time.Minute)
+				apply(changed)
+				s.check(w, "web-0 9")
+				settled(30 * time.Second)
+				s.check(w, "web-0 9")
+				changed.Interval = time.Minute
+				apply(changed)
+				settled(time.Until(until))
+				s.check(w, "web-0 9")
+				settled(reloadEvery)
+				if got := s.served(w); !strings.Contains(got, "are not known") {
+					t.Errorf("%q after four intervals, want an error", got)
+				}
+				if n := s.backends.find(w.Request); n.old != nil {
+					t.Error("the old answer is held although it is not served any more")
+				}
+			})
+		})
+	}
+}
+
+// TestRulesAreDiscoveredAgain checks that the last answers are served between the moment when it is known which series
+// exist in a changed backend, and the first answer.
+func TestRulesAreDiscoveredAgain(t *testing.T) {
+	withRules(t, func(t *testing.T, s *system, one *fakeServer, r *rules) {
+		const discover = `group by (__name__) ({__name__=~"^app_.*",namespace!="",pod!="",pod!=""})`
+		const query = `max(app_queue{namespace="shop",pod!=""}) by (pod)`
+		known := []backend.Sample{series(1, "__name__", "app_queue")}
+		one.change(func() {
+			one.samples = map[string][]backend.Sample{discover: known, query: {series(9, "pod", "web-0")}}
+		})
+		w := s.poll(inBackend(ofPods("queue", pods(1))))
+		settled(20 * time.Second)
+		c, err := s.backends.connect(backend.Config{URL: "two"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		two := c.(*fakeServer)
+		first, second := make(chan struct{}), make(chan struct{})
+		two.gate, two.samples = first, map[string][]backend.Sample{discover: known, query: {series(7, "pod", "web-0")}}
+		if err := s.backends.apply([]backend.Config{{Name: "main", URL: "two"}}, r); err != nil {
+			t.Fatal(err)
+		}
+		settled(time.Second)
+		s.check(w, "web-0 9")
+		two.change(func() { two.gate = second }) // for the query
+		close(first)
+		settled(time.Second)
+		if n := two.queries()[query]; n != 1 {
+			t.Errorf("queries: %v, want one of %s", two.queries(), query)
+		}
+		s.check(w, "web-0 9")
+		close(second)
+		settled(time.Second)
+		s.check(w, "web-0 7")
+	})
+}
+
 // TestRulesWithoutSeries checks that a metric which a rule has is not served by its name when there are no series, and
 // that a rule which has it keeps it when they vanish.
 func TestRulesWithoutSeries(t *testing.T) {
