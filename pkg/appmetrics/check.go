@@ -3,7 +3,6 @@ package appmetrics
 import (
 	"errors"
 	"fmt"
-	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -272,16 +271,9 @@ func makesLabels(n *parser.Call) bool {
 // tooComplex counts the instructions of a regular expression, and reports whether they take too
 // much memory, or too much time on a long value.
 func (q *Query) tooComplex(pattern string) bool {
-	parsed, err := syntax.Parse("^(?s:"+pattern+")$", syntax.Perl)
-	if err != nil {
-		return false // the engine will report what is wrong
-	}
-	program, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return false // as above
-	}
-	q.instructions += len(program.Inst)
-	return len(program.Inst) > maxPattern
+	n := instructionsOf(pattern)
+	q.instructions += n
+	return n > maxPattern
 }
 
 // mistake is an error in the expression, with its position.

@@ -12,7 +12,7 @@
 // # Contract
 //
 // The package does no I/O, logs nothing and reads no clock except to end an evaluation that takes
-// too long: time is an argument. Its rules are:
+// too long, or to refuse a page that takes long to match: time is an argument. Its rules are:
 //
 //   - A sample's time is the moment when its page arrived. Timestamps on the page are ignored.
 //   - A counter that was absent from the previous page of the same process, and is present now,

@@ -53,7 +53,11 @@ func (t *target) fit(x *scratch, now int64, c *Config) error {
 	overLimit := Errorf(OverLimit, "the metrics of this pod together select more than %d series of its page, which is "+
 		"the limit: filter them by label", x.k.maxSeries(c))
 	var first *Error
-	for _, claim := range t.claims(x.k, all) {
+	claims := t.claims(x.k, all, &x.work)
+	if err := x.work.err(); err != nil {
+		return err
+	}
+	for _, claim := range claims {
 		with, added, bytes := chosen, 0, int64(0)
 		with.reach(claim.query)
 		for _, i := range claim.series {
@@ -83,13 +87,13 @@ func (t *target) fit(x *scratch, now int64, c *Config) error {
 		t.refuse(left, now, c)
 		return cmp.Or(first, overShare)
 	}
-	t.restrict(x, left)
+	t.restrict(x, left, taken)
 	return nil
 }
 
 // claims returns the claims of the queries of k on all, whose first elements are the series of t. They
-// are in the order in which the queries get room.
-func (t *target) claims(k *Kept, all []labels.Labels) []claim {
+// are in the order in which the queries get room. They are not complete once w is over.
+func (t *target) claims(k *Kept, all []labels.Labels, w *work) []claim {
 	byName := map[string][]int{}
 	for i, l := range all {
 		name := l.Get(model.MetricNameLabel)
@@ -98,9 +102,10 @@ func (t *target) claims(k *Kept, all []labels.Labels) []claim {
 	claims := make([]claim, 0, len(k.queries))
 	for _, q := range k.queries {
 		one := claim{query: q, grows: t.kept == nil || !t.kept.covers(q)}
-		for _, s := range q.selectors {
+		for j := range q.selectors {
+			s := &q.selectors[j]
 			for _, i := range byName[s.name] {
-				if s.matches(all[i]) {
+				if w.matches(s, all[i]) {
 					one.series = append(one.series, i)
 					one.grows = one.grows || i >= len(t.series)
 				}
@@ -122,8 +127,9 @@ func (t *target) claims(k *Kept, all []labels.Labels) []claim {
 	return claims
 }
 
-// restrict removes from t and from the page in x the series that only the queries in left need.
-func (t *target) restrict(x *scratch, left map[*Query]*Error) {
+// restrict removes from t and from the page in x the series that only the queries in left need. taken says which of
+// the series of t, and of the lines in x that have new labels after them, the others need.
+func (t *target) restrict(x *scratch, left map[*Query]*Error, taken []bool) {
 	if len(left) > 0 {
 		chosen := slices.DeleteFunc(slices.Clone(x.k.queries), func(q *Query) bool { return left[q] != nil })
 		if t.kept != nil && slices.Equal(t.kept.queries, chosen) {
@@ -133,10 +139,20 @@ func (t *target) restrict(x *scratch, left map[*Query]*Error) {
 		}
 	}
 	t.leftOut, x.partial = left, true
-	t.series = slices.DeleteFunc(t.series, func(s *series) bool { return !x.k.keeps(s.labels) })
+	needed := make(map[*series]bool, len(t.series))
+	for i, s := range t.series {
+		needed[s] = taken[i]
+	}
+	next := len(t.series)
+	t.series = slices.DeleteFunc(t.series, func(s *series) bool { return !needed[s] })
 	for i := range x.hits {
 		h := &x.hits[i]
-		if l := h.seriesLabels(); !l.IsEmpty() && !x.k.keeps(l) {
+		keep := needed[h.series]
+		if h.series == nil && !h.labels.IsEmpty() {
+			keep = taken[next]
+			next++
+		}
+		if !keep {
 			h.series, h.labels = nil, labels.EmptyLabels()
 		}
 	}

@@ -45,7 +45,7 @@ func (t *target) explain(now int64, f format, page []byte, x *scratch, c *Config
 	if !x.changed && t.found == nil {
 		return // whatever is wanted was there, and still is
 	}
-	if !t.lacks() {
+	if lacks := t.lacks(&x.work); !lacks || x.work.err() != nil { // then the values count, but are not explained
 		if t.found != nil {
 			t.found = nil
 			t.resize(t.sizeOf(c), c)
@@ -66,10 +66,12 @@ func (t *target) explain(now int64, f format, page []byte, x *scratch, c *Config
 	}
 }
 
-// lacks reports whether the last page had nothing for a need.
-func (t *target) lacks() bool {
+// lacks reports whether the last page had nothing for a need; true once w is over.
+func (t *target) lacks(w *work) bool {
 	has := func(x selector) bool {
-		return slices.ContainsFunc(t.series, func(s *series) bool { return s.satisfies(&x) })
+		return slices.ContainsFunc(t.series, func(s *series) bool {
+			return s.now() && s.name() == x.name && w.matches(&x, s.labels)
+		})
 	}
 	for _, n := range t.kept.needs {
 		if !slices.ContainsFunc(n.anyOf, has) {

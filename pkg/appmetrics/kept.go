@@ -17,11 +17,16 @@ const startTime = "process_start_time_seconds"
 type selector struct {
 	name     string
 	matchers []*labels.Matcher // without the one of the name
+	steps    []int             // that each matcher takes at most for a byte of a value
 	text     string            // as PromQL writes it
 }
 
 func newSelector(name string, matchers []*labels.Matcher) selector {
-	return selector{name: name, matchers: matchers, text: selectorText(name, matchers)}
+	s := selector{name: name, matchers: matchers, text: selectorText(name, matchers)}
+	for _, m := range matchers {
+		s.steps = append(s.steps, stepsOf(m))
+	}
+	return s
 }
 
 func (q *Query) selectsName(name string) bool {
@@ -59,6 +64,8 @@ type Kept struct {
 	span     time.Duration // how far the longest expression looks back
 	interval time.Duration // how often the shortest range needs a page; 0: as usual
 	grouped  bool          // whether a query is Grouped
+	// steps and matchers bound what matching a page takes: for a byte of the page, and for a line.
+	steps, matchers int64
 }
 
 type familyName struct{ name, total string }
@@ -78,6 +85,10 @@ func Keep(queries ...*Query) *Kept {
 			if !seen[s.text] {
 				seen[s.text] = true
 				k.selectors[s.name] = append(k.selectors[s.name], s)
+				k.matchers += int64(len(s.matchers))
+				for _, n := range s.steps {
+					k.steps += int64(n)
+				}
 			}
 		}
 		k.needs = append(k.needs, q.needs...)
@@ -149,10 +160,11 @@ func (k *Kept) wantsFamily(name []byte) bool {
 	return string(name) == startTime
 }
 
-func (k *Kept) keeps(l labels.Labels) bool {
+// keeps reports whether a selector selects the series; false once w is over.
+func (k *Kept) keeps(l labels.Labels, w *work) bool {
 	selectors := k.selectors[l.Get(model.MetricNameLabel)]
 	for i := range selectors {
-		if selectors[i].matches(l) {
+		if w.matches(&selectors[i], l) {
 			return true
 		}
 	}

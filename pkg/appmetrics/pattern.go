@@ -3,6 +3,7 @@ package appmetrics
 import (
 	"regexp/syntax"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/strutil"
 )
@@ -44,4 +45,26 @@ func patternSize(r *syntax.Regexp) int {
 		size *= max(r.Min, r.Max, 1) // at most 1,000, also of nested ones
 	}
 	return size
+}
+
+// instructionsOf returns to how many instructions a pattern for the value of a label compiles, 0 if it is not valid.
+func instructionsOf(pattern string) int {
+	parsed, err := syntax.Parse("^(?s:"+pattern+")$", syntax.Perl)
+	if err != nil {
+		return 0 // the engine will report what is wrong
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return 0 // as above
+	}
+	return len(program.Inst)
+}
+
+// stepsOf returns how many steps m takes at most for each byte of a value. Alternatives without wildcards are looked
+// up in a set.
+func stepsOf(m *labels.Matcher) int {
+	if m.Type == labels.MatchEqual || m.Type == labels.MatchNotEqual || len(m.SetMatches()) > 0 {
+		return 1
+	}
+	return instructionsOf(m.Value)
 }

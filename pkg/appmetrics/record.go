@@ -2,6 +2,7 @@ package appmetrics
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"math"
 	"slices"
@@ -68,7 +69,7 @@ func (t *target) record(now int64, k *Kept, p *Page, c *Config) error {
 	if t.kept != k {
 		t.rows = nil // what is kept has changed: match all series again
 	}
-	x.t, x.k, x.pod, x.format = t, k, p, f
+	x.t, x.k, x.pod, x.format, x.work = t, k, p, f, newWork()
 	if err := parse(f, x.filtered, x); err != nil {
 		if own := (*Error)(nil); errors.As(err, &own) {
 			return own
@@ -76,7 +77,7 @@ func (t *target) record(now int64, k *Kept, p *Page, c *Config) error {
 		return notExposition(p, err)
 	}
 	if p.Filtered && x.lacks() {
-		return ErrFiltered
+		return cmp.Or(x.work.err(), ErrFiltered)
 	}
 	if err := t.take(x, now, previous, c); err != nil {
 		return err
@@ -156,7 +157,7 @@ func (t *target) take(x *scratch, now int64, previous *Kept, c *Config) error {
 			continue
 		}
 		absent := !isValue(s.values[zeroAt])
-		if absent && (restarted || isNew && previous.keeps(s.labels)) {
+		if absent && (restarted || isNew && previous.keeps(s.labels, &x.work)) {
 			s.values[zeroAt] = 0
 		}
 	}

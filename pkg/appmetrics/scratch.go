@@ -26,6 +26,7 @@ type scratch struct {
 	indexed bool // whether byHash has the rows
 	changed bool // whether the page has other rows than the last one
 	partial bool // whether there was no room for all of the page: see target.fit
+	work    work // what matching its series may still take
 }
 
 // hit is one line of a page.
@@ -121,8 +122,11 @@ func (x *scratch) sample(text []byte, v float64, read func(*labels.Labels)) erro
 	if len(selectors) > 0 {
 		l = x.withTarget(l)
 	}
-	if !x.k.keeps(l) {
+	if !x.k.keeps(l, &x.work) {
 		l = labels.EmptyLabels()
+	}
+	if err := x.work.err(); err != nil {
+		return err
 	}
 	x.hits = append(x.hits, hit{row: row{hash: h, start: start}, labels: l, value: v})
 	return nil
@@ -182,13 +186,13 @@ func (x *scratch) withTarget(l labels.Labels) labels.Labels {
 	return b.Labels()
 }
 
-// lacks reports whether the page has nothing for a need.
+// lacks reports whether the page has nothing for a need; true once x.work is over.
 func (x *scratch) lacks() bool {
 	return slices.ContainsFunc(x.k.needs, func(n need) bool {
 		return !slices.ContainsFunc(x.hits, func(h hit) bool {
 			l := h.seriesLabels()
 			return !l.IsEmpty() && slices.ContainsFunc(n.anyOf, func(s selector) bool {
-				return s.name == l.Get(model.MetricNameLabel) && s.matches(l)
+				return s.name == l.Get(model.MetricNameLabel) && x.work.matches(&s, l)
 			})
 		})
 	})

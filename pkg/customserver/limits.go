@@ -52,8 +52,8 @@ const (
 // arrives.
 const maxInFlight = 512
 
-// turnPage is the size from which on one page of a namespace is parsed at a time. Otherwise pods with the largest
-// pages could keep all CPUs busy.
+// turnPage is the size from which on one page of a namespace is parsed at a time, as with pages that are costly to
+// match. Otherwise pods with such pages could keep all CPUs busy.
 const turnPage = 64 << 10
 
 // quietAfter is how long after the last refusal a namespace no longer counts as limited.

@@ -551,8 +551,9 @@ func TestLargePagesTakeTurns(t *testing.T) {
 		of, others := s.wantIn("many", many), s.wantIn("few", few)
 		time.Sleep(20 * time.Second)
 		s.checkCount(others, 3)
-		const late = `its page was not parsed in time, because only one page of more than 64 KiB of namespace "many" is ` +
-			`parsed at a time: make the pages smaller`
+		const late = `its page was not parsed in time, because only one page of namespace "many" that has more than ` +
+			`64 KiB, or is matched with many or long patterns, is parsed at a time: make the pages smaller, or use = ` +
+			`instead of =~ in expressions`
 		n, errs := s.count(of)
 		if n != 1 || len(errs) != 2 || !strings.HasSuffix(errs[0], late) || !strings.Contains(errs[0], many[0].Name) {
 			t.Errorf("%d values and the errors %q, want one value and two errors", n, errs)
@@ -560,5 +561,33 @@ func TestLargePagesTakeTurns(t *testing.T) {
 		end()
 		time.Sleep(time.Minute)
 		s.checkCount(of, 3)
+	})
+}
+
+// TestCostlyPagesTakeTurns checks that of the small pages of a namespace that may take long to match with patterns, one
+// is parsed at a time.
+func TestCostlyPagesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, all := start(t), pods(1)
+		s.listen(all[0], metricsPage("# "+strings.Repeat("x", 10_000)+"\nqueue 1\n", func(float64) []any { return nil }))
+		end, err := s.collector.parsing.take(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cheap := ofPods("queue", all)
+		cheap.Expression = `sum by (pod) (queue{a=~"x|y|"})`
+		s.want(cheap)
+		time.Sleep(20 * time.Second)
+		s.check(cheap, "web-0 1")
+		costly := ofPods("queues", all)
+		costly.Expression = `sum by (pod) (queue{a!~"(x*){100}y"})`
+		s.want(costly)
+		time.Sleep(20 * time.Second)
+		if got := s.served(costly); !strings.Contains(got, "is matched with many or long patterns") {
+			t.Errorf("got %s, want that the page waits for its turn", got)
+		}
+		end()
+		time.Sleep(20 * time.Second)
+		s.check(costly, "web-0 1")
 	})
 }

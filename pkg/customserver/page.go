@@ -258,7 +258,7 @@ func (p *page) explain(err error) error {
 }
 
 func (p *page) record(ctx context.Context, a podtarget.Page, kept *appmetrics.Kept, pod *sample.Pod) error {
-	if len(a.Body) > turnPage {
+	if len(a.Body) > turnPage || kept.Costly(len(a.Body)) {
 		end, err := p.parsing.take(ctx, p.namespace)
 		if err != nil {
 			return &turnError{namespace: p.namespace, err: err}
@@ -281,15 +281,16 @@ func (p *page) record(ctx context.Context, a podtarget.Page, kept *appmetrics.Ke
 	return err
 }
 
-// turnError says that a large page was not parsed in time, because others of its namespace were.
+// turnError says that a page was not parsed in time, because others of its namespace were.
 type turnError struct {
 	namespace string
 	err       error
 }
 
 func (e *turnError) Error() string {
-	return fmt.Sprintf("its page was not parsed in time, because only one page of more than %d KiB of namespace %q is "+
-		"parsed at a time: make the pages smaller", turnPage>>10, e.namespace)
+	return fmt.Sprintf("its page was not parsed in time, because only one page of namespace %q that has more than "+
+		"%d KiB, or is matched with many or long patterns, is parsed at a time: make the pages smaller, or use = instead "+
+		"of =~ in expressions", e.namespace, turnPage>>10)
 }
 func (e *turnError) Unwrap() error { return e.err }
 
