@@ -1,6 +1,7 @@
 package appmetrics
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -153,4 +154,82 @@ func TestRecordCostlyPatterns(t *testing.T) {
 			t.Error("a page of 30 KiB with two patterns is called costly")
 		}
 	})
+}
+
+// misspelled returns a store with pods of which each has other families than the next one, all of them long and similar
+// to the name of the metric of a query.
+func misspelled(t *testing.T, pods int) (*Store, *Query, []Pod) {
+	t.Helper()
+	q, err := Compile(Definition{Name: strings.Repeat("ab", 74)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, k := New(Config{}), Keep(q)
+	var all []Pod
+	for i := range pods {
+		var b strings.Builder
+		for j := range 20 {
+			fmt.Fprintf(&b, "%s_%03d_%03d 1\n", strings.Repeat("ba", 70), i, j)
+		}
+		p := Pod{UID: fmt.Sprint("uid", i), Name: fmt.Sprintf("pod%03d", i)}
+		if err := s.Record(p.UID, k, Page{Namespace: "n", Pod: p.Name, At: at(0), Body: []byte(b.String())}); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return s, q, all
+}
+
+// TestCostlySuggestions checks that one evaluation compares a misspelled name with the families of a few pods only, and
+// that it ends with its context.
+func TestCostlySuggestions(t *testing.T) {
+	s, q, pods := misspelled(t, 50)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	l, err := s.Slot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Free()
+	compared := func() (n int) {
+		for _, t := range s.targets {
+			n += len(t.found.near)
+		}
+		return n
+	}
+	if a := l.Evaluate(ctx, q, pods, at(1)); causeOf(a.Err()) != Canceled || compared() > 0 {
+		t.Errorf("got %v after the context has ended, and %d pods are compared", a.Err(), compared())
+	}
+	a := l.Evaluate(t.Context(), q, pods, at(1))
+	if causeOf(a.Err()) != NoFamily || !strings.Contains(a.Err().Error(), "did you mean") {
+		t.Errorf("got %v, want suggestions", a.Err())
+	}
+	if len(a.Missing) != len(pods) {
+		t.Errorf("%d pods are missing, want %d", len(a.Missing), len(pods))
+	}
+	if compared() != maxCompared {
+		t.Errorf("the name is compared for %d pods, want %d", compared(), maxCompared)
+	}
+}
+
+// TestSuggestionsOfManyPods checks that all pods with the same families get the same suggestion.
+func TestSuggestionsOfManyPods(t *testing.T) {
+	w := newWorld(t, Definition{Name: "request"})
+	var names []string
+	for i := range 10 {
+		name := string(rune('a' + i))
+		w.page(name, 1, "requests 1")
+		names = append(names, name)
+	}
+	w.page("k", 1, "other 1")
+	const want = "the pod exposes no metric request; did you mean requests?"
+	a := w.answer(2, append(names, "k")...)
+	for _, m := range a.Missing[:10] {
+		if m.Err.Text != want {
+			t.Errorf("pod %s: %s", m.Pod, m.Err.Text)
+		}
+	}
+	if got := a.Missing[10].Err.Text; got != "the pod exposes no metric request: check the name" {
+		t.Errorf("a pod without that family: %s", got)
+	}
 }

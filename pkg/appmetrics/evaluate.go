@@ -85,6 +85,10 @@ type evaluation struct {
 	live   []*state // pods with a page that is not too old
 	reads  []string // names of the series that the default expression reads; nil if there is none
 	answer *Answer
+	work   work // of explanations
+	// compared is how many pages a missing name was compared with, and suggested has what was found, by name.
+	compared  int
+	suggested map[string][][]string
 }
 
 // Slot is one of the Config.Parallel places for evaluations. Its holder runs one evaluation at a time.
@@ -118,7 +122,9 @@ func (s *Store) Evaluate(ctx context.Context, q *Query, pods []Pod, now time.Tim
 
 // Evaluate evaluates a query over pods, which are those of one namespace. It ends early with ctx.
 func (l *Slot) Evaluate(ctx context.Context, q *Query, pods []Pod, now time.Time) *Answer {
-	e := &evaluation{s: l.store, q: q, now: now, answer: &Answer{}}
+	e := &evaluation{
+		s: l.store, q: q, now: now, answer: &Answer{}, work: work{left: freeSteps, done: ctx.Done()},
+	}
 	e.collect(pods)
 	if e.answer.err != nil {
 		return e.answer
@@ -127,6 +133,12 @@ func (l *Slot) Evaluate(ctx context.Context, q *Query, pods []Pod, now time.Time
 		e.own(ctx)
 	} else {
 		e.byDefault(ctx)
+	}
+	switch { // then it is not known what a missing pod means
+	case e.work.over && ctx.Err() != nil:
+		e.fail(errCanceled)
+	case e.work.over:
+		e.fail(e.tooLong())
 	}
 	a := e.answer
 	slices.SortFunc(a.Values, func(x, y Value) int { return strings.Compare(x.Pod, y.Pod) })

@@ -12,6 +12,9 @@ import (
 
 // explain says why the expression has no value for a pod that answers.
 func (e *evaluation) explain(p *state) *Error {
+	if e.work.isOver() {
+		return e.tooLong() // which Evaluate reports of all pods
+	}
 	if err := e.lacking(p); err != nil {
 		return err
 	}
@@ -27,6 +30,12 @@ func (e *evaluation) explain(p *state) *Error {
 		"the series that it selects%s", e.q.def.Name, remedy)
 }
 
+// tooLong is the error of an evaluation whose explanations take too long.
+func (e *evaluation) tooLong() *Error {
+	return Errorf(OverLimit, "to find out why metric %q has no value takes longer than %v: use = instead of =~ in its "+
+		"expression, fewer or shorter patterns, or fewer selectors", e.q.def.Name, maxMatching)
+}
+
 // explainAll says why the expression has no value for pods that answer.
 func (e *evaluation) explainAll(pods []*state) *Error {
 	missing := make([]Missing, 0, len(pods))
@@ -39,7 +48,7 @@ func (e *evaluation) explainAll(pods []*state) *Error {
 // lacking returns the error of a pod whose page lacks what the query needs, nil if it lacks nothing.
 func (e *evaluation) lacking(p *state) *Error {
 	for _, n := range e.q.needs {
-		if !slices.ContainsFunc(n.anyOf, p.has) {
+		if !slices.ContainsFunc(n.anyOf, func(s selector) bool { return p.has(&s, &e.work) }) {
 			return e.explainLack(&p.snapshot, n)
 		}
 	}
@@ -63,11 +72,11 @@ func (e *evaluation) lackingForDefault(p *state) *Error {
 		if slices.Contains(e.reads, s.name) {
 			n.anyOf = append(n.anyOf, s)
 		}
-		if p.has(s) {
+		if p.has(&s, &e.work) {
 			there = append(there, s.name)
 		}
 	}
-	if slices.ContainsFunc(n.anyOf, p.has) {
+	if e.work.over || slices.ContainsFunc(n.anyOf, func(s selector) bool { return p.has(&s, &e.work) }) {
 		return nil
 	}
 	if m, known := e.q.meaningOf(p.wanted); known {
@@ -132,7 +141,7 @@ func (e *evaluation) explainLack(t *snapshot, n need) *Error {
 	}
 	remedy := ": check the name"
 	if t.found != nil {
-		if near := t.found.nearest(n.name); len(near) > 0 {
+		if near := e.suggestions(t.found, n.name); len(near) > 0 {
 			remedy = "; did you mean " + strings.Join(near, " or ") + "?"
 		}
 	}
@@ -144,12 +153,42 @@ func declares(families []Family, name string) bool {
 	return slices.ContainsFunc(families, func(f Family) bool { return f.Name == name })
 }
 
+// maxCompared is for how many pods of an evaluation a missing name is compared with those of its page. The pages of the
+// others are probably alike.
+const maxCompared = 3
+
+// suggestions returns the names of families on a page that resemble name: the same as on a page before, if there are
+// some and this page has them, too.
+func (e *evaluation) suggestions(f *found, name string) []string {
+	has := func(family string) bool {
+		_, ok := slices.BinarySearch(f.names, family)
+		return ok
+	}
+	for _, near := range e.suggested[name] {
+		if !slices.ContainsFunc(near, func(family string) bool { return !has(family) }) {
+			return near
+		}
+	}
+	if e.compared == maxCompared {
+		return nil
+	}
+	e.compared++
+	near := f.nearest(name)
+	if len(near) > 0 {
+		if e.suggested == nil {
+			e.suggested = map[string][][]string{}
+		}
+		e.suggested[name] = append(e.suggested[name], near)
+	}
+	return near
+}
+
 // noMatch explains that a label filter matches nothing, with the values that there are.
 func (e *evaluation) noMatch(f *found, s selector) *Error {
 	var there []string
-	for _, m := range s.matchers {
+	for i, m := range s.matchers {
 		values := f.values[nameAndLabel{s.name, m.Name}]
-		if slices.ContainsFunc(values, m.Matches) {
+		if slices.ContainsFunc(values, func(v string) bool { return e.work.match(m, s.steps[i], v) }) {
 			continue
 		}
 		if len(values) == 0 || len(values) == 1 && values[0] == "" {
@@ -220,7 +259,7 @@ func (e *evaluation) onePoint(p *state) bool {
 				points++
 			}
 		}
-		selects := func(x selector) bool { return x.name == s.name() && x.matches(s.labels) }
+		selects := func(x selector) bool { return x.name == s.name() && e.work.matches(&x, s.labels) }
 		if points > 1 && slices.ContainsFunc(e.q.selectors, selects) {
 			return false
 		}
@@ -280,13 +319,16 @@ func nearest(name string, names []string) []string {
 		distance int
 	}
 	var matches []match
+	stemOfName := stem(name)
 	for _, n := range names {
 		if len(n) > 150 || len(name) > 150 {
 			continue
 		}
 		d, ok := typos(name, n)
-		if ofStems, alike := typos(stem(name), stem(n)); alike && (!ok || ofStems < d) {
-			d, ok = ofStems, true
+		if stemOfN := stem(n); stemOfName != name || stemOfN != n { // otherwise it is the same distance
+			if ofStems, alike := typos(stemOfName, stemOfN); alike && (!ok || ofStems < d) {
+				d, ok = ofStems, true
+			}
 		}
 		switch {
 		case ok:

@@ -69,9 +69,7 @@ func (t *target) explain(now int64, f format, page []byte, x *scratch, c *Config
 // lacks reports whether the last page had nothing for a need; true once w is over.
 func (t *target) lacks(w *work) bool {
 	has := func(x selector) bool {
-		return slices.ContainsFunc(t.series, func(s *series) bool {
-			return s.now() && s.name() == x.name && w.matches(&x, s.labels)
-		})
+		return slices.ContainsFunc(t.series, func(s *series) bool { return s.satisfies(&x, w) })
 	}
 	for _, n := range t.kept.needs {
 		if !slices.ContainsFunc(n.anyOf, has) {

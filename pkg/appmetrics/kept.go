@@ -38,9 +38,6 @@ func (q *Query) selectsName(name string) bool {
 	return false
 }
 
-// matches reports whether the labels of a series of this name match.
-func (s *selector) matches(l labels.Labels) bool { return matchAll(l, s.matchers) }
-
 func matchAll(l labels.Labels, matchers []*labels.Matcher) bool {
 	for _, m := range matchers {
 		if !m.Matches(l.Get(m.Name)) {

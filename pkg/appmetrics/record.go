@@ -69,7 +69,7 @@ func (t *target) record(now int64, k *Kept, p *Page, c *Config) error {
 	if t.kept != k {
 		t.rows = nil // what is kept has changed: match all series again
 	}
-	x.t, x.k, x.pod, x.format, x.work = t, k, p, f, newWork()
+	x.t, x.k, x.pod, x.format, x.work = t, k, p, f, work{left: freeSteps}
 	if err := parse(f, x.filtered, x); err != nil {
 		if own := (*Error)(nil); errors.As(err, &own) {
 			return own

@@ -36,13 +36,13 @@ func (t *target) snapshot(q *Query) snapshot {
 	return c
 }
 
-// has reports whether the last page had a series that x selects.
-func (c *snapshot) has(x selector) bool { return c.hadAt(len(c.times)-1, &x) }
+// has reports whether the last page had a series that x selects; false once w is over.
+func (c *snapshot) has(x *selector, w *work) bool { return c.hadAt(len(c.times)-1, x, w) }
 
-// hadAt reports whether a series that x selects has a value at the time with this index.
-func (c *snapshot) hadAt(at int, x *selector) bool {
+// hadAt reports whether a series that x selects has a value at the time with this index; false once w is over.
+func (c *snapshot) hadAt(at int, x *selector, w *work) bool {
 	for i := range c.series {
-		if s := &c.series[i]; isValue(s.values[at]) && s.name() == x.name && x.matches(s.labels) {
+		if s := &c.series[i]; isValue(s.values[at]) && s.name() == x.name && w.matches(x, s.labels) {
 			return true
 		}
 	}

@@ -73,9 +73,9 @@ type series struct {
 
 func (s *series) name() string { return s.labels.Get(model.MetricNameLabel) }
 
-// satisfies reports whether the last page had the series and x selects it.
-func (s *series) satisfies(x *selector) bool {
-	return s.now() && s.name() == x.name && x.matches(s.labels)
+// satisfies reports whether the last page had the series and x selects it; false once w is over.
+func (s *series) satisfies(x *selector, w *work) bool {
+	return s.now() && s.name() == x.name && w.matches(x, s.labels)
 }
 
 // now reports whether the last page had the series.

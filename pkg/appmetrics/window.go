@@ -76,7 +76,7 @@ func (e *evaluation) fillsRanges(p *state) bool {
 	whole := false
 	for i := range e.q.uses {
 		u := &e.q.uses[i]
-		if u.within > 0 && p.has(u.selector) && !p.fills(u) {
+		if u.within > 0 && p.has(&u.selector, &e.work) && !p.fills(u, &e.work) {
 			return false
 		}
 		whole = whole || u.whole
@@ -106,11 +106,11 @@ func (e *evaluation) fillsRanges(p *state) bool {
 // fills reports whether the range of a use has the two values that its function compares and, for a function that
 // extrapolates, whether PromQL does so to at least nine tenths of the range: the HPA controller tolerates a tenth. If a
 // page is missing at the start of the range, PromQL extrapolates by only half of the distance between pages.
-func (p *state) fills(u *use) bool {
+func (p *state) fills(u *use, w *work) bool {
 	first, _ := slices.BinarySearch(p.times, p.at-u.within.Milliseconds()+1) // a range does not include its start
 	values := 0
 	for i := len(p.times) - 1; i >= first && values < 2; i-- {
-		if p.hadAt(i, &u.selector) {
+		if p.hadAt(i, &u.selector, w) {
 			values++
 		}
 	}

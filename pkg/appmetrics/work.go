@@ -6,17 +6,19 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// work limits what matching the series of one page may take. It counts steps, of which a pattern takes at most as many
-// for each byte of a value as it has instructions: 10 ns each at most, and far less in most patterns. Only after
-// freeSteps does it look at the clock, so a server that is short of CPU refuses no page that is easy to match.
+// work limits what matching the series of one page, or explaining one evaluation, may take. It counts steps, of which
+// a pattern takes at most as many for each byte of a value as it has instructions: 10 ns each at most, and far less in
+// most patterns. Only after freeSteps does it look at the clock, so a server that is short of CPU refuses no page that
+// is easy to match.
 type work struct {
-	left  int64 // steps until it looks at the clock
-	until time.Time
-	over  bool // no more may be taken
+	left  int64           // steps until it looks at the clock
+	until time.Time       // zero until it looks for the first time
+	done  <-chan struct{} // when it is closed, no more may be taken; nil without effect
+	over  bool            // no more may be taken
 }
 
 const (
-	// maxMatching is how long a page that takes more than freeSteps may take.
+	// maxMatching is how long matching may go on after freeSteps.
 	maxMatching = time.Second
 	freeSteps   = 10_000_000
 	// moreSteps is how many steps are taken between two looks at the clock.
@@ -29,22 +31,35 @@ const (
 	shortLine = 20
 )
 
-func newWork() work { return work{left: freeSteps, until: time.Now().Add(maxMatching)} }
-
 // matches reports whether s selects l, a series of its name. It returns false once w is over.
 func (w *work) matches(s *selector, l labels.Labels) bool {
 	for i, m := range s.matchers {
-		value := l.Get(m.Name)
-		if w.left -= matcherSteps + int64(s.steps[i]*len(value)); w.left < 0 && w.isOver() || !m.Matches(value) {
+		if !w.match(m, s.steps[i], l.Get(m.Name)) {
 			return false
 		}
 	}
 	return true
 }
 
+// match reports whether m, which takes that many steps for a byte, matches a value; false once w is over.
+func (w *work) match(m *labels.Matcher, steps int, value string) bool {
+	w.left -= matcherSteps + int64(steps*len(value))
+	return (w.left >= 0 || !w.isOver()) && m.Matches(value)
+}
+
 // isOver looks at the clock.
 func (w *work) isOver() bool {
-	if w.over = w.over || time.Now().After(w.until); !w.over {
+	now := time.Now()
+	if w.until.IsZero() {
+		w.until = now.Add(maxMatching)
+	}
+	select {
+	case <-w.done:
+		w.over = true
+	default:
+		w.over = w.over || now.After(w.until)
+	}
+	if !w.over {
 		w.left = moreSteps
 	}
 	return w.over

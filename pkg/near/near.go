@@ -30,7 +30,8 @@ const maxNearest = 256
 func Nearest(s string, names []string) string {
 	best, least := "", 1+min(len(s)/3, 3)
 	for _, name := range names {
-		if len(name) > maxNearest || len(s) > maxNearest {
+		longer := max(len(s), len(name))
+		if longer > maxNearest || longer-min(len(s), len(name)) >= least { // the distance is at least this difference
 			continue
 		}
 		if d := Distance(s, name); d < least {

@@ -37,3 +37,20 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+// TestNearestSkips checks that names whose length rules them out are not compared: that would take a second.
+func TestNearestSkips(t *testing.T) {
+	names := make([]string, 2_000)
+	for i := range names {
+		names[i] = strings.Repeat("a", 200)
+	}
+	names = append(names, strings.Repeat("a", 250)+"b")
+	name := strings.Repeat("a", 250)
+	if n := testing.AllocsPerRun(1, func() {
+		if got := Nearest(name, names); got != names[2_000] {
+			t.Errorf("got %q", got)
+		}
+	}); n > 1 {
+		t.Errorf("%v distances are computed, want one", n)
+	}
+}
