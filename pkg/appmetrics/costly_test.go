@@ -233,3 +233,24 @@ func TestSuggestionsOfManyPods(t *testing.T) {
 		t.Errorf("a pod without that family: %s", got)
 	}
 }
+
+// TestCostlySelection checks that the time limit of an evaluation ends the selection of the series of a single pod.
+func TestCostlySelection(t *testing.T) {
+	all, err := Compile(Definition{Name: "m", Expression: "sum by (pod) (x)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	costly := costlyQueries(t)[0]
+	s := New(Config{Timeout: 100 * time.Millisecond})
+	if err := s.Record("u", Keep(all, costly), Page{
+		Namespace: "n", Pod: "p", At: at(0), Body: []byte(costlyLines(500, 0)),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Second, func() {
+		err := s.Evaluate(t.Context(), costly, []Pod{{UID: "u", Name: "p"}}, at(1)).Err()
+		if causeOf(err) != OverLimit || !strings.Contains(err.Error(), "takes longer than 100ms") {
+			t.Errorf("got %v, want a limit", err)
+		}
+	})
+}

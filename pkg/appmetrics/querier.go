@@ -37,10 +37,10 @@ func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.Select
 	}
 	set := &seriesSet{next: -1}
 	for _, p := range q.pods {
+		set.series = p.appendTo(ctx, set.series, q.now, oldest, newest, matchers)
 		if ctx.Err() != nil {
 			return storage.ErrSeriesSet(ctx.Err())
 		}
-		set.series = p.appendTo(set.series, q.now, oldest, newest, matchers)
 		if q.selected+len(set.series) > maxSelected {
 			return storage.ErrSeriesSet(errSelected)
 		}
@@ -53,9 +53,13 @@ func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.Select
 }
 
 // appendTo appends the series of t that match and have a sample within a time. The last page is shown as if it had
-// arrived now.
-func (c *snapshot) appendTo(all []shown, now, oldest, newest int64, matchers []*labels.Matcher) []shown {
+// arrived now. It ends early with ctx, because a pattern may take milliseconds for a series.
+func (c *snapshot) appendTo(ctx context.Context, all []shown, now, oldest, newest int64, matchers []*labels.Matcher,
+) []shown {
 	for i := range c.series { // if there are any, there are pages
+		if ctx.Err() != nil {
+			return all
+		}
 		s := shown{series: &c.series[i], times: c.times, shift: now - c.times[len(c.times)-1]}
 		if matchAll(s.labels, matchers) && s.hasSample(oldest, newest) {
 			all = append(all, s)
