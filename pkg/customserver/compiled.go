@@ -17,10 +17,30 @@ type compiled struct {
 	number  uint64
 	limited bool  // err is that of a limit
 	size    int64 // bytes that count against the memory limit
+	asks    asks
 
 	mu     sync.Mutex
 	costly error // says which limit it exceeded; valid before until
 	until  time.Time
+}
+
+// asks says who asks for a query: the metrics of each have a limit of their own at an endpoint.
+type asks uint8
+
+const (
+	podAutoscalers asks = iota // those of the namespace of the pods
+	allSelectors               // autoscalers of all namespaces, with a selector, for a metric that an administrator names
+	administrator              // the file, for the values of all objects: it limits how many there are
+)
+
+func asksFor(w *demand.Want) asks {
+	switch {
+	case !w.Series:
+		return podAutoscalers
+	case w.Selector != "":
+		return allSelectors
+	}
+	return administrator
 }
 
 // costlyFor is how long an expression that exceeded a limit is not evaluated again.
@@ -59,7 +79,7 @@ func metricOf(w *demand.Want) *demand.Metric {
 // payer returns whose share of the memory the query of w counts towards. The namespace of a gateway
 // does not pay for the selectors of autoscalers in other namespaces: there can be very many.
 func payer(w *demand.Want) string {
-	if w.Series && !isForAll(w) {
+	if asksFor(w) == allSelectors {
 		return definition.SelectorsOwner
 	}
 	return w.Namespace
@@ -74,7 +94,7 @@ func (c *collector) compileLocked(w *demand.Want) *compiled {
 	if err := c.limits.take(memoryLimit, payer(w), q.Size()); err != nil {
 		return &compiled{err: err, number: c.number, limited: true}
 	}
-	return &compiled{Query: q, number: c.number, size: q.Size()}
+	return &compiled{Query: q, number: c.number, size: q.Size(), asks: asksFor(w)}
 }
 
 // releaseLocked gives back the memory of the query of w, which nobody uses any more.

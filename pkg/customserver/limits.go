@@ -41,7 +41,9 @@ const (
 )
 
 // Limits on what one pod costs. Without them, autoscalers that differ only in annotations could
-// multiply its cost.
+// multiply its cost. The endpoints of the administrator's file are exempt from the first one; the second one applies to
+// the metrics of the pod's own namespace, and separately to the selectors that autoscalers of all namespaces add to
+// metrics of the file.
 const (
 	maxEndpointsOfPod    = 5
 	maxMetricsOfEndpoint = 50
@@ -228,6 +230,11 @@ func overShare(format string, args ...any) error {
 func tooManyEndpoints(p *sample.Pod) error {
 	return overShare("pod %s is scraped at %d endpoints already, which is the limit: let the "+
 		"HorizontalPodAutoscalers of namespace %q agree on its port and path", p.Name, maxEndpointsOfPod, p.Namespace)
+}
+
+func tooManySelectors(p *sample.Pod, url string) error {
+	return overShare("autoscalers of all namespaces use %d different selectors with metrics of the administrator's file "+
+		"already, which is the limit at one URL of pod %s (%s): let them use fewer", maxMetricsOfEndpoint, p.Name, url)
 }
 
 func tooManyMetrics(p *sample.Pod, url string) error {

@@ -264,6 +264,56 @@ func TestNamedSelector(t *testing.T) {
 	})
 }
 
+// TestNamedSelectorAllowance checks that the selectors that autoscalers of all namespaces add cannot displace the
+// metrics of the gateway's own namespace, nor these the selectors, and that neither displace what is for all.
+func TestNamedSelectorAllowance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, gateway := start(t), gatewayPods(1)
+		s.listen(gateway[0], loads("load{namespace=\"shop\",gw=\"a\",host=\"0\"} 3\n"))
+		n := namedBy(t, gauge+", path: /metrics}")
+		own := func(i int, path string) *demand.Want {
+			name := fmt.Sprintf("load-%d%s", i, strings.ReplaceAll(path, "/", "-"))
+			w := ofPods(name, gateway)
+			w.Request = demand.PodsRequest("edge", web, name, labels.Everything())
+			w.Expression, w.Ask.Path = "sum by (pod) (load)", path
+			return s.want(w)
+		}
+		first := s.name(n, gateway, labels.Set{"host": "0"})
+		for i := range maxMetricsOfEndpoint {
+			s.name(n, gateway, labels.Set{"host": fmt.Sprint(i)})
+			own(i, "/metrics")
+		}
+		refused, last := s.name(n, gateway, labels.Set{"host": "last"}), own(100, "/metrics")
+		for i := range maxEndpointsOfPod {
+			own(i, fmt.Sprint("/", i))
+		}
+		elsewhere := namedBy(t, gauge+", path: /other}")
+		elsewhere.Name = "load2"
+		value, selected := s.name(elsewhere, gateway, nil), s.name(elsewhere, gateway, labels.Set{"host": "0"})
+		time.Sleep(20 * time.Second)
+		expect(t, first("shop", "a"), "3")
+		expect(t, value("shop", "a"), "3")
+		expect(t, selected("shop", "a"), "3")
+		s.checkCount(own(0, "/metrics"), 1)
+		s.checkCount(last, 0, "pod gateway-0 has 50 metrics already, which is the limit at one URL "+
+			`(http://10.0.0.1:8080/metrics): let the HorizontalPodAutoscalers of namespace "edge" that select it refer to fewer`)
+		expect(t, refused("shop", "a"), "error: metric load with selector host=last of all gateways.example.com, named in "+
+			"the administrator's file, has no value: its series or its expression exceed a limit")
+		r := demand.ObjectRequest("edge", n.Resource, "", n.Name, labels.SelectorFromSet(labels.Set{"host": "last"}))
+		r.Series = true
+		const want = "autoscalers of all namespaces use 50 different selectors with metrics of the administrator's file " +
+			"already, which is the limit at one URL of pod gateway-0 (http://10.0.0.1:8080/metrics): let them use fewer"
+		if got := s.collector.find(r).places[0].err; got == nil || got.Error() != want {
+			t.Errorf("it is logged that %v, want %s", got, want)
+		}
+		for _, w := range s.current {
+			s.drop(w)
+		}
+		time.Sleep(time.Minute)
+		s.nothingTaken()
+	})
+}
+
 // TestNamedSelectorMemory checks that the queries of selectors do not use up the memory of the gateway's namespace.
 func TestNamedSelectorMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

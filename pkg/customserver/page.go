@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"metrics-server/pkg/appmetrics"
-	"metrics-server/pkg/demand"
 	"metrics-server/pkg/podtarget"
 	"metrics-server/pkg/sample"
 	"metrics-server/pkg/schedule"
@@ -66,9 +65,11 @@ func (c *collector) pageLocked(p *sample.Pod, w *wanted) (*page, error) {
 	key := p.UID + " " + url
 	known := c.pages[key]
 	switch {
-	case known == nil && c.ofPod[p.UID] >= maxEndpointsOfPod:
+	case known == nil && c.ofPod[p.UID] >= maxEndpointsOfPod && q.asks == podAutoscalers:
 		return nil, tooManyEndpoints(p)
-	case known != nil && len(known.queries) >= maxMetricsOfEndpoint && known.queries[q] == 0 && !isForAll(w.Want):
+	case known != nil && !known.hasRoom(q) && q.asks == allSelectors:
+		return nil, tooManySelectors(p, url)
+	case known != nil && !known.hasRoom(q):
 		return nil, tooManyMetrics(p, url)
 	}
 	cost := int64(1)
@@ -102,10 +103,20 @@ func (c *collector) pageLocked(p *sample.Pod, w *wanted) (*page, error) {
 	return known, nil
 }
 
-// isForAll reports whether w has the values of all objects of a metric that an administrator names, without a selector
-// of an autoscaler. The file limits how many there are, and the autoscalers of no namespace must be able to displace
-// them.
-func isForAll(w *demand.Want) bool { return w.Series && w.Selector == "" }
+// hasRoom reports whether q may be one of the queries of p. The autoscalers of the namespace of the pods and the
+// selectors of all namespaces must not be able to displace each other, nor what the administrator's file asks for.
+func (p *page) hasRoom(q *compiled) bool {
+	if p.queries[q] > 0 || q.asks == administrator {
+		return true
+	}
+	n := 0
+	for other := range p.queries {
+		if other.asks == q.asks {
+			n++
+		}
+	}
+	return n < maxMetricsOfEndpoint
+}
 
 // dropLocked ends the use of the pages of w.
 func (c *collector) dropLocked(w *wanted) {

@@ -104,7 +104,7 @@ func (d *Demand) joinLocked(name string, n *namespace) (map[Request]*Want, *unre
 	j := joiner{
 		Demand: d, namespace: n, name: name, used: map[target]bool{},
 		left: &unread{joined: true, targets: map[target]bool{}},
-		uses: map[use][]metav1.LabelSelectorRequirement{}, selectors: map[string]bool{},
+		uses: map[use][]metav1.LabelSelectorRequirement{},
 	}
 	for _, s := range n.selections {
 		s.used = false
@@ -137,7 +137,7 @@ type joiner struct {
 	left *unread
 
 	uses      map[use][]metav1.LabelSelectorRequirement
-	selectors map[string]bool // in uses
+	selectors int // how many of uses have one
 }
 
 func (j *joiner) wantLocked(h *HPA, m *Metric) *Want {

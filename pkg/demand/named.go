@@ -52,8 +52,8 @@ func (n *Named) series(selector string) Request {
 // SeriesOf returns the Request of the Want that has the values of all objects, for a Want with Named.
 func (w *Want) SeriesOf() Request { return w.Named.series(w.Selector) }
 
-// maxSelectors is how many different selectors a namespace may add to metrics that an administrator names. Each of them
-// takes another evaluation over all of their series.
+// maxSelectors is how many selectors a namespace may add to metrics that an administrator names. A selector counts once
+// for each metric, because each takes another evaluation over all series of the metric.
 const maxSelectors = 5
 
 // use is a Named metric that HPAs refer to, and their metric.selector.
@@ -123,14 +123,14 @@ func (j *joiner) namedLocked(h *HPA, m *Metric, w *Want) bool {
 	w.Resource, w.Object, w.Definition = resource, m.Object.Name, Definition{Named: n}
 	u := use{n, m.selector}
 	if _, known := j.uses[u]; !known {
-		if selectors := j.selectors; m.selector != "" && !selectors[m.selector] {
-			if len(selectors) == maxSelectors {
-				w.Err = newError(OverLimit, "use fewer, or the metric without a selector", "the HorizontalPodAutoscalers of "+
-					"namespace %q have more than %d different selectors for metrics "+NamedInFile+", which is the limit", j.name,
-					maxSelectors)
+		if m.selector != "" {
+			if j.selectors == maxSelectors {
+				w.Err = newError(OverLimit, "use fewer, or the metrics without a selector", "the HorizontalPodAutoscalers of "+
+					"namespace %q use metrics "+NamedInFile+" with more than %d selectors, which is the limit; a selector counts "+
+					"once for each metric", j.name, maxSelectors)
 				return true
 			}
-			selectors[m.selector] = true
+			j.selectors++
 		}
 		j.uses[u] = m.Selector
 	}

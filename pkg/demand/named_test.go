@@ -140,10 +140,41 @@ func TestNamedSelectors(t *testing.T) {
 		}
 		text := strings.Join(c.wants(), "\n")
 		for _, line := range append(lines, fmt.Sprintf("host=%d of ingresses.networking.k8s.io front by web: ! the "+
-			`HorizontalPodAutoscalers of namespace "shop" have more than 5 different selectors`, maxSelectors)) {
+			`HorizontalPodAutoscalers of namespace "shop" use metrics named in the administrator's file with more than `+
+			"5 selectors", maxSelectors)) {
 			if !strings.Contains(text, line) {
 				t.Errorf("no line %q in\n%s", line, text)
 			}
+		}
+	})
+}
+
+// TestNamedSelectorsOfManyMetrics checks that the limit on selectors counts each metric that a selector is used with.
+func TestNamedSelectorsOfManyMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var named []Named
+		var all []autoscalingv2.MetricSpec
+		for i := range maxSelectors + 1 {
+			name := fmt.Sprint("requests", i)
+			named = append(named, requestsOf(name))
+			m := onIngress(name, "front")
+			m.Object.Metric.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"host": "x"}}
+			all = append(all, m)
+		}
+		c := startNamed(t, nil, named, nil, testHPA("web", all), pod("nginx-1", "nginx", inGateway), nginx())
+		series, refused := 0, 0
+		for _, line := range c.wants() {
+			switch {
+			case strings.Contains(line, "of all"):
+				series++
+			case strings.Contains(line, `! the HorizontalPodAutoscalers of namespace "shop" use metrics named in the `+
+				"administrator's file with more than 5 selectors, which is the limit; a selector counts once for each metric"):
+				refused++
+			}
+		}
+		if series != maxSelectors || refused != 1 {
+			t.Errorf("%d metrics are collected and %d refused, want 5 and 1:\n%s", series, refused,
+				strings.Join(c.wants(), "\n"))
 		}
 	})
 }
