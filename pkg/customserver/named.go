@@ -219,15 +219,29 @@ func (v *values) objects(ctx context.Context, w *demand.Want, namespace string) 
 	if err := t.turn.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer t.turn.Release(1)
-	if t.query == c.query && time.Since(t.at) < tableAge {
-		return t.values, t.err
+	values, err, fresh := t.values, t.err, t.isFresh(c.query)
+	t.turn.Release(1)
+	if fresh {
+		return values, err
 	}
 	turn := namespace
 	if w.Selector == "" {
 		turn = "" // it is the same for all
 	}
-	_, a, err := v.scraped(ctx, w.Request, turn)
+	// Nobody waits for the turn of a namespace with that of the table, for which other namespaces wait.
+	end, err := v.evaluating.take(ctx, turn)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if err := t.turn.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer t.turn.Release(1)
+	if t.isFresh(c.query) { // meanwhile
+		return t.values, t.err
+	}
+	_, a, err := v.inTurn(ctx, w.Request)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -244,6 +258,9 @@ func (v *values) objects(ctx context.Context, w *demand.Want, namespace string) 
 	t.report(w, err)
 	return t.values, t.err
 }
+
+// isFresh reports whether the values are those of a query, and recent enough to be served. The caller has the turn.
+func (t *table) isFresh(of *compiled) bool { return t.query == of && time.Since(t.at) < tableAge }
 
 // report logs why there are no values, at most once in quietAfter, and when there are some again.
 func (t *table) report(w *demand.Want, err error) {

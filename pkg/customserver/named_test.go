@@ -314,6 +314,34 @@ func TestNamedSelectorAllowance(t *testing.T) {
 	})
 }
 
+// TestNamedSelectorTurns checks that a namespace whose turn is taken does not hold up another one that uses the same
+// selector.
+func TestNamedSelectorTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, gateway := start(t), gatewayPods(1)
+		s.listen(gateway[0], loads("load{namespace=\"b\",gw=\"a\",host=\"x\"} 3\n"))
+		selected := s.name(namedBy(t, gauge+"}"), gateway, labels.Set{"host": "x"})
+		time.Sleep(20 * time.Second)
+		end, err := s.evaluating.take(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		selected("c", "a") // makes the table
+		time.Sleep(2 * tableAge)
+		answered := make(chan string)
+		go func() { answered <- selected("a", "a") }()
+		synctest.Wait()
+		before := time.Now()
+		expect(t, selected("b", "a"), "3")
+		if waited := time.Since(before); waited > 0 {
+			t.Errorf("the answer takes %v", waited)
+		}
+		time.Sleep(2 * tableAge)
+		end()
+		expect(t, <-answered, `error: metric load with selector host=x of gateways.example.com a`)
+	})
+}
+
 // TestNamedSelectorMemory checks that the queries of selectors do not use up the memory of the gateway's namespace.
 func TestNamedSelectorMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

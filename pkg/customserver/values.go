@@ -159,17 +159,16 @@ func (v *values) evaluated(ctx context.Context, r demand.Request) (*demand.Want,
 		a, err := w.evaluate(time.Now())
 		return w.Want, a, err
 	}
-	return v.scraped(ctx, r, r.Namespace)
-}
-
-// scraped evaluates a metric of pods that are scraped, in the turn of a namespace.
-func (v *values) scraped(ctx context.Context, r demand.Request, turn string,
-) (*demand.Want, *appmetrics.Answer, error) {
-	end, err := v.evaluating.take(ctx, turn)
+	end, err := v.evaluating.take(ctx, r.Namespace)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer end()
+	return v.inTurn(ctx, r)
+}
+
+// inTurn evaluates a metric of pods that are scraped. The caller has the turn of the namespace that asks for it.
+func (v *values) inTurn(ctx context.Context, r demand.Request) (*demand.Want, *appmetrics.Answer, error) {
 	slot, err := v.store.Slot(ctx)
 	if err != nil {
 		return nil, nil, err
