@@ -18,7 +18,8 @@ func TestFailingNode(t *testing.T) {
 	p := open(t, run(t, s))
 	const failing = "Node//node-0002"
 	marks := all(id("row") + " " + id("badge") + ", " + id("row") + " " + id("no-usage"))
-	p.wait("the usage of all nodes", all(id("row"))+".filter(r => /[0-9]m/.test(r.innerText)).length === 4")
+	const cpu = " td[data-col=cpu]"
+	p.wait("the usage of all nodes", all(id("row")+cpu)+".filter(c => /[0-9]/.test(c.innerText)).length === 4")
 	if n := eval[int](p, marks+".length"); n > 0 {
 		t.Errorf("%d rows of a healthy cluster are marked", n)
 	}

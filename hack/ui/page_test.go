@@ -56,6 +56,26 @@ func TestTabs(t *testing.T) {
 	}
 }
 
+// TestStaticPod opens the workload of a static pod, which is of kind Pod, its pod, and from that the workload again.
+func TestStaticPod(t *testing.T) {
+	t.Parallel()
+	const workload = "Pod/kube-system/kube-apiserver"
+	s := serve(t, small())
+	pod := "Pod/kube-system/" + s.Pods("Pod", "kube-system", "kube-apiserver")[0]
+	p := open(t, run(t, s))
+	p.tab("workloads")
+	p.details(workload)
+	p.wait("the row is marked", one(row(workload)+".opened"))
+	object := func(key string) string { return fmt.Sprintf("%s a[data-object=%q]", id("panel"), key) }
+	p.click(object(pod))
+	p.wait("the details of the pod", one(panel(pod)+" "+id("container")))
+	p.wait("the tab of the pod", one(id("tab-pods")+"[aria-selected=true]"))
+	p.click(object(workload))
+	p.wait("the details of the workload", one(panel(workload)+" [data-chart=pods]"))
+	p.wait("the tab of the workload", one(id("tab-workloads")+"[aria-selected=true]"))
+	p.shot("static-pod")
+}
+
 // TestSorting sorts pods whose usages are known, by mouse and by keyboard.
 func TestSorting(t *testing.T) {
 	t.Parallel()
@@ -134,7 +154,7 @@ func TestFilter(t *testing.T) {
 	p.shot("filter")
 	p.choose(id("filter"), "")
 	p.choose(id("namespace"), "kube-system")
-	matched("the pods of kube-system", 1, 1)
+	matched("the pods of kube-system", 2, 2)
 	p.choose(id("namespace"), "")
 	p.click(id("problems"))
 	matched("pods with problems", 1, 40)

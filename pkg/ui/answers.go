@@ -151,7 +151,7 @@ type PodRow struct {
 	Object
 	Resources
 	Node     string     `json:"node"`     // "" until it is scheduled
-	Workload *Object    `json:"workload"` // null: it has no controller
+	Workload Object     `json:"workload"` // as docs/history.md defines it: the pod itself if it has no controller
 	Status   string     `json:"status"`   // Running, Pending, CrashLoopBackOff ..., as kubectl get prints it
 	Bad      bool       `json:"bad"`      // that status is a problem
 	Ready    bool       `json:"ready"`

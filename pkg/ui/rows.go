@@ -243,9 +243,7 @@ func podRow(s *state, p *cluster.Pod) PodRow {
 		Object: podObject(p), Resources: resources(p.Usage.Used, p.Requests, p.Limits, nothing), Node: p.Node,
 		Status: p.Status, Bad: badPod(p), Ready: p.Ready, Restarts: p.Restarts, Sampled: moment(p.Usage.Sampled),
 		Window: window(p.Usage), Error: p.Missing, Overdue: p.Overdue, Findings: podFindings(s, p), Created: p.Created.UTC(),
-	}
-	if p.Workload.Name != "" {
-		r.Workload = new(Object(p.Workload))
+		Workload: Object(p.Workload),
 	}
 	r.CPU.History, r.Memory.History = histories(s.snapshot, p.Past, shortHistory)
 	return r

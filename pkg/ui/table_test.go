@@ -275,7 +275,7 @@ func TestRows(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	pod := get[Table[PodRow]](f, "/api/pods?count=1").Rows[0]
-	if pod.Workload == nil || *pod.Workload != (Object{Kind: "Deployment", Namespace: "shop", Name: "web"}) ||
+	if pod.Workload != (Object{Kind: "Deployment", Namespace: "shop", Name: "web"}) ||
 		*pod.CPU.Usage != 0.5 || *pod.Window != 15 || !pod.Sampled.Equal(epoch) || pod.CPU.Capacity != nil {
 		t.Errorf("%+v", pod)
 	}

@@ -37,7 +37,7 @@ type node struct {
 // workload is the controller of pods.
 type workload struct {
 	key
-	kind      string // Deployment, StatefulSet or DaemonSet
+	kind      string // Deployment, StatefulSet, DaemonSet, or Pod: static pods
 	hash      string // pod-template-hash
 	pods      []*pod // the oldest first
 	created   int    // how many pods it has had
@@ -78,6 +78,7 @@ type scaler struct {
 const (
 	serverNamespace = "kube-system"
 	serverName      = "metrics-server"
+	staticName      = "kube-apiserver"
 	shop            = "shop" // the namespace of the workloads with a HorizontalPodAutoscaler
 	scaledReplicas  = 3      // that each of them begins with
 	// perWorkload is how many pods every other workload has.
@@ -103,6 +104,7 @@ func (s *Server) populate() {
 		}
 	}
 	add(&workload{key: key{serverNamespace, serverName}, kind: "Deployment", cpuMilli: 100, memoryMiB: 200}, 1)
+	add(&workload{key: key{serverNamespace, staticName}, kind: "Pod", cpuMilli: 250, memoryMiB: 512}, 1)
 	for i := range s.config.HPAs {
 		w := &workload{
 			key: key{shop, fmt.Sprintf("web-%d", i)}, kind: "Deployment", cpuMilli: 200, memoryMiB: 256,
@@ -147,6 +149,8 @@ func (s *Server) newPod(w *workload, created time.Time) *pod {
 		p.name = fmt.Sprintf("%s-%d", w.name, w.created)
 	case "DaemonSet":
 		p.name = fmt.Sprintf("%s-%05x", w.name, seed>>44)
+	case "Pod":
+		p.name = w.name + "-" + p.node.name
 	}
 	s.placed++
 	w.created++

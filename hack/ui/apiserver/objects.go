@@ -70,7 +70,7 @@ func podLabels(p *pod) map[string]string {
 	if w.kind == "Deployment" {
 		l["pod-template-hash"] = w.hash
 	}
-	if p.namespace == serverNamespace {
+	if w.name == serverName {
 		l["k8s-app"] = serverName
 	}
 	return l
@@ -80,7 +80,7 @@ func podLabels(p *pod) map[string]string {
 func containers(p *pod) (names []string, shares []float64) {
 	switch {
 	case p.namespace == serverNamespace:
-		return []string{serverName}, []float64{1}
+		return []string{p.workload.name}, []float64{1}
 	case p.namespace != shop && hashOf(p.workload.name)%3 == 0:
 		return []string{"app", "sidecar"}, []float64{0.875, 0.125}
 	}
@@ -99,8 +99,11 @@ func podObject(p *pod, version uint64) *corev1.Pod {
 	owner := metav1.OwnerReference{
 		APIVersion: "apps/v1", Kind: w.kind, Name: w.name, UID: types.UID(w.name), Controller: new(true),
 	}
-	if w.kind == "Deployment" {
+	switch w.kind {
+	case "Deployment":
 		owner.Kind, owner.Name = "ReplicaSet", w.name+"-"+w.hash
+	case "Pod":
+		owner.APIVersion, owner.Kind, owner.Name = "v1", "Node", p.node.name
 	}
 	o.OwnerReferences = []metav1.OwnerReference{owner}
 	o.Spec.NodeName = p.node.name
@@ -145,7 +148,7 @@ func podObject(p *pod, version uint64) *corev1.Pod {
 			ContainerID: "containerd://" + strings.Repeat(fmt.Sprintf("%016x", p.seed), 4),
 		})
 	}
-	if p.namespace == serverNamespace {
+	if w.name == serverName {
 		serverSpec(&o.Spec)
 	}
 	return o

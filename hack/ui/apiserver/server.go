@@ -19,7 +19,7 @@ import (
 // Config describes a cluster.
 type Config struct {
 	Address                  string // where to serve; default: a free port of 127.0.0.1
-	Nodes, PodsPerNode, HPAs int    // default: one node with no pods but that of metrics-server
+	Nodes, PodsPerNode, HPAs int    // default: one node with only the pods of kube-system
 	// Incumbent serves metrics.k8s.io as kubernetes-sigs/metrics-server does: v1beta1 only, without watches.
 	Incumbent bool
 	// History is how far back the history of metrics.k8s.io reaches; 0: there is none.
@@ -168,7 +168,8 @@ func (s *Server) onPod(namespace, name string, do func(*pod)) error {
 	return nil
 }
 
-// Pods returns the names of the pods of a workload, the oldest first. kind is Deployment, StatefulSet or DaemonSet.
+// Pods returns the names of the pods of a workload, the oldest first. kind is Deployment, StatefulSet or DaemonSet, or
+// Pod for static pods.
 func (s *Server) Pods(kind, namespace, name string) []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

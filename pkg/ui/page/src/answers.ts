@@ -107,7 +107,7 @@ export interface NodeRow extends ObjectName, Resources {
 
 export interface PodRow extends ObjectName, Resources {
   node: string;
-  workload: ObjectName | null;
+  workload: ObjectName;
   status: string;
   bad: boolean;
   ready: boolean;

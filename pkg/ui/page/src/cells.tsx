@@ -3,7 +3,7 @@ import type { ComponentChildren } from 'preact';
 import type { Finding, HPAMetric, ObjectName, Resource, Severity } from './answers';
 import { bytes, cores, duration, isStale, percent, unknown } from './format';
 import { Icon } from './icons';
-import { key, link } from './route';
+import { key, link, type Tab } from './route';
 
 /** What is the same for all rows. */
 export interface Context {
@@ -132,12 +132,12 @@ export function autoscaler(namespace: string | undefined, name: string): ObjectN
   return { kind: 'HorizontalPodAutoscaler', namespace: namespace ?? '', name };
 }
 
-/** A link to the details of an object. */
-export function ObjectLink({ of, children, tabIndex }: {
-  of: ObjectName; children?: ComponentChildren; tabIndex?: number;
+/** A link to the details of an object, in the tab of its kind by default. */
+export function ObjectLink({ of, tab, children, tabIndex }: {
+  of: ObjectName; tab?: Tab; children?: ComponentChildren; tabIndex?: number;
 }) {
   const name = of.namespace ? `${of.namespace}/${of.name}` : of.name;
-  return <a href={link(of)} data-object={key(of)} tabIndex={tabIndex}>{children ?? `${of.kind} ${name}`}</a>;
+  return <a href={link(of, tab)} data-object={key(of)} tabIndex={tabIndex}>{children ?? `${of.kind} ${name}`}</a>;
 }
 
 /** How bad the status of a node, a pod or an autoscaler is. The program says whether it is bad, as for the filter. */

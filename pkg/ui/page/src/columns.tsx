@@ -171,7 +171,7 @@ const hpas: Column<HPARow>[] = [
     id: 'target', title: 'Target', sort: 'target', text: true, width: 130, grow: 2, rank: 5,
     cell: (row) => (
       <span class="clip" title={`${row.target.kind} ${row.target.name}`}>
-        <ObjectLink tabIndex={-1} of={row.target}>{row.target.kind} {row.target.name}</ObjectLink>
+        <ObjectLink tabIndex={-1} of={row.target} tab="workloads">{row.target.kind} {row.target.name}</ObjectLink>
       </span>
     ),
   },

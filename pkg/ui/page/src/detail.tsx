@@ -126,7 +126,7 @@ function PodBody({ pod, context }: { pod: PodDetail; context: Context }) {
         ['Node', pod.node
           ? <ObjectLink of={{ kind: 'Node', name: pod.node }}>{pod.node}</ObjectLink>
           : <Unknown why="it is not scheduled" />, true],
-        ['Workload', pod.workload ? <ObjectLink of={pod.workload} /> : <Unknown why="it has no controller" />, true],
+        ['Workload', <ObjectLink of={pod.workload} tab="workloads" />, true],
         ['IP', pod.ip || <Unknown why="it has no address" />],
       ]} />
       <ResourceTable of={pod} />
@@ -162,7 +162,7 @@ function HPABody({ hpa }: { hpa: HPADetail }) {
     <>
       <Facts of={[
         ['Status', <State severity={severity(hpa)} text={hpa.status} />],
-        ['Target', <ObjectLink of={hpa.target} />, true],
+        ['Target', <ObjectLink of={hpa.target} tab="workloads" />, true],
         ['Replicas', <Replicas {...hpa} />],
       ]} />
       {hpa.reason && <p class="quiet">{hpa.reason}</p>}

@@ -80,19 +80,19 @@ export function key(o: ObjectName): string {
   return `${o.kind}/${o.namespace ?? ''}/${o.name}`;
 }
 
-/** Returns the tab and the path of the details of o. */
-export function place(o: ObjectName): { tab: Tab; detail: string[] } {
+/** Returns the path of o below a tab. The tab decides, because a workload may be of any kind, even of kind Pod. */
+export function pathIn(tab: Tab, o: ObjectName): string[] {
   const namespace = o.namespace ?? '';
-  switch (o.kind) {
-    case 'Node': return { tab: 'nodes', detail: [o.name] };
-    case 'Pod': return { tab: 'pods', detail: [namespace, o.name] };
-    case 'HorizontalPodAutoscaler': return { tab: 'hpas', detail: [namespace, o.name] };
-    default: return { tab: 'workloads', detail: [namespace, o.kind, o.name] };
+  switch (tab) {
+    case 'nodes': return [o.name];
+    case 'workloads': return [namespace, o.kind, o.name];
+    default: return [namespace, o.name];
   }
 }
 
-/** Returns the fragment that opens o. */
-export function link(o: ObjectName): string {
-  const { tab, detail } = place(o);
-  return format(route(tab, { detail }));
+const tabOfKind = new Map<string, Tab>([['Node', 'nodes'], ['Pod', 'pods'], ['HorizontalPodAutoscaler', 'hpas']]);
+
+/** Returns the fragment that opens o. Links to workloads must name their tab. */
+export function link(o: ObjectName, tab: Tab = tabOfKind.get(o.kind) ?? 'workloads'): string {
+  return format(route(tab, { detail: pathIn(tab, o) }));
 }

@@ -4,7 +4,7 @@ import type { Context } from './cells';
 import { columnsOf, fit, type AnyRow, type Column } from './columns';
 import { Icon } from './icons';
 import { usePoll, type Answer } from './poll';
-import { format, key, nouns, place, tableURL, type Route, type Tab } from './route';
+import { format, key, nouns, pathIn, tableURL, type Route, type Tab } from './route';
 
 /** The height of a row, which the style sheet sets as well. */
 const rowHeight = 34;
@@ -108,7 +108,7 @@ export function DataTable({ route, tab, context, paused, absent, go, onAnswer }:
     else if (top > element.scrollTop + room) element.scrollTop = top - room;
   };
   const open = (row: AnyRow | undefined) => {
-    if (row) go({ ...route, detail: place(row).detail });
+    if (row) go({ ...route, detail: pathIn(tab, row) });
   };
 
   const onKey = (e: KeyboardEvent) => {
@@ -171,7 +171,7 @@ export function DataTable({ route, tab, context, paused, absent, go, onAnswer }:
               );
             }
             const id = key(row);
-            const opened = detail === place(row).detail.join('/');
+            const opened = detail === pathIn(tab, row).join('/');
             return (
               <tr key={id} id={`row-${i}`} class={`${current ? 'selected' : ''} ${opened ? 'opened' : ''}`}
                 aria-rowindex={i + 2} aria-selected={current} data-testid="row" data-key={id}

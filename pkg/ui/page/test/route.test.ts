@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { detailURL, format, key, link, parse, route, tableURL } from '../src/route';
+import { detailURL, format, key, link, parse, pathIn, route, tableURL } from '../src/route';
 
 test('a route survives its URL', () => {
   for (const r of [
@@ -30,4 +30,14 @@ test('objects lead to their details', () => {
   assert.equal(link({ kind: 'HorizontalPodAutoscaler', namespace: 'a', name: 'b' }), '#/hpas/a/b');
   assert.equal(link({ kind: 'StatefulSet', namespace: 'a', name: 'b' }), '#/workloads/a/StatefulSet/b');
   assert.equal(key({ kind: 'Node', name: 'n1' }), 'Node//n1');
+});
+
+test('a pod without a controller has details in two tabs', () => {
+  const bare = { kind: 'Pod', namespace: 'a', name: 'b' };
+  assert.equal(link(bare), '#/pods/a/b');
+  assert.equal(link(bare, 'workloads'), '#/workloads/a/Pod/b');
+  assert.deepEqual(pathIn('pods', bare), ['a', 'b']);
+  assert.deepEqual(pathIn('workloads', bare), ['a', 'Pod', 'b']);
+  // Nor does the kind of a workload lead elsewhere if it is that of a custom resource.
+  assert.deepEqual(pathIn('workloads', { kind: 'Node', namespace: 'a', name: 'b' }), ['a', 'Node', 'b']);
 });
