@@ -5,6 +5,7 @@ package ui
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -121,6 +122,25 @@ func TestLostProgram(t *testing.T) {
 	if n := eval[int](p, keys+".length"); n != 4 {
 		t.Errorf("%d rows are still shown, want 4", n)
 	}
+}
+
+// TestStoppedProgram stops the program without closing its connections, as Ctrl-Z does, and as a network that drops all
+// packets seems to.
+func TestStoppedProgram(t *testing.T) {
+	t.Parallel()
+	u := run(t, serve(t, small()))
+	p := open(t, u)
+	p.patience = 20 * time.Second
+	banner := one(id("banner") + "[data-kind=program]")
+	p.wait("the header is live", "!"+says(id("sources"), "not live"))
+	u.signal(syscall.SIGSTOP)
+	defer u.signal(syscall.SIGCONT) // it would not end otherwise
+	p.wait("the banner", banner)
+	p.wait("the header is not live", says(id("sources"), "not live"))
+	p.shot("stopped-program")
+	u.signal(syscall.SIGCONT)
+	p.wait("the banner goes", "!"+banner)
+	p.wait("the header is live again", "!"+says(id("sources"), "not live"))
 }
 
 // source waits until a source of the page is in a state.

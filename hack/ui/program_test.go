@@ -124,6 +124,14 @@ func (u *program) stop() {
 	<-u.done
 }
 
+// signal sends a signal to the program, which must run.
+func (u *program) signal(s os.Signal) {
+	u.t.Helper()
+	if err := u.cmd.Process.Signal(s); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
 // serve serves a fake cluster until the test ends.
 func serve(t *testing.T, c apiserver.Config) *apiserver.Server {
 	t.Helper()

@@ -16,7 +16,7 @@ async function page(to) {
     bundle: true,
     minify: true,
     format: 'esm',
-    target: ['es2022', 'chrome123', 'firefox121', 'safari17.5'],
+    target: ['es2022', 'chrome123', 'firefox124', 'safari17.5'],
     charset: 'utf8',
     legalComments: 'none', // licences.txt has them
     metafile: true,
