@@ -256,6 +256,45 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestUnreadPods checks that no number of pods is shown to a user who may read nodes only.
+func TestUnreadPods(t *testing.T) {
+	t.Parallel()
+	s := serve(t, small())
+	s.Deny("pods")
+	p := open(t, run(t, s))
+	const node = "Node//node-0001"
+	p.wait("usage", says(cell(node, "cpu"), "[0-9]"))
+	p.click(id("sources"))
+	p.source("pods", "denied")
+	p.source("podmetrics", "watching")
+	for what, selector := range map[string]string{
+		"the pods of a node":             cell(node, "pods"),
+		"the objects of a denied source": id("source-list") + " [data-source=pods] td:nth-child(3)",
+		"usage without pods":             id("source-list") + " [data-source=podmetrics] td:nth-child(3)",
+	} {
+		if got := p.text(selector); got != "–" {
+			t.Errorf("%s: %q, want a dash", what, got)
+		}
+	}
+	p.press(kb.Escape)
+	p.wait("the number of nodes", says(id("tab-nodes")+" "+id("count"), "^4$"))
+	p.details(node)
+	p.wait("no pods in the details", one(panel(node)+" .facts [title='pods have not been read']"))
+	p.shot("unread-pods")
+	p.click(id("close"))
+	for _, tab := range []string{"pods", "workloads"} {
+		p.click(id("tab-" + tab))
+		p.wait("the missing right", says(id("empty"), "list and watch pods"))
+		for what, selector := range map[string]string{
+			"the tab": id("tab-"+tab) + " " + id("count"), "the toolbar": id("matched"),
+		} {
+			if got := p.text(selector); got != "" {
+				t.Errorf("%s of %s has the number %q", what, tab, got)
+			}
+		}
+	}
+}
+
 // TestNamespace reads one namespace, with the rights for that alone.
 func TestNamespace(t *testing.T) {
 	t.Parallel()
@@ -264,5 +303,9 @@ func TestNamespace(t *testing.T) {
 	p := openAt(t, run(t, s, "--namespace", "shop"), "pods")
 	p.wait("the pods of the namespace", one(id("matched")+"[data-total='6']"))
 	p.wait("usage", says(id("row")+" td[data-col=cpu]", "[0-9]"))
+	p.wait("the number of pods", says(id("tab-pods")+" "+id("count"), "^6$"))
+	if got := p.text(id("tab-nodes") + " " + id("count")); got != "" {
+		t.Errorf("%s nodes, which are not read", got)
+	}
 	p.shot("namespace")
 }

@@ -32,18 +32,18 @@ type Source struct {
 	Error   string     `json:"error,omitempty"`
 	Remedy  string     `json:"remedy,omitempty"`
 	Updated *time.Time `json:"updated"` // the last answer or event
-	Objects int        `json:"objects"`
+	Objects *int       `json:"objects"` // null until it is read; of metrics, also until their objects are
 }
 
-// Totals are sums over the cluster.
+// Totals are sums over the cluster. Numbers of objects are null until these are read.
 type Totals struct {
-	Nodes     int `json:"nodes"`
-	Pods      int `json:"pods"` // that run
-	Workloads int `json:"workloads"`
-	HPAs      int `json:"hpas"`
+	Nodes     *int `json:"nodes"`
+	Pods      *int `json:"pods"` // that run
+	Workloads *int `json:"workloads"`
+	HPAs      *int `json:"hpas"`
 	// Nodes and running pods without usage.
-	NodesMissing int `json:"nodesMissing"`
-	PodsMissing  int `json:"podsMissing"`
+	NodesMissing *int `json:"nodesMissing"`
+	PodsMissing  *int `json:"podsMissing"`
 	// The sums over all nodes that have usage. In the history, values that are not known count as zero, unless none is
 	// known.
 	Resources Resources `json:"resources"`
@@ -123,7 +123,7 @@ type Problem struct {
 // of its metrics). Nodes have no namespace. Rows with an unknown value come last in both directions; equal rows are in
 // the order of their namespaces and names.
 type Table[Row any] struct {
-	Total   int   `json:"total"`   // rows in the namespace, without filter, node and workload
+	Total   *int  `json:"total"`   // rows in the namespace, without filter, node and workload; null until they are read
 	Matched int   `json:"matched"` // rows with all of them
 	Offset  int   `json:"offset"`
 	Rows    []Row `json:"rows"`
@@ -135,8 +135,8 @@ type NodeRow struct {
 	Resources
 	Status      string     `json:"status"`                // Ready, NotReady, Unknown, or with ", cordoned"
 	Bad         bool       `json:"bad"`                   // that status is a problem
-	Pods        int        `json:"pods"`                  // that run
-	Missing     int        `json:"missing"`               // of those, without usage
+	Pods        *float64   `json:"pods"`                  // that run; null until pods are read
+	Missing     *float64   `json:"missing"`               // of those, without usage; the same
 	PodsOverdue int        `json:"podsOverdue,omitempty"` // of those, that should have one
 	Sampled     *time.Time `json:"sampled"`               // when its usage was measured; null: it has none
 	Window      *float64   `json:"window"`                // seconds over which CPU usage is a mean

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 
 	"metrics-server/pkg/doctor"
 	"metrics-server/pkg/sharedtest"
+	"metrics-server/pkg/ui/cluster"
 )
 
 func TestDiagnose(t *testing.T) {
@@ -179,7 +181,9 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	wantSources := []Source{
-		{Name: "nodes", State: "watching", Updated: &epoch, Objects: 3},
+		{Name: "nodes", State: "watching", Updated: &epoch, Objects: new(3)},
+		{Name: "pods", State: "watching", Updated: &epoch, Objects: new(4)},
+		{Name: "hpas", State: "polling", Updated: &epoch, Objects: new(2)},
 		{Name: "podmetrics", State: "denied", Error: "forbidden", Remedy: "grant list on pods.metrics.k8s.io"},
 	}
 	if diff := cmp.Diff(wantSources, a.Sources); diff != "" {
@@ -189,7 +193,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("namespaces, -want +got:\n%s", diff)
 	}
 	want := Totals{
-		Nodes: 3, Pods: 3, Workloads: 2, HPAs: 2, NodesMissing: 1, PodsMissing: 1,
+		Nodes: new(3), Pods: new(3), Workloads: new(2), HPAs: new(2), NodesMissing: new(1), PodsMissing: new(1),
 		Resources: Resources{
 			CPU:    Resource{Usage: new(3.0), Requests: new(2.0), Capacity: new(8.0)},
 			Memory: Resource{Usage: new(2.0 * (1 << 20)), Requests: new(2.0 * (1 << 20)), Capacity: new(2.0 * (1 << 30))},
@@ -205,5 +209,42 @@ func TestStatus(t *testing.T) {
 	if body := f.do("GET", "/api/status", nil).Body.String(); strings.Contains(body, f.session.token) ||
 		strings.Contains(body, f.session.cookie) {
 		t.Error("the status has the token or the cookie")
+	}
+}
+
+// What was never read is not zero.
+func TestUnknownCounts(t *testing.T) {
+	node := testNode("n1", 1)
+	node.Pods, node.PodsMissing = math.NaN(), math.NaN()
+	f := newFixture(t, &cluster.Snapshot{
+		Version: 1, At: epoch, Nodes: []*cluster.Node{node},
+		Sources: []cluster.Source{
+			{Name: cluster.Nodes, State: cluster.Watching, Updated: epoch, Objects: 1},
+			{Name: cluster.Pods, State: cluster.Denied},
+			{Name: cluster.HPAs, State: cluster.Waiting},
+			{Name: cluster.NodeMetrics, State: cluster.Polling, Updated: epoch, Objects: 1},
+			{Name: cluster.PodMetrics, State: cluster.Polling, Updated: epoch}, // usage counts with its pod
+		},
+	}).enter()
+	a := get[Status](f, "/api/status")
+	a.Totals.Resources = Resources{}
+	if diff := cmp.Diff(Totals{Nodes: new(1), NodesMissing: new(0)}, a.Totals); diff != "" {
+		t.Errorf("totals, -want +got:\n%s", diff)
+	}
+	objects := map[string]*int{}
+	for _, s := range a.Sources {
+		objects[s.Name] = s.Objects
+	}
+	want := map[string]*int{"nodes": new(1), "nodemetrics": new(1), "pods": nil, "hpas": nil, "podmetrics": nil}
+	if diff := cmp.Diff(want, objects); diff != "" {
+		t.Errorf("objects of sources, -want +got:\n%s", diff)
+	}
+	for table, want := range map[string]*int{"nodes": new(1), "pods": nil, "workloads": nil, "hpas": nil} {
+		if diff := cmp.Diff(want, get[Table[Object]](f, "/api/"+table).Total); diff != "" {
+			t.Errorf("rows of %s, -want +got:\n%s", table, diff)
+		}
+	}
+	if row := get[Table[NodeRow]](f, "/api/nodes").Rows[0]; row.Pods != nil || row.Missing != nil {
+		t.Errorf("a node has %v pods, %v without usage", *row.Pods, *row.Missing)
 	}
 }

@@ -207,6 +207,8 @@ func testSnapshot() *cluster.Snapshot {
 		Version: 1, At: epoch,
 		Sources: []cluster.Source{
 			{Name: cluster.Nodes, State: cluster.Watching, Updated: epoch, Objects: 3},
+			{Name: cluster.Pods, State: cluster.Watching, Updated: epoch, Objects: 4},
+			{Name: cluster.HPAs, State: cluster.Polling, Updated: epoch, Objects: 2},
 			{Name: cluster.PodMetrics, State: cluster.Denied, Error: "forbidden", Remedy: "grant list on pods.metrics.k8s.io"},
 		},
 		Nodes: []*cluster.Node{testNode("n1", 1), testNode("n2", 2), down},

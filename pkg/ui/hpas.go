@@ -42,7 +42,7 @@ const (
 )
 
 var hpaTable = table[cluster.HPA, HPARow]{
-	name: "hpas", sort: "name",
+	name: "hpas", source: cluster.HPAs, sort: "name",
 	objects:   func(s *state) []*cluster.HPA { return s.snapshot.HPAs },
 	namespace: func(h *cluster.HPA) string { return h.Object.Namespace },
 	texts: func(h *cluster.HPA) texts {

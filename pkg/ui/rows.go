@@ -148,7 +148,7 @@ func about[T any](findings func(*state, *T) []int) column[T] {
 }
 
 var nodeTable = table[cluster.Node, NodeRow]{
-	name: "nodes", sort: "cpu",
+	name: "nodes", source: cluster.Nodes, sort: "cpu",
 	objects:   func(s *state) []*cluster.Node { return s.snapshot.Nodes },
 	namespace: func(*cluster.Node) string { return "" },
 	texts: func(n *cluster.Node) texts {
@@ -168,8 +168,8 @@ var nodeTable = table[cluster.Node, NodeRow]{
 		"findings": about(nodeFindings),
 		"created":  aged(func(n *cluster.Node) time.Time { return n.Created }),
 		"sampled":  aged(func(n *cluster.Node) time.Time { return n.Usage.Sampled }),
-		"pods":     count(func(n *cluster.Node) int { return n.Pods }),
-		"missing":  count(func(n *cluster.Node) int { return n.PodsMissing }),
+		"pods":     {number: func(_ *state, n *cluster.Node) float64 { return n.Pods }},
+		"missing":  {number: func(_ *state, n *cluster.Node) float64 { return n.PodsMissing }},
 	}),
 }
 
@@ -187,7 +187,7 @@ func nodeFindings(s *state, n *cluster.Node) []int { return s.diagnosis.of(nodeO
 func nodeRow(s *state, n *cluster.Node) NodeRow {
 	r := NodeRow{
 		Object: nodeObject(n.Name), Resources: resources(n.Usage.Used, n.Requests, n.Limits, n.Allocatable),
-		Status: nodeStatus(n), Bad: badNode(n), Pods: n.Pods, Missing: n.PodsMissing,
+		Status: nodeStatus(n), Bad: badNode(n), Pods: known(n.Pods), Missing: known(n.PodsMissing),
 		Sampled: moment(n.Usage.Sampled), Window: window(n.Usage), Error: n.Missing, Overdue: n.Overdue,
 		PodsOverdue: n.PodsOverdue, Findings: nodeFindings(s, n), Created: n.Created.UTC(),
 	}
@@ -196,7 +196,7 @@ func nodeRow(s *state, n *cluster.Node) NodeRow {
 }
 
 var podTable = table[cluster.Pod, PodRow]{
-	name: "pods", sort: "cpu", more: []string{"node", "workload"},
+	name: "pods", source: cluster.Pods, sort: "cpu", more: []string{"node", "workload"},
 	objects:   func(s *state) []*cluster.Pod { return s.snapshot.Pods },
 	namespace: func(p *cluster.Pod) string { return p.Namespace },
 	texts: func(p *cluster.Pod) texts {
@@ -250,7 +250,7 @@ func podRow(s *state, p *cluster.Pod) PodRow {
 }
 
 var workloadTable = table[cluster.Workload, WorkloadRow]{
-	name: "workloads", sort: "cpu",
+	name: "workloads", source: cluster.Pods, sort: "cpu",
 	objects:   func(s *state) []*cluster.Workload { return s.snapshot.Workloads },
 	namespace: func(w *cluster.Workload) string { return w.Namespace },
 	texts: func(w *cluster.Workload) texts {

@@ -65,17 +65,17 @@ func newState(snapshot *cluster.Snapshot, d *diagnosis) *state {
 
 // summarize adds up a snapshot.
 func summarize(s *cluster.Snapshot) summary {
-	t := Totals{Nodes: len(s.Nodes), Workloads: len(s.Workloads), HPAs: len(s.HPAs)}
+	nodesMissing, pods, podsMissing := 0, 0, 0
 	used, requests, limits, capacity := nothing, nothing, nothing, nothing
 	for _, n := range s.Nodes {
 		if n.Usage.Sampled.IsZero() {
-			t.NodesMissing++
+			nodesMissing++
 			continue
 		}
 		used, capacity = add(used, n.Usage.Used), add(capacity, n.Allocatable)
 		requests, limits = add(requests, n.Requests), add(limits, n.Limits)
 	}
-	t.Resources = resources(used, requests, limits, capacity)
+	t := Totals{Resources: resources(used, requests, limits, capacity)}
 	t.Resources.CPU.History = series(s.NodesSeries(cluster.CPU, shortHistory))
 	t.Resources.Memory.History = series(s.NodesSeries(cluster.Memory, shortHistory))
 	var namespaces []string
@@ -87,9 +87,9 @@ func summarize(s *cluster.Snapshot) summary {
 	for _, p := range s.Pods {
 		name(p.Namespace)
 		if p.Running {
-			t.Pods++
+			pods++
 			if p.Usage.Sampled.IsZero() {
-				t.PodsMissing++
+				podsMissing++
 			}
 		}
 	}
@@ -97,6 +97,15 @@ func summarize(s *cluster.Snapshot) summary {
 		name(h.Object.Namespace)
 	}
 	slices.Sort(namespaces)
+	if s.WasRead(cluster.Nodes) {
+		t.Nodes, t.NodesMissing = new(len(s.Nodes)), &nodesMissing
+	}
+	if s.WasRead(cluster.Pods) {
+		t.Pods, t.PodsMissing, t.Workloads = &pods, &podsMissing, new(len(s.Workloads))
+	}
+	if s.WasRead(cluster.HPAs) {
+		t.HPAs = new(len(s.HPAs))
+	}
 	return summary{t, append([]string{}, slices.Compact(namespaces)...)}
 }
 
@@ -125,12 +134,27 @@ func (s *Server) status(r *request) (any, uint64, *failure) {
 		Since: s.since, Sources: []Source{}, Totals: sum.totals, Namespaces: sum.namespaces, Findings: r.diagnosis.Findings,
 	}
 	for _, one := range r.snapshot.Sources {
-		a.Sources = append(a.Sources, Source{
+		source := Source{
 			Name: string(one.Name), State: string(one.State), Error: one.Error, Remedy: one.Remedy,
-			Updated: moment(one.Updated), Objects: one.Objects,
-		})
+			Updated: moment(one.Updated),
+		}
+		if r.snapshot.WasRead(one.Name) && r.snapshot.WasRead(objectsOf(one.Name)) {
+			source.Objects = &one.Objects
+		}
+		a.Sources = append(a.Sources, source)
 	}
 	return a, 0, nil
+}
+
+// objectsOf returns the source of the objects that the objects of a source are about: metrics count with these only.
+func objectsOf(name cluster.SourceName) cluster.SourceName {
+	switch name {
+	case cluster.NodeMetrics:
+		return cluster.Nodes
+	case cluster.PodMetrics:
+		return cluster.Pods
+	}
+	return name
 }
 
 // find returns the object for which compare returns 0, or nil. all is sorted in the order of compare.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"metrics-server/pkg/ui/cluster"
 )
 
 // Limits of the parameters of a table.
@@ -23,7 +25,8 @@ const onlyProblems = "problem"
 
 // table says how objects of type T become rows.
 type table[T, Row any] struct {
-	name    string // in the URL
+	name    string             // in the URL
+	source  cluster.SourceName // that the objects are from
 	objects func(*state) []*T
 	columns map[string]column[T]
 	sort    string   // the default column
@@ -71,7 +74,10 @@ func (t *table[T, Row]) read(r *request) (any, uint64, *failure) {
 	o := t.order(r.state, v)
 	objects := t.objects(r.state)
 	first := min(offset, len(o.rows))
-	a := Table[Row]{Total: o.total, Matched: len(o.rows), Offset: first, Rows: []Row{}}
+	a := Table[Row]{Matched: len(o.rows), Offset: first, Rows: []Row{}}
+	if r.snapshot.WasRead(t.source) {
+		a.Total = &o.total
+	}
 	for _, i := range o.rows[first:min(first+count, len(o.rows))] {
 		a.Rows = append(a.Rows, t.row(r.state, objects[i]))
 	}

@@ -100,7 +100,7 @@ func TestTables(t *testing.T) {
 		"pods?offset=99":                 {4, 4, 4},
 	} {
 		a := get[Table[Object]](f, "/api/"+target)
-		if got := [3]int{a.Total, a.Matched, a.Offset}; got != want {
+		if got := [3]int{*a.Total, a.Matched, a.Offset}; got != want {
 			t.Errorf("%s: total, matched and offset are %v, want %v", target, got, want)
 		}
 	}

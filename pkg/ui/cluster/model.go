@@ -455,10 +455,14 @@ func (m *model) snapshot(now time.Time) *Snapshot {
 	nodes, pods, workloads, hpas := m.nodeOrder.all(), m.podOrder.all(), m.workloadOrder.all(), m.hpaOrder.all()
 	objects := map[SourceName]int{Nodes: len(nodes), Pods: len(pods), HPAs: len(hpas)}
 
+	running := 0.0
+	if m.sources[Pods].Updated.IsZero() {
+		running = math.NaN()
+	}
 	s.Nodes = make([]*Node, len(nodes))
 	for i, e := range nodes {
 		row := *e.row
-		row.Requests, row.Limits, row.Pods, row.PodsMissing, row.PodsOverdue = unknown, unknown, 0, 0, 0
+		row.Requests, row.Limits, row.Pods, row.PodsMissing, row.PodsOverdue = unknown, unknown, running, running, 0
 		row.Missing, row.Overdue = m.whyNodeMissing(e, now)
 		e.row, s.Nodes[i] = &row, &row
 		if !row.Usage.Sampled.IsZero() {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ var epoch = time.Unix(1_800_000_000, 0)
 func modelAt(now time.Time) *model {
 	m := newModel(15*time.Second, now)
 	for _, s := range m.sources {
-		s.State = Watching
+		s.State, s.Updated = Watching, now
 	}
 	return m
 }
@@ -86,7 +87,7 @@ func TestJoin(t *testing.T) {
 
 	var nodes []string
 	for _, n := range s.Nodes {
-		nodes = append(nodes, fmt.Sprintf("%s %v %v %v %d %d",
+		nodes = append(nodes, fmt.Sprintf("%s %v %v %v %v %v",
 			n.Name, n.Usage.Used, n.Requests, n.Limits, n.Pods, n.PodsMissing))
 	}
 	if d := diff([]string{"n1 {3 300} {3 NaN} {4 400} 3 1", "n2 {NaN NaN} {1 NaN} {2 200} 1 1"}, nodes); d != "" {
@@ -150,6 +151,24 @@ func TestJoin(t *testing.T) {
 	s = m.snapshot(epoch)
 	if len(s.Nodes)+len(s.Pods)+len(s.Workloads)+len(m.pods)+len(m.nodes) != 0 {
 		t.Errorf("something is left: %+v", s)
+	}
+}
+
+// TestUnreadPods checks that the pods of a node are not counted before pods are read.
+func TestUnreadPods(t *testing.T) {
+	m := newModel(15*time.Second, epoch)
+	m.all(node("n1"))
+	m.sources[Nodes].Updated = epoch
+	s := m.snapshot(epoch)
+	if n := s.Nodes[0]; !math.IsNaN(n.Pods) || !math.IsNaN(n.PodsMissing) {
+		t.Errorf("before pods were read: %v pods, %v without usage", n.Pods, n.PodsMissing)
+	}
+	if !s.WasRead(Nodes) || s.WasRead(Pods) {
+		t.Errorf("nodes were read: %v, pods were read: %v", s.WasRead(Nodes), s.WasRead(Pods))
+	}
+	m.sources[Pods].Updated = epoch
+	if n := m.snapshot(epoch).Nodes[0]; n.Pods != 0 || n.PodsMissing != 0 {
+		t.Errorf("without pods: %v pods, %v without usage", n.Pods, n.PodsMissing)
 	}
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -34,6 +35,12 @@ type Snapshot struct {
 	short, long view
 }
 
+// WasRead reports whether a source has been read, at least in part. If not, nothing is known of the number of its
+// objects.
+func (s *Snapshot) WasRead(name SourceName) bool {
+	return slices.ContainsFunc(s.Sources, func(one Source) bool { return one.Name == name && !one.Updated.IsZero() })
+}
+
 // Source is how one kind of object is read from the API server.
 type Source struct {
 	Name   SourceName
@@ -42,7 +49,9 @@ type Source struct {
 	Remedy string
 	// Updated is when the last answer or event came; zero if there was none.
 	Updated time.Time
-	Objects int // of metrics, those whose object is known; of History, the series
+	// Objects is how many there are: of metrics, those whose object is known, and of History, the series. Valid iff
+	// Updated is not zero.
+	Objects int
 
 	listed bool // all pages of a list were read, at least once; of History false
 }
@@ -115,9 +124,10 @@ type Node struct {
 	// Requests and Limits are sums over the pods of the node that have not ended, and count pods without as zero. A
 	// sum is NaN if no pod has any, or if pods are not read.
 	Requests, Limits Amount
-	Pods             int // that run
-	PodsMissing      int // that run and have no usage
-	PodsOverdue      int // of those, the overdue ones
+	// Pods counts the pods of the node that run, and PodsMissing those of them that have no usage. They are NaN until pods
+	// are read.
+	Pods, PodsMissing float64
+	PodsOverdue       int // pods that should have a usage
 
 	Past Past
 	uid  uid

@@ -20,16 +20,16 @@ export interface Source {
   error?: string;
   remedy?: string;
   updated: string | null;
-  objects: number;
+  objects: number | null;
 }
 
 export interface Totals {
-  nodes: number;
-  pods: number;
-  workloads: number;
-  hpas: number;
-  nodesMissing: number;
-  podsMissing: number;
+  nodes: number | null;
+  pods: number | null;
+  workloads: number | null;
+  hpas: number | null;
+  nodesMissing: number | null;
+  podsMissing: number | null;
   resources: Resources;
 }
 
@@ -85,7 +85,7 @@ export interface ObjectName {
 }
 
 export interface Table<Row> {
-  total: number;
+  total: number | null;
   matched: number;
   offset: number;
   rows: Row[] | null;
@@ -94,8 +94,8 @@ export interface Table<Row> {
 export interface NodeRow extends ObjectName, Resources {
   status: string;
   bad: boolean;
-  pods: number;
-  missing: number;
+  pods: number | null;
+  missing: number | null;
   podsOverdue?: number;
   sampled: string | null;
   window: number | null;

@@ -2,8 +2,8 @@
 import type { ComponentChildren } from 'preact';
 import type { HPARow, NodeRow, ObjectName, PodRow, Resources, WorkloadRow } from './answers';
 import {
-  Age, Badges, Metrics, autoscaler, ObjectLink, Replicas, SampleAge, Share, Unknown, Usage, severity, titleOf,
-  type Context, type ResourceName,
+  Age, Badges, Metrics, autoscaler, ObjectLink, Replicas, SampleAge, Share, Unknown, Usage, podsUnread, severity,
+  titleOf, type Context, type ResourceName,
 } from './cells';
 import { Sparkline } from './chart';
 import { count } from './format';
@@ -86,8 +86,9 @@ const created: Column<NodeRow | PodRow> = {
 };
 
 function podsCell({ pods, missing, podsOverdue = 0, pending = 0 }: {
-  pods: number; missing: number; podsOverdue?: number; pending?: number;
+  pods: number | null; missing: number | null; podsOverdue?: number; pending?: number;
 }) {
+  if (pods == null || missing == null) return <Unknown why={podsUnread} />;
   const title = [`${count(pods)} running`, `${count(missing)} of them without usage`];
   if (pending) title.push(`${count(pending)} pending`);
   return (

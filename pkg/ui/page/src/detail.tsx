@@ -6,7 +6,7 @@ import type {
 } from './answers';
 import {
   Age, ObjectLink, RatioBar, Replicas, SampleAge, Unknown, Usage, amount, autoscaler, findingsOf, ratio, severity,
-  titleOf, unitOf, type Context, type ResourceName,
+  podsUnread, titleOf, unitOf, type Context, type ResourceName,
 } from './cells';
 import { Chart } from './chart';
 import { FindingCard } from './findings';
@@ -101,14 +101,16 @@ function NodeBody({ node, context }: { node: NodeDetail; context: Context }) {
         ['Status', <State severity={severity(node)} text={node.status} />],
         ['Sample', <SampleAge {...node} now={context.now} />],
         ['Window', node.window == null ? <Unknown why="there is no sample" /> : `${Math.round(node.window)} s`],
-        ['Pods', <>{plural(node.pods, 'pod')}{node.missing > 0 && `, ${node.missing} without usage`}</>],
+        ['Pods', node.pods == null
+          ? <Unknown why={podsUnread} />
+          : <>{plural(node.pods, 'pod')}{!!node.missing && `, ${node.missing} without usage`}</>],
         ['Age', <Age created={node.created} now={context.now} />],
         ['Kubelet', node.kubeletVersion],
         ['Addresses', (node.addresses ?? []).join(', '), true],
       ]} />
-      <ResourceTable of={node} capacity />
+      <ResourceTable of={node} capacity unread={node.pods == null} />
       <UsageCharts of={node} />
-      <TopPods query={{ node: node.name }} />
+      {node.pods != null && <TopPods query={{ node: node.name }} />}
     </>
   );
 }
@@ -205,8 +207,12 @@ function optional(v: number | null, name: ResourceName, why: string) {
   return v == null ? <Unknown why={why} /> : amount[name](v);
 }
 
-function ResourceTable({ of, capacity = false }: { of: Resources; capacity?: boolean }) {
-  const noLimits = capacity ? 'no pod has limits' : 'not all containers have limits';
+/** Resources of a node, which has a capacity, or of others. If unread is set, the node's pods are not known. */
+function ResourceTable({ of, capacity = false, unread = false }: {
+  of: Resources; capacity?: boolean; unread?: boolean;
+}) {
+  const noRequests = unread ? podsUnread : 'no requests';
+  const noLimits = unread ? podsUnread : capacity ? 'no pod has limits' : 'not all containers have limits';
   return (
     <table class="plain resources">
       <thead>
@@ -220,7 +226,7 @@ function ResourceTable({ of, capacity = false }: { of: Resources; capacity?: boo
           <tr key={name}>
             <th scope="row">{titleOf[name]}</th>
             <td><b><Usage of={of[name]} name={name} /></b></td>
-            <td>{optional(of[name].requests, name, 'no requests')}</td>
+            <td>{optional(of[name].requests, name, noRequests)}</td>
             <td>{optional(of[name].limits, name, noLimits)}</td>
             {capacity && <td>{optional(of[name].capacity, name, 'the capacity is not known')}</td>}
             <td>{percent(ratio(of[name]))}</td>

@@ -6,7 +6,8 @@ export const unknown = '–';
 const grouped = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 
 /** Formats a count: 150,000. */
-export function count(n: number): string {
+export function count(n: number | null | undefined): string {
+  if (n == null) return unknown;
   return grouped.format(n);
 }
 

@@ -1,6 +1,6 @@
 import { render } from 'preact';
 import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import type { Source, Status, Table } from './answers';
+import type { Status, Table } from './answers';
 import { Banners, announcement, bannersOf } from './banners';
 import type { Context } from './cells';
 import type { AnyRow } from './columns';
@@ -12,13 +12,7 @@ import { Icon } from './icons';
 import { usePoll, wakeAll, type Answer } from './poll';
 import { format, nouns, parse, route as routeOf, tabs, type Route, type Tab } from './route';
 import { DataTable } from './table';
-
-const titles: Record<Tab, string> = {
-  nodes: 'Nodes', pods: 'Pods', workloads: 'Workloads', hpas: 'HPAs', findings: 'Findings',
-};
-
-/** The source that the rows of a tab are from. */
-const sourceOf: Record<Tab, string> = { nodes: 'nodes', pods: 'pods', workloads: 'pods', hpas: 'hpas', findings: '' };
+import { Tabs, absence, titles } from './tabs';
 
 function useRoute() {
   const [current, setCurrent] = useState(() => parse(location.hash));
@@ -156,40 +150,6 @@ function App() {
   }
 }
 
-/** Returns why a tab has no rows at all. */
-function absence(tab: Tab, sources: Source[]): string {
-  const source = sources.find((s) => s.name === sourceOf[tab]);
-  if (source?.state === 'waiting') return 'Waiting for the API server…';
-  const why = [source?.error, source?.remedy].filter(Boolean).join(': ');
-  return why || `There are no ${tab === 'hpas' ? 'HorizontalPodAutoscaler' : nouns[tab]}s.`;
-}
-
-function Tabs({ current, status, show }: { current: Tab; status: Status | null; show: (t: Tab) => void }) {
-  const totals = status?.totals;
-  const counts: Record<Tab, number | undefined> = {
-    nodes: totals?.nodes, pods: totals?.pods, workloads: totals?.workloads, hpas: totals?.hpas,
-    findings: status?.findings.lines?.filter((f) => f.status !== 'ok').length ?? (status ? 0 : undefined),
-  };
-  const move = (e: KeyboardEvent) => {
-    const step = e.key === 'ArrowRight' ? 1 : e.key === 'ArrowLeft' ? -1 : 0;
-    if (!step) return;
-    const to = tabs[(tabs.indexOf(current) + step + tabs.length) % tabs.length]!;
-    show(to);
-    document.getElementById(`tab-${to}`)?.focus();
-    e.preventDefault();
-  };
-  return (
-    <div class="tabs" role="tablist" aria-label="What to show" onKeyDown={move}>
-      {tabs.map((t) => (
-        <button key={t} type="button" role="tab" id={`tab-${t}`} aria-selected={t === current} aria-controls="view"
-          tabIndex={t === current ? 0 : -1} data-testid={`tab-${t}`} onClick={() => show(t)}>
-          {titles[t]} <span class="count" data-testid="count">{counts[t] == null ? '' : count(counts[t])}</span>
-        </button>
-      ))}
-    </div>
-  );
-}
-
 function Toolbar({ route, go, namespaces, filter, rows, paused, setPaused }: {
   route: Route; go: (r: Route, replace?: boolean) => void; namespaces: string[];
   filter: { current: HTMLInputElement | null }; rows: Table<AnyRow> | null;
@@ -244,8 +204,8 @@ function Toolbar({ route, go, namespaces, filter, rows, paused, setPaused }: {
             </span>
           ))}
           <span class="matched quiet" data-testid="matched" data-matched={rows?.matched} data-total={rows?.total}>
-            {rows && rows.matched !== rows.total && `${count(rows.matched)} of `}
-            {rows && plural(rows.total, nouns[tab])}
+            {rows?.total != null && rows.matched !== rows.total && `${count(rows.matched)} of `}
+            {rows?.total != null && plural(rows.total, nouns[tab])}
           </span>
           <button type="button" class="toggle" aria-pressed={paused} data-testid="pause"
             aria-label="Pause" title="Stop the table from changing (p)"

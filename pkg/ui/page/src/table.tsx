@@ -232,7 +232,7 @@ function Empty({ route, answer, absent, go }: {
   const narrowed = route.filter || route.namespace || route.node || route.workload;
   let text = 'Loading…';
   if (failure) text = [failure.error, failure.remedy].filter(Boolean).join(': ');
-  else if (data && data.total > 0) text = `No ${nouns[route.tab]} matches.`;
+  else if (data?.total) text = `No ${nouns[route.tab]} matches.`;
   else if (data) text = absent;
   return (
     <div class="empty" data-testid="empty">

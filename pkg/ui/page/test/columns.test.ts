@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { columnsOf, fit } from '../src/columns';
+import { columnsOf, fit, type AnyRow } from '../src/columns';
+import { textOf } from './text';
 
 test('columns leave a narrow table, but never the numbers', () => {
   for (const [tab, stay] of [
@@ -24,4 +25,12 @@ test('columns fill the width', () => {
     const sum = fit(columnsOf.pods, width).reduce((all, c) => all + c.width, 0);
     assert.ok(sum <= width && sum > width - 20, `${sum} of ${width} px`);
   }
+});
+
+test('numbers of pods that are not known are no zeros', () => {
+  const pods = columnsOf.nodes.find((c) => c.id === 'pods')!;
+  const text = (row: object) => textOf(pods.cell(row as AnyRow, { now: 0, findings: new Map() })).trim();
+  assert.equal(text({ pods: null, missing: null }), '–');
+  assert.equal(text({ pods: 0, missing: 0 }), '0');
+  assert.equal(text({ pods: 12, missing: 2, pending: 1 }), '12 −2 +1');
 });
