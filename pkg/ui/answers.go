@@ -168,13 +168,13 @@ type PodRow struct {
 // /api/workloads/NAMESPACE/KIND/NAME answers with a WorkloadDetail.
 type WorkloadRow struct {
 	Object
-	Resources          // sums over the running pods
-	Pods        int    `json:"pods"`                  // that run
-	Pending     int    `json:"pending"`               // pods that neither run nor have ended
-	Missing     int    `json:"missing"`               // of those that run, without usage: they are not in the sums
-	PodsOverdue int    `json:"podsOverdue,omitempty"` // of those, that should have one
-	HPA         string `json:"hpa,omitempty"`         // that scales it
-	Findings    []int  `json:"findings"`
+	Resources           // sums over the running pods
+	Pods        int     `json:"pods"`                  // that run
+	Pending     int     `json:"pending"`               // pods that neither run nor have ended
+	Missing     int     `json:"missing"`               // of those that run, without usage: they are not in the sums
+	PodsOverdue int     `json:"podsOverdue,omitempty"` // of those, that should have one
+	HPA         *string `json:"hpa"`                   // that scales it; "": none does; null until HPAs are read
+	Findings    []int   `json:"findings"`
 }
 
 // HPARow is a row of /api/hpas. /api/hpas/NAMESPACE/NAME answers with an HPADetail.

@@ -61,8 +61,21 @@ func testPodDetail(t *testing.T) {
 func TestWorkloadDetail(t *testing.T) {
 	f := newFixture(t, testSnapshot()).enter()
 	d := get[WorkloadDetail](f, "/api/workloads/shop/Deployment/web")
-	if d.Kind != "Deployment" || d.Pods != 2 || d.HPA != "web" || *d.CPU.Usage != 0.5 || *d.CPU.Requests != 0.2 {
+	if d.Kind != "Deployment" || d.Pods != 2 || *d.HPA != "web" || *d.CPU.Usage != 0.5 || *d.CPU.Requests != 0.2 {
 		t.Errorf("%+v", d)
+	}
+	none, unread := testSnapshot(), testSnapshot()
+	none.Version, none.HPAs = 2, nil
+	unread.Version, unread.HPAs = 3, nil
+	unread.Sources = []cluster.Source{{Name: cluster.HPAs, State: cluster.Denied}}
+	for _, tc := range []struct {
+		snapshot *cluster.Snapshot
+		want     *string
+	}{{none, new("")}, {unread, nil}} {
+		f.source.Store(tc.snapshot)
+		if diff := cmp.Diff(tc.want, get[WorkloadDetail](f, "/api/workloads/shop/Deployment/web").HPA); diff != "" {
+			t.Errorf("the autoscaler of a workload that has none, with sources %v: -want +got:\n%s", tc.snapshot.Sources, diff)
+		}
 	}
 }
 

@@ -288,8 +288,10 @@ func workloadFindings(s *state, w *cluster.Workload) []int {
 func workloadRow(s *state, w *cluster.Workload) WorkloadRow {
 	r := WorkloadRow{
 		Object: Object(w.Key), Resources: resources(w.Used, w.Requests, w.Limits, nothing), Pods: w.Pods,
-		Pending: w.Pending, Missing: w.Missing, PodsOverdue: w.Overdue, HPA: s.scalers()[Object(w.Key)],
-		Findings: workloadFindings(s, w),
+		Pending: w.Pending, Missing: w.Missing, PodsOverdue: w.Overdue, Findings: workloadFindings(s, w),
+	}
+	if s.snapshot.WasRead(cluster.HPAs) {
+		r.HPA = new(s.scalers()[Object(w.Key)])
 	}
 	r.CPU.History, r.Memory.History = histories(s.snapshot, w.Past, shortHistory)
 	return r

@@ -280,7 +280,7 @@ func TestRows(t *testing.T) {
 		t.Errorf("%+v", pod)
 	}
 	workload := get[Table[WorkloadRow]](f, "/api/workloads?count=1").Rows[0]
-	if workload.HPA != "web" || workload.Missing != 1 {
+	if *workload.HPA != "web" || workload.Missing != 1 {
 		t.Errorf("%+v", workload)
 	}
 	scaler := get[Table[HPARow]](f, "/api/hpas?count=1").Rows[0]

@@ -125,7 +125,7 @@ export interface WorkloadRow extends ObjectName, Resources {
   missing: number;
   podsOverdue?: number;
   pending: number;
-  hpa?: string;
+  hpa: string | null;
   findings: number[] | null;
 }
 

@@ -18,8 +18,9 @@ export const amount = { cpu: cores, memory: bytes };
 export const unitOf = { cpu: 'cores', memory: 'bytes' };
 export const titleOf = { cpu: 'CPU', memory: 'Memory' };
 
-/** Why the number of a node's pods, and their requests and limits, are not known. */
+/** Why the pods of a node, with their requests and limits, and the autoscaler of a workload are not known. */
 export const podsUnread = 'pods have not been read';
+export const hpasUnread = 'HorizontalPodAutoscalers have not been read';
 
 /** A value that is not known, and why. */
 export function Unknown({ why }: { why: string }) {

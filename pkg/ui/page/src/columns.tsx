@@ -2,8 +2,8 @@
 import type { ComponentChildren } from 'preact';
 import type { HPARow, NodeRow, ObjectName, PodRow, Resources, WorkloadRow } from './answers';
 import {
-  Age, Badges, Metrics, autoscaler, ObjectLink, Replicas, SampleAge, Share, Unknown, Usage, podsUnread, severity,
-  titleOf, type Context, type ResourceName,
+  Age, Badges, Metrics, autoscaler, ObjectLink, Replicas, SampleAge, Share, Unknown, Usage, hpasUnread, podsUnread,
+  severity, titleOf, type Context, type ResourceName,
 } from './cells';
 import { Sparkline } from './chart';
 import { count } from './format';
@@ -155,11 +155,13 @@ const workloads: Column<WorkloadRow>[] = [
   { id: 'pods', title: 'Pods', hint: podsHint, sort: 'pods', right: true, width: 70, rank: 2, cell: podsCell },
   {
     id: 'hpa', title: 'HPA', hint: 'The HorizontalPodAutoscaler that scales it', width: 100, grow: 1, rank: 11,
-    cell: ({ namespace, hpa }) => hpa && (
-      <span class="clip" title={hpa}>
-        <ObjectLink tabIndex={-1} of={autoscaler(namespace, hpa)}>{hpa}</ObjectLink>
-      </span>
-    ),
+    cell: ({ namespace, hpa }) => (hpa == null
+      ? <Unknown why={hpasUnread} />
+      : hpa && (
+        <span class="clip" title={hpa}>
+          <ObjectLink tabIndex={-1} of={autoscaler(namespace, hpa)}>{hpa}</ObjectLink>
+        </span>
+      )),
   },
   ...usageColumns<WorkloadRow>('cpu', 4, 'requests'),
   ...usageColumns<WorkloadRow>('memory', 5, 'requests'),

@@ -5,8 +5,8 @@ import type {
   Condition, Container, HPADetail, NodeDetail, PodDetail, PodRow, Resources, Series, Table, WorkloadDetail,
 } from './answers';
 import {
-  Age, ObjectLink, RatioBar, Replicas, SampleAge, Unknown, Usage, amount, autoscaler, findingsOf, ratio, severity,
-  podsUnread, titleOf, unitOf, type Context, type ResourceName,
+  Age, ObjectLink, RatioBar, Replicas, SampleAge, Unknown, Usage, amount, autoscaler, findingsOf, hpasUnread,
+  podsUnread, ratio, severity, titleOf, unitOf, type Context, type ResourceName,
 } from './cells';
 import { Chart } from './chart';
 import { FindingCard } from './findings';
@@ -145,7 +145,9 @@ function WorkloadBody({ workload: w }: { workload: WorkloadDetail }) {
         ['Pods', [
           plural(w.pods, 'pod'), w.missing > 0 && `${w.missing} without usage`, w.pending > 0 && `${w.pending} pending`,
         ].filter(Boolean).join(', ')],
-        ['HPA', w.hpa ? <ObjectLink of={autoscaler(w.namespace, w.hpa)}>{w.hpa}</ObjectLink> : 'none'],
+        ['HPA', w.hpa == null
+          ? <Unknown why={hpasUnread} />
+          : w.hpa ? <ObjectLink of={autoscaler(w.namespace, w.hpa)}>{w.hpa}</ObjectLink> : 'none'],
       ]} />
       <ResourceTable of={w} />
       <UsageCharts of={w} />

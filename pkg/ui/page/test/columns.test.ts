@@ -34,3 +34,11 @@ test('numbers of pods that are not known are no zeros', () => {
   assert.equal(text({ pods: 0, missing: 0 }), '0');
   assert.equal(text({ pods: 12, missing: 2, pending: 1 }), '12 −2 +1');
 });
+
+test('that a workload has no autoscaler is said only if it is known', () => {
+  const hpa = columnsOf.workloads.find((c) => c.id === 'hpa')!;
+  const text = (row: object) => textOf(hpa.cell(row as AnyRow, { now: 0, findings: new Map() }));
+  assert.equal(text({ hpa: null }), '–');
+  assert.equal(text({ hpa: '' }), '');
+  assert.equal(text({ hpa: 'web' }), 'web');
+});
