@@ -184,7 +184,7 @@ export interface HPADetail extends HPARow {
 
 export interface HPASeries {
   current: Series;
-  target: number;
+  target: number | null;
   unit: string;
 }
 

@@ -156,12 +156,13 @@ export function Metrics({ of }: { of: HPAMetric[] | null }) {
   const known = metrics.filter((m) => m.ratio != null).sort((a, b) => b.ratio! - a.ratio!);
   const m = known[0] ?? metrics[0];
   if (!m) return <Unknown why="it has no metrics" />;
-  const title = metrics.map((one) => `${one.type} ${one.name}: ${one.current || unknown} of ${one.target}`).join('\n');
+  const values = (one: HPAMetric) => `${one.current || unknown} of ${one.target || unknown}`;
+  const title = metrics.map((one) => `${one.type} ${one.name}: ${values(one)}`).join('\n');
   return (
     <span class="metrics" title={title}>
       {m.ratio != null && <RatioBar ratio={m.ratio} />}
       <span class="metric-name">{m.name}</span>
-      <span class="number">{m.current || unknown} / {m.target}</span>
+      <span class="number">{m.current || unknown} / {m.target || unknown}</span>
       {metrics.length > 1 && <span class="quiet">+{metrics.length - 1}</span>}
     </span>
   );

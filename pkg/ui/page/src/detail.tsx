@@ -180,7 +180,7 @@ function HPABody({ hpa }: { hpa: HPADetail }) {
             <h3>{m.type} {m.name}</h3>
             <p>
               {m.ratio != null && <RatioBar ratio={m.ratio} />}{' '}
-              <b>{m.current || unknown}</b> of {m.target}
+              <b>{m.current || unknown}</b> of {m.target || unknown}
               {m.ratio != null && <span class="quiet"> · ratio {m.ratio.toFixed(2)}</span>}
             </p>
             {history && (

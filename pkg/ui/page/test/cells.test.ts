@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { severity } from '../src/cells';
+import { Metrics, severity } from '../src/cells';
+import { textOf } from './text';
 
 test('a status stands out if and only if the program calls it bad', () => {
   for (const status of ['Ready', 'Ready, cordoned', 'Completed', 'Terminating', 'limited']) {
@@ -12,4 +13,11 @@ test('a status stands out if and only if the program calls it bad', () => {
   for (const status of ['NotReady, cordoned', 'Unknown', 'ErrImagePull', 'Init:CrashLoopBackOff', 'inactive']) {
     assert.equal(severity({ status, bad: true }), 'problem', status);
   }
+});
+
+test('a metric without a known value or target has dashes', () => {
+  const text = (current: string, target: string) =>
+    textOf(Metrics({ of: [{ type: 'Resource', name: 'cpu', target, current, ratio: null }] }));
+  assert.equal(text('30 %', '60 %'), 'cpu30 % / 60 %');
+  assert.equal(text('', ''), 'cpu– / –');
 });
