@@ -152,7 +152,21 @@ func TestFilter(t *testing.T) {
 		t.Errorf("its status is %q", got)
 	}
 	p.shot("filter")
+	// A space is kept while the filter takes effect without it.
 	p.choose(id("filter"), "")
+	p.press("shop ")
+	matched("the pods of shop", 6, 40)
+	p.wait("the filter in the URL", "location.hash.endsWith('filter=shop')")
+	p.press("web-1")
+	matched("the pods of web-1 in shop", 3, 40)
+	if got := eval[string](p, one(id("filter"))+".value"); got != "shop web-1" {
+		t.Errorf("the filter is %q", got)
+	}
+	// Whatever else changes the filter changes the text as well.
+	p.click(id("problems"))
+	p.wait("the filter of the button", one(id("filter"))+".value === 'problem'")
+	p.click(id("problems"))
+	p.wait("no filter", one(id("filter"))+".value === ''")
 	p.choose(id("namespace"), "kube-system")
 	matched("the pods of kube-system", 2, 2)
 	p.choose(id("namespace"), "")

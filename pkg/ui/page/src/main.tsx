@@ -1,5 +1,5 @@
 import { render } from 'preact';
-import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { Status, Table } from './answers';
 import { Banners, announcement, bannersOf } from './banners';
 import type { Context } from './cells';
@@ -160,9 +160,11 @@ function Toolbar({ route, go, namespaces, filter, rows, paused, setPaused }: {
   const timer = useRef(0);
   const latest = useRef(route);
   latest.current = route;
-  useEffect(() => {
+  // The filter has changed: to the text, without spaces at its ends, or by something else than this field, which then
+  // follows. Nothing can be typed before a layout effect, so no typed character is lost.
+  useLayoutEffect(() => {
     clearTimeout(timer.current);
-    setText(route.filter);
+    if (text.trim() !== route.filter) setText(route.filter);
   }, [route.filter, tab]);
   const type = (value: string) => {
     setText(value);
