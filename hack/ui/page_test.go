@@ -274,7 +274,8 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// TestNarrow checks that a page as wide as a phone does not scroll sideways.
+// TestNarrow checks that a page as wide as a phone does not scroll sideways, and that the focus returns from the
+// details that cover it.
 func TestNarrow(t *testing.T) {
 	t.Parallel()
 	const width = 360
@@ -296,7 +297,14 @@ func TestNarrow(t *testing.T) {
 		p.details(eval[[]string](p, keys)[0])
 		check("details-" + tab)
 		p.click(id("close"))
+		p.wait("the focus returns to the table", "document.activeElement === "+one(id("table")))
 	}
+	// The details also close if another tab is opened by its key.
+	p.tab("nodes")
+	p.details(eval[[]string](p, keys)[0])
+	p.press("2")
+	p.wait("tab pods", one(id("table")+"[data-tab=pods] "+id("row")))
+	p.wait("the focus is in its table", "document.activeElement === "+one(id("table")))
 }
 
 // TestSecondBrowser checks that the page belongs to the browser that opened it first.

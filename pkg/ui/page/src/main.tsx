@@ -81,17 +81,22 @@ function App() {
     document.title = `${object ?? titles[tab]} · ${status?.context ?? 'metrics-server ui'}`;
   }, [tab, detail?.join('/'), status?.context]);
 
-  const close = () => {
-    go({ ...route, detail: null });
-    document.querySelector<HTMLElement>('.scroller table')?.focus({ preventScroll: true });
-  };
+  // The focus is lost with the details that had it. While they cover the page, nothing else can get it.
+  const open = detail != null;
+  const wasOpen = useRef(open);
+  useEffect(() => {
+    if (wasOpen.current && !open && document.activeElement === document.body) focusView();
+    wasOpen.current = open;
+  }, [open]);
+
+  const close = () => go({ ...route, detail: null });
   const show = (to: Tab) => go(routeOf(to, { namespace: to === 'nodes' ? '' : route.namespace }));
   const onKey = (e: KeyboardEvent) => {
     if (e.ctrlKey || e.metaKey || e.altKey || help.current?.open) return;
     const target = e.target as HTMLElement;
     if (target.closest('input, select')) {
       if (target === filter.current && ['Escape', 'Enter', 'ArrowDown'].includes(e.key)) {
-        document.querySelector<HTMLElement>('.scroller table, .findings')?.focus({ preventScroll: true });
+        focusView();
         e.preventDefault();
       }
       return;
@@ -114,7 +119,7 @@ function App() {
   }, []);
 
   const rows = table?.tab === tab ? table.answer.data : null;
-  const covered = detail != null && narrow.matches;
+  const covered = open && narrow.matches;
   return (
     <>
       <div class="page" inert={covered}>
@@ -148,6 +153,11 @@ function App() {
     const key = `${tab}/${detail?.join('/')}`;
     return detail && <Panel key={key} route={route} detail={detail} context={context} close={close} />;
   }
+}
+
+/** Gives the focus to the table or the findings. */
+function focusView(): void {
+  document.querySelector<HTMLElement>('.scroller table, .findings')?.focus({ preventScroll: true });
 }
 
 function Toolbar({ route, go, namespaces, filter, rows, paused, setPaused }: {
