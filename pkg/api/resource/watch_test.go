@@ -295,7 +295,7 @@ func (r *replica) open(t *testing.T, path string) (events *json.Decoder, end fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := r.RoundTrip(q)
+	a, err := r.RoundTrip(q) //nolint:bodyclose // end closes it
 	if err != nil {
 		t.Fatal(err)
 	}

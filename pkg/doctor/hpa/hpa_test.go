@@ -244,8 +244,8 @@ func TestFindings(t *testing.T) {
 		},
 		"a target of another type than its value": {
 			func(c *fakeCluster) {
-				c.objects["/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/deployments.apps/web/queue_length"] =
-					values(map[string]string{"web": "15"})
+				path := "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/deployments.apps/web/queue_length"
+				c.objects[path] = values(map[string]string{"web": "15"})
 				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",
 					autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
 					autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, Value: new(resource.MustParse("2"))})

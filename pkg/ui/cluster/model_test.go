@@ -236,7 +236,8 @@ func TestMissing(t *testing.T) {
 		}, "", "", [2]bool{}},
 		{
 			"nothing", func(*model, *Node, *Pod) {},
-			"the metrics server has no usage of it", "its node has no usage either", [2]bool{true, true},
+			"the metrics server has no usage of it", "its node has no usage either",
+			[2]bool{true, true},
 		},
 		{"not ready", func(_ *model, n *Node, _ *Pod) {
 			n.Ready = ReadyUnknown
