@@ -1,6 +1,7 @@
 package near
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,10 +41,7 @@ func TestNearest(t *testing.T) {
 
 // TestNearestSkips checks that names whose length rules them out are not compared: that would take a second.
 func TestNearestSkips(t *testing.T) {
-	names := make([]string, 2_000)
-	for i := range names {
-		names[i] = strings.Repeat("a", 200)
-	}
+	names := slices.Repeat([]string{strings.Repeat("a", 200)}, 2_000)
 	names = append(names, strings.Repeat("a", 250)+"b")
 	name := strings.Repeat("a", 250)
 	if n := testing.AllocsPerRun(1, func() {
