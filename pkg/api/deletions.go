@@ -18,7 +18,7 @@ const maxDeletions = 1 << 13
 type Deletions struct {
 	clock *revision.Clock
 
-	mu    sync.Mutex
+	mu    sync.Mutex      // the clock is not used while it is held: Record is called within Publish
 	since sample.Revision // all later deletions are in log
 	log   []deletion      // a ring once it has maxDeletions
 	next  int             // the oldest deletion, which is replaced next
@@ -36,16 +36,24 @@ func NewDeletions(c *revision.Clock) *Deletions {
 
 // Add records that an object is gone. The caller may leave out its labels as long as the object exists.
 func (d *Deletions) Add(o sample.Object) {
+	d.clock.Publish(time.Now(), func(r sample.Revision) { d.Record([]sample.Object{o}, r) })
+}
+
+// Record records, within Publish of the Clock, that objects are about to leave with revision r. A watch
+// that is resumed then finds each of them either still there or here.
+func (d *Deletions) Record(gone []sample.Object, r sample.Revision) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	one := deletion{d.clock.Next(time.Now()), o}
-	if len(d.log) < maxDeletions {
-		d.log = append(d.log, one)
-		return
+	for _, o := range gone {
+		one := deletion{r, o}
+		if len(d.log) < maxDeletions {
+			d.log = append(d.log, one)
+			continue
+		}
+		d.since = d.log[d.next].revision
+		d.log[d.next] = one
+		d.next = (d.next + 1) % maxDeletions
 	}
-	d.since = d.log[d.next].revision
-	d.log[d.next] = one
-	d.next = (d.next + 1) % maxDeletions
 }
 
 // after returns the objects that were deleted after r, and whether the log reaches back so far.

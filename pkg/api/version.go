@@ -77,7 +77,8 @@ func (r *resumption) misses(change sample.Revision) bool { return change >= r.fr
 
 // resume returns what a client knows that has seen everything before r and at least one change of r, or
 // an error if that cannot be continued. All changes that one answer of a kubelet brings share a
-// revision, so the client may have been interrupted between them. A deletion has a revision of its own.
+// revision, so the client may have been interrupted between them. Deletions share a revision only with what
+// disappears at the same moment, so whoever knows that revision knows all of them.
 //
 // If r is of another process, all objects have to be sent, since the client may have values of that
 // process which are older or newer. People, who look at a list that is hardly older and has all changes

@@ -104,7 +104,7 @@ func TestRelistAfterGone(t *testing.T) {
 					gone = append(gone, "shop/"+pod.Name)
 				case i < 51:
 					pod.UID = "another"
-					gone = append(gone, "shop/"+pod.Name+" new")
+					gone = append(gone, "shop/"+pod.Name)
 					fallthrough
 				default:
 					server.set(pod)

@@ -28,14 +28,20 @@ type Config struct {
 	NodeSelector string
 	// OnNode is called with a node that is new or whose Node has changed, OnNodeGone with a
 	// node that was deleted or is no longer selected. For a node that was deleted and recreated under
-	// the same name, OnNodeGone is called first, even if only the new node was seen. Both are called in
-	// order from one goroutine, after Nodes has changed; watching waits while they run. Either may be nil.
+	// the same name, OnNodeGone is called first, while neither is in Nodes, even if only the new node was
+	// seen. Both are called in order from one goroutine, after Nodes has changed; watching waits while they
+	// run. Either may be nil.
 	OnNode     func(Node)
 	OnNodeGone func(sample.Object)
 	// OnPodGone is called with a pod that was in Pods and has been deleted, has stopped running or has been
 	// recreated under the same name, even if only a later list showed that. It is called in order from
-	// one goroutine, after Pods has changed; watching waits while it runs. It may be nil.
+	// one goroutine, after the pod has left Pods and before another takes its name; watching waits while it
+	// runs. It may be nil.
 	OnPodGone func(sample.Object)
+	// OnNodesLeaving and OnPodsLeaving are called within Publish with the objects that are about to leave
+	// Nodes or Pods, and with the revision of that: whoever finds them gone finds what these functions
+	// recorded. They must not wait for anything. Either may be nil.
+	OnNodesLeaving, OnPodsLeaving func([]sample.Object, sample.Revision)
 	// Publish calls change once, with the revision of a change that happens now, before anybody can know
 	// that revision: change makes the change visible in Nodes or Pods, and does not wait for anything.
 	// Default: changes have no revision.
@@ -65,23 +71,19 @@ func New(c Config) *Inventory {
 	if c.OnNode == nil {
 		c.OnNode = func(Node) {}
 	}
-	if c.OnNodeGone == nil {
-		c.OnNodeGone = func(sample.Object) {}
-	}
-	if c.OnPodGone == nil {
-		c.OnPodGone = func(sample.Object) {}
-	}
+	nodeHooks := hooks{publish: c.Publish, leaving: c.OnNodesLeaving, onGone: c.OnNodeGone}
+	podHooks := hooks{publish: c.Publish, leaving: c.OnPodsLeaving, onGone: c.OnPodGone}
 	return &Inventory{
 		nodes: &source{
 			health:   health{resource: "nodes"},
-			store:    &nodeStore{objects: objects{publish: c.Publish}, onNode: c.OnNode, onGone: c.OnNodeGone},
+			store:    &nodeStore{objects: objects{hooks: nodeHooks}, onNode: c.OnNode},
 			from:     collection{client: c.Client, name: "nodes"},
 			example:  &corev1.Node{},
 			selected: metav1.ListOptions{LabelSelector: c.NodeSelector},
 		},
 		pods: &source{
 			health:   health{resource: "pods"},
-			store:    &podStore{objects: objects{publish: c.Publish}, onGone: c.OnPodGone},
+			store:    &podStore{objects{hooks: podHooks}},
 			from:     collection{client: c.Client, name: "pods", asList: metadataListKind, as: metadataKind},
 			example:  &metav1.PartialObjectMetadata{},
 			selected: metav1.ListOptions{FieldSelector: "status.phase=" + string(corev1.PodRunning)},

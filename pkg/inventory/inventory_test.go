@@ -288,11 +288,11 @@ func TestPodGone(t *testing.T) {
 		server.set(p)
 		f("labels")
 		server.set(podOf("b"))
-		f("made anew", "shop/web b")
+		f("made anew", "shop/web")
 		p = podOf("c")
 		p.Labels["is"] = "b"
 		server.set(p)
-		f("made anew with the same labels", "shop/web b")
+		f("made anew with the same labels", "shop/web")
 		server.remove(p) // this is also how a pod that no longer runs leaves a watch of running pods
 		f("deleted", "shop/web")
 		server.set(p)
@@ -449,5 +449,75 @@ func TestLabelsAndTheirRevisionAppearAtOnce(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A deletion is recorded with its revision before an object leaves, and the object leaves before anybody
+// knows that revision. Otherwise, a watch that is resumed in between would miss the deletion. The same
+// holds for a pod or node that is recreated: nobody finds the new one before the old one is reported.
+func TestDeletionIsRecordedBeforeItIsSeen(t *testing.T) {
+	var last sample.Revision
+	var set *ObjectSet
+	var got []string
+	note := func(format string, args ...any) { got = append(got, fmt.Sprintf(format, args...)) }
+	leaving := func(gone []sample.Object, r sample.Revision) {
+		for _, o := range gone {
+			note("record %s %s at %d", o.Name, o.Labels.Get("is"), r)
+		}
+		note("of %v, known %d", names(set, ""), last)
+	}
+	onGone := func(o sample.Object) { note("gone %s, left %v", o.Name, names(set, "")) }
+	inventory := New(Config{
+		Publish: func(change func(sample.Revision)) {
+			change(last + 1)
+			last++
+			note("known %d, left %v", last, names(set, ""))
+		},
+		OnNodesLeaving: leaving, OnPodsLeaving: leaving, OnNodeGone: onGone, OnPodGone: onGone,
+	})
+	for what, tc := range map[string]struct {
+		of     *source
+		object func(name, uid string) any
+	}{
+		"pods": {inventory.pods, func(name, uid string) any {
+			p := testPod("", name, map[string]string{"is": uid})
+			p.UID = types.UID(uid)
+			return p
+		}},
+		"nodes": {inventory.nodes, func(name, uid string) any {
+			return testNode(name, func(n *corev1.Node) { n.UID, n.Labels = types.UID(uid), map[string]string{"is": uid} })
+		}},
+	} {
+		last, set = 0, tc.of.objectSet()
+		store := tc.of.store
+		list := func(namesAndUIDs ...string) {
+			var items []any
+			for i := 0; i < len(namesAndUIDs); i += 2 {
+				item, err := store.compact(tc.object(namesAndUIDs[i], namesAndUIDs[i+1]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				items = append(items, item)
+			}
+			if err := store.Replace(items, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := func(step string, change func(), want ...string) {
+			t.Helper()
+			got = nil
+			change()
+			equal(t, what+", "+step, want, got)
+		}
+		f("first list", func() { list("a", "1", "b", "2", "c", "3") })
+		f("deleted", func() { _ = store.Delete(tc.object("c", "3")) },
+			"record c 3 at 1", "of [/a /b /c], known 0", "known 1, left [/a /b]", "gone c, left [/a /b]")
+		f("recreated", func() { _ = store.Update(tc.object("a", "4")) },
+			"record a 1 at 2", "of [/a /b], known 1", "known 2, left [/b]", "gone a, left [/b]")
+		equal(t, what, []string{"/a", "/b"}, names(set, ""))
+		f("list", func() { list("a", "5", "d", "6") },
+			"record a 4 at 3", "record b 2 at 3", "of [/a /b], known 2", "known 3, left [/d]", "gone a, left [/d]",
+			"gone b, left [/d]")
+		equal(t, what, []string{"/a", "/d"}, names(set, ""))
 	}
 }

@@ -80,7 +80,7 @@ func managedMeta(i int) *metav1.PartialObjectMetadata {
 func cluster(n int) *podStore { return clusterOf(n, podMeta) }
 
 func clusterOf(n int, podMeta func(int) *metav1.PartialObjectMetadata) *podStore {
-	s := &podStore{onGone: func(sample.Object) {}}
+	s := &podStore{}
 	items := make([]any, n)
 	for i := range items {
 		items[i], _ = s.compact(podMeta(i))
@@ -250,7 +250,7 @@ func TestLabelsCollide(t *testing.T) {
 
 // What manages pods is kept with the labels that they share.
 func TestManaged(t *testing.T) {
-	s := &podStore{onGone: func(sample.Object) {}}
+	s := &podStore{}
 	add := func(name string, owners ...metav1.OwnerReference) {
 		p := podNamed("shop", name)
 		p.Labels, p.OwnerReferences = map[string]string{"app": "web"}, owners

@@ -7,19 +7,18 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/sample"
 )
 
-// nodeStore is the store of nodes. Besides the objects, it holds the other data of each node, and
-// the callbacks.
+// nodeStore is the store of nodes. Besides the objects, it holds the other data of each node.
 type nodeStore struct {
 	objects
 	nodes  map[string]*nodeEntry
 	onNode func(Node)
-	onGone func(sample.Object)
 }
 
 type nodeEntry struct {
@@ -89,7 +88,7 @@ func (s *nodeStore) Add(object any) error {
 	}
 	s.nodes[n.name] = n
 	s.put(n.entry)
-	s.tell(old, n)
+	s.tell(n)
 	return nil
 }
 
@@ -98,17 +97,15 @@ func (s *nodeStore) Update(object any) error { return s.Add(object) }
 
 // Delete removes a node.
 func (s *nodeStore) Delete(object any) error {
-	gone, found, err := s.remove(object)
-	if found {
-		delete(s.nodes, gone.name)
-		s.onGone(gone.object())
+	if o, ok := object.(metav1.Object); ok {
+		delete(s.nodes, o.GetName())
 	}
-	return err
+	return s.remove(object)
 }
 
 // Replace makes items, each a *nodeEntry, the whole set, and reports the difference to the callbacks.
 func (s *nodeStore) Replace(items []any, _ string) error {
-	before, were := s.all.load(), s.nodes
+	were := s.nodes
 	s.nodes = make(map[string]*nodeEntry, len(items))
 	entries := make([]entry, len(items))
 	for i, item := range items {
@@ -117,24 +114,16 @@ func (s *nodeStore) Replace(items []any, _ string) error {
 		entries[i] = n.entry
 	}
 	s.replace(entries)
-	for e := range before.from("") {
-		if s.nodes[e.name] == nil {
-			s.onGone(e.object())
-		}
-	}
 	for _, e := range entries {
 		if old, n := were[e.name], s.nodes[e.name]; old == nil || !old.equal(n) {
-			s.tell(old, n)
+			s.tell(n)
 		}
 	}
 	return nil
 }
 
-// tell reports to the callbacks that a node has changed from old, nil if it is new, to n.
-func (s *nodeStore) tell(old, n *nodeEntry) {
-	if old != nil && old.uid != n.uid { // another machine: nothing known of the old one applies
-		s.onGone(old.object())
-	}
+// tell reports that a node is new or has changed.
+func (s *nodeStore) tell(n *nodeEntry) {
 	s.onNode(Node{
 		Object: n.object(), Addresses: n.addresses, KubeletPort: n.port, MetricsPath: n.path, Version: n.version,
 		Capacity: n.capacity,

@@ -27,10 +27,7 @@ type passed struct{}
 func (passed) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 func (passed) DeepCopyObject() runtime.Object   { panic("inventory: compact objects are never copied") }
 
-type podStore struct {
-	objects
-	onGone func(sample.Object)
-}
+type podStore struct{ objects }
 
 type podEntry struct {
 	passed
@@ -51,9 +48,7 @@ func (s *podStore) Add(object any) error {
 	if !ok {
 		return fmt.Errorf("%T is not the metadata of a pod", object)
 	}
-	if old, recreated := s.put(s.entry(from)); recreated {
-		s.onGone(old.object())
-	}
+	s.put(s.entry(from))
 	return nil
 }
 
@@ -61,13 +56,7 @@ func (s *podStore) Add(object any) error {
 func (s *podStore) Update(object any) error { return s.Add(object) }
 
 // Delete removes a pod.
-func (s *podStore) Delete(object any) error {
-	gone, found, err := s.remove(object)
-	if found {
-		s.onGone(gone.object())
-	}
-	return err
-}
+func (s *podStore) Delete(object any) error { return s.remove(object) }
 
 // Replace makes items, each a *podEntry, the whole set, and reports those that are gone.
 func (s *podStore) Replace(items []any, _ string) error {
@@ -75,14 +64,7 @@ func (s *podStore) Replace(items []any, _ string) error {
 	for i, item := range items {
 		entries[i] = item.(*podEntry).entry
 	}
-	before := s.all.load()
 	s.replace(entries)
-	now := s.all.load()
-	for old := range before.from("") {
-		if e, ok := now.get(old.set.namespace, old.name); !ok || e.uid != old.uid {
-			s.onGone(old.object())
-		}
-	}
 	return nil
 }
 
@@ -93,7 +75,14 @@ type objects struct {
 	labels labelTable
 	left   int // entries that left since the last sweep, each with a label set that may be the last of its kind
 
-	publish func(change func(sample.Revision)) // Config.Publish, may be nil
+	hooks
+}
+
+// hooks are the functions of Config for one kind of objects. Each may be nil.
+type hooks struct {
+	publish func(change func(sample.Revision))
+	leaving func([]sample.Object, sample.Revision)
+	onGone  func(sample.Object)
 }
 
 func (s *objects) objectSet() *ObjectSet { return &s.all }
@@ -115,76 +104,121 @@ func controllerOf(o metav1.Object) sample.Controller {
 	return sample.Controller{}
 }
 
-// put adds or changes an object, and reports whether it replaced another object of the same name, and
-// which.
-func (s *objects) put(e entry) (old entry, recreated bool) {
+// put adds or changes an object. Another object of the same name is removed first.
+func (s *objects) put(e entry) {
 	old, found := s.all.load().get(e.set.namespace, e.name)
-	if found && old.uid == e.uid && old.set.equal(e.set) {
-		return old, false // a pod's status changes many times, its labels hardly ever
-	}
-	if found && old.uid == e.uid {
+	switch {
+	case !found:
+		s.all.put(e)
+	case old.uid != e.uid:
+		s.removeEntry(old)
+		s.all.put(e)
+	case !old.set.equal(e.set): // a pod's status changes many times, its labels hardly ever
 		relabeled := e // only this copy is allocated
-		s.relabel(func(r sample.Revision) {
+		s.change(func(r sample.Revision) {
 			relabeled.changed = r
 			s.all.put(relabeled)
 		})
-	} else {
-		s.all.put(e)
-	}
-	if found {
 		s.oneLeft()
 	}
-	return old, found && old.uid != e.uid
 }
 
-// relabel calls change, which makes other labels visible, with their revision, 0 if changes have none.
-func (s *objects) relabel(change func(sample.Revision)) {
+// change calls f, which makes a change visible, with its revision, 0 if changes have none.
+func (s *objects) change(f func(sample.Revision)) {
 	if s.publish == nil {
-		change(0)
+		f(0)
 		return
 	}
-	s.publish(change)
+	s.publish(f)
 }
 
-// remove removes an object, and reports which and whether it was there.
-func (s *objects) remove(object any) (gone entry, found bool, err error) {
+// remove removes an object if it is there.
+func (s *objects) remove(object any) error {
 	o, ok := object.(metav1.Object)
 	if !ok {
-		return gone, false, fmt.Errorf("%T has no metadata", object)
+		return fmt.Errorf("%T has no metadata", object)
 	}
-	gone, found = s.all.load().get(o.GetNamespace(), o.GetName())
-	if found {
-		s.all.remove(o.GetNamespace(), o.GetName())
-		s.oneLeft()
+	if gone, found := s.all.load().get(o.GetNamespace(), o.GetName()); found {
+		s.removeEntry(gone)
 	}
-	return gone, found, nil
+	return nil
 }
 
-// replace makes entries the whole set and sorts them.
+func (s *objects) removeEntry(gone entry) {
+	left := []sample.Object{gone.object()}
+	s.change(func(r sample.Revision) {
+		s.leave(left, r)
+		s.all.remove(gone.set.namespace, gone.name)
+	})
+	s.oneLeft()
+	s.report(left)
+}
+
+// leave tells that objects are about to be removed, with the revision of that.
+func (s *objects) leave(gone []sample.Object, r sample.Revision) {
+	if s.leaving != nil && len(gone) > 0 {
+		s.leaving(gone, r)
+	}
+}
+
+// report tells that objects have been removed.
+func (s *objects) report(gone []sample.Object) {
+	if s.onGone == nil {
+		return
+	}
+	for _, o := range gone {
+		s.onGone(o)
+	}
+}
+
+// replace makes entries the whole set and sorts them. Objects that are gone are reported before others
+// take their names.
 func (s *objects) replace(entries []entry) {
 	slices.SortFunc(entries, func(a, b entry) int { return a.compare(b.set.namespace, b.name) })
 	before := s.all.load()
-	var changed []int
+	var recreated []entry
+	var changed []int // without those in recreated
 	for i := range entries {
 		e := &entries[i]
 		old, found := before.get(e.set.namespace, e.name)
-		if !found || old.uid != e.uid {
-			continue
-		}
-		if e.changed = old.changed; !old.set.equal(e.set) {
-			changed = append(changed, i)
+		switch {
+		case !found:
+		case old.uid != e.uid:
+			recreated = append(recreated, *e)
+		default:
+			if e.changed = old.changed; !old.set.equal(e.set) {
+				changed = append(changed, i-len(recreated))
+			}
 		}
 	}
-	next := newSnapshot(entries)
-	if len(changed) == 0 {
+	stay := entries // with those that are new
+	if len(recreated) > 0 {
+		stay = slices.DeleteFunc(slices.Clone(entries), func(e entry) bool {
+			old, found := before.get(e.set.namespace, e.name)
+			return found && old.uid != e.uid
+		})
+	}
+	next := newSnapshot(stay)
+	var gone []sample.Object
+	for old := range before.from("") {
+		if _, found := next.get(old.set.namespace, old.name); !found {
+			gone = append(gone, old.object())
+		}
+	}
+	if len(changed) == 0 && len(gone) == 0 {
 		s.all.current.Store(next)
 	} else {
-		s.relabel(func(r sample.Revision) {
+		s.change(func(r sample.Revision) {
 			for _, i := range changed {
 				next.entry(i).changed = r
 			}
+			s.leave(gone, r)
 			s.all.current.Store(next)
 		})
+	}
+	s.report(gone)
+	for _, e := range recreated {
+		s.all.put(e)
 	}
 	s.sweep()
 }

@@ -141,7 +141,7 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Window:     c.Window,
 		Capacity:   func(node string) sample.Capacity { return s.nodes.capacity(node) },
 		Clock:      s.clock,
-		// A pod that is not in the inventory was never served, or OnPodGone has recorded it: otherwise a kubelet
+		// A pod that is not in the inventory was never served, or OnPodsLeaving has recorded it: otherwise a kubelet
 		// could fill the log with names that it invents.
 		OnPodUnlisted: func(namespace, name string) {
 			if _, exists := s.inventory.Pods().Get(namespace, name); exists {
@@ -166,16 +166,12 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Client:       objects,
 		NodeSelector: c.NodeSelector,
 		OnNode:       s.nodes.set,
-		// A watch that is resumed must learn of the deletion at once, so it is recorded before anything else.
-		OnNodeGone: func(o sample.Object) {
-			s.nodesGone.Add(o)
-			s.nodes.remove(o.Name)
-		},
-		OnPodGone: func(o sample.Object) {
-			s.podsGone.Add(o)
-			s.store.RemovePod(o.Namespace, o.Name)
-		},
-		Publish: func(change func(sample.Revision)) { s.clock.Publish(time.Now(), change) },
+		// A watch that is resumed must find the deletion as soon as it does not find the object.
+		OnNodesLeaving: s.nodesGone.Record,
+		OnPodsLeaving:  s.podsGone.Record,
+		OnNodeGone:     func(o sample.Object) { s.nodes.remove(o.Name) },
+		OnPodGone:      func(o sample.Object) { s.store.RemovePod(o.Namespace, o.Name) },
+		Publish:        func(change func(sample.Revision)) { s.clock.Publish(time.Now(), change) },
 	})
 	s.metrics.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
