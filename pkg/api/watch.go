@@ -193,8 +193,10 @@ func (w *watcher[T, V, P]) goneSince(from *resumption, s *snapshot) []*known {
 	}
 	for i := range from.gone {
 		o := from.gone[i]
+		// The client may have the object that was deleted, or one that took its name. If the query may have
+		// selected both, the event has the labels of the later one.
 		if now, ok := w.objects.Get(o.Namespace, o.Name); ok {
-			o = now
+			add(&known{Object: now})
 		}
 		add(&known{Object: o})
 	}

@@ -666,6 +666,32 @@ func TestDeletionDuringResumption(t *testing.T) {
 	})
 }
 
+// A pod that is recreated under its name is gone for a client whose selector matches only the labels of the
+// old one.
+func TestResumptionAfterRecreation(t *testing.T) {
+	for query, want := range map[string]string{
+		"":                        "MODIFIED p1",
+		"&labelSelector=app=db":   "MODIFIED p1",
+		"&labelSelector=app=web":  "DELETED p1",
+		"&labelSelector=app=mail": "",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newReplica(t)
+			r.put("a", "p1", "web")
+			r.scrape("a", "p1", 1)
+			r.lose("b", "other") // the last change, or that of the pod would be repeated
+			version := r.listVersion(t)
+			r.remove("a", "p1", false)
+			r.put("a", "p1", "db")
+			r.scrape("a", "p1", 1)
+			got := strings.Join(r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version+query), ",")
+			if got != want {
+				t.Errorf("%s: got %q, want %q", query, got, want)
+			}
+		})
+	}
+}
+
 // The pods in one answer of a kubelet change with the same revision. A watch that is interrupted after
 // some of them continues with the others.
 func TestResumptionWithinAnAnswer(t *testing.T) {
