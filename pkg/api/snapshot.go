@@ -18,8 +18,8 @@ const snapshotPeriod = 500 * time.Millisecond
 // known is an object as it was in a snapshot. It is immutable and shared by the snapshots in which it
 // is the same, and by the watchers that know it.
 type known struct {
-	sample.Object
-	node string // the node that it runs on
+	sample.Object        // Changed is when the labels or the node changed
+	node          string // the node that it runs on
 }
 
 func (k *known) same(o *sample.Object, node string) bool {
@@ -160,7 +160,9 @@ func (s *Storage[T, V, P]) takeSnapshot(namespace string, before *snapshot) *sna
 			o, v := &b.objects[i], &b.values[i]
 			one := version{revision: s.revisionOf(o, v)}
 			if s.Exists(v) {
-				one.of, old = keep(old, o, s.NodeOf(v))
+				node, since := s.NodeOf(v)
+				o.Changed = max(o.Changed, since)
+				one.of, old = keep(old, o, node)
 				next.versions = append(next.versions, one)
 			} else {
 				one.of, lacked = keep(lacked, o, "")

@@ -37,8 +37,9 @@ type Resource[T, V any] interface {
 	Why(o *sample.Object, now time.Time) string
 	// Served is called for each value that is served.
 	Served(v *V, now time.Time)
-	// NodeOf returns the node that an object with this value runs on.
-	NodeOf(v *V) string
+	// NodeOf returns the node that an object with this value runs on, and the revision at which that node took
+	// the place of another one or of none, zero if none did. It is at most Revision.
+	NodeOf(v *V) (node string, since sample.Revision)
 
 	// Fill builds the API object in an empty one. It retains only immutable parts of o and v.
 	Fill(into *T, o *sample.Object, v *V)
@@ -194,6 +195,12 @@ func (s *Storage[T, V, P]) List(ctx context.Context, options *internalversion.Li
 	return l, nil
 }
 
+// onNode reports whether q selects objects on the node of v.
+func (s *Storage[T, V, P]) onNode(q *query, v *V) bool {
+	node, _ := s.NodeOf(v)
+	return q.selectsNode(node)
+}
+
 // standardList builds the list of all objects. Memory beyond the size of one buffer is taken from
 // share. It fails when ctx is done.
 func (s *Storage[T, V, P]) standardList(
@@ -256,7 +263,7 @@ func (s *Storage[T, V, P]) each(ctx context.Context, q *query, unknown bool) ite
 			for i := range n {
 				o, v := &b.objects[i], &b.values[i]
 				switch known := s.Exists(v); {
-				case known && q.selectsNode(s.NodeOf(v)):
+				case known && s.onNode(q, v):
 					s.Served(v, now)
 				case !known && unknown:
 				default:

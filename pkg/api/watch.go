@@ -205,7 +205,7 @@ func (w *watcher[T, V, P]) goneSince(from *resumption, s *snapshot) []*known {
 			add(v.of)
 		}
 	}
-	for _, v := range s.versions {
+	for _, v := range s.versions { // labels or node may have been others
 		if v.of.Changed != 0 && from.misses(v.of.Changed) && !w.selects(v.of) {
 			add(v.of)
 		}

@@ -42,7 +42,8 @@ func (numbers) Read(of []sample.Object, _ time.Time, into []sample.Revision) {
 func (numbers) Exists(v *sample.Revision) bool              { return *v != 0 }
 func (numbers) Revision(v *sample.Revision) sample.Revision { return *v }
 func (numbers) Served(*sample.Revision, time.Time)          {}
-func (numbers) NodeOf(*sample.Revision) string              { return "" }
+
+func (numbers) NodeOf(*sample.Revision) (string, sample.Revision) { return "", 0 }
 
 func (numbers) Fill(*metav1.PartialObjectMetadata, *sample.Object, *sample.Revision) {}
 

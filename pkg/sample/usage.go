@@ -31,4 +31,7 @@ type PodUsage struct {
 	Window     time.Duration
 	Containers []ContainerUsage // never empty
 	Revision   Revision         // of the last change
+	// NodeSince is when Node was trusted instead of another node or of none, zero if only Node ever listed the
+	// pod. It is at most Revision.
+	NodeSince Revision
 }

@@ -47,7 +47,7 @@ func (s *Store) pod(p place, since sample.Revision, k podKey, now time.Time, int
 		return false
 	}
 	served := p.pod(k, now, into)
-	into.Revision = max(into.Revision, since)
+	into.Revision, into.NodeSince = max(into.Revision, since), since
 	if served {
 		return true
 	}

@@ -169,6 +169,9 @@ func TestRevisionsOfConflicts(t *testing.T) {
 			if tc.was != tc.is && is.Revision <= known {
 				t.Errorf("revision %d, want a later one than %d", is.Revision, known)
 			}
+			if ok && tc.was != tc.is != (is.NodeSince > known) {
+				t.Errorf("served from the node since %d, although that of %d was %q", is.NodeSince, known, tc.was)
+			}
 			if again, _ := f.get(tc.at); again.Revision != is.Revision {
 				t.Errorf("the revision changes from %d to %d at a second look", is.Revision, again.Revision)
 			}

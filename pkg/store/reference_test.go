@@ -494,7 +494,7 @@ func TestStoreEqualsReference(t *testing.T) {
 				want := ref.pod(namespace, name, now)
 				var u sample.PodUsage
 				ok := s.Pod(namespace, name, now, &u)
-				u.Revision = 0
+				u.Revision, u.NodeSince = 0, 0
 				if why := s.WhyNoPod(namespace, name, now); ok != (why == "") {
 					t.Fatalf("seed %d, step %d: pod %s/%s: served %v, but why is %q", seed, step, namespace, name, ok, why)
 				}

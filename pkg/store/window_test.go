@@ -131,7 +131,7 @@ func exceptCPU(seed uint64, window int, servedPods, longer *int) string {
 			if u.Window > 2*resolution+time.Minute {
 				*longer++
 			}
-			u.Window, u.Revision = 0, 0
+			u.Window, u.Revision, u.NodeSince = 0, 0, 0
 			for i := range u.Containers {
 				u.Containers[i].CPU = 0
 			}

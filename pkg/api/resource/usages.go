@@ -39,7 +39,7 @@ func timeOf(u *sample.PodUsage) time.Time {
 }
 
 // NodeOf implements api.Resource.
-func (usages) NodeOf(u *sample.PodUsage) string { return u.Node }
+func (usages) NodeOf(u *sample.PodUsage) (string, sample.Revision) { return u.Node, u.NodeSince }
 
 // Served implements api.Resource.
 func (u usages) Served(of *sample.PodUsage, now time.Time) { u.metrics.served(of.Time, now) }

@@ -165,6 +165,17 @@ func (r *replica) names() (all []string) {
 	return all
 }
 
+// move lets a pod be served from another node, whose last sample is older.
+func (r *replica) move(namespace, name, node string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := podKey{namespace, name}
+	u := r.usage[k]
+	u.Node, u.NodeSince = node, r.clock.Next(time.Now())
+	u.Revision = u.NodeSince
+	r.usage[k] = u
+}
+
 // lose takes an object's usage away.
 func (r *replica) lose(namespace, name string) {
 	r.mu.Lock()
@@ -684,6 +695,40 @@ func TestResumptionAfterRecreation(t *testing.T) {
 			r.remove("a", "p1", false)
 			r.put("a", "p1", "db")
 			r.scrape("a", "p1", 1)
+			got := strings.Join(r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version+query), ",")
+			if got != want {
+				t.Errorf("%s: got %q, want %q", query, got, want)
+			}
+		})
+	}
+}
+
+// A pod that is served from another node is gone for a client that selects the former node. Other pods
+// of that other node, which have just been scraped, are not sent.
+func TestResumptionAfterAnotherNodeIsTrusted(t *testing.T) {
+	for query, want := range map[string]string{
+		"":                                "MODIFIED p1,MODIFIED p2",
+		"&fieldSelector=spec.nodeName=n1": "DELETED p1",
+		"&fieldSelector=spec.nodeName=n1&labelSelector=app=web": "DELETED p1",
+		"&fieldSelector=spec.nodeName=n2":                       "MODIFIED p1,MODIFIED p2",
+		"&fieldSelector=spec.nodeName=n2,metadata.name=p1":      "MODIFIED p1",
+		"&fieldSelector=spec.nodeName=n1,metadata.name=p2":      "",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newReplica(t)
+			for _, name := range []string{"p1", "p2"} {
+				r.put("a", name, "web")
+				r.scrape("a", name, 1)
+			}
+			r.move("a", "p2", "n2")
+			r.lose("b", "other") // the last change, or that of a pod would be repeated
+			version := r.listVersion(t)
+			r.move("a", "p1", "n2")
+			r.mu.Lock()
+			u := r.usage[podKey{"a", "p2"}]
+			u.Revision = r.clock.Next(time.Now()) // scraped again
+			r.usage[podKey{"a", "p2"}] = u
+			r.mu.Unlock()
 			got := strings.Join(r.events(t, "v1/pods?watch=1&timeoutSeconds=5&resourceVersion="+version+query), ",")
 			if got != want {
 				t.Errorf("%s: got %q, want %q", query, got, want)
