@@ -38,6 +38,9 @@ type Config struct {
 	// one goroutine, after the pod has left Pods and before another takes its name; watching waits while it
 	// runs. It may be nil.
 	OnPodGone func(sample.Object)
+	// OnPodNew is called with a pod that is new in Pods, unless Pods was empty before a list. It is called
+	// from the same goroutine, after Pods has changed. It may be nil.
+	OnPodNew func(sample.Object)
 	// OnNodesLeaving and OnPodsLeaving are called within Publish with the objects that are about to leave
 	// Nodes or Pods, and with the revision of that: whoever finds them gone finds what these functions
 	// recorded. They must not wait for anything. Either may be nil.
@@ -72,7 +75,7 @@ func New(c Config) *Inventory {
 		c.OnNode = func(Node) {}
 	}
 	nodeHooks := hooks{publish: c.Publish, leaving: c.OnNodesLeaving, onGone: c.OnNodeGone}
-	podHooks := hooks{publish: c.Publish, leaving: c.OnPodsLeaving, onGone: c.OnPodGone}
+	podHooks := hooks{publish: c.Publish, leaving: c.OnPodsLeaving, onGone: c.OnPodGone, onNew: c.OnPodNew}
 	return &Inventory{
 		nodes: &source{
 			health:   health{resource: "nodes"},

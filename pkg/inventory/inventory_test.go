@@ -521,3 +521,48 @@ func TestDeletionIsRecordedBeforeItIsSeen(t *testing.T) {
 		equal(t, what, []string{"/a", "/d"}, names(set, ""))
 	}
 }
+
+// A pod is reported as new after it is in the set, also if only a later list shows it, but not with the
+// first list.
+func TestPodNew(t *testing.T) {
+	var got []string
+	var pods *ObjectSet
+	inventory := New(Config{OnPodNew: func(o sample.Object) {
+		if _, found := pods.Get(o.Namespace, o.Name); !found {
+			t.Errorf("%s is reported before it is there", o.Name)
+		}
+		got = append(got, o.Name)
+	}})
+	pods = inventory.Pods()
+	store := inventory.pods.store
+	pod := func(name string, uid types.UID, label string) *metav1.PartialObjectMetadata {
+		p := testPod("ns", name, map[string]string{"label": label})
+		p.UID = uid
+		return p
+	}
+	list := func(pods ...*metav1.PartialObjectMetadata) {
+		var items []any
+		for _, p := range pods {
+			item, err := store.compact(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			items = append(items, item)
+		}
+		if err := store.Replace(items, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := func(what string, want []string, change func()) {
+		t.Helper()
+		got = nil
+		change()
+		equal(t, what, want, got)
+	}
+	f("first list", nil, func() { list(pod("a", "1", ""), pod("b", "2", "")) })
+	f("added", []string{"c"}, func() { _ = store.Add(pod("c", "3", "")) })
+	f("relabeled", nil, func() { _ = store.Update(pod("c", "3", "x")) })
+	f("recreated", []string{"c"}, func() { _ = store.Update(pod("c", "4", "x")) })
+	f("deleted", nil, func() { _ = store.Delete(pod("c", "4", "x")) })
+	f("list", []string{"a", "d"}, func() { list(pod("a", "5", ""), pod("b", "2", "y"), pod("d", "6", "")) })
+}

@@ -83,6 +83,7 @@ type hooks struct {
 	publish func(change func(sample.Revision))
 	leaving func([]sample.Object, sample.Revision)
 	onGone  func(sample.Object)
+	onNew   func(sample.Object)
 }
 
 func (s *objects) objectSet() *ObjectSet { return &s.all }
@@ -109,10 +110,10 @@ func (s *objects) put(e entry) {
 	old, found := s.all.load().get(e.set.namespace, e.name)
 	switch {
 	case !found:
-		s.all.put(e)
+		s.add(e)
 	case old.uid != e.uid:
 		s.removeEntry(old)
-		s.all.put(e)
+		s.add(e)
 	case !old.set.equal(e.set): // a pod's status changes many times, its labels hardly ever
 		relabeled := e // only this copy is allocated
 		s.change(func(r sample.Revision) {
@@ -120,6 +121,14 @@ func (s *objects) put(e entry) {
 			s.all.put(relabeled)
 		})
 		s.oneLeft()
+	}
+}
+
+// add adds an object, and tells that it is new.
+func (s *objects) add(e entry) {
+	s.all.put(e)
+	if s.onNew != nil {
+		s.onNew(e.object())
 	}
 }
 
@@ -218,7 +227,14 @@ func (s *objects) replace(entries []entry) {
 	}
 	s.report(gone)
 	for _, e := range recreated {
-		s.all.put(e)
+		s.add(e)
+	}
+	if s.onNew != nil && before.len > 0 {
+		for _, e := range stay {
+			if _, found := before.get(e.set.namespace, e.name); !found {
+				s.onNew(e.object())
+			}
+		}
 	}
 	s.sweep()
 }

@@ -171,7 +171,9 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		OnPodsLeaving:  s.podsGone.Record,
 		OnNodeGone:     func(o sample.Object) { s.nodes.remove(o.Name) },
 		OnPodGone:      func(o sample.Object) { s.store.RemovePod(o.Namespace, o.Name) },
-		Publish:        func(change func(sample.Revision)) { s.clock.Publish(time.Now(), change) },
+		// A kubelet may list a pod before the API server tells us of it.
+		OnPodNew: func(o sample.Object) { s.store.PodAppeared(o.Namespace, o.Name, time.Now()) },
+		Publish:  func(change func(sample.Revision)) { s.clock.Publish(time.Now(), change) },
 	})
 	s.metrics.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
 	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}

@@ -117,6 +117,27 @@ func TestRevisionsOfNewPods(t *testing.T) {
 	}
 }
 
+// A usage that was there before its pod was known to exist has the revision of the pod's appearance.
+func TestRevisionsOfPodsThatAppearLate(t *testing.T) {
+	clock := revision.NewClock(at(0))
+	s := New(Config{Clock: clock})
+	s.Record("n", batchOf(ofPod("p", ctr("a", 5, 1)), ofPod("q", ctr("a", 5, 1))), at(5))
+	s.Record("n", batchOf(ofPod("p", ctr("a", 20, 2)), ofPod("q", ctr("a", 20, 2))), at(20))
+	var p, q sample.PodUsage
+	known := clock.Next(at(21))
+	s.PodAppeared("ns", "p", at(22))
+	if !s.Pod("ns", "p", at(23), &p) || p.Revision <= known {
+		t.Errorf("revision %d of a pod that has appeared, want a later one than %d", p.Revision, known)
+	}
+	if !s.Pod("ns", "q", at(23), &q) || q.Revision >= known {
+		t.Errorf("revision %d of another pod, want an earlier one than %d", q.Revision, known)
+	}
+	known = clock.Last()
+	if s.PodAppeared("ns", "without usage", at(24)); clock.Last() != known {
+		t.Error("a pod without a usage takes a revision")
+	}
+}
+
 // It is a change of a pod that another node speaks for it (rule 7), or no node that is trusted, even if
 // that node's samples are old.
 func TestRevisionsOfConflicts(t *testing.T) {

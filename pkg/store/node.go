@@ -170,6 +170,17 @@ func (n *node) removePod(k podKey, x *podIndex) {
 	x.unclaim(k, n, time.Time{})
 }
 
+// touch notes that the usage of the pod k has changed.
+func (p place) touch(k podKey, r sample.Revision) {
+	n := p.node()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, to := p.run(k); i < to; i++ {
+		c := &n.layout.containers[i]
+		c.changed = max(c.changed, r)
+	}
+}
+
 // pod fills into with the usage of the pod k at p and reports whether it can be served.
 func (p place) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 	n := p.node()

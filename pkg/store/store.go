@@ -163,6 +163,15 @@ func (s *Store) RemovePod(namespace, name string) {
 	}
 }
 
+// PodAppeared gives a pod's usage a new revision, if there is one: nobody could know it before, because
+// only now the API server says that the pod exists.
+func (s *Store) PodAppeared(namespace, name string, now time.Time) {
+	k := podKey{namespace, name}
+	for _, p := range s.index.claims(k) {
+		p.touch(k, s.clock.Next(now))
+	}
+}
+
 func (s *Store) removePod(n *node, k podKey) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
