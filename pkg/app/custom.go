@@ -65,7 +65,8 @@ func (o *customOptions) flags() (fss cliflag.NamedFlagSets) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig,
 		"The kubeconfig file for the API server. Default: the pod's service account.")
 	fs.IntVar(&o.maxPods, "max-pods-per-metric", o.maxPods,
-		"The largest number of pods of one metric of one HorizontalPodAutoscaler. A metric with more pods has an error.")
+		"The largest number of pods of one metric of one HorizontalPodAutoscaler. A metric with more pods is reported as "+
+			"an error.")
 	fs.BoolVar(&o.external, "external-metrics", o.external,
 		"Serve "+kubeapi.ExternalMetricsGroup+", too: metrics of type External of HorizontalPodAutoscalers. The annotation "+
 			kubeapi.TargetsAnnotation+" names the Service whose pods expose them. Other programs, such as KEDA, also "+
@@ -78,7 +79,7 @@ func (o *customOptions) flags() (fss cliflag.NamedFlagSets) {
 			"backends, and all metrics come from pods.")
 	fs.StringVar(&o.check, "check-config", o.check,
 		"Check a file for --config, and the configuration of prometheus-adapter that it may name, and exit; the exit code "+
-			"is 1 if there is a mistake. Rules of prometheus-adapter that are left out are listed and do not count as one. No "+
+			"is 1 if there is a mistake. Rules of prometheus-adapter that cannot be used are listed, but are not mistakes. No "+
 			"backend is contacted, and no file with credentials is read.")
 	fs.BoolVar(&o.ShowVersion, "version", o.ShowVersion, "Print the version and exit.")
 	o.generic.addFlags(fss.FlagSet("generic"))

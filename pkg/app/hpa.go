@@ -16,8 +16,9 @@ import (
 
 const hpaLong = `Explains a HorizontalPodAutoscaler: its target and pods, the source and the current value of each
 metric, the number of replicas that follows from them, and why the controller does or does not act.
-It reads the pages of the pods through the API server, with your rights. Without a name, it prints a
-line for each HorizontalPodAutoscaler of the cluster, or with -n of a namespace. It changes nothing.
+It reads the pages of the pods through the API server, with your rights. Without a name, it prints one
+line for each HorizontalPodAutoscaler in the cluster, or in the namespace given with -n. It changes
+nothing.
 
 Exit code: 0 if there is no problem (there may be warnings, and things that could not be checked),
 1 if there is one, 2 if nothing could be checked.`
@@ -41,7 +42,7 @@ func (o *hpaOptions) flags() (fss cliflag.NamedFlagSets) {
 	fs := fss.FlagSet("HPA")
 	o.client.addFlags(fs)
 	fs.StringVarP(&o.namespace, "namespace", "n", "",
-		"The namespace. Default: with a name that has none, the kubeconfig's; without a name, all.")
+		"The namespace. Default: all; for a NAME without a namespace, that of the kubeconfig or of the pod.")
 	fs.StringVar(&o.file, "config", o.file,
 		"A copy of the file that the custom metrics server has as --config, to explain the metrics that it names.")
 	fs.StringVarP(&o.output, "output", "o", "text", "text or json.")

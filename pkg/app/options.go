@@ -88,10 +88,10 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 	fss.FlagSet("kubelet client").StringVar(&o.KubeletServiceAccount, "kubelet-service-account", o.KubeletServiceAccount,
 		"The ServiceAccount, in the server's own namespace, whose short-lived tokens the server sends to the kubelets. It "+
 			"needs the verb get on nodes/metrics and should have no other right, "+
-			"and the server needs the verb create on its serviceaccounts/token. The kubelets then get no other credentials. "+
-			"Default: the server's own credentials, which whoever answers in a kubelet's place can use. "+
-			"They are also sent, with a warning, while the API server refuses to issue such tokens, if the server itself "+
-			"may get nodes/metrics. --kubelet-client-certificate takes precedence.")
+			"and the server needs the verb create on its serviceaccounts/token. While such tokens are issued, the kubelets "+
+			"get no other credentials. If the API server refuses to issue them, and the server itself may get nodes/metrics, "+
+			"it sends its own credentials and logs a warning. Default: the server's own credentials, which whoever answers "+
+			"in a kubelet's place can use. --kubelet-client-certificate takes precedence.")
 
 	o.serving.addFlags(&fss)
 	return fss

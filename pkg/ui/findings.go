@@ -104,14 +104,14 @@ func (c *Config) examine(ctx context.Context) (examined, error) {
 	e := examined{lines: report.Checks, nodes: len(report.Nodes)}
 	if err != nil {
 		e.lines = append(e.lines, doctor.NewLine("hpa", doctor.Unknown, "the autoscalers cannot be explained", err.Error(),
-			"correct that, and run the doctor again"))
+			"resolve this error, and run the doctor again"))
 		return e, nil
 	}
 	lines := slices.DeleteFunc(scalers.Checks, func(l doctor.Line) bool { return l.Status == doctor.OK })
 	if more := len(lines) - maxAutoscalers; more > 0 {
 		slices.SortStableFunc(lines, worstFirst)
 		lines = append(lines[:maxAutoscalers], doctor.NewLine("hpa", lines[maxAutoscalers].Status,
-			fmt.Sprintf("%s more with findings", doctor.Plural(more, "HorizontalPodAutoscaler")), "the page lists only some",
+			fmt.Sprintf("findings of %s more", doctor.Plural(more, "HorizontalPodAutoscaler")), "the page lists only some",
 			"run metrics-server doctor hpa for all"))
 	}
 	e.lines = append(e.lines, lines...)

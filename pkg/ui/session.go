@@ -52,7 +52,7 @@ func (s *session) enter(w http.ResponseWriter, token string) bool {
 const (
 	taken    = "this page belongs to another browser"
 	notTaken = "this browser has not opened the URL that metrics-server ui printed"
-	wrongWay = "the request comes from another website, or was sent to another name"
+	wrongWay = "the request comes from another website, or was sent to another host name or port"
 
 	remedyTaken    = "run metrics-server ui again, and open the URL that it prints"
 	remedyNotTaken = "open that URL, with its token"

@@ -110,7 +110,7 @@ func listen(address string) (net.Listener, error) {
 	if !a.IP.IsLoopback() {
 		return nil, fmt.Errorf("%q is not a loopback address: the page shows whatever your credentials may read, so it is "+
 			"served to this machine only: give an address such as 127.0.0.1:8080; to open the page on another machine, "+
-			"run ssh -L 8080:127.0.0.1:8080 there, with the name of this machine", address)
+			"run this there: ssh -L 8080:127.0.0.1:8080 NAME-OF-THIS-MACHINE", address)
 	}
 	l, err := net.ListenTCP("tcp", a)
 	if err != nil {
