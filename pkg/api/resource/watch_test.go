@@ -690,7 +690,7 @@ func TestResumptionAfterRecreation(t *testing.T) {
 			r := newReplica(t)
 			r.put("a", "p1", "web")
 			r.scrape("a", "p1", 1)
-			r.lose("b", "other") // the last change, or that of the pod would be repeated
+			r.lose("b", "other") // a later change, without which the pod would be sent again
 			version := r.listVersion(t)
 			r.remove("a", "p1", false)
 			r.put("a", "p1", "db")
@@ -721,7 +721,7 @@ func TestResumptionAfterAnotherNodeIsTrusted(t *testing.T) {
 				r.scrape("a", name, 1)
 			}
 			r.move("a", "p2", "n2")
-			r.lose("b", "other") // the last change, or that of a pod would be repeated
+			r.lose("b", "other") // a later change, without which a pod would be sent again
 			version := r.listVersion(t)
 			r.move("a", "p1", "n2")
 			r.mu.Lock()
@@ -840,7 +840,7 @@ func TestResumptionAfterALaterList(t *testing.T) {
 	}
 }
 
-// Events come in the order of their revisions, also those of changes that are made while a watch looks
+// Events come in the order of their revisions, even if something changes while a watch looks
 // what has changed.
 func TestChangesDuringResumption(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -850,7 +850,7 @@ func TestChangesDuringResumption(t *testing.T) {
 			r.put("a", name, "web")
 			r.scrape("a", name, 1)
 		}
-		r.lose("b", "other") // the last change, or that of a pod above would be repeated
+		r.lose("b", "other") // a later change, without which a pod would be sent again
 		version := r.listVersion(t)
 		r.onRead.Store(new(func() {
 			r.scrape("a", "p00", 2)
@@ -932,7 +932,7 @@ func TestDeletionsThatAreRemembered(t *testing.T) {
 			r.put("a", name, "web")
 			r.scrape("a", name, 1)
 		}
-		r.lose("b", "other") // the last change, or that of a pod above would be repeated
+		r.lose("b", "other") // a later change, without which a pod would be sent again
 		end := func(pods int) {
 			for i := range pods {
 				r.podsGone.Add(sample.Object{Namespace: "jobs", Name: fmt.Sprintf("job-%d", i)})
