@@ -1,6 +1,8 @@
 package docs
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -291,4 +293,72 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q is taken for %v", bad, got)
 		}
 	}
+}
+
+// TestComplete checks what it can of the commands of kubectl without a cluster, on which test/e2e runs them much later:
+// they name what they are about, and read files that exist, and not standard input.
+func TestComplete(t *testing.T) {
+	checked := 0
+	for _, c := range commands(t) {
+		if r, _ := c.Rule(); r.Way != OnCluster || !strings.HasPrefix(c.Bare(), "kubectl ") {
+			continue
+		}
+		checked++
+		if err := incomplete(c); err != nil {
+			t.Errorf("%v\n%v", c, err)
+		}
+	}
+	if checked < 30 {
+		t.Errorf("%d commands of kubectl were found, and there are more", checked)
+	}
+	for text, complete := range map[string]bool{
+		"kubectl get --watch":                                          false,
+		"kubectl get -n kube-system":                                   false,
+		"kubectl -n kube-system get -o wide":                           false,
+		"kubectl apply -f -":                                           false,
+		"kubectl apply -f missing.yaml":                                false,
+		"kubectl create configmap name --from-file=ca.crt":             false,
+		"kubectl apply -f dist/components.yaml":                        true,
+		"kubectl apply -k deploy/kustomize/base":                       true,
+		"kubectl -n kube-system get pods -o wide":                      true,
+		"kubectl get --raw '/readyz?verbose'":                          true,
+		"kubectl get apiservice v1.metrics.k8s.io -o yaml | tail -n 3": true,
+	} {
+		if err := incomplete(Command{Text: text}); (err == nil) != complete {
+			t.Errorf("%s: %v, want complete to be %t", text, err, complete)
+		}
+	}
+}
+
+// incomplete says what a command of kubectl lacks.
+func incomplete(c Command) error {
+	text, _, _ := strings.Cut(c.Bare(), " | ")
+	words := strings.Fields(text)[1:]
+	var names []string // the verb, and what it is applied to
+	given := false     // by a flag
+	for i := 0; i < len(words); i++ {
+		flag, value, joined := strings.Cut(words[i], "=")
+		if !strings.HasPrefix(flag, "-") {
+			names = append(names, words[i])
+			continue
+		}
+		if !joined && i+1 < len(words) && slices.Contains([]string{"-n", "-o", "-l", "-f", "-k", "-c", "--raw"}, flag) {
+			i++
+			value = words[i]
+		}
+		given = given || slices.Contains([]string{"--raw", "-f", "-k"}, flag)
+		if !slices.Contains([]string{"-f", "-k", "--from-file"}, flag) || strings.HasPrefix(value, "dist/") {
+			continue
+		}
+		if value == "-" {
+			return errors.New("it reads standard input, which is empty here")
+		}
+		if _, err := os.Stat(filepath.Join(root, value)); err != nil {
+			return err
+		}
+	}
+	if len(names) < 2 && !given {
+		return fmt.Errorf("it does not say what to %s", strings.Join(names, " "))
+	}
+	return nil
 }
