@@ -360,6 +360,13 @@ func (s *Cluster) On(m *Machine) []kubelettest.Pod {
 	return pods
 }
 
+// Runs reports whether p runs unchanged, as far as its kubelet knows: it is the first to know of a change.
+func (s *Cluster) Runs(p *Pod) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Contains(s.running[p.Machine.Index], p)
+}
+
 func (ns *namespace) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(ns.pods, name, func(p *Pod, name string) int { return cmp.Compare(p.Name, name) })
 }

@@ -321,8 +321,7 @@ func (l *List) EndPods() {
 				newest = t
 			}
 		}
-		if l.asked.Sub(newest) > l.settle() && !l.excused(p.Machine, newest) &&
-			l.config.Cluster.Pod(p.Namespace, p.Name) == p {
+		if l.asked.Sub(newest) > l.settle() && !l.excused(p.Machine, newest) && l.config.Cluster.Runs(p) {
 			l.verdict.missing("pod %s/%s on node %s is not served", p.Namespace, p.Name, p.Machine.Name)
 		}
 	}

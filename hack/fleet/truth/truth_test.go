@@ -236,6 +236,33 @@ func TestChurn(t *testing.T) {
 	}
 }
 
+// TestDeletedMeanwhile checks that a pod may be missing once its kubelet knows of its end, although the API server does
+// not yet.
+func TestDeletedMeanwhile(t *testing.T) {
+	c := newCluster()
+	all, _ := c.Pods("")
+	p := all[slices.IndexFunc(all, func(p *cluster.Pod) bool { return !p.Machine.Faulty })]
+	others := func(m *metricsv1beta1.PodMetrics) bool { return m.Name != p.Name }
+	missing := func() int {
+		return check(c, truth.New(truth.Config{Cluster: c, Resolution: 15 * time.Second}), others, nil).Missing
+	}
+	if got := missing(); got != 1 {
+		t.Errorf("%d pods are missing before, want 1", got)
+	}
+	err := c.Delete(p, time.Now(), func(*cluster.Machine, []kubelettest.Pod) error {
+		if c.Pod(p.Namespace, p.Name) != p {
+			t.Error("the API server knows of the end before the kubelet")
+		}
+		if got := missing(); got != 0 {
+			t.Errorf("%d pods are missing meanwhile, want 0", got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestAcrossRestarts checks that a usage across a restart is wrong, except those that rule 3 allows.
 func TestAcrossRestarts(t *testing.T) {
 	quiet := func(*cluster.Machine, []kubelettest.Pod) error { return nil }
