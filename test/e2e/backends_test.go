@@ -275,9 +275,7 @@ func backendStops(t *testing.T, backends string) {
 		return errors.New("it scales")
 	})
 	t.Logf("%5.1f s until the autoscaler says that the backend does not answer", time.Since(stopped).Seconds())
-	if err := doctorHPA(t, ns, "web").finds("served", says); err != nil {
-		t.Error(err)
-	}
+	eventually(t, "the doctor finds it", func() error { return doctorHPA(t, ns, "web").finds("served", says) })
 	always(t, "nothing scales", 15*time.Second, replicasAre(t, ns, "web", 3, 3))
 
 	scale(1)

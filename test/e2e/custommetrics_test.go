@@ -307,9 +307,9 @@ func customConflict(t *testing.T) {
 			}
 			return errors.New("it scales")
 		})
-		if err := doctorHPA(t, ns, name).finds("served", "define metric", `"other"`, `"web"`); err != nil {
-			t.Error(err)
-		}
+		eventually(t, "the doctor finds it", func() error {
+			return doctorHPA(t, ns, name).finds("served", "define metric", `"other"`, `"web"`)
+		})
 	}
 	patchHPA(t, ns, "other", `{"metadata":{"annotations":{"metrics-server/window":"30s"}}}`)
 	waitActive(t, ns)
@@ -596,23 +596,26 @@ func tell(t *testing.T, namespace string, n int, requests ...podRequest) {
 	tellApp(t, namespace, "web", n, requests...)
 }
 
-// tellApp is tell for the pods of another Deployment.
+// tellApp is tell for the pods of another Deployment. It waits until they answer: one may have just been created.
 func tellApp(t *testing.T, namespace, app string, n int, requests ...podRequest) {
 	t.Helper()
-	pods, err := cluster.client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, p := range pods.Items {
-		if n > 0 && i >= n || p.DeletionTimestamp != nil {
-			continue
+	eventually(t, "pods of "+app+" are told", func() error {
+		pods, err := cluster.client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
+		if err != nil {
+			return err
 		}
-		for _, r := range requests {
-			if _, err := podHTTP(t.Context(), namespace, p.Name, r.path, map[string]string{r.series: r.value}); err != nil {
-				t.Fatal(err)
+		for i, p := range pods.Items {
+			if n > 0 && i >= n || p.DeletionTimestamp != nil {
+				continue
+			}
+			for _, r := range requests {
+				if _, err := podHTTP(t.Context(), namespace, p.Name, r.path, map[string]string{r.series: r.value}); err != nil {
+					return err
+				}
 			}
 		}
-	}
+		return nil
+	})
 }
 
 func value(v string) autoscalingv2.MetricTarget {

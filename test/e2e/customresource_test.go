@@ -61,9 +61,7 @@ func customResource(t *testing.T) {
 		return errors.New("it scales")
 	})
 	documented(t, says)
-	if err := doctorHPA(t, ns, "web").finds("served", says); err != nil {
-		t.Error(err)
-	}
+	eventually(t, "the doctor finds it", func() error { return doctorHPA(t, ns, "web").finds("served", says) })
 
 	install, err := os.ReadFile(filepath.Join("..", "..", "docs", "install.md"))
 	if err != nil {
