@@ -173,6 +173,23 @@ func TestDecisionFARepeatedSampleIsServedForFiveMinutes(t *testing.T) {
 	f.want(1010, served{T: 1010, Window: 10, Milli: 200, MiB: 10, Names: "a"})
 }
 
+// A counter that has slipped is repeated as any other sample is: the usage of the sample before it must not last.
+func TestDecisionFARepeatedSampleThatSlipped(t *testing.T) {
+	f := newFixture(t)
+	f.answer(0, ctr("a", 0, 0))
+	f.answer(15, ctr("a", 15, 3))
+	for s := 30.0; s <= 315; s += 15 {
+		r := f.answer(s, ctr("a", 30, 2.99))
+		if want := min(int(max(s-255, 0)), 1); r.Refused[sample.Frozen] != want {
+			t.Fatalf("at %v: %d refused as frozen, want %d", s, r.Refused[sample.Frozen], want)
+		}
+		f.want(s, served{T: 15, Window: 15, Milli: 200, MiB: 10, Names: "a"})
+	}
+	f.answer(330, ctr("a", 30, 2.99))
+	f.wantNone(330, `container "a" on node "n" has one sample so far, taken 5m0s ago: a usage needs two that are at `+
+		`least 5s apart`)
+}
+
 // A window across the jump would be 75 s long, with the CPU time of 15.
 func TestDecisionIAClockThatIsSetForward(t *testing.T) {
 	f := newFixture(t)
@@ -228,6 +245,23 @@ func TestDecisionIAStartFromBeforeTheJumpIsNoZero(t *testing.T) {
 	f.answer(4, started(ctr("a", 45, 1), 0))
 	f.wantNone(4, `container "a" on node "n" has one sample so far, taken 0s ago: a usage needs two that are at least `+
 		`5s apart`)
+}
+
+// The clock was 2 minutes fast when the container started, and was set back a minute later. The start still tells the
+// fast time when its samples have expired: a window from there would be 12 s long, with the CPU time of 132.
+func TestDecisionIAStartFromBeforeTheClockWasSetBackIsNoZero(t *testing.T) {
+	f := newFixture(t)
+	f.answer(0, started(ctr("a", 60, 60), 0))
+	for s := 15.0; s <= 60; s += 15 {
+		if r := f.answer(s, started(ctr("a", s-60, 60+s), 0)); r.Refused[sample.TimestampOld] != 1 {
+			t.Errorf("at %v: %d samples refused, want 1", s, r.Refused[sample.TimestampOld])
+		}
+	}
+	f.answer(75, started(ctr("a", 12, 132), 0))
+	f.wantNone(75, `container "a" on node "n" has one sample so far, taken 1m3s ago: a usage needs two that are at least `+
+		`5s apart`)
+	f.answer(90, started(ctr("a", 27, 147), 0))
+	f.want(90, served{T: 27, Window: 15, Milli: 1000, MiB: 10, Names: "a"})
 }
 
 // A scrape that failed, or a sample that was old when it came, is no jump.

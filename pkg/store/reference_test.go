@@ -145,7 +145,7 @@ func (r *reference) take(s *refSeries, b sample.Sample, has sample.Capacity, rec
 		return 0, true
 	}
 	if len(s.epoch) > 0 && r.expired(s.received, received) { // decision (d)
-		*s = refSeries{}
+		*s = refSeries{noZero: s.turned} // decision (i)
 	}
 	if len(s.epoch) > 0 && b.Time < s.newest().Time {
 		s.turned = true
@@ -176,6 +176,9 @@ func (r *reference) take(s *refSeries, b sample.Sample, has sample.Capacity, rec
 			switch {
 			case fall > 0 && fall <= int64(since)*10_000: // a hundredth of a CPU
 				if since <= 60_000 {
+					if received.Sub(s.first) > max(4*time.Minute, r.expiry) { // decision (f)
+						return sample.Frozen, false
+					}
 					s.received = received
 					return 0, true
 				}

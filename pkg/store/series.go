@@ -179,7 +179,11 @@ func (s *series) record(b *sample.Sample, now time.Duration, l *limits) bool {
 		return true
 	}
 	if !s.points.Empty() && now-s.received > l.expiry {
+		clockSetBack := s.clockSetBack
 		s.restart() // also how a kubelet whose clock was set back recovers
+		if clockSetBack {
+			s.origin = atSet // the start may have been reported by the other clock
+		}
 	}
 	switch {
 	case b.Time <= 0:
@@ -248,6 +252,9 @@ func (s *series) add(b *sample.Sample, now time.Duration, l *limits) bool {
 	case l.fits(last, p):
 	case slipped(last, p):
 		if p.Time-last.Time <= maxSlipped {
+			if now-s.first > l.frozen {
+				return s.refuse(sample.Frozen) // the kubelet repeats b
+			}
 			s.received = now // a window that ended here would be too low, and the next one too high
 			return true
 		}
