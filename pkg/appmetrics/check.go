@@ -216,6 +216,8 @@ func useOf(s selector, path []parser.Node) use {
 			switch n.Func.Name {
 			case "rate", "increase", "delta":
 				u.whole = u.whole || !u.level
+			case "sum_over_time", "count_over_time", "changes", "resets", "deriv", "predict_linear":
+				u.counts = u.counts || !u.level
 			}
 			switch n.Func.Name {
 			case "rate", "irate", "increase", "resets":

@@ -293,10 +293,10 @@ func TestRule2(t *testing.T) {
 		w.want(w.answer(16, "a"), "a=3.999733") // 60 in 15 s
 	})
 	t.Run("a gauge that is new did not", func(t *testing.T) {
-		w := newWorld(t, Definition{Name: "x", Expression: "sum by (pod) (count_over_time(x[30s]))"})
+		w := newWorld(t, Definition{Name: "x", Expression: "sum by (pod) (avg_over_time(x[30s]))"})
 		w.page("a", 0, "other 1")
 		w.page("a", 15, "# TYPE x gauge", "x 60")
-		w.want(w.answer(16, "a"), "a=1")
+		w.want(w.answer(16, "a"), "a=60")
 	})
 	t.Run("a series that is asked for only now did not", func(t *testing.T) {
 		w := newWorld(t, Definition{Name: "jobs_total"})
@@ -635,7 +635,7 @@ func TestRulesOfPrometheusAdapter(t *testing.T) {
 func TestOnlyItsPods(t *testing.T) {
 	for _, expression := range []string{
 		"sum(depth)", `sum(depth{pod=~".*"})`, `sum(depth or {namespace="other",__name__="depth"})`,
-		"sum by (namespace) (sum_over_time(depth[1m]))",
+		"sum by (namespace) (max_over_time(depth[1m]))",
 	} {
 		w := newWorld(t, Definition{Name: "depth", Shape: Single, Expression: expression})
 		w.page("a", 0, "depth 1")

@@ -32,7 +32,7 @@ func (e *evaluation) explain(p *state) *Error {
 
 // tooLong is the error of an evaluation whose explanations take too long.
 func (e *evaluation) tooLong() *Error {
-	return Errorf(OverLimit, "to find out why metric %q has no value takes longer than %v: use = instead of =~ in its "+
+	return Errorf(OverLimit, "finding out why metric %q has no value takes longer than %v: use = instead of =~ in its "+
 		"expression, fewer or shorter patterns, or fewer selectors", e.q.def.Name, maxMatching)
 }
 
@@ -247,15 +247,17 @@ func (e *evaluation) explainQuantile(t *snapshot) *Error {
 	return nil
 }
 
-// onePoint reports whether all series that the query selects of a pod have one point.
+// onePoint reports whether all series that the query selects of a pod have one point, apart from those from before an
+// outage.
 func (e *evaluation) onePoint(p *state) bool {
 	if e.q.span == 0 {
 		return false
 	}
+	hold := holdFor(e.s.config.Interval).Milliseconds()
 	for i := range p.series {
 		s, points := &p.series[i], 0
-		for _, v := range s.values {
-			if isValue(v) {
+		for i, v := range s.values {
+			if isValue(v) && p.at-p.times[i] <= hold {
 				points++
 			}
 		}

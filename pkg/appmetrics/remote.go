@@ -46,7 +46,7 @@ func (q *Query) remoteDefault(pod string) (string, error) {
 	}
 	for _, r := range q.def.Selector {
 		if r.Label == "quantile" {
-			return "", Errorf(BadExpression, "the selector of metric %q asks for a quantile, and a backend does not tell the "+
+			return "", Errorf(BadExpression, "the selector of metric %q asks for a quantile, and a backend does not report the "+
 				"type of a metric: write an expression, such as histogram_quantile(0.99, sum by (%s, le) (rate(%s_bucket[5m])))",
 				q.def.Name, pod, name)
 		}

@@ -25,7 +25,7 @@ func TestCompileRemote(t *testing.T) {
 		{name: "queue", shape: Single, want: "sum (queue)"},
 		{name: "queue_total", shape: Single, want: "sum (rate(queue_total[2m]))"},
 		{name: "queue", selector: []Requirement{code}, want: `sum by (k8s_pod) (queue)`},
-		{name: "latency", selector: []Requirement{quantile}, err: "does not tell the type of a metric: write an " +
+		{name: "latency", selector: []Requirement{quantile}, err: "does not report the type of a metric: write an " +
 			"expression, such as histogram_quantile(0.99, sum by (k8s_pod, le) (rate(latency_bucket[5m])))"},
 		{err: "must have 1 to 512 bytes"},
 

@@ -169,10 +169,8 @@ func ofOnePod(e parser.Expr) bool {
 		switch {
 		case m == nil: // a scalar on one side
 			return left && !selects(n.RHS) || right && !selects(n.LHS)
-		case n.Op == parser.LAND || n.Op == parser.LUNLESS:
+		case (n.Op == parser.LAND || n.Op == parser.LUNLESS) && !selects(n.RHS):
 			return left
-		case n.Op == parser.LOR:
-			return left && right
 		}
 		return left && right && m.On == slices.Contains(m.MatchingLabels, podLabel)
 	}

@@ -85,6 +85,11 @@ func TestOfOnePod(t *testing.T) {
 		`label_replace(x, ("q"), "y", "", "")`: true,
 		"time() - x":                           true,
 
+		"x unless on (q) y":                    false,
+		"x and on (q) y":                       false,
+		"x and ignoring (pod) y":               false,
+		"x or on (q) y":                        false,
+		"x and sum by (q) (y)":                 false,
 		"sum(x)":                               false,
 		"sum without (pod) (x)":                false,
 		"sum(sum by (pod) (x))":                false,

@@ -29,8 +29,9 @@ func (e *evaluation) window(p *state, name string) time.Duration {
 		}
 	}
 	points := len(p.times) - first
-	if points == 1 && before >= 0 {
-		// The scrape in between failed. A range back to the page before it has both points.
+	if points == 1 && before >= 0 && p.at-p.times[before] <= holdFor(e.s.config.Interval).Milliseconds() {
+		// The scrape in between failed. A range back to the page before it has both points. After a longer gap, a pod is
+		// like a new one: the mean over an outage is about load of the past.
 		return time.Duration(p.at-p.times[before]+1) * time.Millisecond
 	}
 	if points < 2 {
@@ -73,15 +74,15 @@ func (s *series) isOf(name string) bool {
 // true one. The same is true after scrapes failed: pages from before a gap that hides the last values, or from before
 // the range, do not help.
 func (e *evaluation) fillsRanges(p *state) bool {
-	whole := false
+	covered := false // whether the pages must cover the ranges
 	for i := range e.q.uses {
 		u := &e.q.uses[i]
 		if u.within > 0 && p.has(&u.selector, &e.work) && !p.fills(u, &e.work) {
 			return false
 		}
-		whole = whole || u.whole
+		covered = covered || u.whole || u.counts
 	}
-	if !whole {
+	if !covered {
 		return true
 	}
 	first := len(p.times)

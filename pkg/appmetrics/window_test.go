@@ -91,6 +91,48 @@ func TestRateAfterAnyGap(t *testing.T) {
 	}
 }
 
+// TestRateAfterAnOutage checks that the mean over an outage is not served: it is about load of the past, and in a mean
+// or a quantile over all pods, it would outweigh what the other pods have.
+func TestRateAfterAnOutage(t *testing.T) {
+	w := newWorld(t, Definition{Name: "jobs_total"})
+	for _, at := range every15(0, 60) {
+		w.page("a", at, grows(100*at)) // 1,000 a second
+	}
+	w.want(w.answer(61, "a"), "a=1000")
+	w.page("a", 3600, grows(360_000))
+	w.want(w.answer(3601, "a"), "too few points: the pod has been scraped only once for this metric; a rate needs two "+
+		"scrapes: retry in a few seconds")
+	w.page("a", 3615, grows(360_015))
+	w.want(w.answer(3616, "a"), "a=10")
+}
+
+// TestCountsNeedTheirRange checks that functions whose result would be too low, or a guess, have none until the pages
+// cover their range.
+func TestCountsNeedTheirRange(t *testing.T) {
+	for expression, want := range map[string]float64{
+		"count_over_time(depth[5m])":             20,
+		"count_over_time((depth > 0)[5m:15s])":   20,
+		"sum_over_time(depth[5m]) / depth":       20,
+		"changes(jobs_total[5m])":                19,
+		"predict_linear(depth[5m], 600) - depth": 6000,
+		"deriv(depth[5m])":                       10,
+	} {
+		w := newWorld(t, Definition{Name: "m", Expression: "sum by (pod) (" + expression + ")"})
+		for _, at := range every15(0, 600) {
+			w.page("a", at, grows(at))
+			a := w.answer(at, "a")
+			if at >= 300 && len(a.Values) == 0 {
+				t.Errorf("%s: no value after %g s: %v", expression, at, a.Err())
+			}
+			for _, v := range a.Values {
+				if v.Value < want*0.9 || v.Value > want*1.1 {
+					t.Errorf("%s: %g after %g s, want %g", expression, v.Value, at, want)
+				}
+			}
+		}
+	}
+}
+
 // TestLatePages checks that a page that comes a little late takes no value away.
 func TestLatePages(t *testing.T) {
 	w := newWorld(t, Definition{Name: "jobs", Expression: "sum by (pod) (rate(jobs_total[30s]))"})
