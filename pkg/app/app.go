@@ -119,7 +119,7 @@ func logOddArguments(odds []odd, empty []string) {
 		if a.readAs == "" {
 			klog.InfoS("Warning: An argument is ignored", "argument", a.argument, "reason", a.reason)
 		} else {
-			klog.InfoS("Warning: An argument is not written as usual: correct it", "argument", a.argument, "readAs", a.readAs)
+			klog.InfoS("Warning: An argument is malformed: correct it", "argument", a.argument, "readAs", a.readAs)
 		}
 	}
 	for _, name := range empty {

@@ -130,8 +130,9 @@ func (d *doctorOptions) flags() (fss cliflag.NamedFlagSets) {
 	fs.StringVar(&d.service, "service", "metrics-server",
 		"The Service of metrics-server, if its APIServices do not name it.")
 	fs.StringVar(&d.kubelets, "kubelets", kubeletsAuto,
-		"How to reach kubelets. direct: as the server does, with the credentials of this command. proxy: through the "+
-			"API server. auto: direct in a pod, proxy with a kubeconfig.")
+		"How to reach kubelets. direct: as the server does, with a token of its --kubelet-service-account or, if that "+
+			"cannot be had, the credentials of this command. proxy: through the API server. auto: direct in a pod, proxy with "+
+			"a kubeconfig.")
 	fs.StringVarP(&d.output, "output", "o", "text", "text or json.")
 	fs.DurationVar(&d.timeout, "timeout", 2*time.Minute,
 		"How long all checks together may take. Those that are not finished by then are reported as unknown.")

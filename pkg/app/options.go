@@ -70,7 +70,7 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 	fs.DurationVar(&o.Window, "metric-window", o.Window,
 		"The time span over which CPU is averaged, if it should be longer than --metric-resolution: kubelets are scraped, "+
 			"and memory is updated, as often as before. A longer window keeps autoscalers from following short peaks, "+
-			"and delays their reaction to load that stays. At most 10m. Default: --metric-resolution.")
+			"and delays their reaction to sustained load. At most 10m. Default: --metric-resolution.")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig,
 		"The kubeconfig file for the API server; its credentials are also sent to the kubelets, unless "+
 			"--kubelet-service-account or --kubelet-client-certificate is given. Default: the pod's service account.")
@@ -79,7 +79,7 @@ func (o *Options) Flags() (fss cliflag.NamedFlagSets) {
 	fs.DurationVar(&o.History, "history", o.History,
 		"Keep the usage of nodes, namespaces and workloads once a minute for this long, in memory, for metrics-server ui "+
 			"and whoever may list the metrics. Whole minutes, at most 24h; each node takes about 0.3 KiB an hour, each "+
-			"namespace and workload 0.5 KiB. A restart begins a new history. Default: none is kept.")
+			"namespace and workload 0.55 KiB. A restart begins a new history. Default: none is kept.")
 	fs.BoolVar(&o.ShowVersion, "version", o.ShowVersion, "Print the version and exit.")
 
 	o.generic.addFlags(fss.FlagSet("generic"))
@@ -167,7 +167,7 @@ func (o *Options) Validate() error {
 		bad("--metric-window: %v is shorter than --metric-resolution, %v, and no usage can cover less than the time between "+
 			"two scrapes: give at least %v, or leave the flag out", o.Window, o.Resolution, o.Resolution)
 	case o.Window > maxWindow:
-		bad("--metric-window: %v is too long, as autoscalers would act on load of the past: give at most %v (1m or 2m "+
+		bad("--metric-window: %v is too long, as autoscalers would act on outdated load: give at most %v (1m or 2m "+
 			"smooths short peaks), and slow autoscalers down by spec.behavior instead", o.Window, maxWindow)
 	}
 	if o.History != 0 && (o.History < time.Minute || o.History > server.MaxHistory || o.History%time.Minute != 0) {

@@ -93,6 +93,7 @@ func (o *serving) addFlags(fss *cliflag.NamedFlagSets) {
 			o.name+kubeapi.ServingSecretSuffix+" if it exists and may be read; an empty name turns that off. "+
 			"The namespace is that of the pod's service account, or POD_NAMESPACE in the environment.")
 	o.servingSecretFlag = fs.Lookup("serving-certificate-secret")
+	fs.Lookup("secure-port").Usage = "The port on which to serve HTTPS with authentication and authorization; not 0."
 	fs.Lookup("disable-http2-serving").Usage = "Serve HTTP/1.1 only; with =false also HTTP/2, " +
 		"which takes up to twice the CPU time for a list."
 	fs.Lookup("tls-cipher-suites").Usage = "Comma-separated list of cipher suites for TLS 1.2; those of TLS 1.3 " +

@@ -49,7 +49,7 @@ func Compile(m *demand.Metric) (*appmetrics.Query, error) {
 func CompileRemote(m *demand.Metric, namespace string, of *backend.Config) (backend.Expression, error) {
 	return compile(m, func(d appmetrics.Definition) (e backend.Expression, err error) {
 		if m.Type == autoscalingv2.ObjectMetricSourceType && m.Expression == "" {
-			return e, fmt.Errorf("metric %q is of type Object, and backend %q does not tell which series belong to an object: "+
+			return e, fmt.Errorf("metric %q is of type Object, and backend %q does not say which series belong to an object: "+
 				"write an expression in annotation %s", m.Name, of.Name, kubeapi.QueriesAnnotation)
 		}
 		r, err := appmetrics.CompileRemote(d, of.PodLabel)

@@ -65,7 +65,7 @@ func TestCompileRemote(t *testing.T) {
 	}{
 		{of: pods, want: `sum by (pod) (queue{code="500",ns="shop"})`},
 		{of: external, want: `sum(queue{code="500",ns="shop"})`},
-		{of: object, err: `backend "main" does not tell which series belong to an object`},
+		{of: object, err: `backend "main" does not say which series belong to an object`},
 		{of: object, expression: "max(a) + sum(b)", want: `max(a{code="500",ns="shop"}) + sum(b{code="500",ns="shop"})`},
 		{of: object, expression: "1", err: at + ": the expression selects no series"},
 		{of: pods, expression: "sum(a)", err: at + `: the expression of metric "queue" is wrong at character 1`},

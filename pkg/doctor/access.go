@@ -94,8 +94,8 @@ func grantAccount(account string) grant {
 }
 
 // withoutTokens is what a server does that gets no usable token of the account for kubelets.
-const withoutTokens = "the server gets no token of the account for kubelets (--kubelet-service-account) that " +
-	"kubelets accept: it shows them its own token if it may get nodes/metrics itself, and otherwise asks none"
+const withoutTokens = "the server cannot get a token of --kubelet-service-account that kubelets accept: it uses " +
+	"its own token if that may get nodes/metrics, and otherwise scrapes no kubelet"
 
 // grantSecret lets the server read and write the Secret of its serving certificate.
 func grantSecret(namespace, name string) grant {

@@ -138,7 +138,7 @@ func TestDirectIssues(t *testing.T) {
 				Check: checkNodes, Status: Problem,
 				Message: "metrics-server itself listens at the kubelet's address and port",
 				Cause:   "pod kube-system/metrics-server-1 listens there: ",
-				Remedy:  "this is the server itself, not a kubelet: give --secure-port",
+				Remedy:  "this is the server itself, not a kubelet: set --secure-port",
 			},
 		},
 		"own port, with a certificate that is not accepted": {

@@ -35,7 +35,7 @@ func TestRightsIssues(t *testing.T) {
 		"account for kubelets is gone": {
 			broken: func(c *fakeCluster) { delete(c.objects, pathKubelets) },
 			want: Line{Check: checkAccess, Status: Warning, Message: "ServiceAccount kube-system/metrics-server-kubelets " +
-				"does not exist", Cause: "it shows them its own token", Remedy: "apply the current manifest"},
+				"does not exist", Cause: "it uses its own token", Remedy: "apply the current manifest"},
 		},
 		"no right to tokens for kubelets": {
 			broken: func(c *fakeCluster) {
@@ -43,7 +43,7 @@ func TestRightsIssues(t *testing.T) {
 			},
 			want: Line{
 				Check: checkAccess, Status: Warning, Message: "metrics-server may not create serviceaccounts/token " +
-					"kube-system/metrics-server-kubelets", Cause: "it shows them its own token",
+					"kube-system/metrics-server-kubelets", Cause: "it uses its own token",
 				Remedy: "Role kube-system/metrics-server-kubelets",
 			},
 		},

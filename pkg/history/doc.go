@@ -30,8 +30,8 @@
 // does. step is the distance of the points in whole minutes, such as step=10m; its default is the
 // least that makes no more than 240 points. The points of each step are merged: CPU and memory are
 // means of the points that exist, the number of pods and of missing ones are the largest. Steps are
-// aligned to multiples of step since 1970. The parameters do not combine with selectors, with
-// continue or with watch.
+// aligned to multiples of step since 1970. The parameters cannot be combined with selectors,
+// continue or watch.
 //
 // Errors are the usual Status: 400 for a parameter that is wrong, 403 without the right, 404 if the
 // server keeps no history. A server that does not know the parameter answers with the usual list,

@@ -8,7 +8,7 @@ func ExplainRefused(r sample.Reason) (cause, remedy string) {
 	case sample.TimestampAhead, sample.TimestampBehind:
 		return "their timestamps are more than an hour from the server's time", RemedyClock
 	case sample.TimestampOld:
-		return "their timestamps are older than those before: the node's clock was set back", RemedyClock
+		return "their timestamps are older than earlier ones: the node's clock was set back", RemedyClock
 	case sample.Excess:
 		return "the node lists more than 8,192 containers, or names of more than 1 MiB together",
 			"find out what creates so many containers there"

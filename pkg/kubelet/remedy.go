@@ -37,8 +37,8 @@ const (
 	RemedyKubeletError = "see the kubelet's log on the node: it cannot get metrics from the container runtime or the " +
 		"system"
 	// RemedyOwnPort is the remedy for a node at whose kubelet's address this server itself listens.
-	RemedyOwnPort = "this is the server itself, not a kubelet: give --secure-port, containerPort and the Service's " +
-		"targetPort another number than the kubelet's port, such as 4443"
+	RemedyOwnPort = "this is the server itself, not a kubelet: set --secure-port, containerPort and the Service's " +
+		"targetPort to a port other than the kubelet's, such as 4443"
 	// RemedyVirtual is the remedy for a virtual node without metrics.
 	RemedyVirtual = "this is a virtual node (virtual-kubelet), and most of those have no resource metrics: leave it out " +
 		"with " + leaveOut + "; if its provider has metrics, see the provider's log"
@@ -140,7 +140,7 @@ func explain(err error) (cause Cause, remedy string) {
 		return CauseReset, "the kubelet, or something between it and this server, closed the connection: see the kubelet's " +
 			"log on the node"
 	}
-	return CauseOther, "nothing more is known than this message; the kubelet's log on the node may say more"
+	return CauseOther, "the message gives no further detail; the kubelet's log on the node may say more"
 }
 
 func isTimeout(err error) bool {
@@ -172,7 +172,7 @@ func explainTLS(err error) (cause Cause, remedy string) {
 	switch {
 	case errors.As(err, &unknown):
 		return CauseX509,
-			"the kubelet signed its serving certificate itself, or an authority did that this server does not " +
+			"the kubelet's serving certificate is self-signed or signed by an authority that this server does not " +
 				"know: set serverTLSBootstrap: true in the kubelet's configuration, approve its request (kubectl get csr), and " +
 				"give the cluster's CA with --kubelet-certificate-authority; or, on a test cluster, give --kubelet-insecure-tls"
 	case errors.As(err, &hostname) && namesNothing(hostname.Certificate):
@@ -225,7 +225,7 @@ func (e *statusError) explain() (cause Cause, remedy string) {
 			checkPort + " and the node's annotation " + kubeapi.PathAnnotation
 	case e.from == fromAPIServer:
 		return CauseNotKubelet, "an API server answers here instead of a kubelet: " + checkPort + "; if it is another " +
-			"metrics-server, give its --secure-port and containerPort another number than the kubelet's port; if it stands " +
+			"metrics-server, set its --secure-port and containerPort to a port other than the kubelet's; if it stands " +
 			"in for kubelets on purpose, its message says what it lacks"
 	case e.from == fromWebServer:
 		return CauseNotKubelet, "a web server or a proxy answers here instead of a kubelet: " + checkPort +
@@ -264,7 +264,7 @@ func (f *fetch) remedyOfAccess(err error) string {
 	required := requiredSubresources.FindString(status.text)
 	switch {
 	case authenticated && required != "" && !strings.Contains(required, "metrics"):
-		return "the kubelet requires another right than nodes/metrics at this path: set the node's annotation " +
+		return "the kubelet requires a right other than nodes/metrics at this path: set the node's annotation " +
 			kubeapi.PathAnnotation + " to a path below /metrics, or remove it"
 	case authenticated && f.token != "":
 		return remedyAccount

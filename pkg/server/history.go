@@ -227,7 +227,7 @@ func queryOf(info *request.RequestInfo, parameters url.Values) (history.Query, e
 	default:
 		for _, other := range []string{"labelSelector", "fieldSelector", "continue"} {
 			if parameters.Get(other) != "" {
-				return q, fmt.Errorf("%s= and %s= do not combine: leave one out", history.ParameterHistory, other)
+				return q, fmt.Errorf("%s= and %s= cannot be combined: leave one out", history.ParameterHistory, other)
 			}
 		}
 	}

@@ -245,8 +245,8 @@ func (o *owners) settle(ctx context.Context, pod types.NamespacedName) bool {
 	log := klog.FromContext(ctx)
 	p, err := o.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		log.V(2).Info("Several nodes claim a pod and the API server does not say whose it is: "+
-			"until it does, the newer container start wins",
+		log.V(2).Info("Several nodes claim a pod, and the API server did not say which one runs it: "+
+			"until it does, the node with the newer container start is trusted",
 			"pod", pod, "err", err)
 		o.store.NoOwner(pod.Namespace, pod.Name)
 		return false

@@ -105,7 +105,7 @@ func (k *sink) logTransitions(node string, r *sample.Refusals, clock, lacks stri
 		if clock != "" {
 			cause += "; " + clock
 		}
-		klog.InfoS("Warning: Samples of a node begin to be refused; the rest of its answers is served", "node", node,
+		klog.InfoS("Warning: Some samples of a node are refused; the rest of its answers is used", "node", node,
 			"samples", r.String(), "cause", cause, "remedy", remedy+"; to see the kubelet's answer: "+rawMetrics(node))
 	case refused.ends:
 		klog.InfoS("Samples of a node are no longer refused", "node", node)

@@ -600,7 +600,8 @@ func tell(t *testing.T, namespace string, n int, requests ...podRequest) {
 func tellApp(t *testing.T, namespace, app string, n int, requests ...podRequest) {
 	t.Helper()
 	eventually(t, "pods of "+app+" are told", func() error {
-		pods, err := cluster.client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
+		labelled := metav1.ListOptions{LabelSelector: "app=" + app}
+		pods, err := cluster.client.CoreV1().Pods(namespace).List(t.Context(), labelled)
 		if err != nil {
 			return err
 		}
