@@ -42,8 +42,9 @@ SOAKFLAGS ?=
 CLUSTERFLAGS ?=
 # Flags added to every `go test`: TESTFLAGS='-v -run TestX'.
 TESTFLAGS ?=
-# Set to empty to test without the race detector, which needs a C compiler.
-RACE ?= -race
+# Set to -race for unit and integration tests with the race detector, as in CI. It needs a C compiler and, the first
+# time, ten minutes to compile.
+RACE ?=
 # A directory with kube-apiserver and etcd; if empty, they are built once and cached in the user's home.
 KUBE_ASSETS_DIR ?=
 # The vulnerability database of `make vulncheck`: pinned (by hack/vulncheck/go.mod) or a URL (https://vuln.go.dev).
@@ -74,7 +75,7 @@ GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md do
 GOFLAGS := $(filter-out -trimpath,$(shell go env GOFLAGS))
 export CGO_ENABLED := 0
 export GOFLAGS += -trimpath
-# go test with the race detector, which needs cgo. Without vet, which `make verify` runs as part of the linter.
+# go test, perhaps with the race detector, which needs cgo. Without vet, which `make verify` runs as part of the linter.
 RACETEST = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go test $(RACE) -vet=off
 # The tests of test/integration that build programs of other projects, overload a server, or wait several times for
 # what the server does once a minute.
@@ -180,7 +181,7 @@ race-support:
 	  cc=$$(go env CC); \
 	  if ! command -v $${cc%% *} >/dev/null; then \
 	    echo "The race detector needs a C compiler ($$cc): install gcc (Debian: apt-get install gcc libc6-dev)," >&2; \
-	    echo "or test without the race detector: make test RACE=" >&2; \
+	    echo "or test without the race detector: leave RACE out" >&2; \
 	    exit 1; \
 	  fi; }
 

@@ -601,7 +601,7 @@ func TestOwnPort(t *testing.T) {
 				change(&c)
 				e := failure(t, within(t), newClient(t, c, f.endpoint()), "own port")
 				if !strings.Contains(e.Remedy(), "this is the server itself") ||
-					!strings.Contains(e.Remedy(), "give --secure-port, containerPort") {
+					!strings.Contains(e.Remedy(), "set --secure-port, containerPort") {
 					t.Error(e.Remedy())
 				}
 			})
