@@ -72,8 +72,8 @@ type Config struct {
 	Client kubernetes.Interface
 	// Dynamic gets the scale of targets. It needs no rate limit, because these requests have one.
 	Dynamic dynamic.Interface
-	// Mapper finds the resources of kinds. It is reset at most every 30 s when a kind is unknown, if it
-	// is a meta.ResettableRESTMapper.
+	// Mapper finds the resources of kinds. It is reset at most every 30 s when a kind is unknown or has
+	// no scale, if it is a meta.ResettableRESTMapper.
 	Mapper meta.RESTMapper
 
 	// External says that metrics of type External are served, too.

@@ -60,7 +60,12 @@ func (s scaledTo) object() *unstructured.Unstructured {
 
 // newMapper knows Deployments, Namespaces, Ingresses and two custom kinds.
 func newMapper() meta.RESTMapper {
-	m := meta.NewDefaultRESTMapper(nil)
+	m := meta.NewDefaultRESTMapper([]schema.GroupVersion{
+		{Version: "v1"},
+		{Group: "apps", Version: "v1"},
+		{Group: "example.com", Version: "v1"},
+		{Group: "networking.k8s.io", Version: "v1"},
+	})
 	m.Add(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, meta.RESTScopeNamespace)
 	m.Add(schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Farm"}, meta.RESTScopeNamespace)
 	m.Add(schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Planet"}, meta.RESTScopeRoot)

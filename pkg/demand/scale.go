@@ -68,7 +68,8 @@ func ReadResource(mapper meta.RESTMapper, of Reference) (schema.GroupResource, e
 }
 
 // mapperRefresh is the least time between two reads of the discovery information. It is read again
-// when a kind is unknown, because its definition may have been installed since.
+// when a kind is unknown, because its definition may have been installed since, and when a kind has no
+// scale, because the version in which it was read may have been removed since.
 const mapperRefresh = 30 * time.Second
 
 // scaleReader reads scales, and finds the resources of kinds.
@@ -81,6 +82,14 @@ type scaleReader struct {
 }
 
 func (r *scaleReader) resolve(ctx context.Context, t target) *resolved {
+	found := r.resolveOnce(ctx, t)
+	if found.err != nil && found.err.cause == NoScale && r.refreshMapper() {
+		found = r.resolveOnce(ctx, t)
+	}
+	return found
+}
+
+func (r *scaleReader) resolveOnce(ctx context.Context, t target) *resolved {
 	mapping, err := r.mapping(t)
 	if err != nil {
 		return &resolved{err: err}
@@ -131,6 +140,8 @@ func scaleError(err error, subject string, resource schema.GroupResource) *Error
 	return apiError(err, "get", resource.String()+"/scale")
 }
 
+// mapping returns the resource of t in the version that the API server prefers, as the HPA controller does: it ignores
+// the version of a reference, which may not be served any more.
 func (r *scaleReader) mapping(t target) (*meta.RESTMapping, *Error) {
 	subject := fmt.Sprintf("%s in %s", t.Kind, t.APIVersion)
 	version, err := schema.ParseGroupVersion(t.APIVersion)
@@ -138,9 +149,9 @@ func (r *scaleReader) mapping(t target) (*meta.RESTMapping, *Error) {
 		return nil, newError(NoTarget, "correct the apiVersion", "%q is not an API version", t.APIVersion)
 	}
 	kind := schema.GroupKind{Group: version.Group, Kind: t.Kind}
-	mapping, err := r.mapper.RESTMapping(kind, version.Version)
+	mapping, err := r.mapper.RESTMapping(kind)
 	if meta.IsNoMatchError(err) && r.refreshMapper() {
-		mapping, err = r.mapper.RESTMapping(kind, version.Version)
+		mapping, err = r.mapper.RESTMapping(kind)
 	}
 	switch {
 	case meta.IsNoMatchError(err):

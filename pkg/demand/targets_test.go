@@ -12,10 +12,13 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"metrics-server/pkg/kubeapi"
 )
@@ -125,6 +128,70 @@ func TestTargets(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestVersionOfReference checks that the version of a reference does not matter, even if it is not served.
+func TestVersionOfReference(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := testHPA("web", metrics(podsMetric("a"), objectMetric("b", "apps/v1beta1", "Deployment", "web")))
+		h.Spec.ScaleTargetRef.APIVersion = "apps/v1beta2"
+		c := start(t, nil, h, pod("web-1", "web"))
+		c.expect("metric a of pods with app=web by web: web-1", "metric b of deployments.apps web by web: web-1")
+	})
+}
+
+// farmMapper knows farms in the version that was served at the last Reset.
+type farmMapper struct {
+	meta.RESTMapper
+	served string
+	resets int
+}
+
+func (m *farmMapper) Reset() {
+	version := schema.GroupVersion{Group: "example.com", Version: m.served}
+	known := meta.NewDefaultRESTMapper([]schema.GroupVersion{version})
+	known.Add(version.WithKind("Farm"), meta.RESTScopeNamespace)
+	m.RESTMapper = known
+	m.resets++
+}
+
+// TestVersionIsRemoved checks that the scale is read in another version once the discovered one is no longer served,
+// and that discovery is not repeated all the time.
+func TestVersionIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &farmMapper{served: "v1"}
+		m.Reset()
+		client := dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
+		client.PrependReactor("get", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			if r := a.GetResource(); r.Version != m.served {
+				return true, nil, apierrors.NewGenericServerResponse(http.StatusNotFound, "get", r.GroupResource(), "x",
+					"404 page not found", 0, true)
+			}
+			return true, scaledTo{1, "app=web"}.object(), nil
+		})
+		r := &scaleReader{dynamic: client, mapper: m}
+		farm := target{
+			namespace: "shop", Reference: Reference{APIVersion: "example.com/v1", Kind: "Farm", Name: "x"}, scale: true,
+		}
+		for _, step := range []struct {
+			served string
+			after  time.Duration
+			ok     bool
+			resets int
+		}{
+			{"v1", 0, true, 1},
+			{"v2", 0, true, 2},
+			{"v3", mapperRefresh / 2, false, 2},
+			{"v3", mapperRefresh / 2, true, 3},
+		} {
+			m.served = step.served
+			time.Sleep(step.after)
+			found := r.resolve(t.Context(), farm)
+			if ok := found.err == nil; ok != step.ok || !ok && found.err.cause != NoScale || m.resets != step.resets {
+				t.Errorf("%+v: got error %v after %d resets", step, found.err, m.resets)
+			}
+		}
+	})
 }
 
 // TestTargetRecovers checks that a failure is noticed to be over, and that a selector which is known outlasts one.
@@ -313,6 +380,31 @@ func TestSelectorOfObjectMetricChanges(t *testing.T) {
 		if n := c.asks(); n != 3 {
 			t.Errorf("asked %d times, want one read for 30 s of requests", n)
 		}
+	})
+}
+
+// TestVersionIsEdited checks that the selector of an object is still confirmed when only the version in the first of
+// two references to it has changed.
+func TestVersionIsEdited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, nil, pod("a-1", "a"), pod("b-1", "b"))
+		c.setScale("farms/x", "app=a")
+		refers := func(name, version string) *autoscalingv2.HorizontalPodAutoscaler {
+			return testHPA(name, metrics(objectMetric("m", "example.com/"+version, "Farm", "x")))
+		}
+		hpas := c.client.AutoscalingV2().HorizontalPodAutoscalers("shop")
+		c.must(hpas.Create(t.Context(), refers("first", "v1beta1"), metav1.CreateOptions{}))
+		c.must(hpas.Create(t.Context(), refers("second", "v1"), metav1.CreateOptions{}))
+		c.must(hpas.Update(t.Context(), refers("first", "v1"), metav1.UpdateOptions{}))
+		c.expect("metric m of farms.example.com x by first,second: a-1")
+		time.Sleep(scaleConfirm)
+		c.setScale("farms/x", "app=b")
+		if _, err := c.Find(ObjectRequest("shop", schema.GroupResource{Group: "example.com", Resource: "farms"}, "x", "m",
+			labels.Everything())); err != nil {
+			t.Error(err)
+		}
+		settle()
+		c.expect("metric m of farms.example.com x by first,second: b-1")
 	})
 }
 

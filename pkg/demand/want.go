@@ -84,8 +84,8 @@ type Want struct {
 func (w *Want) String() string { return w.describe(w.Name) }
 
 func (w *Want) equal(o *Want) bool {
-	return w.Request == o.Request && w.SameQuery(o) && w.Err.equal(o.Err) && w.Undeclared == o.Undeclared &&
-		slices.Equal(w.HPAs, o.HPAs) && slices.Equal(w.Pods, o.Pods)
+	return w.Request == o.Request && w.SameQuery(o) && w.Describes == o.Describes && w.Err.equal(o.Err) &&
+		w.Undeclared == o.Undeclared && slices.Equal(w.HPAs, o.HPAs) && slices.Equal(w.Pods, o.Pods)
 }
 
 // SameQuery reports whether the queries of w and o, which have the same Request, are the same, and their errors too.
