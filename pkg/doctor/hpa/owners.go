@@ -71,12 +71,8 @@ func (e *examination) owner(ctx context.Context, key ownerKey) *owner {
 	}
 	o := &owner{}
 	e.owners[key] = o
-	version, err := schema.ParseGroupVersion(key.apiVersion)
-	if err != nil {
-		o.err = err
-		return o
-	}
-	m, err := e.api.mapper.RESTMapping(schema.GroupKind{Group: version.Group, Kind: key.kind}, version.Version)
+	// The version may not be served any more.
+	m, err := e.api.mapper.RESTMapping(schema.GroupKind{Group: group(key.apiVersion), Kind: key.kind})
 	if err != nil {
 		o.err = err
 		return o

@@ -48,6 +48,13 @@ func TestOwners(t *testing.T) {
 			c.objects[replicaSets+"web-1"] = replicaSet("other")
 			c.objects[deployments+"other"] = replicaSet("")
 		}, "Deployment other"},
+		"a version that is not served": {func(c *fakeCluster) {
+			for _, p := range c.pods {
+				p.OwnerReferences[0].APIVersion = "apps/v1beta2"
+			}
+			c.objects[replicaSets+"web-1"] = replicaSet("other")
+			c.objects[deployments+"other"] = replicaSet("")
+		}, "Deployment other"},
 		"an object of another group": {func(c *fakeCluster) {
 			m := replicaSet("web")
 			m.OwnerReferences[0].APIVersion = "example.com/v1"
