@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ const concurrency = 32
 // visit is a node and what was found there.
 type visit struct {
 	*Node
+	created  time.Time
 	ready    bool
 	memory   int64 // the node's memory in bytes; 0 if unknown
 	endpoint kubelet.Endpoint
@@ -48,7 +50,8 @@ func (e *examination) listNodes(ctx context.Context) ([]*visit, error) {
 
 func newVisit(n *corev1.Node) *visit {
 	v := &visit{
-		Node: &Node{Name: n.Name, Status: OK, KubeletVersion: n.Status.NodeInfo.KubeletVersion},
+		Node:    &Node{Name: n.Name, Status: OK, KubeletVersion: n.Status.NodeInfo.KubeletVersion},
+		created: n.CreationTimestamp.Time,
 		ready: slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 		}),

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// settled is the age at which a pod must have metrics.
+	// settled is the age at which a node or a pod must have metrics.
 	settled = 2 * time.Minute
 	// staleAfter is the least age at which served metrics are too old: after a failed scrape, the
 	// last usage is served for at least a minute.
@@ -25,11 +25,7 @@ const (
 func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 	now := e.api.clock.now()
 	if e.visits != nil {
-		var want []string
-		for _, v := range e.visits {
-			want = append(want, v.Name)
-		}
-		e.report.add(judgeServedNodes(want, nodes, max(staleAfter, 5*e.flags.Resolution), now))
+		e.report.add(judgeServedNodes(e.visits, nodes, max(staleAfter, 5*e.flags.Resolution), now))
 	}
 
 	pods := map[string]bool{}
@@ -74,7 +70,7 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 	e.report.add(judgeServedPods(running, young, without))
 }
 
-func judgeServedNodes(want []string, served []usage, stale time.Duration, now time.Time) Line {
+func judgeServedNodes(visits []*visit, served []usage, stale time.Duration, now time.Time) Line {
 	have := map[string]bool{}
 	for _, u := range served {
 		have[u.Metadata.Name] = true
@@ -82,8 +78,21 @@ func judgeServedNodes(want []string, served []usage, stale time.Duration, now ti
 	served = slices.SortedFunc(slices.Values(served), func(a, b usage) int {
 		return b.Timestamp.Compare(a.Timestamp.Time)
 	})
-	without := slices.DeleteFunc(slices.Clone(want), func(n string) bool { return have[n] })
-	l := OKLine(checkServed, fmt.Sprintf("%d of %d nodes have metrics", len(want)-len(without), len(want)))
+	young := 0
+	var without []string
+	for _, v := range visits {
+		switch {
+		case have[v.Name]:
+		case now.Sub(v.created) < settled:
+			young++
+		default:
+			without = append(without, v.Name)
+		}
+	}
+	l := OKLine(checkServed, fmt.Sprintf("%d of %d nodes have metrics", len(visits)-young-len(without), len(visits)))
+	if young > 0 {
+		l.Message += fmt.Sprintf(" (%d added less than %v ago)", young, settled)
+	}
 	var oldest usage
 	var age time.Duration
 	if n := len(served); n > 0 {
@@ -96,7 +105,7 @@ func judgeServedNodes(want []string, served []usage, stale time.Duration, now ti
 	case len(without) > 0:
 		l.Status, l.Nodes = Problem, without
 		l.Message += "; without metrics: " + Some(without)
-		l.Cause = "the server gets no samples of them, or only one since it started or since the node was added"
+		l.Cause = "the server gets no samples of them, or only one since it started"
 		l.Remedy = "see the checks nodes and access; the server's answer for a node gives the reason: " +
 			"kubectl get --raw /apis/metrics.k8s.io/v1beta1/nodes/NODE"
 	case age > stale:

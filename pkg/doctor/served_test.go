@@ -20,6 +20,15 @@ func TestServedIssues(t *testing.T) {
 				Remedy: "/apis/metrics.k8s.io/v1beta1/nodes/NODE",
 			},
 		},
+		"young node without metrics": {
+			broken: func(c *fakeCluster) {
+				c.addNode("n3")
+				c.nodes[2].CreationTimestamp = metav1.Now()
+			},
+			want: Line{
+				Check: checkServed, Status: OK, Message: "2 of 3 nodes have metrics (1 added less than 2m0s ago), median age",
+			},
+		},
 		"stale": {nodes: []string{"n1"}, broken: func(c *fakeCluster) {
 			first := c.objects[pathNodeUsage].(map[string]any)["items"].([]any)[0].(map[string]any)
 			first["timestamp"] = metav1.NewTime(time.Now().Add(-10 * time.Minute))
