@@ -62,6 +62,7 @@ type examination struct {
 	tokensOf types.NamespacedName
 	own      map[string]string // by address and port: which pod or endpoint of the server listens there
 	visits   []*visit          // nil if the nodes are unknown
+	lacking  map[string]bool   // namespaces with running pods that lack metrics; nil if that is unknown
 	report   *Report
 }
 

@@ -42,6 +42,7 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 	}
 	var running, young int
 	var without []string
+	lacking := map[string]bool{}
 	err = Pages(func(o metav1.ListOptions) (string, error) {
 		o.FieldSelector = "status.phase=Running"
 		list, err := e.api.metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods")).List(ctx, o)
@@ -58,6 +59,7 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 				young++
 			default:
 				without = append(without, name)
+				lacking[p.Namespace] = true
 			}
 		}
 		return list.Continue, nil
@@ -67,6 +69,7 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 			fmt.Sprintf("whether all pods have metrics cannot be checked (%d have)", len(pods)), err, "list pods"))
 		return
 	}
+	e.lacking = lacking
 	e.report.add(judgeServedPods(running, young, without))
 }
 
@@ -149,7 +152,7 @@ func (e *examination) autoscalers(ctx context.Context) {
 		for i := range list.Items {
 			h := &list.Items[i]
 			all++
-			if cause, fails := explainScaler(h.Status.Conditions); fails {
+			if cause, fails := explainScaler(h, e.lacking); fails {
 				failing[cause] = append(failing[cause], Autoscaler(h.Namespace, h.Name))
 			}
 		}
@@ -191,21 +194,20 @@ var scalerCauses = []struct {
 		Warning, "its pods have no metrics", "none of its pods is ready and has metrics",
 		"check that the pods run and are ready, and see the check served above",
 	}},
-	{"no metrics returned from resource metrics API", scalerCause{
-		Problem, "its pods have no metrics", "the server has no metrics of the pods that the autoscaler selects",
-		"see the checks served and nodes above",
-	}},
 	{"unable to get metrics", apiFails},
 	{"unable to fetch metrics", apiFails},
 }
 
-// explainScaler returns why an autoscaler with these conditions gets no resource metrics; false if
-// it gets them.
-func explainScaler(conditions []autoscalingv2.HorizontalPodAutoscalerCondition) (scalerCause, bool) {
-	for _, c := range conditions {
+// explainScaler returns why h gets no resource metrics; false if it gets them. lacking has the namespaces with
+// running pods that lack metrics; it is nil if that is unknown.
+func explainScaler(h *autoscalingv2.HorizontalPodAutoscaler, lacking map[string]bool) (scalerCause, bool) {
+	for _, c := range h.Status.Conditions {
 		if c.Type != autoscalingv2.ScalingActive || c.Status != corev1.ConditionFalse ||
 			!strings.HasSuffix(c.Reason, "ResourceMetric") {
 			continue
+		}
+		if strings.Contains(c.Message, "no metrics returned from resource metrics API") {
+			return explainNoMetrics(lacking[h.Namespace], lacking != nil), true
 		}
 		for _, s := range scalerCauses {
 			if strings.Contains(c.Message, s.says) {
@@ -215,6 +217,25 @@ func explainScaler(conditions []autoscalingv2.HorizontalPodAutoscalerCondition) 
 		return scalerCause{Warning, "it gets no resource metrics", c.Message, "see kubectl describe hpa"}, true
 	}
 	return scalerCause{}, false
+}
+
+// explainNoMetrics returns why the API has no metrics of the pods of an autoscaler. lacking says that running pods of
+// its namespace lack metrics, and known that this is known.
+func explainNoMetrics(lacking, known bool) scalerCause {
+	c := scalerCause{
+		Warning, "its pods have no metrics", "none of its pods runs, or the server has no metrics of them",
+		"check that its pods run, and see the check served above",
+	}
+	switch {
+	case lacking:
+		c.status, c.cause = Problem, "the server has no metrics of running pods in its namespace"
+		c.remedy = "check that its pods do not crash, and see the checks served and nodes above"
+	case known:
+		c.cause = fmt.Sprintf("it has no pods, or none of them runs, or all started less than %v ago: metrics-server is "+
+			"not at fault", settled)
+		c.remedy = "check that its pods run"
+	}
+	return c
 }
 
 func judgeScalers(all int, failing map[scalerCause][]Object) []Line {

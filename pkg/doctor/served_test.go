@@ -61,11 +61,36 @@ func TestAutoscalerIssues(t *testing.T) {
 			},
 		},
 		"HPA: no metrics": {
-			broken: autoscalerFails("failed to get cpu utilization: unable to get metrics for resource cpu: " +
-				"no metrics returned from resource metrics API"),
+			broken: func(c *fakeCluster) {
+				noPodMetrics(c)
+				c.objects[pathPodUsage] = map[string]any{"items": nil}
+			},
 			want: Line{
-				Check: checkAutoscalers, Status: Problem, Message: "no metrics", Cause: "no metrics of the pods",
-				Remedy: "served",
+				Check: checkAutoscalers, Status: Problem, Message: "its pods have no metrics",
+				Cause: "no metrics of running pods in its namespace", Remedy: "served and nodes",
+			},
+		},
+		"HPA: no running pods": {
+			broken: func(c *fakeCluster) {
+				noPodMetrics(c)
+				list := c.objects[pathAllPods].(*metav1.PartialObjectMetadataList)
+				other := list.Items[0]
+				other.Namespace = "other"
+				list.Items = append(list.Items, other)
+			},
+			want: Line{
+				Check: checkAutoscalers, Status: Warning, Message: "its pods have no metrics",
+				Cause: "metrics-server is not at fault", Remedy: "pods run",
+			},
+		},
+		"HPA: no metrics, and pods cannot be listed": {
+			broken: func(c *fakeCluster) {
+				noPodMetrics(c)
+				c.forbid(pathAllPods)
+			},
+			want: Line{
+				Check: checkAutoscalers, Status: Warning, Message: "its pods have no metrics",
+				Cause: "none of its pods runs, or the server has no metrics of them", Remedy: "served",
 			},
 		},
 		"HPA: no request": {
@@ -76,6 +101,12 @@ func TestAutoscalerIssues(t *testing.T) {
 			},
 		},
 	})
+}
+
+// noPodMetrics adds an autoscaler whose pods have no metrics, and one that works.
+func noPodMetrics(c *fakeCluster) {
+	autoscalerFails("failed to get cpu utilization: unable to get metrics for resource cpu: no metrics returned from " +
+		"resource metrics API")(c)
 }
 
 // autoscalerFails adds an autoscaler that fails with the message, and one that works.
