@@ -192,7 +192,8 @@ func copyProgram(program, tmp, dir string) error {
 }
 
 // build builds programs of a module's requirements into dir, under the names that Go gives them. Go's build cache is
-// reused only while the flags stay the same.
+// reused only while the flags stay the same. With the versions of modules in go.mod, which are those of the server, and
+// with the server's tag (ADR 11), the build of the server uses what this one has compiled.
 func (c *cluster) build(ctx context.Context, module string, assets []asset, dir string, p *progress) error {
 	packages := make([]string, 0, len(assets))
 	for _, a := range assets {
@@ -200,6 +201,7 @@ func (c *cluster) build(ctx context.Context, module string, assets []asset, dir 
 	}
 	stamp := fmt.Sprintf("-X k8s.io/component-base/version.gitVersion=%[1]s -X "+
 		"k8s.io/client-go/pkg/version.gitVersion=%[1]s", c.version)
+	const tags = "-tags=grpcnotrace"
 	var mod []string
 	if module != c.module() {
 		mod = []string{"-mod=mod"} // go completes the go.mod and go.sum that were made for this
@@ -212,13 +214,13 @@ func (c *cluster) build(ctx context.Context, module string, assets []asset, dir 
 		return cmd
 	}
 	p.updatef("finding and downloading what they consist of")
-	deps, err := output(goTool("list", "-deps"))
+	deps, err := output(goTool("list", "-deps", tags))
 	if err != nil {
 		return errors.Join(context.Cause(ctx), err)
 	}
 	total := strings.Count(deps, "\n")
 
-	cmd := goTool("build", "-v", "-trimpath", "-ldflags", "-s -w "+stamp, "-o", dir+"/")
+	cmd := goTool("build", "-v", "-trimpath", tags, "-ldflags", "-s -w "+stamp, "-o", dir+"/")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return err

@@ -47,23 +47,8 @@ func TestDependencies(t *testing.T) {
 
 func directDependencies(t *testing.T) []string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json")
-	cmd.Dir = root
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mod struct {
-		Require []struct {
-			Path     string
-			Indirect bool
-		}
-	}
-	if err := json.Unmarshal(out, &mod); err != nil {
-		t.Fatal(err)
-	}
 	var direct []string
-	for _, r := range mod.Require {
+	for _, r := range goModOf(t, ".").Require {
 		if !r.Indirect {
 			direct = append(direct, r.Path)
 		}
@@ -72,6 +57,61 @@ func directDependencies(t *testing.T) []string {
 		t.Fatal("go.mod requires nothing directly")
 	}
 	return direct
+}
+
+// TestSharedVersions checks that the programs of Kubernetes are built from the same versions of modules as the server:
+// a first `make demo` then compiles a thousand packages once instead of twice.
+func TestSharedVersions(t *testing.T) {
+	cluster := map[string]string{}
+	mod := goModOf(t, "hack/cluster")
+	for _, r := range mod.Require {
+		cluster[r.Path] = r.Version
+	}
+	for _, r := range mod.Replace {
+		cluster[r.Old.Path] = r.New.Version
+	}
+	shared := 0
+	for _, r := range goModOf(t, ".").Require {
+		version, ok := cluster[r.Path]
+		if !ok {
+			continue
+		}
+		shared++
+		if version != r.Version {
+			t.Errorf("go.mod requires %[1]s %[2]s, and hack/cluster/go.mod %[3]s: in the one with the older version, run "+
+				"go get %[1]s@VERSION, or for a module that it replaces change the replacement and k8s.io/kubernetes; then "+
+				"go mod tidy", r.Path, r.Version, version)
+		}
+	}
+	if shared < 50 {
+		t.Errorf("%d modules in common were found, and there are more", shared)
+	}
+}
+
+// goMod is what is read here of a go.mod file.
+type goMod struct {
+	Require []struct {
+		Path, Version string
+		Indirect      bool
+	}
+	Replace []struct {
+		Old, New struct{ Path, Version string }
+	}
+}
+
+func goModOf(t *testing.T, module string) goMod {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json")
+	cmd.Dir = filepath.Join(root, module)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod goMod
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	return mod
 }
 
 // moduleDir returns where the sources of a module are, which are fetched if they are not there.
