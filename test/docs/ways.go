@@ -60,7 +60,7 @@ var ways = map[string]Way{
 	"make help":                   Here,
 	"cd":                          Here,
 	"go run . -h":                 Here,
-	"go tool helm template":       Here,
+	"go tool helm template":       OnCluster,
 	"go mod graph":                Here,
 	"go tool actionlint":          Here,
 	"go run .":                    Parsed,
