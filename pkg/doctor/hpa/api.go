@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+	customv1beta2 "k8s.io/metrics/pkg/apis/custom_metrics/v1beta2"
+	"k8s.io/metrics/pkg/client/custom_metrics"
 
 	"metrics-server/pkg/doctor"
 	"metrics-server/pkg/kubeapi"
@@ -32,6 +34,7 @@ type api struct {
 	dynamic  dynamic.Interface
 	metadata metadata.Interface
 	mapper   meta.RESTMapper
+	versions custom_metrics.AvailableAPIsGetter
 	http     *http.Client
 	host     url.URL
 }
@@ -54,7 +57,9 @@ func newAPI(config *rest.Config) (*api, error) {
 		return fail(err)
 	}
 	a.Interface = typed
-	a.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(typed.Discovery()))
+	discovery := memory.NewMemCacheClient(typed.Discovery())
+	a.mapper = restmapper.NewDeferredDiscoveryRESTMapper(discovery)
+	a.versions = custom_metrics.NewAvailableAPIsGetter(discovery)
 	if a.dynamic, err = dynamic.NewForConfigAndClient(config, client); err != nil {
 		return fail(err)
 	}
@@ -67,6 +72,21 @@ func newAPI(config *rest.Config) (*api, error) {
 	}
 	a.host = *host
 	return a, nil
+}
+
+// customVersion returns the version of custom.metrics.k8s.io that the controller requests, which chooses it with the
+// same code.
+func (a *api) customVersion() string {
+	version, err := a.versions.PreferredVersion()
+	if err != nil {
+		return customv1beta2.SchemeGroupVersion.Version // neither the controller nor doctor gets an answer
+	}
+	return version.Version
+}
+
+// customRoot returns the path of that version.
+func (a *api) customRoot() string {
+	return "/apis/" + kubeapi.CustomMetricsGroup + "/" + a.customVersion()
 }
 
 // answer is what was answered to a request.

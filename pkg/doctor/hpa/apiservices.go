@@ -64,21 +64,30 @@ func (e *examination) group(ctx context.Context, group string, names []string) *
 		}
 	}
 	o.known = true
+	version := kubeapi.ExternalMetricsVersion
+	if group == kubeapi.CustomMetricsGroup {
+		version = e.api.customVersion()
+	}
 	var services []string
-	for _, s := range found {
-		if s != nil && !slices.Contains(services, s.service()) {
+	for i, s := range found {
+		if s == nil {
+			continue
+		}
+		if !slices.Contains(services, s.service()) {
 			services = append(services, s.service())
 		}
-		if s != nil && len(services) == 1 {
+		if o.used == "" || names[i] == version+"."+group {
 			o.used, o.foreign = s.service(), !s.ours()
 		}
 	}
 	o.services = strings.Join(services, ", ")
+	if ours, known := e.isOurDiscovery(ctx, "/apis/"+group+"/"+version); known {
+		o.foreign = !ours
+	}
 	if group == kubeapi.ExternalMetricsGroup {
-		o.foreign = o.foreign || o.used != "" && !e.isOurDiscovery(ctx)
 		e.add(judgeExternal(found[0])...)
 	} else {
-		e.add(judgeCustom(names, found)...)
+		e.add(judgeCustom(names, found, version, o.foreign)...)
 	}
 	return o
 }
@@ -101,20 +110,21 @@ func (e *examination) servesExternal(ctx context.Context, h *autoscalingv2.Horiz
 	return o.used != "" && !o.foreign
 }
 
-// isOurDiscovery reports whether the discovery document of external.metrics.k8s.io may be this project's. A name does
-// not tell: there are other programs whose Service is called ...-custom-metrics-server.
-func (e *examination) isOurDiscovery(ctx context.Context) bool {
+// isOurDiscovery reports whether the discovery document at root is this project's, if there is one. The name of a
+// Service can mislead: other programs have a Service called ...-custom-metrics-server, and the chart can rename ours.
+func (e *examination) isOurDiscovery(ctx context.Context, root string) (ours, known bool) {
 	var list metav1.APIResourceList
-	if err := e.api.get(ctx, externalRoot, nil, &list); err != nil {
-		return true // it is not available, which another line says
+	if err := e.api.get(ctx, root, nil, &list); err != nil {
+		return false, false
 	}
-	return len(list.APIResources) == 1 && list.APIResources[0].Name == kubeapi.AnyResource
+	return len(list.APIResources) == 1 && list.APIResources[0].Name == kubeapi.AnyResource, true
 }
 
 const remedyCustom = "install the custom metrics server; its manifest registers both APIServices"
 
-// judgeCustom judges the APIServices of custom.metrics.k8s.io. An element of found is nil if it is not registered.
-func judgeCustom(names []string, found []*apiService) []doctor.Line {
+// judgeCustom judges the APIServices of custom.metrics.k8s.io. An element of found is nil if it is not registered. The
+// controller requests version, which another program serves if foreign is true.
+func judgeCustom(names []string, found []*apiService, version string, foreign bool) []doctor.Line {
 	const group = kubeapi.CustomMetricsGroup
 	line := func(status doctor.Status, message, cause, remedy string) doctor.Line {
 		return doctor.NewLine(checkAPIService, status, message, cause, remedy)
@@ -134,9 +144,9 @@ func judgeCustom(names []string, found []*apiService) []doctor.Line {
 		there := found[1-i]
 		l := line(doctor.Warning, fmt.Sprintf("only %s is registered, %s is not", there.Metadata.Name, names[i]),
 			"the installation is incomplete, or another adapter was removed only in part", remedyCustom)
-		if !there.ours() {
-			l.Cause = fmt.Sprintf("it points to the Service %s of another program, which may have left it behind",
-				there.service())
+		if foreign {
+			l.Cause = fmt.Sprintf("it points to the Service %s of another program, which does not register the other "+
+				"version, or has left this one behind", there.service())
 			l.Remedy = fmt.Sprintf("if that program is not in use any more, delete its APIService (kubectl delete "+
 				"apiservice %s), and %s", there.Metadata.Name, remedyCustom)
 		}
@@ -145,12 +155,13 @@ func judgeCustom(names []string, found []*apiService) []doctor.Line {
 	if a, b := found[0], found[1]; a.service() != b.service() {
 		return append(lines, line(doctor.Problem,
 			fmt.Sprintf("%s points to the Service %s, and %s to %s", names[0], a.service(), names[1], b.service()),
-			"two programs serve the API group, or one was removed and left its APIService behind; the controller asks "+names[0],
+			fmt.Sprintf("two programs serve the API group, or one was removed and left its APIService behind; the controller "+
+				"requests %s.%s", version, group),
 			"point both to one Service, or remove the other program with its APIService"))
 	}
-	if s := found[0]; !s.ours() {
+	if foreign {
 		return append(lines, line(doctor.Warning,
-			fmt.Sprintf("%s points to the Service %s, which does not look like this project's", group, s.service()),
+			fmt.Sprintf("%s points to the Service %s, which does not look like this project's", group, found[0].service()),
 			"another program probably serves the API group: it does not know the annotations and the defaults of this one",
 			"configure the metric there; or, to use this program, remove the other one and "+remedyCustom))
 	}

@@ -1,6 +1,7 @@
 package hpa
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -45,6 +46,9 @@ type fakeCluster struct {
 	onHang   func()         // called when a page that hangs is requested
 	patience time.Duration  // for a page
 	notes    *kubeapi.Notes // of the custom metrics server; nil if there are none
+	// discovered is the only resource in the discovery document of custom.metrics.k8s.io. "" stands for one that fits the
+	// name of the Service.
+	discovered string
 }
 
 // page is an answer that is passed on from a pod.
@@ -64,10 +68,13 @@ const (
 	pathCustom  = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta2.custom.metrics.k8s.io"
 	pathCustom1 = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.custom.metrics.k8s.io"
 	pathValue   = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/packets-per-second"
+	pathValue1  = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/pods/*/packets-per-second"
 	pathUsage   = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods"
 )
 
 func pageOf(pod string) string { return pathPods + "/" + pod + ":9090/proxy/metrics" }
+
+const customRoot = "/apis/" + kubeapi.CustomMetricsGroup
 
 const goodPage = "# TYPE packets_total counter\npackets_total{direction=\"in\"} 7\npackets_total{direction=\"out\"} " +
 	"9\n" +
@@ -78,6 +85,16 @@ func registered(version, service string) *apiService {
 	namespace, name, _ := strings.Cut(service, "/")
 	s.Spec.Service = &struct{ Namespace, Name string }{namespace, name}
 	s.Status.Conditions = []metav1.Condition{{Type: "Available", Status: "True", Reason: "Passed"}}
+	return s
+}
+
+// unavailable is registered for a Service that is not there.
+func unavailable(version, service string) *apiService {
+	s := registered(version, service)
+	s.Status.Conditions = []metav1.Condition{{
+		Type: "Available", Status: "False", Reason: "ServiceNotFound",
+		Message: "service " + service + " is not present",
+	}}
 	return s
 }
 
@@ -301,9 +318,22 @@ func (c *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	c.requests = append(c.requests, r.URL.RequestURI())
-	object := c.objects[r.URL.Path]
-	if object == nil {
-		switch r.URL.Path {
+	key := r.URL.Path
+	if next := r.URL.Query().Get("continue"); next != "" {
+		key += "?continue=" + next
+	}
+	object := c.objects[key]
+	switch group := c.customGroup(); {
+	case key == "/apis":
+		all := *object.(*metav1.APIGroupList)
+		if len(group.Versions) > 0 {
+			all.Groups = append(slices.Clip(all.Groups), group)
+		}
+		object = &all
+	case strings.HasPrefix(key, customRoot+"/"):
+		object = c.custom(key, group)
+	case object == nil:
+		switch key {
 		case pathHPA:
 			object = c.hpa
 		case pathHPAs, pathAllHPAs:
@@ -312,7 +342,7 @@ func (c *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			object = c.podList(r)
 		}
 	}
-	isPage := strings.Contains(r.URL.Path, "/proxy/")
+	isPage := strings.Contains(key, "/proxy/")
 	if asked := r.Header.Get(kubeapi.NotesHeader) != ""; asked && isPage {
 		c.t.Errorf("%s: a pod is asked for notes", r.URL)
 	} else if asked && c.notes != nil {
@@ -361,6 +391,40 @@ func (c *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewEncoder(w).Encode(object); err != nil {
 		c.t.Error(err)
 	}
+}
+
+// customGroup returns what discovery says of custom.metrics.k8s.io: the versions that are registered and available.
+func (c *fakeCluster) customGroup() metav1.APIGroup {
+	g := metav1.APIGroup{Name: kubeapi.CustomMetricsGroup}
+	for _, version := range kubeapi.CustomMetricsVersions() {
+		registered := c.objects[kubeapi.APIServicePath(version+"."+g.Name)]
+		if s, ok := registered.(*apiService); registered == nil || ok && len(judgeAvailable(s)) > 0 {
+			continue
+		}
+		g.Versions = append(g.Versions, apiGroup(g.Name, version).PreferredVersion)
+	}
+	if len(g.Versions) > 0 {
+		g.PreferredVersion = g.Versions[0]
+	}
+	return g
+}
+
+// custom returns the answer at a path of custom.metrics.k8s.io, nil if its version is not in group.
+func (c *fakeCluster) custom(at string, group metav1.APIGroup) any {
+	version, _, isMetric := strings.Cut(strings.TrimPrefix(at, customRoot+"/"), "/")
+	known := func(v metav1.GroupVersionForDiscovery) bool { return v.Version == version }
+	if !slices.ContainsFunc(group.Versions, known) {
+		return nil
+	}
+	if isMetric || c.objects[at] != nil {
+		return c.objects[at]
+	}
+	name := kubeapi.AnyResource
+	if s, ok := c.objects[kubeapi.APIServicePath(version+"."+group.Name)].(*apiService); ok && !s.ours() {
+		name = "pods/packets-per-second"
+	}
+	name = cmp.Or(c.discovered, name)
+	return resources(group.Name+"/"+version, metav1.APIResource{Name: name, Namespaced: true})
 }
 
 // podList returns the pods that a request selects.

@@ -91,15 +91,10 @@ func TestMistakes(t *testing.T) {
 		},
 		"left-behind": {
 			func(c *fakeCluster) {
-				c.objects[pathCustom] = registered("v1beta2", "monitoring/prometheus-adapter")
-				c.refuse(pathValue, 503, metav1.StatusReasonServiceUnavailable,
-					"the server is currently unable to handle the request")
-				c.objects[pathCustom].(*apiService).Status.Conditions = []metav1.Condition{{
-					Type: "Available", Status: "False", Reason: "ServiceNotFound", Message: "service/prometheus-adapter is not " +
-						"present",
-				}}
+				c.objects[pathCustom] = unavailable("v1beta2", "monitoring/prometheus-adapter")
+				c.objects[pathValue1] = c.objects[pathValue]
 			},
-			[]string{"left its APIService behind", "ServiceNotFound"},
+			[]string{"left its APIService behind", "ServiceNotFound", "requests v1beta1.custom.metrics.k8s.io"},
 			1,
 		},
 		"overlapping-selector": {

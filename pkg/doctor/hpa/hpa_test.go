@@ -35,6 +35,25 @@ func find(r *Report, want doctor.Line) (found []doctor.Line) {
 	return found
 }
 
+// checkFindings checks that want are the findings of r that are not OK.
+func checkFindings(t *testing.T, r *Report, want []doctor.Line) {
+	t.Helper()
+	bad := 0
+	for _, l := range r.Checks {
+		if l.Status != doctor.OK {
+			bad++
+		}
+	}
+	if bad != len(want) {
+		t.Errorf("%d findings, want %d\n%s", bad, len(want), text(t, r))
+	}
+	for _, w := range want {
+		if len(find(r, w)) != 1 {
+			t.Errorf("want exactly one finding like %+v in\n%s", w, text(t, r))
+		}
+	}
+}
+
 func TestFindings(t *testing.T) {
 	forbidden := func(path, right string) func(*fakeCluster) {
 		return func(c *fakeCluster) {
@@ -924,20 +943,7 @@ func TestBackends(t *testing.T) {
 			if n := len(r.Autoscaler.Metrics[0].Pages); n != tc.pages {
 				t.Errorf("%d pages, want %d", n, tc.pages)
 			}
-			bad := 0
-			for _, l := range r.Checks {
-				if l.Status != doctor.OK {
-					bad++
-				}
-			}
-			if bad != len(tc.want) {
-				t.Errorf("%d findings, want %d\n%s", bad, len(tc.want), said)
-			}
-			for _, want := range tc.want {
-				if len(find(r, want)) != 1 {
-					t.Errorf("want exactly one finding like %+v in\n%s", want, said)
-				}
-			}
+			checkFindings(t, r, tc.want)
 			if has := strings.Contains(said, "\n  backend     "+tc.backend); has != (tc.backend != "") {
 				t.Errorf("it names the backend: %v, want %q in\n%s", has, tc.backend, said)
 			}

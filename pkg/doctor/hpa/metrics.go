@@ -19,10 +19,9 @@ import (
 	"metrics-server/pkg/kubeapi"
 )
 
-// The APIs that the controller asks.
+// The APIs that the controller requests, in addition to api.customRoot.
 const (
 	resourceRoot = "/apis/" + kubeapi.MetricsGroup + "/v1beta1"
-	customRoot   = "/apis/" + kubeapi.CustomMetricsGroup + "/v1beta2"
 	externalRoot = "/apis/" + kubeapi.ExternalMetricsGroup + "/" + kubeapi.ExternalMetricsVersion
 )
 
@@ -204,8 +203,8 @@ func (e *examination) request(ctx context.Context, m *Metric, at string, query u
 
 func (e *examination) custom(ctx context.Context, m *Metric, at, pods, selector string,
 ) (*customv1beta2.MetricValueList, error) {
-	list := &customv1beta2.MetricValueList{}
-	if err := e.request(ctx, m, customRoot+at, queryOf(pods, selector), list); err != nil {
+	list := &customv1beta2.MetricValueList{} // v1beta1 has the same in the fields that are read
+	if err := e.request(ctx, m, e.api.customRoot()+at, queryOf(pods, selector), list); err != nil {
 		return nil, err
 	}
 	if len(list.Items) == 0 {

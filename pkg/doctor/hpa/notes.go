@@ -47,7 +47,7 @@ func (e *examination) state(ctx context.Context, h *demand.HPA) {
 		}
 		who := e.group(ctx, kubeapi.CustomMetricsGroup, kubeapi.CustomMetricsAPIServices())
 		if who.used != "" && !who.foreign {
-			e.askState(ctx, customRoot+"/namespaces/"+h.Namespace+"/pods/*/doctor")
+			e.askState(ctx, e.api.customRoot()+"/namespaces/"+h.Namespace+"/pods/*/doctor")
 			return
 		}
 	}
