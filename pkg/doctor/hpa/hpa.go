@@ -137,11 +137,8 @@ func (e *examination) run(ctx context.Context) {
 			Type: string(c.Type), Status: string(c.Status), Reason: c.Reason, Message: c.Message,
 		})
 	}
-	for _, m := range e.parsed.Mistakes {
-		text, remedy := split(m, "correct it")
-		e.add(doctor.NewLine(checkHPA, doctor.Problem, text,
-			"one mistake in the HorizontalPodAutoscaler disables all of its metrics that the custom metrics server serves",
-			remedy))
+	if len(e.parsed.Mistakes) > 0 {
+		e.add(judgeMistakes(e.parsed, e.own(ctx, e.parsed))...)
 	}
 	e.target(ctx)
 	e.others(ctx)
@@ -150,6 +147,36 @@ func (e *examination) run(ctx context.Context) {
 	if len(e.report.Checks) == 0 {
 		e.add(doctor.OKLine(checkHPA, "nothing is wrong"))
 	}
+}
+
+// own returns the metrics of an HPA that this project serves, or would serve if it were installed. Those that the
+// administrator's file names have its definitions.
+func (e *examination) own(ctx context.Context, parsed *demand.HPA) []demand.Metric {
+	var own []demand.Metric
+	for _, m := range parsed.Metrics {
+		if e.served(ctx, &Metric{Type: string(m.Type)}).foreign {
+			continue
+		}
+		if n := e.namedAs(&m); n != nil {
+			m.Definition = n.Definition()
+		}
+		own = append(own, m)
+	}
+	return own
+}
+
+// judgeMistakes returns the mistakes that concern an HPA as a whole. own are its metrics that this project serves.
+func judgeMistakes(parsed *demand.HPA, own []demand.Metric) (lines []doctor.Line) {
+	status := doctor.Problem
+	cause := "one mistake in the HorizontalPodAutoscaler disables all of its metrics that the custom metrics server serves"
+	if len(own) == 0 {
+		status, cause = doctor.Warning, "the custom metrics server serves none of its metrics, so this has no effect"
+	}
+	for _, m := range parsed.Mistakes {
+		text, remedy := split(m, "correct it")
+		lines = append(lines, doctor.NewLine(checkHPA, status, text, cause, remedy))
+	}
+	return lines
 }
 
 // explained is an error that knows its remedy, which its text ends with.

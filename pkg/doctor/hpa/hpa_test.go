@@ -908,11 +908,7 @@ func TestBackends(t *testing.T) {
 		},
 		"served by another program": {
 			change: func(c *fakeCluster) { c.objects[pathCustom] = registered("v1beta2", "monitoring/prometheus-adapter") },
-			pages:  3,
-			want: []doctor.Line{
-				{Check: checkAPIService, Status: doctor.Problem},
-				{Check: checkPages, Status: doctor.Problem, Message: "the pod exposes no metric"},
-			},
+			want:   []doctor.Line{{Check: checkAPIService, Status: doctor.Problem}},
 		},
 		"state of the server": {
 			notes:   &kubeapi.Notes{Backend: "main", InvalidFile: true, LeftOutRules: 1, FailingBackends: failing},

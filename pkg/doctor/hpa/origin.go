@@ -22,8 +22,11 @@ import (
 func (e *examination) inside(ctx context.Context, m *Metric) {
 	who := e.served(ctx, m)
 	m.ServedBy = who.services
-	if m.Type == string(autoscalingv2.ExternalMetricSourceType) && (who.used == "" || who.foreign) {
+	if who.foreign {
 		e.add(judgeIgnored(m, e.hpa, who)...)
+		return
+	}
+	if who.used == "" && m.Type == string(autoscalingv2.ExternalMetricSourceType) {
 		return
 	}
 	m.explained = len(e.parsed.Mistakes) > 0
@@ -94,19 +97,22 @@ func (e *examination) inside(ctx context.Context, m *Metric) {
 	e.read(ctx, m, q, all)
 }
 
-// judgeIgnored returns a line if annotations speak of a metric of type External that another program serves.
+// judgeIgnored returns a line if annotations speak of a metric that another program serves.
 func judgeIgnored(m *Metric, h *autoscalingv2.HorizontalPodAutoscaler, who *owned) []doctor.Line {
 	parsed := demand.Parse(h, true)
 	i := slices.IndexFunc(parsed.Metrics, func(p demand.Metric) bool { return p.Index == m.Index })
-	if !who.foreign || i < 0 || parsed.Metrics[i].Service == "" && parsed.Metrics[i].Expression == "" {
+	if i < 0 || parsed.Metrics[i].Service == "" && parsed.Metrics[i].Expression == "" {
 		return nil
+	}
+	remedy := "configure the metric there; or, if nothing needs that program, replace it with the custom metrics server " +
+		"(docs/moving.md)"
+	if m.Type == string(autoscalingv2.ExternalMetricSourceType) {
+		remedy = "configure the metric there; or use type Object, which the custom metrics server serves; or, if nothing " +
+			"needs that program, remove it and install external metrics of this project (docs/external-metrics.md)"
 	}
 	return []doctor.Line{doctor.NewLine(checkMetric, doctor.Warning,
 		m.title()+": what the annotations say of it has no effect",
-		kubeapi.ExternalMetricsGroup+" is served by the Service "+who.used+" of another program, which does "+
-			"not know them",
-		"configure the metric there; or use type Object, which the custom metrics server serves; or, if nothing "+
-			"needs that program, remove it and install external metrics of this project (docs/external-metrics.md)")}
+		groupOf(m)+" is served by the Service "+who.used+" of another program, which does not know them", remedy)}
 }
 
 // describeMistake describes an error of definition.Compile.

@@ -26,7 +26,7 @@ func overview(ctx context.Context, a *api, namespace string, r *Report) error {
 			h := &list.Items[i]
 			parsed := demand.Parse(h, e.servesExternal(ctx, h))
 			e.state(ctx, parsed)
-			r.add(summarize(h, parsed, e.defaultBackend))
+			r.add(summarize(h, judgeDefinition(parsed, e.own(ctx, parsed), e.defaultBackend)))
 		}
 		return list.Continue, nil
 	})
@@ -40,14 +40,13 @@ func overview(ctx context.Context, a *api, namespace string, r *Report) error {
 	return nil
 }
 
-// summarize returns the line of an HPA, from the object alone.
-func summarize(h *autoscalingv2.HorizontalPodAutoscaler, parsed *demand.HPA, defaultBackend string) doctor.Line {
+// summarize returns the line of an HPA, from the object and what is wrong with the definitions of its metrics.
+func summarize(h *autoscalingv2.HorizontalPodAutoscaler, wrong []doctor.Line) doctor.Line {
 	l := doctor.OKLine(h.Namespace+"/"+h.Name, fmt.Sprintf("%s %s: %s (min %d, max %d), %s", h.Spec.ScaleTargetRef.Kind,
 		h.Spec.ScaleTargetRef.Name, doctor.Plural(int(h.Status.CurrentReplicas), "replica"), minReplicas(&h.Spec),
 		h.Spec.MaxReplicas, observe(&h.Status).desired()))
 	l.Objects = []doctor.Object{doctor.Autoscaler(h.Namespace, h.Name)}
 	more := fmt.Sprintf("run metrics-server doctor hpa %s/%s for details", h.Namespace, h.Name)
-	wrong := judgeDefinition(parsed, defaultBackend)
 	for _, c := range judgeConditions(h) {
 		c.Remedy = "" // it speaks of other checks
 		wrong = append(wrong, c)
@@ -76,28 +75,22 @@ func summarize(h *autoscalingv2.HorizontalPodAutoscaler, parsed *demand.HPA, def
 	return l
 }
 
-// judgeDefinition returns the mistakes in what an HPA says of the metrics that the custom metrics server serves. What a
-// backend may be asked depends on its settings, which only that server knows.
-func judgeDefinition(parsed *demand.HPA, defaultBackend string) []doctor.Line {
+// judgeDefinition returns the mistakes in what an HPA says of own, the metrics that the custom metrics server serves.
+// What a backend may be asked depends on its settings, which only that server knows.
+func judgeDefinition(parsed *demand.HPA, own []demand.Metric, defaultBackend string) []doctor.Line {
+	if len(parsed.Mistakes) > 0 {
+		return judgeMistakes(parsed, own)
+	}
 	var lines []doctor.Line
 	add := func(text, cause, remedy string) {
 		lines = append(lines, doctor.Line{Status: doctor.Problem, Message: text, Cause: cause, Remedy: remedy})
 	}
-	addError := func(err *demand.Error) {
-		text, remedy := split(err, "correct it")
-		add(text, "the HorizontalPodAutoscaler asks for something that cannot be served", remedy)
-	}
-	for _, m := range parsed.Mistakes {
-		addError(m)
-	}
-	if len(parsed.Mistakes) > 0 {
-		return lines
-	}
-	for i := range parsed.Metrics {
-		m := &parsed.Metrics[i]
+	for i := range own {
+		m := &own[i]
 		source := m.Source(defaultBackend)
 		if err := m.ErrIn(source); err != nil {
-			addError(err)
+			text, remedy := split(err, "correct it")
+			add(text, "the HorizontalPodAutoscaler asks for something that cannot be served", remedy)
 		} else if source != "" {
 			continue
 		} else if _, err := definition.Compile(m); err != nil {
