@@ -44,7 +44,10 @@ func TestMistakes(t *testing.T) {
 			1,
 		},
 		"connection-refused": {
-			func(c *fakeCluster) { c.unreachable("web-b", "dial tcp 10.0.0.2:9090: connect: connection refused") },
+			func(c *fakeCluster) {
+				c.unreachable("web-b", "dial tcp 10.0.0.2:9090: connect: connection refused")
+				c.objects[pathValue] = values(map[string]string{"web-a": "1k", "web-c": "1050"})
+			},
 			[]string{"warning  pages", "1 of 3 pods (web-b): connection refused", "not only on localhost"},
 			0,
 		},

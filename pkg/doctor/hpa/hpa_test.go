@@ -543,6 +543,9 @@ func TestManyPods(t *testing.T) {
 			t.Errorf("%d pages, %d omitted", len(m.Pages), m.Omitted)
 		}
 	}
+	if len(find(r, doctor.Line{Check: checkPages, Status: doctor.Problem})) > 0 {
+		t.Errorf("a problem, although there are values:\n%s", text(t, r))
+	}
 	if got := text(t, r); !strings.Contains(got, "5 more pods were not scraped") {
 		t.Errorf("the text does not say so:\n%s", got)
 	}

@@ -58,18 +58,18 @@ func (e *examination) metric(ctx context.Context, m *Metric, spec *autoscalingv2
 	case spec.Pods != nil:
 		m.identify(spec.Pods.Metric, spec.Pods.Target)
 		c, err := e.podsMetric(ctx, m, spec.Pods)
-		e.inside(ctx, m)
+		e.inside(ctx, m, err)
 		return c, err
 	case spec.Object != nil:
 		m.identify(spec.Object.Metric, spec.Object.Target)
 		m.Object = spec.Object.DescribedObject.Kind + " " + spec.Object.DescribedObject.Name
 		c, err := e.objectMetric(ctx, m, spec.Object)
-		e.inside(ctx, m)
+		e.inside(ctx, m, err)
 		return c, err
 	case spec.External != nil:
 		m.identify(spec.External.Metric, spec.External.Target)
 		c, err := e.external(ctx, m, spec.External)
-		e.inside(ctx, m)
+		e.inside(ctx, m, err)
 		return c, err
 	}
 	return nil, fmt.Errorf("a metric of type %s is not known to this program", spec.Type)

@@ -18,8 +18,8 @@ import (
 )
 
 // inside examines the origin of a metric of type Pods, Object or External: its definition, its pods and
-// their pages.
-func (e *examination) inside(ctx context.Context, m *Metric) {
+// their pages. answer is the error that the request for the value gave, nil if there was none.
+func (e *examination) inside(ctx context.Context, m *Metric, answer error) {
 	who := e.served(ctx, m)
 	m.ServedBy = who.services
 	if who.foreign {
@@ -94,7 +94,7 @@ func (e *examination) inside(ctx context.Context, m *Metric) {
 			"check that it has replicas, and that its selector matches their labels")
 		return
 	}
-	e.read(ctx, m, q, all)
+	e.read(ctx, m, q, all, answer)
 }
 
 // judgeIgnored returns a line if annotations speak of a metric that another program serves.

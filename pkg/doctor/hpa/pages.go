@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 
 	"metrics-server/pkg/appmetrics"
@@ -40,13 +41,39 @@ type fetched struct {
 type fault struct {
 	text, cause, remedy string
 	unknown             bool // it could not be checked
+	reach               bool // the API server cannot reach the page; the custom metrics server may be able to
 }
 
 func newFault(text, cause, remedy string) *fault {
 	return &fault{text: text, cause: cause, remedy: remedy}
 }
 
-func unknownFault(text, cause, remedy string) *fault { return &fault{text, cause, remedy, true} }
+func unknownFault(text, cause, remedy string) *fault {
+	return &fault{text: text, cause: cause, remedy: remedy, unknown: true}
+}
+
+func reachFault(text, cause, remedy string) *fault {
+	return &fault{text: text, cause: cause, remedy: remedy, reach: true}
+}
+
+// confirmed reports whether nothing contradicts that the custom metrics server meets f, too: neither a value of the pod
+// nor an answer, the error in place of values, that is about something else.
+func (f *fault) confirmed(m *Metric, pod string, answer error) bool {
+	switch {
+	case !f.reach:
+		return true
+	case len(m.Values) == 0:
+		return answer != nil && unreached(answer)
+	case m.Type != string(autoscalingv2.PodsMetricSourceType):
+		return false
+	}
+	return !slices.ContainsFunc(m.Values, func(v Value) bool { return v.Of == pod })
+}
+
+// explains reports whether answer, the error in place of values, says no more than f.
+func (f *fault) explains(answer error) bool {
+	return !f.unknown && (!f.reach || strings.Contains(fmt.Sprint(answer), strings.TrimPrefix(f.text, "HTTP ")))
+}
 
 // asked is a pod that is scraped for a metric.
 type asked struct {
@@ -131,7 +158,7 @@ func explainAddress(err error) *fault {
 func explainNoAnswer(err error, timeout time.Duration) *fault {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return newFault(fmt.Sprintf("no answer within %v", timeout), "the pod is slow, or packets to the port are dropped",
+		return reachFault(fmt.Sprintf("no answer within %v", timeout), "the pod is slow, or packets to the port are dropped",
 			"check the port, and that a NetworkPolicy lets the API server reach it; make the endpoint faster")
 	case errors.Is(err, errTooLarge):
 		return newFault(err.Error(), "the page is larger than the custom metrics server reads", "expose fewer series")
@@ -145,22 +172,22 @@ var unreachable = []struct {
 	says  []string
 	fault *fault
 }{
-	{[]string{"connection refused"}, newFault("connection refused", "nothing listens on the port at the pod's address",
+	{[]string{"connection refused"}, reachFault("connection refused", "nothing listens on the port at the pod's address",
 		"check that the container listens on that port, and not only on localhost")},
 	{[]string{"server gave http response to https client"}, newFault("the scheme is https, and the port speaks plain HTTP",
 		"the scheme is wrong", podtarget.RemedyScheme+": use http")},
 	{[]string{`malformed http response "\x15`}, speaksTLS},
 	{[]string{"malformed http"}, newFault("the port does not speak HTTP/1.1", "it is the port of something else",
 		podtarget.RemedyPath)},
-	{[]string{"timeout", "deadline exceeded"}, newFault("the connection is not accepted in time",
+	{[]string{"timeout", "deadline exceeded"}, reachFault("the connection is not accepted in time",
 		"packets to the port are dropped", "check the port, and that a NetworkPolicy lets the API server reach it")},
-	{[]string{"no route to host", "unreachable"}, newFault("the API server has no route to the pod",
+	{[]string{"no route to host", "unreachable"}, reachFault("the API server has no route to the pod",
 		"the network between them fails", "check the network")},
-	{[]string{"certificate"}, newFault("the TLS handshake fails", "the pod rejected the TLS handshake of the API server",
+	{[]string{"certificate"}, reachFault("the TLS handshake fails", "the pod rejected the TLS handshake of the API server",
 		remedyMesh)},
-	{[]string{"tls:"}, newFault("the TLS handshake fails", "the TLS settings of the API server and the pod do not fit",
+	{[]string{"tls:"}, reachFault("the TLS handshake fails", "the TLS settings of the API server and the pod do not fit",
 		remedyMesh)},
-	{[]string{"reset", "eof"}, newFault("the connection was closed before the answer was complete",
+	{[]string{"reset", "eof"}, reachFault("the connection was closed before the answer was complete",
 		"the pod, or a sidecar, closed it", remedyMesh)},
 }
 
@@ -184,15 +211,15 @@ func explainAnswer(got *answer) *fault {
 				return u.fault
 			}
 		}
-		return newFault("the API server cannot reach the pod",
+		return reachFault("the API server cannot reach the pod",
 			doctor.OneLine(got.apiMessage()), "check the port, and the network between the API server and the pod")
 	case code == http.StatusBadRequest && strings.Contains(text, "http request"):
 		return speaksTLS
 	case code == http.StatusUnauthorized:
-		return newFault(says, "the page is protected, and the custom metrics server sends no credentials",
+		return reachFault(says, "the page is protected, and the custom metrics server sends no credentials",
 			"serve the metrics without authentication, for example on a port of their own")
 	case code == http.StatusForbidden:
-		return newFault(says, "the pod, or its sidecar, denies access to the page",
+		return reachFault(says, "the pod, or its sidecar, denies access to the page",
 			"allow requests without credentials there, for example on a port of their own")
 	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed:
 		return newFault(says, "the metrics are on another path, or another port", podtarget.RemedyPath)
@@ -255,8 +282,9 @@ func remedyOf(err *appmetrics.Error) (cause, remedy string) {
 		"correct metric.name or the expression"
 }
 
-// read evaluates a query over the pages of pods, and completes m with what was found.
-func (e *examination) read(ctx context.Context, m *Metric, q *appmetrics.Query, all []*asked) {
+// read evaluates a query over the pages of pods, and completes m with what was found. answer is the error that the
+// request for the value gave, nil if there was none.
+func (e *examination) read(ctx context.Context, m *Metric, q *appmetrics.Query, all []*asked, answer error) {
 	store, kept := appmetrics.New(appmetrics.Config{}), appmetrics.Keep(q)
 	var pods []appmetrics.Pod
 	faults := map[string]*fault{}
@@ -271,9 +299,14 @@ func (e *examination) read(ctx context.Context, m *Metric, q *appmetrics.Query, 
 				f = record(store, kept, a, got)
 			}
 		}
-		if f == nil {
+		switch {
+		case f == nil:
 			pods = append(pods, appmetrics.Pod{UID: a.key, Name: a.pod.Name})
-		} else {
+		case !f.confirmed(m, a.pod.Name, answer):
+			faults[a.pod.Name] = unknownFault(f.text, "perhaps only the API server cannot reach the page: the custom metrics "+
+				"server, which connects to the pod itself, does not report this",
+				"none is needed if only the custom metrics server may reach the pods; otherwise, "+f.remedy)
+		default:
 			faults[a.pod.Name] = f
 		}
 		m.Pages = append(m.Pages, page)
@@ -299,7 +332,7 @@ func (e *examination) read(ctx context.Context, m *Metric, q *appmetrics.Query, 
 		}
 	}
 	m.clean = len(all) > 0 && len(faults) == 0 && m.Omitted == 0
-	e.add(judgePages(m, all, faults)...)
+	e.add(judgePages(m, all, faults, answer)...)
 	e.add(judgeWarnings(m, got)...)
 }
 
@@ -335,8 +368,8 @@ func record(store *appmetrics.Store, kept *appmetrics.Kept, a *asked, got *fetch
 	return f
 }
 
-// judgePages makes one line of all pods with the same fault.
-func judgePages(m *Metric, all []*asked, faults map[string]*fault) []doctor.Line {
+// judgePages makes one line of all pods with the same fault. answer is that of read.
+func judgePages(m *Metric, all []*asked, faults map[string]*fault, answer error) []doctor.Line {
 	names := map[fault][]string{}
 	var order []fault
 	for _, a := range all {
@@ -355,9 +388,9 @@ func judgePages(m *Metric, all []*asked, faults map[string]*fault) []doctor.Line
 	for _, f := range order {
 		l := doctor.NewLine(checkPages, doctor.Warning, fmt.Sprintf("%s: %d of %s (%s): %s", m.title(), len(names[f]),
 			doctor.Plural(len(all), "pod"), doctor.Some(names[f]), f.text), f.cause, f.remedy)
-		if len(names[f]) == len(all) {
+		if len(names[f]) == len(all) && (!f.reach || len(m.Values) == 0) {
 			l.Status = doctor.Problem
-			m.explained = !f.unknown
+			m.explained = m.explained || f.explains(answer)
 		}
 		if f.unknown {
 			l.Status = doctor.Unknown
