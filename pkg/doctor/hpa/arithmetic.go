@@ -1,6 +1,7 @@
 package hpa
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -151,7 +152,7 @@ func (q *question) ratio(values map[string]int64) (ratio float64, mean int64, ut
 // perPod calculates the replicas for a metric of which each pod has a value.
 func perPod(q question) (*Calculation, error) {
 	if len(q.pods) == 0 {
-		return nil, fmt.Errorf("the selector selects no pods")
+		return nil, errNoPods
 	}
 	if q.target <= 0 {
 		return nil, errNotPositive
@@ -380,6 +381,9 @@ func containerRequests(p *corev1.Pod, container string, resource corev1.Resource
 	}
 	return sum, nil
 }
+
+// errNoPods is explained by the line about the pods. With zero replicas, nothing has to be explained.
+var errNoPods = reported{errors.New("the selector selects no pods")}
 
 // unfitError is why values and a target give no number of replicas.
 type unfitError struct{ text, cause, remedy string }

@@ -38,7 +38,7 @@ func combine(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed [
 		return combined{replicas: replicas, by: -1, acts: acts, why: why, failing: c.failing}
 	}
 	switch {
-	case current == 0 && (!scaledToZero(h) || least == 0 && !measuresOutside(h)):
+	case current == 0 && isDisabled(h):
 		return fixed(0, false, "scaling is disabled while the target has zero replicas: set it to at least one")
 	case current > h.Spec.MaxReplicas:
 		return fixed(h.Spec.MaxReplicas, true, "the target has more replicas than maxReplicas, whatever the metrics say")
@@ -59,6 +59,11 @@ func have(n int) string {
 		return " has"
 	}
 	return " have"
+}
+
+// isDisabled reports whether scaling is disabled if the target has zero replicas.
+func isDisabled(h *autoscalingv2.HorizontalPodAutoscaler) bool {
+	return !scaledToZero(h) || minReplicas(&h.Spec) == 0 && !measuresOutside(h)
 }
 
 // scaledToZero reports whether the controller itself has scaled the target to zero.

@@ -17,9 +17,17 @@ import (
 // reported is an error that a line explains already.
 type reported struct{ error }
 
+// idle reports whether the controller does without a value of m, because the target has zero replicas: it reads no
+// metrics while scaling is disabled, and otherwise those that do not depend on pods decide.
+func (e *examination) idle(m *Metric) bool {
+	kind := autoscalingv2.MetricSourceType(m.Type)
+	ofPods := kind != autoscalingv2.ObjectMetricSourceType && kind != autoscalingv2.ExternalMetricSourceType
+	return e.scale.Read && e.scale.Spec == 0 && (ofPods || isDisabled(e.hpa))
+}
+
 // explainMetric returns the line for a metric without a number of replicas, nil if another line says it already.
 func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
-	if _, known := errors.AsType[reported](err); known {
+	if _, known := errors.AsType[reported](err); known || e.idle(m) {
 		return nil
 	}
 	l := doctor.Line{

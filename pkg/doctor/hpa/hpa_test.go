@@ -399,6 +399,69 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// TestZeroReplicas checks that a target without replicas lacks no values of pods.
+func TestZeroReplicas(t *testing.T) {
+	disabled := doctor.Line{Check: checkController, Status: doctor.Warning, Message: "ScalingDisabled"}
+	external := func(c *fakeCluster, change func(h *autoscalingv2.HorizontalPodAutoscaler)) {
+		metrics := c.hpa.Spec.Metrics
+		c.serveExternal("keda/keda-operator-metrics-apiserver", "externalmetrics")
+		c.hpa.Annotations = nil
+		c.hpa.Spec.Metrics = append([]autoscalingv2.MetricSpec{c.hpa.Spec.Metrics[0], cpuMetric(50)}, metrics[1:]...)
+		change(c.hpa)
+	}
+	for name, tc := range map[string]struct {
+		change   func(*fakeCluster)
+		want     []doctor.Line // all that are not OK
+		replicas int32
+	}{
+		"by hand": {func(*fakeCluster) {}, []doctor.Line{disabled}, 0},
+		"by hand, with an object that has no pods": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = objectMetric("queue_length",
+					autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+					autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: new(resource.MustParse("2"))})
+			}, []doctor.Line{disabled}, 0,
+		},
+		"by the controller": {
+			func(c *fakeCluster) {
+				external(c, func(h *autoscalingv2.HorizontalPodAutoscaler) {
+					h.Spec.MinReplicas = new(int32(0))
+					h.Status.Conditions = conditions(true, "ValidMetricFound", "m")
+					addCondition(h, "ScaledToZero", "True", "ScaledToZero")
+				})
+			}, nil, 4, // 11 at a target of 2 for each, limited by the policy of a scale-up
+		},
+		"by the controller, and the metric that decides has no value": {
+			func(c *fakeCluster) {
+				external(c, func(h *autoscalingv2.HorizontalPodAutoscaler) {
+					h.Spec.MinReplicas = new(int32(0))
+					h.Status.Conditions = conditions(true, "ValidMetricFound", "m")
+					addCondition(h, "ScaledToZero", "True", "ScaledToZero")
+				})
+				delete(c.objects, pathQueue)
+			}, []doctor.Line{{Check: checkServed, Status: doctor.Problem, Message: "spec.metrics[0]"}}, 0,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.scale(0, 0)
+			c.pods = nil
+			c.unserved("no pods for metric packets-per-second")
+			c.hpa.Spec.Metrics = append(c.hpa.Spec.Metrics, cpuMetric(50), podsMetric("packets-per-second", "1k"))
+			c.objects[pathUsage] = usage(nil)
+			c.hpa.Status.Conditions = conditions(false, "ScalingDisabled",
+				"scaling is disabled since the replica count of the target is zero")
+			tc.change(c)
+			r := c.run()
+			checkFindings(t, r, tc.want)
+			if got := r.Autoscaler.Decision.Replicas; got != tc.replicas {
+				t.Errorf("%d replicas, want %d in\n%s", got, tc.replicas, text(t, r))
+			}
+		})
+	}
+}
+
 func externalMetric(name string) autoscalingv2.MetricSpec {
 	return autoscalingv2.MetricSpec{
 		Type: autoscalingv2.ExternalMetricSourceType, External: &autoscalingv2.ExternalMetricSource{

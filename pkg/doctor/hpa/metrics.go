@@ -268,7 +268,7 @@ func (e *examination) single(value int64, target autoscalingv2.MetricTarget) (*C
 	tolerance := toleranceOf(e.hpa)
 	c, err := total(int32(e.scale.Spec), value, target.Value.MilliValue(), n, tolerance)
 	if err == nil && len(e.pods) == 0 && e.scale.Spec > 0 && !tolerance.contains(c.Ratio) {
-		return nil, reported{errors.New("the selector selects no pods")}
+		return nil, errNoPods
 	}
 	return c, err
 }

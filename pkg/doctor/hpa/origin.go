@@ -85,7 +85,7 @@ func (e *examination) inside(ctx context.Context, m *Metric, answer error) {
 	}
 	all, omitted := e.ask(ctx, pods, where, said.Service)
 	m.Omitted = omitted
-	if len(all) == 0 && said.Type != autoscalingv2.PodsMetricSourceType {
+	if len(all) == 0 && said.Type != autoscalingv2.PodsMetricSourceType && !e.idle(m) {
 		what := "the object"
 		if said.Service != "" {
 			what = "Service " + e.namespaceOf(&said) + "/" + said.Service
