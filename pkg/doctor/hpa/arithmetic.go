@@ -165,11 +165,7 @@ func perPod(q question) (*Calculation, error) {
 		}
 	}
 	if len(values) == 0 {
-		return nil, &unfitError{
-			text:   fmt.Sprintf("no pod that counts has a value: %s", g),
-			cause:  "pods that are not ready, being deleted or failed do not count, and the others have no value",
-			remedy: "check that the pods run and become ready; the other findings may say why values are missing",
-		}
+		return nil, &noValueError{g}
 	}
 	ratio, mean, utilization, err := q.ratio(values)
 	if err != nil {
@@ -356,16 +352,31 @@ func isSidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-func containerRequests(p *corev1.Pod, container string, resource corev1.ResourceName) (int64, error) {
+// longRunning returns the containers of a pod that run as long as it does.
+func longRunning(p *corev1.Pod) []corev1.Container {
 	all := slices.Clone(p.Spec.Containers)
 	for i := range p.Spec.InitContainers {
 		if c := &p.Spec.InitContainers[i]; isSidecar(c) {
 			all = append(all, *c)
 		}
 	}
+	return all
+}
+
+// checkContainer returns an error if not every pod has the container.
+func checkContainer(pods []*corev1.Pod, container string) error {
+	for _, p := range pods {
+		if !slices.ContainsFunc(longRunning(p), func(c corev1.Container) bool { return c.Name == container }) {
+			return &noContainerError{pod: p.Name, container: container}
+		}
+	}
+	return nil
+}
+
+func containerRequests(p *corev1.Pod, container string, resource corev1.ResourceName) (int64, error) {
 	var sum int64
 	found := container == ""
-	for _, c := range all {
+	for _, c := range longRunning(p) {
 		if container != "" && c.Name != container {
 			continue
 		}
@@ -384,6 +395,11 @@ func containerRequests(p *corev1.Pod, container string, resource corev1.Resource
 
 // errNoPods is explained by the line about the pods. With zero replicas, nothing has to be explained.
 var errNoPods = reported{errors.New("the selector selects no pods")}
+
+// noValueError says that there are pods, and none that counts has a value.
+type noValueError struct{ groups }
+
+func (e *noValueError) Error() string { return "no pod that counts has a value: " + e.String() }
 
 // unfitError is why values and a target give no number of replicas.
 type unfitError struct{ text, cause, remedy string }

@@ -191,8 +191,9 @@ var conditionCauses = []struct{ says, cause, remedy string }{
 	},
 	{
 		"did not receive metrics for targeted pods", "no pod is ready and has a value",
-		"check that the pods run and become ready",
+		"see the findings for this metric; if there are none, check that the pods run and become ready",
 	},
+	{"resource metrics API", "there are no resource metrics of the pods", remedyResource},
 	{"more than one HPA", "several HorizontalPodAutoscalers select the same pods", "delete all but one"},
 	{
 		"missing a selector", "the target's scale does not say which pods belong to it",

@@ -39,7 +39,14 @@ func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
 	request, noContainer := errors.AsType[*noRequestError](err)
 	_, missing := errors.AsType[*noContainerError](err)
 	unfit, isUnfit := errors.AsType[*unfitError](err)
+	none, isNone := errors.AsType[*noValueError](err)
 	switch {
+	case isNone && len(none.missing) > 0 && !named:
+		l.Cause, l.Remedy = kubeapi.MetricsGroup+" has no value of "+doctor.Some(none.missing), remedyResource
+	case isNone:
+		l.Check, l.Cause = checkMetric, "pods that are not ready, being deleted or failed do not count, and the others have "+
+			"no value"
+		l.Remedy = "check that the pods run and become ready; the other findings may say why values are missing"
 	case isUnfit:
 		l.Check, l.Cause, l.Remedy = checkMetric, unfit.cause, unfit.remedy
 	case noContainer:
@@ -86,6 +93,10 @@ func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
 	}
 	return &l
 }
+
+// remedyResource is what to do if metrics.k8s.io has no value of a pod. A new one has none for a while.
+const remedyResource = "check that the pods run; if they have run for a minute, run metrics-server doctor, which " +
+	"examines " + kubeapi.MetricsGroup
 
 // groupOf returns the API group in which the controller finds a metric.
 func groupOf(m *Metric) string {

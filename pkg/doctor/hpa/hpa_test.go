@@ -462,6 +462,81 @@ func TestZeroReplicas(t *testing.T) {
 	}
 }
 
+// TestResourceMetrics checks what is said of pods that run and have no resource metrics.
+func TestResourceMetrics(t *testing.T) {
+	ofContainer := func(name string) autoscalingv2.MetricSpec {
+		return autoscalingv2.MetricSpec{
+			Type: autoscalingv2.ContainerResourceMetricSourceType,
+			ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
+				Name: corev1.ResourceMemory, Container: name, Target: autoscalingv2.MetricTarget{
+					Type: autoscalingv2.AverageValueMetricType, AverageValue: new(resource.MustParse("64Mi")),
+				},
+			},
+		}
+	}
+	const noneReturned = "the HPA was unable to compute the replica count: failed to get cpu utilization: unable to get " +
+		"metrics for resource cpu: no metrics returned from resource metrics API"
+	for name, tc := range map[string]struct {
+		change func(*fakeCluster)
+		want   []doctor.Line // all that are not OK
+	}{
+		"no metrics": {
+			func(c *fakeCluster) {
+				c.objects[pathUsage] = usage(nil)
+				c.hpa.Status.Conditions = conditions(false, "FailedGetResourceMetric", noneReturned)
+			},
+			[]doctor.Line{
+				{
+					Check: checkServed, Status: doctor.Problem, Message: "0 not ready, 3 without a value",
+					Cause: "metrics.k8s.io has no value of web-a, web-b, web-c", Remedy: "run metrics-server doctor",
+				},
+				{
+					Check: checkController, Status: doctor.Problem, Cause: "no resource metrics of the pods",
+					Remedy: "run metrics-server doctor",
+				},
+			},
+		},
+		"no pod that counts": {
+			func(c *fakeCluster) {
+				c.objects[pathUsage] = usage(nil)
+				for _, p := range c.pods {
+					p.Status.Phase = corev1.PodPending
+				}
+			},
+			[]doctor.Line{{
+				Check: checkMetric, Status: doctor.Problem, Message: "3 not ready, 0 without a value",
+				Remedy: "check that the pods run and become ready",
+			}},
+		},
+		"no pods": {
+			func(c *fakeCluster) { c.pods = nil },
+			[]doctor.Line{{Check: checkPods, Status: doctor.Problem, Message: "no pod has the labels"}},
+		},
+		"a container": {func(c *fakeCluster) { c.hpa.Spec.Metrics[0] = ofContainer("app") }, nil},
+		"a container that no pod has": {
+			func(c *fakeCluster) { c.hpa.Spec.Metrics[0] = ofContainer("ap") },
+			[]doctor.Line{{
+				Check: checkMetric, Status: doctor.Problem, Message: "pod web-a has no container ap", Remedy: "correct its name",
+			}},
+		},
+		"a container without metrics": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = ofContainer("app")
+				c.objects[pathUsage] = usage(nil)
+			},
+			[]doctor.Line{{Check: checkServed, Status: doctor.Problem, Remedy: "run metrics-server doctor"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.hpa.Spec.Metrics[0] = cpuMetric(50)
+			tc.change(c)
+			checkFindings(t, c.run(), tc.want)
+		})
+	}
+}
+
 func externalMetric(name string) autoscalingv2.MetricSpec {
 	return autoscalingv2.MetricSpec{
 		Type: autoscalingv2.ExternalMetricSourceType, External: &autoscalingv2.ExternalMetricSource{

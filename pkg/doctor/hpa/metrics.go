@@ -1,6 +1,7 @@
 package hpa
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,7 +146,11 @@ func (e *examination) resource(ctx context.Context, m *Metric, name corev1.Resou
 	case target.AverageValue != nil:
 		q.target = target.AverageValue.MilliValue()
 	}
-	return perPod(q)
+	c, err := perPod(q)
+	if _, none := errors.AsType[*noValueError](err); none && container != "" {
+		err = cmp.Or(checkContainer(e.pods, container), err)
+	}
+	return c, err
 }
 
 // usageOf returns the usage of a pod or of one of its containers, in thousandths.
