@@ -481,9 +481,59 @@ func TestDecide(t *testing.T) {
 			if tc.change != nil {
 				tc.change(h)
 			}
-			d := decide(h, tc.current, tc.proposed, now)
+			d := decide(h, tc.current, tc.proposed, 0, now)
 			if d.Replicas != tc.want || d.Metric != tc.by || !strings.Contains(d.Verdict, tc.verdict) {
 				t.Errorf("%+v, want %d by %d, %q", d, tc.want, tc.by, tc.verdict)
+			}
+		})
+	}
+}
+
+// TestDecideUnread checks that nothing is concluded from metrics that could not be read, which the controller may have.
+func TestDecideUnread(t *testing.T) {
+	three := []*Calculation{{Replicas: 2}, nil, nil}
+	for name, tc := range map[string]struct {
+		current  int32
+		proposed []*Calculation
+		unread   int
+		change   func(*autoscalingv2.HorizontalPodAutoscaler)
+		want     int32
+		verdict  string
+		unknown  string // the beginning of the only one; "" if there is none
+	}{
+		"the only one": {
+			3,
+			[]*Calculation{nil},
+			1, nil, 7,
+			"what the controller does cannot be known from here; it decided on 7 at its last attempt",
+			"1 of 1 metric could not be read",
+		},
+		"one of three, and another one fails": {
+			3, three, 1, nil, 7, "cannot be known from here; it decided on 7",
+			"1 of 3 metrics could not be read",
+		},
+		"its last attempt failed": {
+			3, three, 2, func(h *autoscalingv2.HorizontalPodAutoscaler) {
+				h.Status.Conditions = conditions(false, "FailedGetPodsMetric", "m")
+			}, 3, "cannot be known from here; but its last attempt failed", "2 of 3 metrics could not be read",
+		},
+		"new": {
+			3, three, 2, func(h *autoscalingv2.HorizontalPodAutoscaler) { h.Status.Conditions = nil }, 3,
+			"has not decided anything yet", "2 of 3 metrics could not be read",
+		},
+		"zero disables": {0, three, 1, nil, 0, "scaling is disabled", ""},
+		"above max":     {12, three, 1, nil, 10, "scale down from 12 to 10", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &autoscalingv2.HorizontalPodAutoscaler{Spec: autoscalingv2.HorizontalPodAutoscalerSpec{MaxReplicas: 10}}
+			h.Status.DesiredReplicas, h.Status.Conditions = 7, conditions(true, "ValidMetricFound", "m")
+			if tc.change != nil {
+				tc.change(h)
+			}
+			d := decide(h, tc.current, tc.proposed, tc.unread, now)
+			if d.Replicas != tc.want || d.Metric != -1 || !strings.Contains(d.Verdict, tc.verdict) ||
+				strings.TrimSuffix(strings.Join(d.Unknown, "; "), ", and may ask for any number of replicas") != tc.unknown {
+				t.Errorf("%+v, want %d, %q, unknown %q", d, tc.want, tc.verdict, tc.unknown)
 			}
 		})
 	}

@@ -19,11 +19,12 @@ type combined struct {
 	why      string // what decides, if it is no metric
 	acts     bool   // whether the controller acts on replicas
 	failing  int    // metrics without a value
+	unread   int    // metrics that could not be read; 0 if they do not matter
 }
 
 // combine returns what all metrics together ask for: the highest wins, and a metric without a value forbids to scale
-// down.
-func combine(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed []*Calculation) combined {
+// down. If unread of them could not be read, the controller's last decision stands for what they ask for.
+func combine(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed []*Calculation, unread int) combined {
 	c := combined{by: -1}
 	least := minReplicas(&h.Spec)
 	for i, p := range proposed {
@@ -44,6 +45,11 @@ func combine(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed [
 		return fixed(h.Spec.MaxReplicas, true, "the target has more replicas than maxReplicas, whatever the metrics say")
 	case current > 0 && current < least:
 		return fixed(least, true, "the target has fewer replicas than minReplicas, whatever the metrics say")
+	case unread > 0:
+		if condition(h, autoscalingv2.ScalingActive, corev1.ConditionTrue) != nil {
+			current = h.Status.DesiredReplicas
+		}
+		return combined{replicas: current, by: -1, unread: unread}
 	case c.failing == len(proposed):
 		return fixed(current, false, "no metric has a value, so nothing changes")
 	case c.failing > 0 && c.replicas < current:
@@ -85,7 +91,7 @@ func (e *examination) decide() {
 	h := e.hpa
 	e.out.Status = observe(&h.Status)
 	if e.scale.Read && e.scaleErr == nil {
-		e.out.Decision = decide(h, int32(e.scale.Spec), e.proposed, e.now)
+		e.out.Decision = decide(h, int32(e.scale.Spec), e.proposed, e.unread, e.now)
 	}
 	e.add(judgeConditions(h)...)
 	if d := e.out.Decision; d != nil && d.capped {
@@ -95,9 +101,11 @@ func (e *examination) decide() {
 	}
 }
 
-// decide returns what the controller should do now, as far as that can be known from outside.
-func decide(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed []*Calculation, now time.Time) *Decision {
-	c := combine(h, current, proposed)
+// decide returns what the controller should do now, as far as that can be known from outside. unread of the metrics
+// without a proposal could not be read.
+func decide(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed []*Calculation, unread int, now time.Time,
+) *Decision {
+	c := combine(h, current, proposed, unread)
 	d := &Decision{Highest: c.replicas, Metric: c.by, Replicas: c.replicas, Steps: []string{}, Unknown: []string{}}
 	if c.why != "" && c.acts {
 		d.Steps = append(d.Steps, c.why)
@@ -111,6 +119,10 @@ func decide(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed []
 		d.Replicas, d.Steps, d.capped = l.replicas, append(d.Steps, l.steps...), l.capped
 		d.Unknown = append(d.Unknown, l.unknown...)
 	}
+	if c.unread > 0 {
+		d.Unknown = append(d.Unknown, fmt.Sprintf("%d of %s could not be read, and may ask for any number of replicas",
+			c.unread, doctor.Plural(len(proposed), "metric")))
+	}
 	d.Verdict = verdict(h, current, c, d)
 	return d
 }
@@ -119,6 +131,8 @@ func decide(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed []
 func verdict(h *autoscalingv2.HorizontalPodAutoscaler, current int32, c combined, d *Decision) string {
 	var s string
 	switch {
+	case c.unread > 0:
+		s = "what the controller does cannot be known from here"
 	case !c.acts:
 		return fmt.Sprintf("stays at %s: %s", doctor.Plural(int(current), "replica"), c.why)
 	case d.Replicas == current && c.replicas == current:
@@ -130,7 +144,7 @@ func verdict(h *autoscalingv2.HorizontalPodAutoscaler, current int32, c combined
 	default:
 		s = fmt.Sprintf("scale down from %d to %d", current, d.Replicas)
 	}
-	if d.Replicas != current && len(d.Unknown) > 0 {
+	if c.unread == 0 && d.Replicas != current && len(d.Unknown) > 0 {
 		s += ", unless one of the unknowns below prevents it"
 	}
 	switch desired := h.Status.DesiredReplicas; {
@@ -138,6 +152,8 @@ func verdict(h *autoscalingv2.HorizontalPodAutoscaler, current int32, c combined
 		s += "; the controller has not decided anything yet"
 	case condition(h, autoscalingv2.ScalingActive, corev1.ConditionFalse) != nil:
 		s += "; but its last attempt failed, see its conditions"
+	case c.unread > 0:
+		s += fmt.Sprintf("; it decided on %d at its last attempt", d.Replicas)
 	case desired == d.Replicas:
 		s += fmt.Sprintf("; the controller decided the same (%d)", desired)
 	case d.Replicas < desired && stabilized(h):

@@ -17,6 +17,14 @@ import (
 // reported is an error that a line explains already.
 type reported struct{ error }
 
+func (r reported) Unwrap() error { return r.error }
+
+// unanswered reports whether err says nothing about what the controller gets, which has rights and a time limit of its
+// own.
+func unanswered(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
 // idle reports whether the controller does without a value of m, because the target has zero replicas: it reads no
 // metrics while scaling is disabled, and otherwise those that do not depend on pods decide.
 func (e *examination) idle(m *Metric) bool {
@@ -58,7 +66,7 @@ func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
 		l.Remedy = fmt.Sprintf("set a request for %s %s, or use a target of type AverageValue", request.resource, where)
 	case missing:
 		l.Check, l.Cause, l.Remedy = checkMetric, "the metric is of a container that not every pod has", "correct its name"
-	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || errors.Is(err, context.DeadlineExceeded):
+	case unanswered(err):
 		unknown := doctor.Unanswered(checkServed, m.title()+": the value cannot be read", err, "get "+m.Request)
 		return &unknown
 	case named && who.services == "" && who.known:

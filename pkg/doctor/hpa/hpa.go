@@ -68,6 +68,7 @@ type examination struct {
 	podsErr  error         // why they are not known
 	pages    map[string]*fetched
 	proposed []*Calculation // of each metric of spec.metrics; nil if there is none
+	unread   int            // how many of these are nil although the controller may have a value
 	owners   map[ownerKey]*owner
 	services map[string]*owned // by API group
 	named    []*demand.Named   // in the administrator's file

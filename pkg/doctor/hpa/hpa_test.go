@@ -462,6 +462,31 @@ func TestZeroReplicas(t *testing.T) {
 	}
 }
 
+// TestUnreadMetric checks that a metric which only the doctor may not read does not count as failing.
+func TestUnreadMetric(t *testing.T) {
+	for name, refuse := range map[string]func(*fakeCluster){
+		"no right to read the metric": func(c *fakeCluster) {
+			c.refuse(pathValue, 403, metav1.StatusReasonForbidden, "no right")
+		},
+		"no right to list pods": func(c *fakeCluster) { c.refuse(pathPods, 403, metav1.StatusReasonForbidden, "no right") },
+		"the API server does not list pods": func(c *fakeCluster) {
+			c.refuse(pathPods, 500, metav1.StatusReasonInternalError, "it fails")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			refuse(c)
+			c.hpa.Status.DesiredReplicas = 10
+			r := c.run()
+			d := r.Autoscaler.Decision
+			if d.Replicas != 10 || len(d.Unknown) != 1 || !strings.Contains(d.Verdict, "it decided on 10") ||
+				r.Status != doctor.Unknown {
+				t.Errorf("%+v, want the decision of the controller in\n%s", d, text(t, r))
+			}
+		})
+	}
+}
+
 // TestResourceMetrics checks what is said of pods that run and have no resource metrics.
 func TestResourceMetrics(t *testing.T) {
 	ofContainer := func(name string) autoscalingv2.MetricSpec {

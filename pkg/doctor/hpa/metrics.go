@@ -39,6 +39,9 @@ func (e *examination) metrics(ctx context.Context) {
 			continue
 		}
 		m.Error = err.Error()
+		if (unanswered(err) || e.podsErr != nil && errors.Is(err, e.podsErr)) && !e.idle(m) {
+			e.unread++
+		}
 		if line := e.explainMetric(m, err); line != nil {
 			e.add(*line)
 		}
