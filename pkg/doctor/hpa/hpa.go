@@ -10,6 +10,7 @@ package hpa
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -119,6 +120,8 @@ func remedyRead(err error) string {
 		return ": run doctor with credentials that may get and list horizontalpodautoscalers.autoscaling"
 	case apierrors.IsUnauthorized(err):
 		return ": the API server does not accept the credentials: give others with --kubeconfig"
+	case errors.Is(err, context.DeadlineExceeded):
+		return ": see the API server's load, or " + doctor.RemedyDeadline
 	}
 	return ": check that the API server runs and that it can be reached from here"
 }

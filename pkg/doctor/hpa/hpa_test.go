@@ -809,6 +809,33 @@ func TestOverview(t *testing.T) {
 	}
 }
 
+// TestOverviewTimeout checks that the HPAs which were read are reported, although there are more.
+func TestOverviewTimeout(t *testing.T) {
+	c := newCluster(t)
+	c.objects[pathAllHPAs] = &autoscalingv2.HorizontalPodAutoscalerList{
+		ListMeta: metav1.ListMeta{Continue: "next"}, Items: []autoscalingv2.HorizontalPodAutoscaler{*c.hpa},
+	}
+	c.objects[pathAllHPAs+"?continue=next"] = page{hangs: true}
+	ctx, pass := sharedtest.WithDeadline(t.Context())
+	c.onHang = pass
+	r, err := Run(ctx, Config{Rest: &rest.Config{Host: c.host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkFindings(t, r, []doctor.Line{{Check: checkHPA, Status: doctor.Unknown, Remedy: doctor.RemedyDeadline}})
+	if r.ExitCode() != 0 || len(find(r, doctor.Line{Check: "default/web", Status: doctor.OK})) != 1 {
+		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
+	}
+	// Without any, nothing was checked.
+	c.objects[pathAllHPAs] = page{hangs: true}
+	ctx, pass = sharedtest.WithDeadline(t.Context())
+	c.onHang = pass
+	if _, err = Run(ctx, Config{Rest: &rest.Config{Host: c.host}}); err == nil ||
+		!strings.Contains(err.Error(), "longer --timeout") {
+		t.Errorf("error %v, want that the timeout is too short", err)
+	}
+}
+
 // The JSON is a contract: testdata/report.json changes only by growing.
 func TestJSON(t *testing.T) {
 	c := newCluster(t)

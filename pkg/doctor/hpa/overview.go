@@ -20,7 +20,7 @@ func overview(ctx context.Context, a *api, namespace string, r *Report) error {
 	err := doctor.Pages(func(o metav1.ListOptions) (string, error) {
 		list, err := a.AutoscalingV2().HorizontalPodAutoscalers(namespace).List(ctx, o)
 		if err != nil {
-			return "", fmt.Errorf("list HorizontalPodAutoscalers: %w%s", err, remedyRead(err))
+			return "", err
 		}
 		for i := range list.Items {
 			h := &list.Items[i]
@@ -30,8 +30,12 @@ func overview(ctx context.Context, a *api, namespace string, r *Report) error {
 		}
 		return list.Continue, nil
 	})
+	if err != nil && len(r.Checks) == 0 {
+		return fmt.Errorf("list HorizontalPodAutoscalers: %w%s", err, remedyRead(err))
+	}
 	if err != nil {
-		return err
+		r.add(doctor.Unanswered(checkHPA, "the HorizontalPodAutoscalers after these cannot be checked", err,
+			"list horizontalpodautoscalers.autoscaling"))
 	}
 	r.add(e.report.Checks...)
 	if len(r.Checks) == 0 {
