@@ -67,6 +67,8 @@ func TestHPAExitCodes(t *testing.T) {
 		{[]string{"--output=yaml", "--timeout=0"}, 2, "", "--timeout: ", ""},
 		{[]string{"--no-such-flag"}, 2, "", "unknown flag: --no-such-flag", ""},
 		{[]string{"--kubeconfig=/nowhere"}, 2, "", "/nowhere", ""},
+		{[]string{"--config=/nowhere"}, 2, "", "/nowhere", ""},
+		{[]string{"--config=/nowhere", "team/web"}, 2, "", "/nowhere", ""},
 	} {
 		before := len(paths())
 		code, stdout, stderr := runDoctor(t, s.URL, append([]string{"hpa"}, tc.args...)...)

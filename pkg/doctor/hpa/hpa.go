@@ -91,9 +91,13 @@ func run(ctx context.Context, c Config, now time.Time) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	named, err := readNamed(c.File)
+	if err != nil {
+		return nil, err
+	}
 	r := &Report{Schema: 1, Status: doctor.OK, Version: c.Version, Checks: []doctor.Line{}}
 	if c.Name == "" {
-		return r, overview(ctx, a, c.Namespace, r)
+		return r, overview(ctx, a, c.Namespace, named, r)
 	}
 	h, err := a.AutoscalingV2().HorizontalPodAutoscalers(c.Namespace).Get(ctx, c.Name, metav1.GetOptions{})
 	if err != nil {
@@ -101,10 +105,7 @@ func run(ctx context.Context, c Config, now time.Time) (*Report, error) {
 	}
 	e := &examination{
 		api: a, now: now, pageTimeout: c.pageTimeout, hpa: h, report: r, pages: map[string]*fetched{},
-		owners: map[ownerKey]*owner{}, services: map[string]*owned{},
-	}
-	if e.named, err = readNamed(c.File); err != nil {
-		return nil, err
+		owners: map[ownerKey]*owner{}, services: map[string]*owned{}, named: named,
 	}
 	e.parsed = demand.Parse(h, e.servesExternal(ctx, h))
 	e.run(ctx)

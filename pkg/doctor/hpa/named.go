@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+
 	"metrics-server/pkg/adminfile"
 	"metrics-server/pkg/definition"
 	"metrics-server/pkg/demand"
@@ -32,7 +34,7 @@ func readNamed(file string) ([]*demand.Named, error) {
 
 // namedAs returns the metric of the administrator's file that defines m, or nil.
 func (e *examination) namedAs(m *demand.Metric) *demand.Named {
-	if len(e.named) == 0 {
+	if len(e.named) == 0 || m.Type != autoscalingv2.ObjectMetricSourceType {
 		return nil
 	}
 	resource, err := demand.ReadResource(e.api.mapper, m.Object)

@@ -168,9 +168,35 @@ func TestNamed(t *testing.T) {
 func TestFileWithMistakes(t *testing.T) {
 	c := namedCluster(t)
 	c.with("{}")
-	config := Config{Rest: &rest.Config{Host: c.host}, Namespace: "default", Name: "web", File: c.file}
-	_, err := run(t.Context(), config, now)
-	if err == nil || !strings.Contains(err.Error(), "metric number 1: it has no name") {
-		t.Error(err)
+	for _, name := range []string{"web", ""} {
+		config := Config{Rest: &rest.Config{Host: c.host}, Namespace: "default", Name: name, File: c.file}
+		_, err := run(t.Context(), config, now)
+		if err == nil || !strings.Contains(err.Error(), "metric number 1: it has no name") {
+			t.Error(err)
+		}
+	}
+}
+
+// TestNamedOverview checks that the overview judges a metric by the file that names it, not by its default meaning.
+func TestNamedOverview(t *testing.T) {
+	c := namedCluster(t)
+	c.hpa.Spec.Metrics[0].Object.Metric.Selector = &metav1.LabelSelector{
+		MatchLabels: map[string]string{"quantile": "any"}, // a number is expected by default
+	}
+	overview := func() doctor.Status {
+		t.Helper()
+		r, err := Run(t.Context(), Config{Rest: &rest.Config{Host: c.host}, File: c.file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Status
+	}
+	if got := overview(); got != doctor.Problem {
+		t.Errorf("status %s without the file, want a problem with the selector", got)
+	}
+	c.with("{name: hits, service: 'service/edge/gateway:stats', resource: ingresses.networking.k8s.io, " +
+		"namespaceLabel: exported_namespace, nameLabel: ingress, query: 'sum by (exported_namespace, ingress) (x)'}")
+	if got := overview(); got != doctor.OK {
+		t.Errorf("status %s with the file", got)
 	}
 }

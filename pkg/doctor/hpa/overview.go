@@ -14,9 +14,9 @@ import (
 	"metrics-server/pkg/doctor"
 )
 
-// overview adds a line for each HPA of a namespace, or with "" of the cluster.
-func overview(ctx context.Context, a *api, namespace string, r *Report) error {
-	e := &examination{api: a, report: &Report{Status: doctor.OK}, services: map[string]*owned{}}
+// overview adds a line for each HPA of a namespace, or with "" of the cluster. It returns an error if it can read none.
+func overview(ctx context.Context, a *api, namespace string, named []*demand.Named, r *Report) error {
+	e := &examination{api: a, report: &Report{Status: doctor.OK}, services: map[string]*owned{}, named: named}
 	err := doctor.Pages(func(o metav1.ListOptions) (string, error) {
 		list, err := a.AutoscalingV2().HorizontalPodAutoscalers(namespace).List(ctx, o)
 		if err != nil {
