@@ -79,8 +79,9 @@ export GOFLAGS += -trimpath
 RACETEST = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go test $(RACE) -vet=off
 # The tests of test/integration that build programs of other projects, overload a server, or wait several times for
 # what the server does once a minute.
-LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestLoad|TestClientsThatReadNothing$\
-  |TestRotation|TestServingCertificate|TestManifestsGoOn|TestFallbackFromKubeletAccount)$$
+LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestChart|TestHelmReleases$\
+  |TestHelmTakesOwnership|TestLoad|TestClientsThatReadNothing|TestRotation|TestServingCertificate$\
+  |TestManifestsGoOn|TestFallbackFromKubeletAccount)$$
 # hack/ldflags.sh stamps the version instead of Go, so that a tarball without git metadata builds as well.
 BUILDFLAGS = -trimpath -buildvcs=false -tags=grpcnotrace -ldflags "$$(hack/ldflags.sh)"
 

@@ -34,6 +34,7 @@ trap 'exit 130' INT TERM HUP
 
 programs=(etcd kubeadm kubectl kubelet kube-apiserver kube-controller-manager kube-proxy kube-scheduler)
 bin=$(cd hack/cluster && go run . assets -only "$(IFS=,; echo "${programs[*]}")")
+(cd hack/kind && go mod download sigs.k8s.io/kind)
 files=$(cd hack/kind && go list -m -f '{{.Dir}}' sigs.k8s.io/kind)/images/base/files
 
 echo "== Debian"
