@@ -1,4 +1,4 @@
-# Run `make help` for the list of targets. Needs Go 1.26, bash and git; `make test` also needs gcc.
+# Run `make help` for the list of targets. Needs Go 1.26, bash and git; RACE=-race also needs gcc.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -182,7 +182,7 @@ race-support:
 	  cc=$$(go env CC); \
 	  if ! command -v $${cc%% *} >/dev/null; then \
 	    echo "The race detector needs a C compiler ($$cc): install gcc (Debian: apt-get install gcc libc6-dev)," >&2; \
-	    echo "or test without the race detector: leave RACE out" >&2; \
+	    echo "or leave RACE unset to test without the race detector" >&2; \
 	    exit 1; \
 	  fi; }
 

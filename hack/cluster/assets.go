@@ -192,8 +192,8 @@ func copyProgram(program, tmp, dir string) error {
 }
 
 // build builds programs of a module's requirements into dir, under the names that Go gives them. Go's build cache is
-// reused only while the flags stay the same. With the versions of modules in go.mod, which are those of the server, and
-// with the server's tag (ADR 11), the build of the server uses what this one has compiled.
+// reused only while the flags stay the same. The module versions and the build tag are those of the server (ADR 11), so
+// building the server reuses what is compiled here.
 func (c *cluster) build(ctx context.Context, module string, assets []asset, dir string, p *progress) error {
 	packages := make([]string, 0, len(assets))
 	for _, a := range assets {

@@ -96,7 +96,7 @@ type use struct {
 	selector selector
 	rate     string // the function over a range that is for counters only, or ""
 	whole    bool   // whether a result would be too low while the pages cover only a part of the range
-	counts   bool   // the same for a function that does not extrapolate at all
+	counts   bool   // the same for one that does not extrapolate, or that is a guess until then
 	level    bool   // whether the value itself is used
 	// within is the shortest range of which a function compares the values, so that it needs two; 0: there is none.
 	within time.Duration

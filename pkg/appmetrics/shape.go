@@ -266,6 +266,9 @@ func growthOfCall(n *parser.Call) (power int, known bool) {
 
 // growthOfBinary is growth for an operator.
 func growthOfBinary(n *parser.BinaryExpr) (power int, known bool) {
+	if n.Op.IsSetOperator() && ofOnePod(n.LHS) && selects(n.RHS) {
+		return 0, false // which elements there are depends on other pods
+	}
 	left, known := growth(n.LHS)
 	right, also := growth(n.RHS)
 	both := known && also

@@ -126,6 +126,11 @@ func TestOfOnePod(t *testing.T) {
 // there are.
 func TestScaleFree(t *testing.T) {
 	for expression, want := range map[string]bool{
+		"x or on (q) y":                                      false,
+		"x and on (q) y":                                     false,
+		"x unless on (q) y":                                  false,
+		"x and sum by (q) (y)":                               false,
+		"avg(x unless on (q) y)":                             false,
 		"avg(x)":                                             true,
 		"min(x)":                                             true,
 		"max without (pod) (x)":                              true,

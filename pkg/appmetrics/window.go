@@ -31,7 +31,7 @@ func (e *evaluation) window(p *state, name string) time.Duration {
 	points := len(p.times) - first
 	if points == 1 && before >= 0 && p.at-p.times[before] <= holdFor(e.s.config.Interval).Milliseconds() {
 		// The scrape in between failed. A range back to the page before it has both points. After a longer gap, a pod is
-		// like a new one: the mean over an outage is about load of the past.
+		// like a new one: a mean over an outage describes past load.
 		return time.Duration(p.at-p.times[before]+1) * time.Millisecond
 	}
 	if points < 2 {

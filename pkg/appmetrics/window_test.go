@@ -91,8 +91,8 @@ func TestRateAfterAnyGap(t *testing.T) {
 	}
 }
 
-// TestRateAfterAnOutage checks that the mean over an outage is not served: it is about load of the past, and in a mean
-// or a quantile over all pods, it would outweigh what the other pods have.
+// TestRateAfterAnOutage checks that no mean over an outage is served: it describes past load, and in a mean or quantile
+// over all pods it would outweigh the values of the other pods.
 func TestRateAfterAnOutage(t *testing.T) {
 	w := newWorld(t, Definition{Name: "jobs_total"})
 	for _, at := range every15(0, 60) {
@@ -106,8 +106,8 @@ func TestRateAfterAnOutage(t *testing.T) {
 	w.want(w.answer(3616, "a"), "a=10")
 }
 
-// TestCountsNeedTheirRange checks that functions whose result would be too low, or a guess, have none until the pages
-// cover their range.
+// TestCountsNeedTheirRange checks that functions whose early results would be too low or unreliable return no value
+// until the pages cover their range.
 func TestCountsNeedTheirRange(t *testing.T) {
 	for expression, want := range map[string]float64{
 		"count_over_time(depth[5m])":             20,

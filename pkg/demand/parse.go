@@ -57,8 +57,8 @@ func cut(s string, n int) string {
 	return strings.Clone(s[:n])
 }
 
-// Reference names an object in the namespace of the HPA that refers to it. As to the HPA controller, the version in
-// APIVersion does not matter, only the group.
+// Reference names an object in the namespace of the HPA that refers to it. As in the HPA controller, only the group in
+// APIVersion matters, not the version.
 type Reference = autoscalingv2.CrossVersionObjectReference
 
 // HPA is what a HorizontalPodAutoscaler says of the metrics that this program serves. It is immutable.

@@ -232,8 +232,8 @@ func explainNoMetrics(lacking, known bool) scalerCause {
 		c.remedy = "check that its pods do not crash, and see the checks served and nodes above"
 	case known:
 		c.cause = fmt.Sprintf("it has no pods, or none of them runs, or all started less than %v ago: metrics-server is "+
-			"not at fault", settled)
-		c.remedy = "check that its pods run"
+			"not at fault; or the condition is outdated", settled)
+		c.remedy = "check that its pods run, and run doctor again in a minute"
 	}
 	return c
 }

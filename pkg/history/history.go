@@ -13,7 +13,7 @@ import (
 const MaxRetention = 24 * time.Hour
 
 // MaxSeries is how many series a History keeps, unless its Config says otherwise. Each takes about
-// 0.5 KiB an hour, so 30,000 take 390 MiB over 24 hours.
+// 0.55 KiB an hour, so 30,000 take 390 MiB over 24 hours.
 const MaxSeries = 30_000
 
 // fairPart limits what the nodes, or one namespace with its workloads, may have to three quarters of

@@ -173,7 +173,7 @@ func TestDecisionFARepeatedSampleIsServedForFiveMinutes(t *testing.T) {
 	f.want(1010, served{T: 1010, Window: 10, Milli: 200, MiB: 10, Names: "a"})
 }
 
-// A counter that has slipped is repeated as any other sample is: the usage of the sample before it must not last.
+// A kubelet may repeat a sample whose counter has slipped. The usage before it must then expire as usual.
 func TestDecisionFARepeatedSampleThatSlipped(t *testing.T) {
 	f := newFixture(t)
 	f.answer(0, ctr("a", 0, 0))
@@ -247,8 +247,8 @@ func TestDecisionIAStartFromBeforeTheJumpIsNoZero(t *testing.T) {
 		`5s apart`)
 }
 
-// The clock was 2 minutes fast when the container started, and was set back a minute later. The start still tells the
-// fast time when its samples have expired: a window from there would be 12 s long, with the CPU time of 132.
+// The clock was 2 minutes fast when the container started, and was set back a minute later. The start time is still
+// that of the fast clock when its samples have expired: a window from there would be 12 s long, with 132 s of CPU.
 func TestDecisionIAStartFromBeforeTheClockWasSetBackIsNoZero(t *testing.T) {
 	f := newFixture(t)
 	f.answer(0, started(ctr("a", 60, 60), 0))

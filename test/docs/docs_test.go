@@ -295,8 +295,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestComplete checks what it can of the commands of kubectl without a cluster, on which test/e2e runs them much later:
-// they name what they are about, and read files that exist, and not standard input.
+// TestComplete checks, without a cluster, what it can of the kubectl commands that test/e2e runs much later: that they
+// name a resource, and read only files that exist, and not standard input.
 func TestComplete(t *testing.T) {
 	checked := 0
 	for _, c := range commands(t) {

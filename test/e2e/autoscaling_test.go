@@ -327,7 +327,7 @@ func autoscaleNoRequest(t *testing.T) {
 		return has(err.Error(), "FailedGetResourceMetric", says+"web of Pod web-")
 	})
 	documented(t, says)
-	// It names three autoscalers of each kind of problem, which other tests may have for a moment.
+	// A finding names only three autoscalers, and other tests may briefly have autoscalers with the same problem.
 	eventually(t, "the doctor warns of it", func() error {
 		return doctor(t).warns(
 			"autoscalers", ns+"/web", "a container has no request", "metrics-server is not at fault", "set requests",

@@ -34,7 +34,7 @@ func TestNeverPartial(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &scrapes{node: nodes.Items[0].Name, namespace: ns, config: metricsReader(t, ns)}
-	// On a busy machine a kubelet may list a container so late that it is too young in no scrape.
+	// On a busy machine, a kubelet may list a restarted container so late that no scrape finds it too young.
 	young := map[string]int{}
 	for round := 0; len(young) == 0 && round < 4; round++ {
 		names := make([]string, pods)

@@ -49,7 +49,8 @@ func newReleases(t *testing.T, namespace string) *releases {
 	t.Setenv("KUBECONFIG", cluster.path("admin.kubeconfig"))
 	r := &releases{t: t, namespace: namespace, helm: filepath.Join(home, "helm"), ours: "../../deploy/helm/metrics-server"}
 	r.run("../../hack/helm", "go", "build", "-o", r.helm, "helm.sh/helm/v4/cmd/helm")
-	r.theirs = filepath.Join(moduleDir(t, "../../hack/incumbent", "sigs.k8s.io/metrics-server"), "charts", "metrics-server")
+	incumbent := moduleDir(t, "../../hack/incumbent", "sigs.k8s.io/metrics-server")
+	r.theirs = filepath.Join(incumbent, "charts", "metrics-server")
 	return r
 }
 

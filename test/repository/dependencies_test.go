@@ -78,9 +78,9 @@ func TestSharedVersions(t *testing.T) {
 		}
 		shared++
 		if version != r.Version {
-			t.Errorf("go.mod requires %[1]s %[2]s, and hack/cluster/go.mod %[3]s: in the one with the older version, run "+
-				"go get %[1]s@VERSION, or for a module that it replaces change the replacement and k8s.io/kubernetes; then "+
-				"go mod tidy", r.Path, r.Version, version)
+			t.Errorf("%[1]s is %[2]s in go.mod and %[3]s in hack/cluster/go.mod: raise the older one (go get %[1]s@VERSION, "+
+				"go mod tidy); if hack/cluster replaces it, raise k8s.io/kubernetes and the replace directive instead",
+				r.Path, r.Version, version)
 		}
 	}
 	if shared < 50 {

@@ -236,8 +236,8 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// TestDeletedMeanwhile checks that a pod may be missing once its kubelet knows of its end, although the API server does
-// not yet.
+// TestDeletedMeanwhile checks that a pod may be missing once its kubelet knows that it has ended, even if the API
+// server does not know yet.
 func TestDeletedMeanwhile(t *testing.T) {
 	c := newCluster()
 	all, _ := c.Pods("")

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -35,6 +36,8 @@ type api struct {
 	metadata metadata.Interface
 	mapper   meta.RESTMapper
 	versions custom_metrics.AvailableAPIsGetter
+	choose   sync.Once
+	chosen   string // see customVersion
 	http     *http.Client
 	host     url.URL
 }
@@ -74,14 +77,16 @@ func newAPI(config *rest.Config) (*api, error) {
 	return a, nil
 }
 
-// customVersion returns the version of custom.metrics.k8s.io that the controller requests, which chooses it with the
-// same code.
+// customVersion returns the version of custom.metrics.k8s.io that the controller requests. Both use the same library
+// code to choose it. The first answer, or the lack of one, counts.
 func (a *api) customVersion() string {
-	version, err := a.versions.PreferredVersion()
-	if err != nil {
-		return customv1beta2.SchemeGroupVersion.Version // neither the controller nor doctor gets an answer
-	}
-	return version.Version
+	a.choose.Do(func() {
+		a.chosen = customv1beta2.SchemeGroupVersion.Version
+		if version, err := a.versions.PreferredVersion(); err == nil { // otherwise the controller gets no answer either
+			a.chosen = version.Version
+		}
+	})
+	return a.chosen
 }
 
 // customRoot returns the path of that version.

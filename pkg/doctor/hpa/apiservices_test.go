@@ -60,10 +60,17 @@ func TestCustomVersion(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			states := 0
 			for _, request := range c.requests {
-				if strings.HasSuffix(request, "/doctor") && !strings.HasPrefix(request, customRoot+"/"+tc.want+"/") {
+				if !strings.HasSuffix(request, "/doctor") {
+					continue
+				}
+				if states++; !strings.HasPrefix(request, customRoot+"/"+tc.want+"/") {
 					t.Errorf("the state of the server is requested at %s, want %s", request, tc.want)
 				}
+			}
+			if want := !strings.Contains(name, "prometheus-adapter"); (states == 1) != want || states > 1 {
+				t.Errorf("the state of the server is requested %d times; want once, or never of another program", states)
 			}
 		})
 	}

@@ -23,7 +23,7 @@ type combined struct {
 }
 
 // combine returns what all metrics together ask for: the highest wins, and a metric without a value forbids to scale
-// down. If unread of them could not be read, the controller's last decision stands for what they ask for.
+// down. If some metrics could not be read (unread > 0), it returns the controller's last decision.
 func combine(h *autoscalingv2.HorizontalPodAutoscaler, current int32, proposed []*Calculation, unread int) combined {
 	c := combined{by: -1}
 	least := minReplicas(&h.Spec)
@@ -209,7 +209,8 @@ var conditionCauses = []struct{ says, cause, remedy string }{
 		"did not receive metrics for targeted pods", "no pod is ready and has a value",
 		"see the findings for this metric; if there are none, check that the pods run and become ready",
 	},
-	{"resource metrics API", "there are no resource metrics of the pods", remedyResource},
+	{"no metrics returned from resource metrics API", "there are no resource metrics of the pods", remedyResource},
+	{"resource metrics API", "metrics.k8s.io cannot be read", "run metrics-server doctor"},
 	{"more than one HPA", "several HorizontalPodAutoscalers select the same pods", "delete all but one"},
 	{
 		"missing a selector", "the target's scale does not say which pods belong to it",

@@ -25,8 +25,8 @@ func unanswered(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// idle reports whether the controller does without a value of m, because the target has zero replicas: it reads no
-// metrics while scaling is disabled, and otherwise those that do not depend on pods decide.
+// idle reports whether the controller needs no value of m because the target has zero replicas: either scaling is
+// disabled, or m depends on pods, and only the other metrics count.
 func (e *examination) idle(m *Metric) bool {
 	kind := autoscalingv2.MetricSourceType(m.Type)
 	ofPods := kind != autoscalingv2.ObjectMetricSourceType && kind != autoscalingv2.ExternalMetricSourceType

@@ -399,7 +399,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// TestZeroReplicas checks that a target without replicas lacks no values of pods.
+// TestZeroReplicas checks that no value of a pod is reported as missing at zero replicas.
 func TestZeroReplicas(t *testing.T) {
 	disabled := doctor.Line{Check: checkController, Status: doctor.Warning, Message: "ScalingDisabled"}
 	external := func(c *fakeCluster, change func(h *autoscalingv2.HorizontalPodAutoscaler)) {

@@ -56,8 +56,8 @@ func reachFault(text, cause, remedy string) *fault {
 	return &fault{text: text, cause: cause, remedy: remedy, reach: true}
 }
 
-// confirmed reports whether nothing contradicts that the custom metrics server meets f, too: neither a value of the pod
-// nor an answer, the error in place of values, that is about something else.
+// confirmed reports whether f seems to affect the custom metrics server, too. It does not if the pod has a value, or if
+// answer, the error in place of values, is about something else.
 func (f *fault) confirmed(m *Metric, pod string, answer error) bool {
 	switch {
 	case !f.reach:
@@ -303,9 +303,12 @@ func (e *examination) read(ctx context.Context, m *Metric, q *appmetrics.Query, 
 		case f == nil:
 			pods = append(pods, appmetrics.Pod{UID: a.key, Name: a.pod.Name})
 		case !f.confirmed(m, a.pod.Name, answer):
-			faults[a.pod.Name] = unknownFault(f.text, "perhaps only the API server cannot reach the page: the custom metrics "+
-				"server, which connects to the pod itself, does not report this",
-				"none is needed if only the custom metrics server may reach the pods; otherwise, "+f.remedy)
+			cause := "only the API server may be unable to reach the page: the custom metrics server reports no such error"
+			if m.Type != string(autoscalingv2.PodsMetricSourceType) && len(m.Values) > 0 {
+				cause += ", though it may have calculated the value without this pod"
+			}
+			faults[a.pod.Name] = unknownFault(f.text, cause,
+				"nothing, if only the custom metrics server may reach the pods; otherwise, "+f.remedy)
 		default:
 			faults[a.pod.Name] = f
 		}

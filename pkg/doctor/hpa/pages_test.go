@@ -21,7 +21,7 @@ func TestUnreachablePages(t *testing.T) {
 	}
 	unknown := doctor.Line{
 		Check: checkPages, Status: doctor.Unknown, Message: "3 of 3 pods (web-a, web-b, web-c): " + notAccepted,
-		Cause:  "perhaps only the API server cannot reach the page",
+		Cause:  "only the API server may be unable to reach the page",
 		Remedy: "only the custom metrics server may reach the pods",
 	}
 	condition := doctor.Line{Check: checkController, Status: doctor.Problem}
