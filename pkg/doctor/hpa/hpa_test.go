@@ -521,6 +521,16 @@ func TestResourceMetrics(t *testing.T) {
 				},
 			},
 		},
+		"the API fails": {
+			func(c *fakeCluster) {
+				c.hpa.Status.Conditions = conditions(false, "FailedGetResourceMetric", strings.Replace(noneReturned,
+					"no metrics returned from resource metrics API", "unable to fetch metrics from resource metrics API: EOF", 1))
+			},
+			[]doctor.Line{{
+				Check: checkController, Status: doctor.Problem, Cause: "metrics.k8s.io cannot be read",
+				Remedy: "run metrics-server doctor",
+			}},
+		},
 		"no pod that counts": {
 			func(c *fakeCluster) {
 				c.objects[pathUsage] = usage(nil)
