@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,13 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programs of a real node that are not built here, and the Debian packages that have them.
-var hostPrograms = []struct{ path, pkg string }{
-	{"/usr/bin/containerd", "containerd"},
-	{"/usr/bin/ctr", "containerd"},
-	{"/usr/sbin/runc", "runc"},
-	{"/usr/lib/cni/ptp", "containernetworking-plugins"},
-	{"/usr/sbin/nft", "nftables"},
+// programs of a real node that are not built here, and the Debian packages that have them. Docker's own package
+// containerd.io has runc in another directory, and would have to give way to Debian's package.
+var hostPrograms = []struct {
+	paths []string // any of them will do
+	pkg   string
+}{
+	{[]string{"/usr/bin/containerd"}, "containerd"},
+	{[]string{"/usr/bin/ctr"}, "containerd"},
+	{[]string{"/usr/sbin/runc", "/usr/bin/runc"}, "runc"},
+	{[]string{"/usr/lib/cni/ptp"}, "containernetworking-plugins"},
+	{[]string{"/usr/sbin/nft"}, "nftables"},
 }
 
 // noKubelet says why a real kubelet cannot run here; nil if it can probably run.
@@ -31,15 +36,20 @@ func noKubelet() error {
 	if _, err := cgroupHierarchies(); err != nil {
 		return err
 	}
-	if missing := missingPackages(); len(missing) > 0 && !isDebian() {
+	if missing := missingPackages("/"); len(missing) > 0 && !isDebian() {
 		return fmt.Errorf("missing programs, and not on Debian or Ubuntu to install them: %s", strings.Join(missing, ", "))
 	}
 	return nil
 }
 
-func missingPackages() (packages []string) {
+// missingPackages returns the packages of the programs that are not below root.
+func missingPackages(root string) (packages []string) {
 	for _, p := range hostPrograms {
-		if _, err := os.Stat(p.path); err != nil && (len(packages) == 0 || packages[len(packages)-1] != p.pkg) {
+		found := slices.ContainsFunc(p.paths, func(path string) bool {
+			_, err := os.Stat(filepath.Join(root, path))
+			return err == nil
+		})
+		if !found && !slices.Contains(packages, p.pkg) {
 			packages = append(packages, p.pkg)
 		}
 	}
@@ -52,16 +62,17 @@ func isDebian() bool {
 	return err == nil && err2 == nil
 }
 
-// installPackages installs what a real node needs and lacks. No service is started or enabled: apt runs where
-// systemd cannot be seen, so the packages' scripts believe that there is none.
+// installPackages installs what a real node needs and lacks. No package is removed, not even one that conflicts. No
+// service is started or enabled: apt runs where systemd cannot be seen, so the packages' scripts believe that there is
+// none.
 func installPackages(ctx context.Context) error {
-	packages := missingPackages()
+	packages := missingPackages("/")
 	if len(packages) == 0 {
 		return nil
 	}
 	sayf("A real node needs Debian packages that are not installed: %s.", strings.Join(packages, " "))
 	sayf("Installing them with apt-get; no service is started or enabled.")
-	install := append([]string{"install", "-y", "--no-install-recommends"}, packages...)
+	install := append([]string{"install", "-y", "--no-install-recommends", "--no-remove"}, packages...)
 	for _, args := range [][]string{{"update"}, install} {
 		err := step("apt-get "+args[0], func(*progress) error { return apt(ctx, args...) })
 		if err != nil {
@@ -75,7 +86,7 @@ func installPackages(ctx context.Context) error {
 			return fmt.Errorf("disable the service containerd: %w", err)
 		}
 	}
-	if left := missingPackages(); len(left) > 0 {
+	if left := missingPackages("/"); len(left) > 0 {
 		return fmt.Errorf("installed, but their programs are not where Debian has them: %s", strings.Join(left, ", "))
 	}
 	return nil

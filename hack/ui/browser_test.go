@@ -40,10 +40,12 @@ type page struct {
 	faults []string // violations of the policy, requests to other origins, errors of scripts
 }
 
-// chromium returns the path of Chromium.
+// chromium returns the path of Chrome or Chromium. Ubuntu's AppArmor keeps programs from making a sandbox unless a
+// profile allows it, which the package of Chrome has, and a Chromium that was only unpacked, as on GitHub's machines,
+// has not.
 func chromium(t *testing.T) string {
 	t.Helper()
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+	for _, name := range []string{"google-chrome", "chromium", "chromium-browser"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
 		}
