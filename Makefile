@@ -71,10 +71,11 @@ TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md docs/config.schema.json \
   deploy/prometheus/alerts.yaml deploy/prometheus/custom-metrics-alerts.yaml)
 # Everything but the tests with the race detector is built in one way, that of the releases: Go then compiles each
-# package once for the demonstration, the tests and the linters.
-GOFLAGS := $(filter-out -trimpath,$(shell go env GOFLAGS))
+# package once for the demonstration, the tests and the linters. A -tags on the command line replaces this one.
+TAGS := grpcnotrace
+GOFLAGS := $(filter-out -trimpath -tags=%,$(shell go env GOFLAGS))
 export CGO_ENABLED := 0
-export GOFLAGS += -trimpath
+export GOFLAGS += -trimpath -tags=$(TAGS)
 # go test, perhaps with the race detector, which needs cgo. Without vet, which `make verify` runs as part of the linter.
 RACETEST = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go test $(RACE) -vet=off
 # The tests of test/integration that build programs of other projects, overload a server, or wait several times for
@@ -83,7 +84,7 @@ LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestChart|TestHelmRelea
   |TestHelmTakesOwnership|TestLoad|TestClientsThatReadNothing|TestRotation|TestServingCertificate$\
   |TestManifestsGoOn|TestFallbackFromKubeletAccount)$$
 # hack/ldflags.sh stamps the version instead of Go, so that a tarball without git metadata builds as well.
-BUILDFLAGS = -trimpath -buildvcs=false -tags=grpcnotrace -ldflags "$$(hack/ldflags.sh)"
+BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
 
 ##@ Every day
 
@@ -139,7 +140,7 @@ test-integration test-integration-long:
 	dir='$(KUBE_ASSETS_DIR)'; \
 	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
 	KUBE_ASSETS_DIR=$$dir $(RACETEST) -count=1 -timeout 30m $(INTEGRATIONTESTS) $(TESTFLAGS) \
-	  -tags integration ./test/integration/...
+	  -tags integration,$(TAGS) ./test/integration/...
 
 # -parallel 3 is one for each test of the package: all of them mostly wait.
 .PHONY: test-faults
@@ -274,7 +275,7 @@ vulncheck: ## Check the packages linked into the binary, standard library includ
 	fi; \
 	govulncheck=$$(go tool -n -modfile=$(CURDIR)/hack/vulncheck/go.mod govulncheck); \
 	GOTOOLCHAIN=$(TOOLCHAIN) CGO_ENABLED=0 GOOS=linux "$$govulncheck" \
-	  -tags grpcnotrace -scan package -db "$$db" ./cmd/metrics-server
+	  -tags $(TAGS) -scan package -db "$$db" ./cmd/metrics-server
 
 ##@ Try it
 
