@@ -23,6 +23,15 @@ export function sourceLabel(name: string): string {
 
 const usage = ['nodemetrics', 'podmetrics'];
 
+function refused(s: Source): boolean {
+  return s.state === 'denied' || s.state === 'absent';
+}
+
+/** Reports whether a source was read before the right to it was taken away, or before it was removed. */
+export function isLost(s: Source): boolean {
+  return refused(s) && s.updated != null;
+}
+
 /** Returns what there is to say, the most important first. */
 export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
   const shown = at > 0 ? `The page shows what it knew at ${clock(at)}.` : '';
@@ -32,11 +41,11 @@ export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
   }
   if (failure) return [{ kind: 'session', lead: `${failure.error}.`, rest: shown, remedy: failure.remedy }];
   // Without history the page lacks only its past, which is no reason for a banner.
-  const read = (data?.sources ?? []).filter((s) => s.name !== 'history' && !['denied', 'absent'].includes(s.state));
-  const failed = read.filter((s) => s.state === 'failed');
+  const read = (data?.sources ?? []).filter((s) => s.name !== 'history' && (isLost(s) || !refused(s)));
+  const failed = read.filter((s) => s.state === 'failed' || refused(s));
   if (failed.length === 0) return [];
   if (failed.every((s) => usage.includes(s.name))) return [sourceBanner('metrics', 'No new usage', failed)];
-  return [failed.length === read.length
+  return [failed.length === read.length && !failed.some(refused) // a refusal is an answer
     ? sourceBanner('apiserver', 'The API server does not answer', failed)
     : sourceBanner('objects', 'Some objects cannot be read', failed)];
 }
@@ -44,7 +53,8 @@ export function bannersOf({ data, failure, at }: Answer<Status>): Banner[] {
 function sourceBanner(kind: Banner['kind'], what: string, failed: Source[]): Banner {
   const names = failed.map((s) => sourceLabel(s.name)).join(', ');
   const error = failed.find((s) => s.error)?.error; // the list of sources has all of them
-  const updated = failed.map((s) => (s.updated ? Date.parse(s.updated) : 0)).filter(Boolean);
+  const kept = failed.filter((s) => s.state !== 'absent'); // objects that do not exist are not shown
+  const updated = kept.map((s) => (s.updated ? Date.parse(s.updated) : 0)).filter(Boolean);
   const shown = updated.length ? `The page shows what was read until ${clock(Math.min(...updated))}.` : '';
   const remedies = [...new Set(failed.map((s) => s.remedy).filter(Boolean))].join('; ');
   return { kind, lead: `${what} (${names}).`, rest: [shown, error].filter(Boolean).join(' '), remedy: remedies };

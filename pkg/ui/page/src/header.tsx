@@ -1,7 +1,7 @@
 import { Fragment } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Resource, Severity, Source, Status } from './answers';
-import { sourceLabel } from './banners';
+import { isLost, sourceLabel } from './banners';
 import { amount, ratio, titleOf, worst, type ResourceName } from './cells';
 import { Sparkline } from './chart';
 import { tally } from './findings';
@@ -63,9 +63,14 @@ function Meter({ of, name }: { of: Resource; name: ResourceName }) {
   );
 }
 
-const severityOf: Record<Source['state'], Severity> = {
+const severities: Record<Source['state'], Severity> = {
   watching: 'ok', polling: 'ok', read: 'ok', absent: 'ok', waiting: 'unknown', denied: 'warning', failed: 'problem',
 };
+
+/** How bad the state of a source is. That one is absent is as it should be, unless it was there before. */
+export function severityOf(s: Source): Severity {
+  return isLost(s) ? 'warning' : severities[s.state];
+}
 
 /** How each kind of object is read. Only sources that are not well stand out. If the program is lost, none is live. */
 function Sources({ of, now, lost }: { of: Source[]; now: number; lost: boolean }) {
@@ -86,9 +91,9 @@ function Sources({ of, now, lost }: { of: Source[]; now: number; lost: boolean }
       document.removeEventListener('pointerdown', close);
     };
   }, [open]);
-  const bad = of.filter((s) => severityOf[s.state] !== 'ok');
-  const status = lost ? 'problem' : worst(of.map((s) => ({ status: severityOf[s.state] })));
-  const state = lost ? 'lost' : of.find((s) => severityOf[s.state] === status && status !== 'ok')?.state ?? 'ok';
+  const bad = of.filter((s) => severityOf(s) !== 'ok');
+  const status = lost ? 'problem' : worst(of.map((s) => ({ status: severityOf(s) })));
+  const state = lost ? 'lost' : of.find((s) => severityOf(s) === status && status !== 'ok')?.state ?? 'ok';
   const text = lost ? 'not live' : bad.length === 0 ? 'live' : `${bad.length} of ${of.length} sources: ${state}`;
   return (
     <div class="sources" ref={box}>
@@ -106,7 +111,7 @@ function Sources({ of, now, lost }: { of: Source[]; now: number; lost: boolean }
                   <tr data-source={s.name} data-state={s.state}>
                     <th scope="row">{sourceLabel(s.name)}</th>
                     <td class="left">
-                      <State severity={lost ? 'unknown' : severityOf[s.state]}
+                      <State severity={lost ? 'unknown' : severityOf(s)}
                         text={lost ? `was ${s.state}` : s.state} />
                     </td>
                     <td>{count(s.objects)}</td>

@@ -1,7 +1,9 @@
+import './document';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Source, SourceState, Status } from '../src/answers';
 import { announcement, bannersOf } from '../src/banners';
+import { severityOf } from '../src/header';
 
 const at = new Date(2026, 10, 30, 12, 0, 5).getTime();
 const read = new Date(2026, 10, 30, 11, 58, 0).toISOString();
@@ -51,10 +53,38 @@ test('the API server does not answer if nothing can be read', () => {
 test('what was never read does not count as an answer', () => {
   const lost = answer(['nodes', 'pods', 'podmetrics']);
   for (const s of lost.data.sources) {
-    if (s.name === 'hpas') s.state = 'denied';
-    if (s.name === 'nodemetrics') s.state = 'absent';
+    if (s.name === 'hpas') [s.state, s.updated] = ['denied', null];
+    if (s.name === 'nodemetrics') [s.state, s.updated] = ['absent', null];
   }
   assert.equal(bannersOf(lost)[0]?.kind, 'apiserver');
+});
+
+test('what was read, and is denied or absent now, is a loss', () => {
+  const lost = (states: Record<string, SourceState>, updated: string | null = read) => {
+    const a = answer(Object.keys(states));
+    for (const s of a.data.sources) if (states[s.name]) [s.state, s.updated] = [states[s.name]!, updated];
+    return bannersOf(a).map((b) => [b.kind, b.lead, b.rest]);
+  };
+  const shown = 'The page shows what was read until 11:58:00.';
+  assert.deepEqual(lost({ pods: 'denied', hpas: 'failed' }), [
+    ['objects', 'Some objects cannot be read (Pods, HPAs).', `${shown} pods refused`],
+  ]);
+  assert.deepEqual(lost({ podmetrics: 'denied' }), [
+    ['metrics', 'No new usage (Usage of pods).', `${shown} podmetrics refused`],
+  ]);
+  // What is absent is not shown any more.
+  assert.deepEqual(lost({ podmetrics: 'absent' }), [
+    ['metrics', 'No new usage (Usage of pods).', 'podmetrics refused'],
+  ]);
+  // The API server answers if it refuses.
+  assert.deepEqual(lost(Object.fromEntries(all.map((name) => [name, 'denied']))).map((b) => b[0]), ['objects']);
+  assert.deepEqual(lost({ pods: 'denied', podmetrics: 'absent', history: 'absent' }, null), []);
+});
+
+test('a source that was read and is absent now stands out', () => {
+  const source = (updated: string | null): Source => ({ name: 'podmetrics', state: 'absent', updated, objects: null });
+  assert.equal(severityOf(source(null)), 'ok');
+  assert.equal(severityOf(source(read)), 'warning');
 });
 
 test('what alone cannot be read is named', () => {
