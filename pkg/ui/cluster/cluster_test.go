@@ -308,6 +308,83 @@ func TestExpired(t *testing.T) {
 	}
 }
 
+// TestPageFails checks that one page that cannot be read does not make a list begin again.
+func TestPageFails(t *testing.T) {
+	tooMany := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}
+	reset := func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush() // else the client would repeat the request by itself
+		panic(http.ErrAbortHandler)
+	}
+	for _, tt := range []struct {
+		name string
+		fail http.HandlerFunc
+		wait time.Duration // before the page is requested again
+	}{
+		{"too many requests", tooMany, 7 * time.Second},
+		{"an internal error", status(http.StatusInternalServerError, metav1.StatusReasonInternalError, "no"), firstRetry / 2},
+		{"a reset", reset, firstRetry / 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI(t)
+				fill(a)
+				var continued []time.Time
+				first := 0
+				a.answer(podsPath, func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Query().Get("continue") == "" {
+						first++
+					} else if continued = append(continued, time.Now()); len(continued) == 1 {
+						tt.fail(w, r)
+						return
+					}
+					a.list(w, r, podsPath, "")
+				})
+				c, _ := start(t, a, Config{})
+				after(10 * time.Second)
+				equal(t, "states", c.Snapshot().states(), allWatched)
+				equal(t, "pods", c.Snapshot().pods(), "bank/c=NaN shop/a=1 shop/b=0.5")
+				equal(t, "requests for the first page", first, 1)
+				if len(continued) != 2 {
+					t.Fatalf("%d requests for the second page, want 2", len(continued))
+				}
+				if waited := continued[1].Sub(continued[0]); waited < tt.wait || waited > tt.wait+firstRetry {
+					t.Errorf("the page is requested again after %v, want %v", waited, tt.wait)
+				}
+			})
+		})
+	}
+}
+
+// TestPagesExpire checks that a list whose pages take longer than the API server keeps their version is complete.
+func TestPagesExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		fill(a)
+		c, _ := start(t, a, Config{})
+		after(3 * time.Second)
+		a.setDown(true)
+		a.delete(podsPath, "bank", "c")
+		a.put(podsPath, apiPod("shop", "d"))
+		a.expire()
+		a.answer(podsPath, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("continue") != "" {
+				status(http.StatusGone, metav1.StatusReasonExpired, "the continue token is too old")(w, r)
+				return
+			}
+			a.list(w, r, podsPath, "")
+		})
+		a.forget()
+		a.setDown(false)
+		after(time.Minute)
+		equal(t, "states", c.Snapshot().states(), allWatched)
+		equal(t, "pods", c.Snapshot().pods(), "shop/a=1 shop/b=0.5 shop/d=NaN")
+		equal(t, "requests: two pages and all pods at once", a.asked(podsPath), 3)
+	})
+}
+
 func TestWatchRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -257,7 +257,7 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// list answers with two objects a page.
+// list answers with two objects a page, or with all if there is no limit.
 func (a *api) list(w http.ResponseWriter, r *http.Request, path, namespace string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -268,7 +268,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request, path, namespace strin
 	after := r.URL.Query().Get("continue")
 	for _, k := range slices.Sorted(maps.Keys(a.objects[path])) {
 		if o := a.objects[path][k]; k > after && (namespace == "" || o.GetNamespace() == namespace) {
-			if len(items) == 2 {
+			if len(items) == 2 && r.URL.Query().Get("limit") != "" {
 				last := items[1]
 				metadata["continue"] = last.GetNamespace() + "/" + last.GetName()
 				break

@@ -34,8 +34,10 @@ const (
 	watchRetry = 5 * time.Minute
 	// relistAfter is how many errors in a row make a reader list again instead of resuming a watch.
 	relistAfter = 3
-	// The pause after an error grows from firstRetry to lastRetry, less a random part of up to a half. It is
-	// refusedRetry if nothing is expected to change soon.
+	// pageTries is how often a page of a list is requested before the list begins again.
+	pageTries = 4
+	// The pause after an error grows from firstRetry to lastRetry, less a random part of up to a half; up to
+	// refusedRetry if the API server asks for more. It is refusedRetry if nothing is expected to change soon.
 	firstRetry   = time.Second
 	lastRetry    = 15 * time.Second
 	refusedRetry = 30 * time.Second
@@ -198,12 +200,18 @@ func (r *reader) request(o *metav1.ListOptions) *rest.Request {
 }
 
 // list reads all objects, sets the state of the source, and returns the version from which to watch. Each page is
-// applied at once, because many pages take a while.
+// applied at once, because many pages take a while. The pages are of one version of the objects. If they take longer
+// than the API server keeps it, all objects are requested at once, of a version that it has in its cache.
 func (r *reader) list(ctx context.Context, state State) (version string, err error) {
 	present := map[types.NamespacedName]struct{}{}
 	o := &metav1.ListOptions{Limit: pageSize}
 	for more := true; more; more = o.Continue != "" {
 		page, err := r.page(ctx, o)
+		if o.Continue != "" && apierrors.IsResourceExpired(err) {
+			clear(present)
+			o = &metav1.ListOptions{ResourceVersion: "0"}
+			page, err = r.page(ctx, o)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -234,7 +242,22 @@ func (r *reader) list(ctx context.Context, state State) (version string, err err
 	return version, nil
 }
 
+// page reads a page of a list. If it fails and is not the first one, it is requested again: otherwise each error would
+// make the list begin again, and a long one might never end.
 func (r *reader) page(ctx context.Context, o *metav1.ListOptions) (runtime.Object, error) {
+	for tries := 1; ; tries++ {
+		page, err := r.requestPage(ctx, o)
+		if err == nil || o.Continue == "" || tries == pageTries {
+			return page, err
+		}
+		if state, _ := r.judge(err); state != Failed || apierrors.IsResourceExpired(err) ||
+			!pause(ctx, retryAfter(tries-1, err)) {
+			return nil, err
+		}
+	}
+}
+
+func (r *reader) requestPage(ctx context.Context, o *metav1.ListOptions) (runtime.Object, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return r.request(o).Do(ctx).Get()
@@ -328,9 +351,18 @@ func (r *reader) failed(err error) time.Duration {
 	if state != Failed {
 		return refusedRetry
 	}
-	d := min(firstRetry<<min(r.failures, 10), lastRetry)
 	r.failures++
-	return d/2 + rand.N(d/2)
+	return retryAfter(r.failures-1, err)
+}
+
+// retryAfter returns the time to the next attempt after an error, before which there were others in a row.
+func retryAfter(others int, err error) time.Duration {
+	d := min(firstRetry<<min(others, 10), lastRetry)
+	d = d/2 + rand.N(d/2)
+	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+		d = max(d, min(time.Duration(seconds)*time.Second, refusedRetry))
+	}
+	return d
 }
 
 // judge returns the state of a source after an error, and the remedy.
