@@ -274,12 +274,13 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// TestNarrow checks that a page as wide as a phone does not scroll sideways, and that the focus returns from the
-// details that cover it.
+// TestNarrow checks that a page as wide as a phone does not scroll sideways, that the focus returns from the details
+// that cover it, and that these show when nothing is live.
 func TestNarrow(t *testing.T) {
 	t.Parallel()
 	const width = 360
-	p := open(t, run(t, serve(t, small())))
+	u := run(t, serve(t, small()))
+	p := open(t, u)
 	p.resize(width, 740)
 	check := func(what string) {
 		t.Helper()
@@ -305,6 +306,13 @@ func TestNarrow(t *testing.T) {
 	p.press("2")
 	p.wait("tab pods", one(id("table")+"[data-tab=pods] "+id("row")))
 	p.wait("the focus is in its table", "document.activeElement === "+one(id("table")))
+	p.details(eval[[]string](p, keys)[0])
+	u.stop()
+	p.wait("nothing covers the banner", `(b => {
+		const r = b?.getBoundingClientRect();
+		return r && b.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2));
+	})(`+one(id("banner"))+`)`)
+	check("lost")
 }
 
 // TestSecondBrowser checks that the page belongs to the browser that opened it first.

@@ -125,7 +125,7 @@ function App() {
       <div class="page" inert={covered}>
         <Header status={status} now={context.now} lost={answer.failure != null}
           help={() => help.current?.showModal()} />
-        <Banners of={banners} />
+        {!covered && <Banners of={banners} />}
         <main>
           <Tabs current={tab} status={status} show={show} />
           <Toolbar route={route} go={go} namespaces={status?.namespaces ?? []} filter={filter} rows={rows}
@@ -143,7 +143,7 @@ function App() {
           </div>
         </main>
       </div>
-      {covered && panel()}
+      {covered && <div class="cover"><Banners of={banners} />{panel()}</div>}
       <div class="hidden" role="status" aria-live="polite" data-testid="live">{said}</div>
       <Help dialog={help} version={status?.version ?? ''} />
     </>
