@@ -255,6 +255,24 @@ func TestLoss(t *testing.T) {
 	})
 }
 
+// TestUnauthorized checks that expired credentials have a remedy for the page: nothing reads the kubeconfig again, and it
+// is seldom in a pod.
+func TestUnauthorized(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		for _, path := range []string{hpasPath, groupPath} {
+			a.answer(path, status(http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "Unauthorized"))
+		}
+		c, _ := start(t, a, Config{})
+		after(3 * time.Second)
+		for _, name := range []SourceName{HPAs, PodMetrics, History} {
+			s := c.Snapshot().source(name)
+			equal(t, "state of "+string(name), s.State, Failed)
+			contains(t, "remedy of "+string(name), s.Remedy, "renew them, then run metrics-server ui again")
+		}
+	})
+}
+
 // TestExpired checks that objects are listed when a watch cannot go on.
 func TestExpired(t *testing.T) {
 	for _, tt := range []struct {

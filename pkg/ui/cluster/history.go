@@ -90,5 +90,5 @@ func judgeHistory(err error) (State, string) {
 	case apierrors.IsForbidden(err):
 		return Denied, "have an administrator allow you to list nodes and pods of " + kubeapi.MetricsGroup
 	}
-	return Failed, kubeapi.CauseOf(err).Remedy()
+	return Failed, remedyOf(kubeapi.CauseOf(err))
 }

@@ -379,7 +379,15 @@ func (r *reader) judge(err error) (State, string) {
 	case cause == kubeapi.Failing && metrics:
 		return Failed, "run metrics-server doctor: it finds out why the metrics server does not answer"
 	}
-	return Failed, cause.Remedy()
+	return Failed, remedyOf(cause)
+}
+
+// remedyOf returns the remedy for any other cause. A token in the kubeconfig is read only once.
+func remedyOf(c kubeapi.Cause) string {
+	if c == kubeapi.Unauthorized {
+		return "the API server does not accept the credentials: renew them, then run metrics-server ui again"
+	}
+	return c.Remedy()
 }
 
 // missingRight returns the remedy for a right that the user lacks.
