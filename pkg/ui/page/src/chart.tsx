@@ -1,7 +1,7 @@
 import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { Series } from './answers';
 import { clock, quantity, unknown } from './format';
-import { areaPath, greatest, linePath, ticks, timeTicks } from './scale';
+import { areaPath, greatest, linePath, ticks, timeTicks, valueAt } from './scale';
 
 const sparkWidth = 72;
 const sparkHeight = 20;
@@ -84,10 +84,7 @@ export function Chart({ name, title, unit, lines, limits = [], steps = false, he
   const times = timeTicks(time(from), time(last), Math.max(2, Math.floor(width / 90)), zone);
   const index = at == null ? last : Math.min(last, Math.max(from, at));
   const text = (v: number | null | undefined) => quantity(v, unit);
-  const value = (l: Line) => {
-    const values = l.series.values ?? [];
-    return text(at == null ? values.findLast((v) => v != null) : values[index]);
-  };
+  const value = (l: Line) => text(valueAt(l.series.values ?? [], at == null ? null : index));
   const move = (e: { offsetX: number }) => {
     const i = from + ((e.offsetX - margin.left) * (last - from)) / (width - margin.left - margin.right);
     setAt(Math.max(0, Math.round(i)));

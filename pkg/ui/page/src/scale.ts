@@ -82,3 +82,8 @@ export function greatest(values: readonly (number | null | undefined)[]): number
   for (const v of values) if (v != null && v > max) max = v;
   return max;
 }
+
+/** Returns the value at an index, or the last: null if that one is not known, for an older one would look current. */
+export function valueAt(values: readonly (number | null)[], i: number | null): number | null {
+  return values.at(i ?? -1) ?? null;
+}

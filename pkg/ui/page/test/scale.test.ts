@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { areaPath, greatest, linePath, ticks, timeTicks } from '../src/scale';
+import { areaPath, greatest, linePath, ticks, timeTicks, valueAt } from '../src/scale';
 
 test('ticks are round, and reach beyond the greatest value', () => {
   assert.deepEqual(ticks(0, 4), [0, 1]);
@@ -46,4 +46,11 @@ test('areas reach down to the base, with the same gaps', () => {
 test('the greatest value ignores those that are not known', () => {
   assert.equal(greatest([null, 2, undefined, 3, null]), 3);
   assert.equal(greatest([]), 0);
+});
+
+test('an old value does not stand for one that is not known', () => {
+  assert.equal(valueAt([1, 2], null), 2);
+  assert.equal(valueAt([1, null], null), null);
+  assert.equal(valueAt([1, null, 3], 1), null);
+  assert.equal(valueAt([], null), null);
 });
