@@ -44,8 +44,8 @@ type Totals struct {
 	// Nodes and running pods without usage.
 	NodesMissing *int `json:"nodesMissing"`
 	PodsMissing  *int `json:"podsMissing"`
-	// The sums over all nodes that have usage. In the history, values that are not known count as zero, unless none is
-	// known.
+	// The sums over the nodes that have usage, or over all nodes if none has. The history has the sums of each time: values
+	// that were not known count as zero, unless none was known.
 	Resources Resources `json:"resources"`
 }
 

@@ -212,6 +212,19 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// The capacity of the cluster is known without usage, too.
+func TestTotalsWithoutUsage(t *testing.T) {
+	snapshot := testSnapshot()
+	snapshot.Nodes = []*cluster.Node{testNode("n1", math.NaN()), testNode("n2", math.NaN())}
+	totals := newState(snapshot, new(diagnose(examined{}, epoch, 0))).summary().totals
+	if diff := cmp.Diff(Resource{Requests: new(2.0), Capacity: new(8.0)}, totals.Resources.CPU); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if *totals.NodesMissing != 2 {
+		t.Errorf("%d nodes without usage, want 2", *totals.NodesMissing)
+	}
+}
+
 // What was never read is not zero.
 func TestUnknownCounts(t *testing.T) {
 	node := testNode("n1", 1)

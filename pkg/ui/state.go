@@ -65,13 +65,14 @@ func newState(snapshot *cluster.Snapshot, d *diagnosis) *state {
 
 // summarize adds up a snapshot.
 func summarize(s *cluster.Snapshot) summary {
-	nodesMissing, pods, podsMissing := 0, 0, 0
+	pods, podsMissing := 0, 0
+	measured := slices.DeleteFunc(slices.Clone(s.Nodes), func(n *cluster.Node) bool { return n.Usage.Sampled.IsZero() })
+	nodesMissing := len(s.Nodes) - len(measured)
+	if len(measured) == 0 {
+		measured = s.Nodes
+	}
 	used, requests, limits, capacity := nothing, nothing, nothing, nothing
-	for _, n := range s.Nodes {
-		if n.Usage.Sampled.IsZero() {
-			nodesMissing++
-			continue
-		}
+	for _, n := range measured {
 		used, capacity = add(used, n.Usage.Used), add(capacity, n.Allocatable)
 		requests, limits = add(requests, n.Requests), add(limits, n.Limits)
 	}

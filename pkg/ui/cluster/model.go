@@ -23,6 +23,7 @@ type model struct {
 	pods      map[types.NamespacedName]*podEntry
 	hpas      map[types.NamespacedName]*hpaEntry
 	workloads map[history.Key]*workloadEntry
+	allNodes  Past // the sums over the nodes, also over those that were deleted since
 
 	// The entries that have an object.
 	nodeOrder     order[*nodeEntry]
@@ -101,6 +102,7 @@ func newModel(step time.Duration, now time.Time) *model {
 	for _, name := range sourceNames() {
 		m.sources[name] = &Source{Name: name, State: Waiting}
 	}
+	m.allNodes = m.long.take(2)
 	return m
 }
 
@@ -451,7 +453,7 @@ func (m *model) current(name SourceName) bool {
 // snapshot returns the present state.
 func (m *model) snapshot(now time.Time) *Snapshot {
 	m.version++
-	s := &Snapshot{Version: m.version, At: now, short: m.short.view, long: m.long.view}
+	s := &Snapshot{Version: m.version, At: now, short: m.short.view, long: m.long.view, allNodes: m.allNodes}
 	nodes, pods, workloads, hpas := m.nodeOrder.all(), m.podOrder.all(), m.workloadOrder.all(), m.hpaOrder.all()
 	objects := map[SourceName]int{Nodes: len(nodes), Pods: len(pods), HPAs: len(hpas)}
 
@@ -614,10 +616,14 @@ func (m *model) tick(s *Snapshot) {
 	}
 	long, short := m.long.column(), m.short.column()
 	if m.current(NodeMetrics) {
+		sum := unknown
 		for _, n := range s.Nodes {
+			sum = sum.plusKnown(n.Usage.Used)
 			n.Past.put(long, CPU, n.Usage.Used.CPU)
 			n.Past.put(long, Memory, n.Usage.Used.Memory)
 		}
+		m.allNodes.put(long, CPU, sum.CPU)
+		m.allNodes.put(long, Memory, sum.Memory)
 	}
 	if m.current(PodMetrics) {
 		for _, p := range s.Pods {
@@ -658,16 +664,36 @@ func (m *model) backfill(answers ...*history.Answer) {
 		if a.Step < 1 {
 			continue
 		}
+		valuesAt := func(s *history.Series, at time.Time) []float64 {
+			seconds := int64(at.Sub(a.Start) / time.Second)
+			values = appendPoint(values[:0], s, int(math.Floor(float64(seconds)/float64(a.Step)))-s.First)
+			return values
+		}
+		var nodes []*history.Series
 		for i := range a.Series {
 			s := &a.Series[i]
+			if s.Kind == history.KindNode && s.Namespace == "" {
+				nodes = append(nodes, s)
+			}
 			if past := m.pastOf(s.Key); past != nil {
-				r.fill(past, func(at time.Time) []float64 {
-					seconds := int64(at.Sub(a.Start) / time.Second)
-					values = appendPoint(values[:0], s, int(math.Floor(float64(seconds)/float64(a.Step)))-s.First)
-					return values
-				})
+				r.fill(past, func(at time.Time) []float64 { return valuesAt(s, at) })
 			}
 		}
+		if len(nodes) == 0 {
+			continue
+		}
+		r.fill(&m.allNodes, func(at time.Time) []float64 {
+			sum := unknown
+			for _, s := range nodes {
+				if v := valuesAt(s, at); len(v) > 0 {
+					sum = sum.plusKnown(Amount{v[0], v[1]})
+				}
+			}
+			if math.IsNaN(sum.CPU) && math.IsNaN(sum.Memory) {
+				return nil
+			}
+			return append(values[:0], sum.CPU, sum.Memory)
+		})
 	}
 	r.apply()
 }

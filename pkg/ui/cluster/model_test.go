@@ -365,6 +365,12 @@ func TestTicks(t *testing.T) {
 	if d := diff([]float32{4, unknown, 4, 7}, s.NodesSeries(CPU, 4).Values); d != "" {
 		t.Errorf("all nodes: (-want +got)\n%s", d)
 	}
+	// The past stays as it was when a node goes.
+	tick(func() { m.drop(Nodes, types.NamespacedName{Name: "n1"}) })
+	s = m.snapshot(now)
+	if d := diff([]float32{4, unknown, 4, 7, 3}, s.NodesSeries(CPU, 5).Values); d != "" {
+		t.Errorf("all nodes, after one has gone: (-want +got)\n%s", d)
+	}
 
 	// With other metrics, its past begins again.
 	tick(func() { m.all(autoscaler("web", 4, 1)) })
@@ -446,6 +452,10 @@ func TestBackfill(t *testing.T) {
 	}
 	if d := diff([]float32{unknown}, s.Series(s.Nodes[1].Past, CPU, 100).Values); d != "" {
 		t.Errorf("n2: (-want +got)\n%s", d)
+	}
+	all := s.NodesSeries(CPU, 100).Values // also of the node that is not there any more
+	if d := diff([]float32{10, 10, 10, 10, 9, 9, 9, 9, 12, unknown}, all); d != "" {
+		t.Errorf("all nodes: (-want +got)\n%s", d)
 	}
 	web := s.Workloads[0].Past
 	for q, want := range map[Quantity]float32{CPU: 5, Memory: 50, RunningPods: 2, MissingPods: 0} {

@@ -33,6 +33,7 @@ type Snapshot struct {
 	HPAs      []*HPA
 
 	short, long view
+	allNodes    Past // the sums over the nodes
 }
 
 // WasRead reports whether a source has been read, at least in part. If not, nothing is known of the number of its
@@ -282,27 +283,6 @@ func (s *Snapshot) Series(p Past, q Quantity, n int) Series {
 	return v.series(p, q, n)
 }
 
-// NodesSeries returns the sums over all nodes of the last n values of CPU or Memory. A value that is not
-// known counts as zero, unless none is known.
-func (s *Snapshot) NodesSeries(q Quantity, n int) Series {
-	sum := Series{}
-	for _, node := range s.Nodes {
-		sum = sum.plus(s.Series(node.Past, q, n))
-	}
-	return sum
-}
-
-// plus returns the sums of two series that end at the same time.
-func (a Series) plus(b Series) Series {
-	if len(a.Values) < len(b.Values) {
-		a, b = b, a
-	}
-	for i, v := range b.Values {
-		if at := len(a.Values) - len(b.Values) + i; math.IsNaN(float64(a.Values[at])) {
-			a.Values[at] = v
-		} else if !math.IsNaN(float64(v)) {
-			a.Values[at] += v
-		}
-	}
-	return a
-}
+// NodesSeries returns the sums of the last n values of CPU or Memory over the nodes that there were at each time. A value
+// that was not known counts as zero, unless none was known.
+func (s *Snapshot) NodesSeries(q Quantity, n int) Series { return s.Series(s.allNodes, q, n) }
