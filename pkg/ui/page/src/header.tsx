@@ -5,7 +5,7 @@ import { isLost, sourceLabel } from './banners';
 import { amount, ratio, titleOf, worst, type ResourceName } from './cells';
 import { Sparkline } from './chart';
 import { tally } from './findings';
-import { clock, count, duration, percent, unknown } from './format';
+import { clock, count, duration, percent, plural, unknown } from './format';
 import { Icon, State, type IconName } from './icons';
 import { format, route } from './route';
 
@@ -40,17 +40,21 @@ function ThemeButton() {
   );
 }
 
-/** How much of the cluster's allocatable resource is in use. */
-function Meter({ of, name }: { of: Resource; name: ResourceName }) {
+/** How much of the cluster's allocatable resource is in use. Nodes without usage are not counted, unless all are. */
+export function Meter({ of, name, missing }: { of: Resource; name: ResourceName; missing: number | null }) {
   const part = ratio(of);
   const text = `${amount[name](of.usage)} of ${amount[name](of.capacity)}`;
   const requests = of.requests != null && of.capacity ? Math.min(1, of.requests / of.capacity) : null;
   const requested = requests == null ? '' : `, ${percent(requests)} requested`;
-  const title = `${titleOf[name]}: ${text} allocatable in use${requested}`;
+  const without = missing ? `, ${plural(missing, 'node')} without usage` : '';
+  const title = `${titleOf[name]}: ${text} allocatable in use${requested}${without}`;
   return (
     <div class="meter" title={title}>
       <span class="meter-name">{titleOf[name]}</span>
-      <span class="meter-text"><b>{percent(part)}</b> <span class="quiet">{text}</span></span>
+      <span class="meter-text">
+        {!!missing && <span>−{plural(missing, 'node')}</span>} <b>{percent(part)}</b>{' '}
+        <span class="quiet">{text}</span>
+      </span>
       <span class={part != null && part >= 0.9 ? 'bar high' : 'bar'} role="meter" aria-label={`${titleOf[name]} in use`}
         aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(100 * (part ?? 0))} aria-valuetext={title}
         data-testid={`total-${name}`}>
@@ -152,8 +156,8 @@ export function Header({ status, now, lost, help }: {
       {status && (
         <>
           <div class="meters">
-            <Meter of={status.totals.resources.cpu} name="cpu" />
-            <Meter of={status.totals.resources.memory} name="memory" />
+            <Meter of={status.totals.resources.cpu} name="cpu" missing={status.totals.nodesMissing} />
+            <Meter of={status.totals.resources.memory} name="memory" missing={status.totals.nodesMissing} />
           </div>
           <div class="health">
             <a href={format(route('findings'))} class="findings-link" data-testid="findings-link">
