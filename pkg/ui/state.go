@@ -167,8 +167,10 @@ func find[T any](all []*T, compare func(*T) int) *T {
 	return all[i]
 }
 
-func gone(kind, name string) *failure {
-	return notFound(kind+" "+name+" does not exist, or was deleted", "choose another one from the table")
+func gone(kind, name string) *failure { return notThere(kind, name, "does not exist, or was deleted") }
+
+func notThere(kind, name, why string) *failure {
+	return notFound(kind+" "+name+" "+why, "choose another one from the table")
 }
 
 // node answers /api/nodes/NAME.
@@ -217,7 +219,8 @@ func (s *Server) workload(r *request) (any, uint64, *failure) {
 		return cmp.Or(strings.Compare(w.Namespace, namespace), strings.Compare(w.Kind, kind), strings.Compare(w.Name, name))
 	})
 	if w == nil {
-		return nil, 0, gone(kind, namespace+"/"+name)
+		return nil, 0, notThere(kind, namespace+"/"+name,
+			"has no pods that run or wait: it is scaled to zero, has ended, or was deleted")
 	}
 	d := WorkloadDetail{
 		WorkloadRow: workloadRow(r.state, w),
