@@ -55,14 +55,13 @@ func podOf(p *corev1.Pod) *Pod {
 	row := &Pod{
 		Namespace: shared(p.Namespace), Name: p.Name, uid: uidOf(p.UID), Created: p.CreationTimestamp.Time,
 		Node: shared(p.Spec.NodeName), Status: shared(statusOf(p)), IP: p.Status.PodIP,
-		Running: p.Status.Phase == corev1.PodRunning, Ended: ended(p), Usage: noUsage,
+		Running: p.Status.Phase == corev1.PodRunning, Ended: ended(p), Ready: isTrue(p, corev1.PodReady), Usage: noUsage,
 	}
 	k := history.WorkloadOf(p.Namespace, p.Name, hashOf(p.Labels), controllerOf(p))
 	row.Workload = history.Key{Kind: shared(k.Kind), Namespace: row.Namespace, Name: shared(k.Name)}
 	for _, c := range p.Status.Conditions {
 		row.Conditions = append(row.Conditions,
 			Condition{shared(string(c.Type)), shared(string(c.Status)), shared(c.Reason), shared(c.Message)})
-		row.Ready = row.Ready || c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	}
 	for i := range p.Spec.InitContainers {
 		if c := &p.Spec.InitContainers[i]; sidecar(c) {
@@ -81,6 +80,9 @@ func podOf(p *corev1.Pod) *Pod {
 		} else {
 			row.Limits = row.Limits.plus(c.Limits)
 		}
+	}
+	if status, restarts := initStatusOf(p); status != "" {
+		row.Restarts = restarts
 	}
 	if r := p.Spec.Resources; r != nil {
 		row.Requests = amountOf(r.Requests).or(row.Requests)
@@ -145,16 +147,14 @@ func statusOf(p *corev1.Pod) string {
 		}
 		return "Terminating"
 	}
+	if s, _ := initStatusOf(p); s != "" {
+		return s
+	}
 	status := cmp.Or(p.Status.Reason, string(p.Status.Phase))
-	initialized := false
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Reason == corev1.PodReasonSchedulingGated {
 			status = c.Reason
 		}
-		initialized = initialized || c.Type == corev1.PodInitialized && c.Status == corev1.ConditionTrue
-	}
-	if s := initStatusOf(p); s != "" && !initialized {
-		return s
 	}
 	running, failure := false, ""
 	for _, c := range slices.Backward(p.Status.ContainerStatuses) { // the first container decides
@@ -173,10 +173,8 @@ func statusOf(p *corev1.Pod) string {
 	if status != "Completed" {
 		return status
 	}
-	switch ready := slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	}); {
-	case running && ready:
+	switch {
+	case running && isTrue(p, corev1.PodReady):
 		return "Running"
 	case failure != "":
 		return failure
@@ -186,22 +184,34 @@ func statusOf(p *corev1.Pod) string {
 	return status
 }
 
-// initStatusOf returns the status of the first init container that holds up a pod, "" if none does.
-func initStatusOf(p *corev1.Pod) string {
+// isTrue reports whether a condition of p is true.
+func isTrue(p *corev1.Pod, kind corev1.PodConditionType) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == kind && c.Status == corev1.ConditionTrue
+	})
+}
+
+// initStatusOf returns the status of the first init container that holds up a pod, and the restarts of the init
+// containers up to that one, as kubectl get counts them; "" if none does.
+func initStatusOf(p *corev1.Pod) (status string, restarts int) {
+	if isTrue(p, corev1.PodInitialized) {
+		return "", 0
+	}
 	for i, s := range p.Status.InitContainerStatuses {
+		restarts += int(s.RestartCount)
 		j := slices.IndexFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == s.Name })
 		started := j >= 0 && sidecar(&p.Spec.InitContainers[j]) && s.Started != nil && *s.Started
 		switch t, w := s.State.Terminated, s.State.Waiting; {
 		case t != nil && t.ExitCode == 0, started:
 		case t != nil:
-			return "Init:" + endOf(t)
+			return "Init:" + endOf(t), restarts
 		case w != nil && w.Reason != "" && w.Reason != "PodInitializing":
-			return "Init:" + w.Reason
+			return "Init:" + w.Reason, restarts
 		default:
-			return fmt.Sprintf("Init:%d/%d", i, len(p.Spec.InitContainers))
+			return fmt.Sprintf("Init:%d/%d", i, len(p.Spec.InitContainers)), restarts
 		}
 	}
-	return ""
+	return "", 0
 }
 
 // endOf returns in one word how a container ended.

@@ -233,6 +233,33 @@ func TestPodOf(t *testing.T) {
 	}
 }
 
+// TestRestarts checks that restarts are counted as kubectl get does.
+func TestRestarts(t *testing.T) {
+	always, yes := corev1.ContainerRestartPolicyAlways, true
+	pod := &corev1.Pod{
+		Spec: corev1.PodSpec{
+			InitContainers: []corev1.Container{{Name: "done"}, {Name: "proxy", RestartPolicy: &always}, {Name: "setup"}},
+			Containers:     []corev1.Container{{Name: "web"}},
+		},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodPending,
+			InitContainerStatuses: []corev1.ContainerStatus{
+				{Name: "done", RestartCount: 1, State: terminated("Completed", 0, 0)},
+				{Name: "proxy", RestartCount: 2, State: running, Started: &yes},
+				{Name: "setup", RestartCount: 12, State: waiting("CrashLoopBackOff")},
+			},
+			ContainerStatuses: []corev1.ContainerStatus{{Name: "web", RestartCount: 40, State: waiting("PodInitializing")}},
+		},
+	}
+	if p := podOf(pod); p.Restarts != 15 || p.Status != "Init:CrashLoopBackOff" {
+		t.Errorf("while it initializes: %d restarts, %s", p.Restarts, p.Status)
+	}
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}}
+	if p := podOf(pod); p.Restarts != 42 {
+		t.Errorf("once it is initialized: %d restarts", p.Restarts)
+	}
+}
+
 // diff compares values in which NaN is NaN.
 func diff(want, got any) string {
 	return cmp.Diff(want, got, cmpopts.EquateNaNs(), cmpopts.EquateApprox(1e-9, 0),
