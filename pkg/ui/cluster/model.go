@@ -147,8 +147,7 @@ func (n *Node) put(m *model) {
 	if e.row != nil {
 		u = e.row.measured()
 	}
-	n.Usage = u.of(n.Created)
-	e.row, e.usage = n, nil
+	e.row, e.usage = n.with(u), nil
 }
 
 // put adds or changes a pod. p becomes a row.
@@ -268,8 +267,7 @@ func (u *measured) put(m *model) {
 
 func (e *nodeEntry) setUsage(u *measured) {
 	row := *e.row
-	row.Usage = u.of(row.Created)
-	e.row, e.reason = &row, ""
+	e.row, e.reason = row.with(u), ""
 }
 
 func (e *podEntry) setUsage(u *measured) {
@@ -278,18 +276,24 @@ func (e *podEntry) setUsage(u *measured) {
 	e.row = row.with(u)
 }
 
-// measured returns the usage of n, nil if there is none.
+// isMeasured reports whether the metrics server has a usage of n.
+func (n *Node) isMeasured() bool { return !n.Usage.Sampled.IsZero() || n.outdated != nil }
+
+// measured returns the usage that the metrics server has of n, nil if there is none.
 func (n *Node) measured() *measured {
 	if n.Usage.Sampled.IsZero() {
-		return nil
+		return n.outdated
 	}
 	return &measured{name: n.Name, usage: n.Usage}
 }
 
-// measured returns the usage of p, nil if there is none.
+// isMeasured reports whether the metrics server has a usage of p.
+func (p *Pod) isMeasured() bool { return !p.Usage.Sampled.IsZero() || p.outdated != nil }
+
+// measured returns the usage that the metrics server has of p, nil if there is none.
 func (p *Pod) measured() *measured {
 	if p.Usage.Sampled.IsZero() {
-		return nil
+		return p.outdated
 	}
 	u := &measured{namespace: p.Namespace, name: p.Name, usage: p.Usage}
 	for _, c := range p.Containers {
@@ -298,18 +302,27 @@ func (p *Pod) measured() *measured {
 	return u
 }
 
-// of returns the usage of an object that was created at that time. A usage that is older is of another object of the
-// same name.
-func (u *measured) of(created time.Time) Usage {
-	if u == nil || u.usage.Sampled.Before(created) {
-		return noUsage
+// of returns the usage of an object that was created at that time. A usage that is older is returned as outdated: it is
+// of another object of the same name, or the node's clock is behind.
+func (u *measured) of(created time.Time) (_ Usage, outdated *measured) {
+	switch {
+	case u == nil:
+		return noUsage, nil
+	case u.usage.Sampled.Before(created):
+		return noUsage, u
 	}
-	return u.usage
+	return u.usage, nil
+}
+
+// with sets the usage of n, which must not be in a snapshot yet.
+func (n *Node) with(u *measured) *Node {
+	n.Usage, n.outdated = u.of(n.Created)
+	return n
 }
 
 // with sets the usage of p, which must not be in a snapshot yet.
 func (p *Pod) with(u *measured) *Pod {
-	p.Usage = u.of(p.Created)
+	p.Usage, p.outdated = u.of(p.Created)
 	for i := range p.Containers {
 		c := &p.Containers[i]
 		c.Used = unknown
@@ -393,7 +406,7 @@ func (m *model) keysOf(name SourceName) iter.Seq[types.NamespacedName] {
 			for k, e := range m.nodes {
 				has := e.row != nil
 				if name == NodeMetrics {
-					has = e.row == nil || !e.row.Usage.Sampled.IsZero()
+					has = e.row == nil || e.row.isMeasured()
 				}
 				if has && !yield(types.NamespacedName{Name: k}) {
 					return
@@ -403,7 +416,7 @@ func (m *model) keysOf(name SourceName) iter.Seq[types.NamespacedName] {
 			for k, e := range m.pods {
 				has := e.row != nil
 				if name == PodMetrics {
-					has = e.row == nil || !e.row.Usage.Sampled.IsZero()
+					has = e.row == nil || e.row.isMeasured()
 				}
 				if has && !yield(k) {
 					return
@@ -579,6 +592,8 @@ func (m *model) whyNodeMissing(e *nodeEntry, now time.Time) (why string, overdue
 		return "the node is not ready", true
 	case joining:
 		return "the node has just joined: its first usage follows within two minutes", false
+	case n.outdated != nil:
+		return "its usage is dated before the node was created: check the node's clock", true
 	}
 	return "the metrics server has no usage of it", true
 }
@@ -604,6 +619,8 @@ func (m *model) whyPodMissing(p *Pod, node *Node, now time.Time) (why string, ov
 		return "none of its containers runs", true
 	case now.Sub(p.Started) < firstUsage:
 		return "it has just started: its first usage follows within two minutes", false
+	case p.outdated != nil:
+		return "its usage is dated before the pod was created: check the node's clock", true
 	}
 	return "the metrics server has no usage of it", true
 }

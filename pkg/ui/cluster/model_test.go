@@ -305,6 +305,36 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestClockBehind checks that the usage of a pod on a node whose clock is behind is not shown, which has a reason, and
+// that it is as soon as it is dated after the pod.
+func TestClockBehind(t *testing.T) {
+	m := modelAt(epoch)
+	n, p := node("n1"), pod("a", "n1")
+	m.all(n, p, usageAt("", "n1", epoch, 1), usageAt("shop", "a", p.Created.Add(-time.Minute), 1))
+	check := func(what, want string) {
+		t.Helper()
+		p := m.snapshot(epoch).Pods[0]
+		if !p.Usage.Sampled.IsZero() || p.Missing != want || !p.Overdue {
+			t.Errorf("%s: usage %+v, missing because %q, overdue is %v", what, p.Usage, p.Missing, p.Overdue)
+		}
+	}
+	const clock = "its usage is dated before the pod was created: check the node's clock"
+	check("at first", clock)
+	m.all(pod("a", "n1"))
+	check("once the pod has changed", clock)
+	m.replace(PodMetrics)
+	check("without usage", "the metrics server has no usage of it")
+	m.all(usageAt("shop", "a", p.Created, 1))
+	if p := m.snapshot(epoch).Pods[0]; p.Usage.Used.CPU != 1 || p.Missing != "" {
+		t.Errorf("a usage dated after the pod was created: %+v, missing because %q", p.Usage, p.Missing)
+	}
+	m.all(usageAt("", "n1", n.Created.Add(-time.Minute), 1))
+	if n := m.snapshot(epoch).Nodes[0]; n.Missing !=
+		"its usage is dated before the node was created: check the node's clock" || !n.Overdue {
+		t.Errorf("a node: missing because %q, overdue is %v", n.Missing, n.Overdue)
+	}
+}
+
 func autoscaler(name string, current int32, values ...float64) *HPA {
 	h := &HPA{Object: &autoscalingv2.HorizontalPodAutoscaler{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},

@@ -130,8 +130,9 @@ type Node struct {
 	Pods, PodsMissing float64
 	PodsOverdue       int // pods that should have a usage
 
-	Past Past
-	uid  uid
+	Past     Past
+	uid      uid
+	outdated *measured // a usage from before Created, which is not in Usage; nil if there is none
 }
 
 // uid is a hash of the UID of an object, which takes less memory.
@@ -178,8 +179,9 @@ type Pod struct {
 	// all containers have one. If the pod itself has requests or limits, they count instead.
 	Requests, Limits Amount
 
-	Past Past
-	uid  uid
+	Past     Past
+	uid      uid
+	outdated *measured // a usage from before Created, which is not in Usage; nil if there is none
 }
 
 // Container is a container of a pod.
