@@ -204,6 +204,31 @@ func TestKeyboard(t *testing.T) {
 	p.wait("the last row is selected", one(id("row")+"[aria-selected=true][aria-rowindex='5']"))
 }
 
+// TestPause checks that a paused table asks for what it was asked to show, and for nothing else, also when all is asked
+// for again because the page is seen again.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	p := open(t, run(t, serve(t, small())))
+	p.tab("pods")
+	p.press("p")
+	p.wait("a pause", one(id("pause")+"[aria-pressed=true]"))
+	p.click(id("sort-name"))
+	p.wait("the order", one("th[data-col=name][aria-sort=ascending]"))
+	p.wait("names in order", `(names => names.length > 10 && names.every((n, i) => i === 0 || names[i-1] <= n))(`+keys+
+		`.map(k => k.split('/')[2]))`)
+	requests := func(path string) string {
+		return "performance.getEntriesByType('resource').filter(e => e.name.includes('/api/" + path + "')).length"
+	}
+	p.run("performance.clearResourceTimings()")
+	p.run("document.dispatchEvent(new Event('visibilitychange'))")
+	p.wait("other answers", requests("status")+" >= 3")
+	if n := eval[int](p, requests("pods")); n != 0 {
+		t.Errorf("%d requests of a paused table", n)
+	}
+	p.press("p")
+	p.wait("requests after the pause", requests("pods")+" >= 2")
+}
+
 // contrasts is the expression for the texts of the page whose contrast with the background is too low by WCAG 2.
 const contrasts = `(() => {
 	const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});

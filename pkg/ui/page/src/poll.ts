@@ -58,6 +58,7 @@ export function usePoll<T>(url: string | null, paused = false): Answer<T> {
     let busy = false;
     const ask = async () => {
       clearTimeout(timer);
+      if (paused && answered.current === url) return; // woken, but the answer must not change
       if (busy || document.hidden) return; // visibilitychange asks again
       busy = true;
       try {
