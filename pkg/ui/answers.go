@@ -152,7 +152,7 @@ type PodRow struct {
 	Resources
 	Node     string     `json:"node"`     // "" until it is scheduled
 	Workload Object     `json:"workload"` // as docs/history.md defines it: the pod itself if it has no controller
-	Status   string     `json:"status"`   // Running, Pending, CrashLoopBackOff ..., as kubectl get prints it
+	Status   string     `json:"status"`   // Pending, CrashLoopBackOff ..., as kubectl get prints it, or Not ready if it runs
 	Bad      bool       `json:"bad"`      // that status is a problem
 	Ready    bool       `json:"ready"`
 	Restarts int        `json:"restarts"`

@@ -200,7 +200,7 @@ var podTable = table[cluster.Pod, PodRow]{
 	objects:   func(s *state) []*cluster.Pod { return s.snapshot.Pods },
 	namespace: func(p *cluster.Pod) string { return p.Namespace },
 	texts: func(p *cluster.Pod) texts {
-		return texts{names: [3]string{p.Name, p.Namespace, p.Node}, other: [2]string{p.Status, p.Workload.Kind}}
+		return texts{names: [3]string{p.Name, p.Namespace, p.Node}, other: [2]string{podStatus(p), p.Workload.Kind}}
 	},
 	problem: func(s *state, p *cluster.Pod) bool {
 		return badPod(p) || p.Overdue || len(podFindings(s, p)) > 0
@@ -219,12 +219,20 @@ var podTable = table[cluster.Pod, PodRow]{
 		"namespace": text(func(p *cluster.Pod) string { return p.Namespace }),
 		"node":      text(func(p *cluster.Pod) string { return p.Node }),
 		"workload":  text(func(p *cluster.Pod) string { return p.Workload.Name }),
-		"status":    text(func(p *cluster.Pod) string { return p.Status }),
+		"status":    text(podStatus),
 		"findings":  about(podFindings),
 		"created":   aged(func(p *cluster.Pod) time.Time { return p.Created }),
 		"sampled":   aged(func(p *cluster.Pod) time.Time { return p.Usage.Sampled }),
 		"restarts":  count(func(p *cluster.Pod) int { return p.Restarts }),
 	}),
+}
+
+// podStatus returns the status of kubectl get, except for a pod that runs but is not ready.
+func podStatus(p *cluster.Pod) string {
+	if p.Status == "Running" && badPod(p) {
+		return "Not ready"
+	}
+	return p.Status
 }
 
 // badPod reports whether a pod is not ready, unless it ended as it should.
@@ -241,7 +249,7 @@ func podFindings(s *state, p *cluster.Pod) []int { return s.diagnosis.of(podObje
 func podRow(s *state, p *cluster.Pod) PodRow {
 	r := PodRow{
 		Object: podObject(p), Resources: resources(p.Usage.Used, p.Requests, p.Limits, nothing), Node: p.Node,
-		Status: p.Status, Bad: badPod(p), Ready: p.Ready, Restarts: p.Restarts, Sampled: moment(p.Usage.Sampled),
+		Status: podStatus(p), Bad: badPod(p), Ready: p.Ready, Restarts: p.Restarts, Sampled: moment(p.Usage.Sampled),
 		Window: window(p.Usage), Error: p.Missing, Overdue: p.Overdue, Findings: podFindings(s, p), Created: p.Created.UTC(),
 		Workload: Object(p.Workload),
 	}

@@ -106,6 +106,23 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// The status that the page shows of a pod is the one that it is filtered and sorted by.
+func TestNotReady(t *testing.T) {
+	snapshot := testSnapshot()
+	snapshot.Pods[2].Ready = false // api-1
+	f := newFixture(t, snapshot).enter()
+	for target, want := range map[string]string{
+		"pods?filter=not+ready":   "api-1 Not ready",
+		"pods?filter=running":     "web-1 Running",
+		"pods?sort=status&desc=0": "job-1 Completed web-2 CrashLoopBackOff api-1 Not ready web-1 Running",
+	} {
+		rows := get[Table[PodRow]](f, "/api/"+target).Rows
+		if got := names(rows, func(r PodRow) string { return r.Name + " " + r.Status }); got != want {
+			t.Errorf("%s: %s, want %s", target, got, want)
+		}
+	}
+}
+
 // What the filter "problem" keeps is what the page marks.
 func TestProblems(t *testing.T) {
 	s := newState(testSnapshot(), new(diagnose(examined{}, epoch, 0)))

@@ -120,10 +120,7 @@ const pods: Column<PodRow>[] = [
   namespaceColumn(3),
   {
     id: 'status', title: 'Status', sort: 'status', text: true, width: 152, grow: 0.5, rank: 4,
-    cell: (row) => (
-      <State severity={severity(row)} text={row.status === 'Running' && row.bad ? 'Not ready' : row.status}
-        title={row.status} />
-    ),
+    cell: (row) => <State severity={severity(row)} text={row.status} title={row.status} />,
   },
   {
     id: 'restarts', title: 'Restarts', sort: 'restarts', right: true, width: 72, rank: 8,
