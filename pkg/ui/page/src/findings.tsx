@@ -1,4 +1,4 @@
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import type { Finding, Findings, Line, ObjectName, Severity } from './answers';
 import { ObjectLink } from './cells';
 import { clock, duration, plural } from './format';
@@ -48,6 +48,7 @@ export function tally(lines: Line[]): string {
 /** The tab of all findings. The filter's words must all be in a finding. */
 export function FindingsTab({ findings, filter, now }: { findings: Findings | null; filter: string; now: number }) {
   const [failure, setFailure] = useState('');
+  useEffect(() => setFailure(''), [findings?.checked]); // a later run has succeeded
   if (!findings) return <div class="findings"><p class="quiet">Loading…</p></div>;
   const lines = findings.lines ?? [];
   const words = filter.toLowerCase().split(/\s+/).filter((w) => w && w !== 'problem');
