@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
 
@@ -230,6 +231,15 @@ func TestHistory(t *testing.T) {
 	p.wait("a graph of the past",
 		one(id("chart")+"[data-chart=cpu] path[data-line=usage]")+"?.getAttribute('d').length > 500")
 	p.shot("history")
+
+	// Values of the past can be read without a mouse.
+	chart := id("chart") + "[data-chart=cpu]"
+	p.do("focus the chart", chromedp.Focus(chromedp.CSS(chart)))
+	last := eval[int](p, "Number("+one(chart)+".ariaValueNow)")
+	p.press(kb.ArrowLeft + kb.ArrowLeft)
+	p.wait("an earlier value", fmt.Sprintf("%s.ariaValueNow < %d", one(chart), last))
+	p.wait("its time and value", "/^[0-9:]{8}: usage [0-9]/.test("+one(chart)+".ariaValueText)")
+	p.wait("its time is shown", says(panel(key)+" .chart-time", "^[0-9:]{8}$"))
 }
 
 // TestRights shows what the rights of the kubeconfig permit, and says which it lacks.

@@ -22,9 +22,9 @@ export const titleOf = { cpu: 'CPU', memory: 'Memory' };
 export const podsUnread = 'pods have not been read';
 export const hpasUnread = 'HorizontalPodAutoscalers have not been read';
 
-/** A value that is not known, and why. */
+/** A value that is not known, and why. A screen reader reads why. */
 export function Unknown({ why }: { why: string }) {
-  return <span class="unknown" title={why}>{unknown}</span>;
+  return <span class="unknown" role="img" aria-label={`unknown: ${why}`} title={why}>{unknown}</span>;
 }
 
 /** The usage of a resource as a number. */
@@ -119,12 +119,13 @@ export function Badges({ ids, error, overdue, context }: {
       {findings.length > 0 && (
         <span class={`badge state-${status}`} title={title} data-testid="badge" data-count={findings.length}>
           <Icon name={status} />{findings.length}
-          <span class="hidden"> {findings.length === 1 ? 'finding' : 'findings'}</span>
+          <span class="hidden"> {findings.length === 1 ? 'finding' : 'findings'}, {title}</span>
         </span>
       )}
       {error && findings.length === 0 && (
         <span class={`badge state-${overdue ? 'warning' : 'unknown'}`} title={error} data-testid="no-usage">
           <Icon name={overdue ? 'warning' : 'unknown'} />{overdue ? 'error' : 'no usage'}
+          <span class="hidden">: {error}</span>
         </span>
       )}
     </>

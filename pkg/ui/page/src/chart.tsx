@@ -1,6 +1,7 @@
 import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { Series } from './answers';
-import { clock, quantity, unknown } from './format';
+import { Unknown } from './cells';
+import { clock, quantity } from './format';
 import { areaPath, greatest, linePath, ticks, timeTicks, valueAt } from './scale';
 
 const sparkWidth = 72;
@@ -10,7 +11,7 @@ const sparkHeight = 20;
 export function Sparkline({ series, label }: { series: Series | null | undefined; label: string }) {
   const values = series?.values ?? [];
   const max = greatest(values);
-  if (!values.some((v) => v != null)) return <span class="unknown" title="no values yet">{unknown}</span>;
+  if (!values.some((v) => v != null)) return <Unknown why="no values yet" />;
   const slots = Math.max(10, values.length); // the last value is at the right end, also if there are few
   const x = (i: number) => 4 + ((i + slots - values.length) * (sparkWidth - 8)) / (slots - 1); // 4: half a mark
   const y = (v: number) => sparkHeight - 2 - (max > 0 ? (v / max) * (sparkHeight - 4) : 0);
@@ -57,7 +58,8 @@ const reach = 5;
 
 /**
  * Lines over time with limits as horizontal lines. All lines have the same times. Values hold until the next one if
- * steps is set, as numbers of replicas do.
+ * steps is set, as numbers of replicas do. The pointer or the arrow keys choose the time whose values are shown: to a
+ * screen reader, a chart is a slider, whose text it reads when it moves.
  */
 export function Chart({ name, title, unit, lines, limits = [], steps = false, heading = true }: {
   name: string; title: string; unit: string; lines: Line[]; limits?: Limit[]; steps?: boolean; heading?: boolean;
@@ -89,6 +91,12 @@ export function Chart({ name, title, unit, lines, limits = [], steps = false, he
     const i = from + ((e.offsetX - margin.left) * (last - from)) / (width - margin.left - margin.right);
     setAt(Math.max(0, Math.round(i)));
   };
+  const onKey = (e: KeyboardEvent) => {
+    const to: Record<string, number> = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: last };
+    if (!(e.key in to) || e.ctrlKey || e.metaKey || e.altKey) return;
+    setAt(Math.max(0, Math.min(last, to[e.key]!)));
+    e.preventDefault();
+  };
   const summary = [...lines.map((l) => `${l.label} ${value(l)}`), ...set.map((l) => `${l.label} ${text(l.value)}`)];
   let labelled = -100; // the height of the last label, which the next one must not cover
   return (
@@ -100,8 +108,11 @@ export function Chart({ name, title, unit, lines, limits = [], steps = false, he
       {known.length === 0
         ? <p class="quiet">No values yet.</p>
         : (
-          <svg width={width} height={height} role="img" aria-label={`${title}: ${summary.join(', ')}`}
-            data-testid="chart" data-chart={name} onPointerMove={move} onPointerLeave={() => setAt(null)}>
+          <svg width={width} height={height} role="slider" tabIndex={0} aria-label={title} aria-valuemin={0}
+            aria-valuemax={last} aria-valuenow={index}
+            aria-valuetext={`${clock(1000 * time(index))}: ${summary.join(', ')}`}
+            data-testid="chart" data-chart={name} onPointerMove={move} onPointerLeave={() => setAt(null)}
+            onKeyDown={onKey} onBlur={() => setAt(null)}>
             {levels.map((v) => (
               <g key={`y${v}`} class="tick">
                 <line x1={margin.left} x2={width - margin.right} y1={y(v)} y2={y(v)} />

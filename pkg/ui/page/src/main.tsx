@@ -234,6 +234,7 @@ const keys = [
   ['↑ ↓ or k j', 'select a row'],
   ['Page Up, Page Down, Home, End', 'move by a page, or to an end'],
   ['Enter', 'open the details'],
+  ['← →', 'show other values of the chart that has the focus'],
   ['Escape', 'close the details, or leave the filter'],
   ['1 to 5', 'show nodes, pods, workloads, HPAs, findings'],
   ['/', 'filter: rows must contain every word; problem: only rows with a problem'],

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Metrics, severity } from '../src/cells';
+import { Badges, Metrics, Unknown, severity } from '../src/cells';
 import { textOf } from './text';
 
 test('a status stands out if and only if the program calls it bad', () => {
@@ -20,4 +20,14 @@ test('a metric without a known value or target has dashes', () => {
     textOf(Metrics({ of: [{ type: 'Resource', name: 'cpu', target, current, ratio: null }] }));
   assert.equal(text('30 %', '60 %'), 'cpu30 % / 60 %');
   assert.equal(text('', ''), 'cpu– / –');
+});
+
+test('reasons can be read without a mouse', () => {
+  assert.equal(Unknown({ why: 'no requests' }).props['aria-label'], 'unknown: no requests');
+  const finding = {
+    id: 1, check: 'nodes', status: 'problem' as const, message: 'no route', objects: null, objectCount: 0,
+  };
+  const context = { now: 0, findings: new Map([[1, finding]]) };
+  assert.equal(textOf(Badges({ ids: [], error: 'not scheduled', context })), 'no usage: not scheduled');
+  assert.equal(textOf(Badges({ ids: [1], context })), '1 finding, problem: no route');
 });
