@@ -44,8 +44,8 @@ type Totals struct {
 	// Nodes and running pods without usage.
 	NodesMissing *int `json:"nodesMissing"`
 	PodsMissing  *int `json:"podsMissing"`
-	// The sums over the nodes that have usage, or over all nodes if none has. The history has the sums of each time: values
-	// that were not known count as zero, unless none was known.
+	// The sums over the nodes that have usage, or over all nodes if none has. The history has the sums of each time:
+	// values that were not known count as zero, unless none was known.
 	Resources Resources `json:"resources"`
 }
 
@@ -152,7 +152,7 @@ type PodRow struct {
 	Resources
 	Node     string     `json:"node"`     // "" until it is scheduled
 	Workload Object     `json:"workload"` // as docs/history.md defines it: the pod itself if it has no controller
-	Status   string     `json:"status"`   // Pending, CrashLoopBackOff ..., as kubectl get prints it, or Not ready if it runs
+	Status   string     `json:"status"`   // Pending, Completed ..., as kubectl get prints it, or Not ready if it runs
 	Bad      bool       `json:"bad"`      // that status is a problem
 	Ready    bool       `json:"ready"`
 	Restarts int        `json:"restarts"`

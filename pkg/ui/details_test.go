@@ -79,7 +79,7 @@ func TestWorkloadDetail(t *testing.T) {
 	}
 }
 
-// A workload without pods may still exist: an autoscaler's target that is scaled to zero, or the job of a pod that ended.
+// A workload without pods may still exist: an autoscaler's target at zero replicas, or the job of a pod that has ended.
 func TestWorkloadWithoutPods(t *testing.T) {
 	f := newFixture(t, testSnapshot()).enter()
 	const want = "Job team/job has no pods that run or wait: it is scaled to zero, has ended, or was deleted"

@@ -255,8 +255,8 @@ func TestLoss(t *testing.T) {
 	})
 }
 
-// TestUnauthorized checks that expired credentials have a remedy for the page: nothing reads the kubeconfig again, and it
-// is seldom in a pod.
+// TestUnauthorized checks that expired credentials have a remedy for the page: nothing reads the kubeconfig again, and
+// it is seldom in a pod.
 func TestUnauthorized(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI(t)

@@ -285,6 +285,6 @@ func (s *Snapshot) Series(p Past, q Quantity, n int) Series {
 	return v.series(p, q, n)
 }
 
-// NodesSeries returns the sums of the last n values of CPU or Memory over the nodes that there were at each time. A value
-// that was not known counts as zero, unless none was known.
+// NodesSeries returns the sums of the last n values of CPU or Memory over the nodes that there were at each time. A
+// value that was not known counts as zero, unless none was known.
 func (s *Snapshot) NodesSeries(q Quantity, n int) Series { return s.Series(s.allNodes, q, n) }
