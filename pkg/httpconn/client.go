@@ -19,7 +19,7 @@ type Client struct {
 	owner string // whose share of Config.Turns the answers take
 
 	// Only Get uses these.
-	working string                 // the address of the last successful dial
+	working string                 // the address that worked last; "" after a failure
 	session tls.ClientSessionCache // with which a new connection skips most of the handshake
 	set     *credentialSet         // that session was made with; another set must not resume it
 	secret  string                 // Authorization header of the last request, which the server may echo
@@ -65,6 +65,9 @@ func (c *Client) Get(ctx context.Context, as *Credentials, token string, x *Exch
 		answered, reusable, err := c.exchange(ctx, k, as, token, x, read)
 		if !reusable {
 			c.drop(k)
+		}
+		if !kept && !answered {
+			c.working = "" // what accepts connections there may be something else
 		}
 		// A server may close a kept connection at any time, or answer 408 before it does. Neither is
 		// a failure of the server.
@@ -185,16 +188,23 @@ func (c *Client) dial(ctx context.Context, as *Credentials, set *credentialSet, 
 	if i := slices.Index(addrs, c.working); i > 0 {
 		addrs = slices.Insert(slices.Delete(slices.Clone(addrs), i, i+1), 0, c.working)
 	}
-	sock, addr, err := c.pool.dialer.first(ctx, x.URL.Scheme, addrs)
-	c.working = addr // "" after a failure: the next dial begins with the preferred address
-	if err != nil {
-		return nil, err
+	c.working = "" // after a failure, the next dial begins with the preferred address
+	sock, addr, failed := c.pool.dialer.first(ctx, x.URL.Scheme, addrs)
+	if sock == nil {
+		return nil, failed
 	}
 	x.URL.Host, x.Step = addr, shakingHands
 	if c.session == nil || c.set != set {
 		c.session, c.set = tls.NewLRUClientSessionCache(1), set
 	}
-	return as.handshake(ctx, sock, addr, set, c.session, maxFramed(c.pool.config.MaxBody))
+	k, err := as.handshake(ctx, sock, addr, set, c.session, maxFramed(c.pool.config.MaxBody))
+	switch {
+	case err == nil:
+		c.working = addr
+	case len(failed) > 0:
+		err = &FallbackError{failed: failed, err: err}
+	}
+	return k, err
 }
 
 func (c *Client) keep(k *conn) error {

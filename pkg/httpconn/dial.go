@@ -24,15 +24,15 @@ type dialer struct {
 	proxy func(*http.Request) (*url.URL, error) // nil: none
 }
 
-// first dials the addresses in turn and returns the first connection and its address. Each attempt
-// gets an equal share of the remaining time, so that an address that drops packets leaves some for
-// the next.
-func (d *dialer) first(ctx context.Context, scheme string, addrs []string) (net.Conn, string, error) {
+// first dials the addresses in turn and returns the first connection, its address, and the errors of
+// the addresses before it. The connection is nil if no address can be dialled. Each attempt gets an
+// equal share of the remaining time, so that an address that drops packets leaves some for the next.
+func (d *dialer) first(ctx context.Context, scheme string, addrs []string) (net.Conn, string, DialErrors) {
 	var failed DialErrors
 	for i, addr := range addrs {
 		conn, err := d.one(ctx, scheme, addr, len(addrs)-i)
 		if err == nil {
-			return conn, addr, nil
+			return conn, addr, failed
 		}
 		failed = append(failed, err)
 		if ctx.Err() != nil {
@@ -160,6 +160,17 @@ func (e DialErrors) Error() string {
 }
 
 func (e DialErrors) Unwrap() []error { return e }
+
+// FallbackError is the failure of a handshake at an address that was only tried because the addresses
+// before it could not be dialled. Its text has their errors too: they may be the reason why an address
+// that the server's certificate does not name was tried at all.
+type FallbackError struct {
+	failed DialErrors
+	err    error
+}
+
+func (e *FallbackError) Error() string { return e.failed.Error() + "; " + e.err.Error() }
+func (e *FallbackError) Unwrap() error { return e.err }
 
 // MostTelling returns the error of the first address that could at least be resolved, or else the
 // first error.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/rest"
+
+	"metrics-server/pkg/kubelet/kubelettest"
 )
 
 func refused(addr string) error {
@@ -147,6 +150,75 @@ func TestFallBack(t *testing.T) {
 			t.Errorf("%s: dialled (-want +got):\n%s", step.name, diff)
 		}
 		f.CloseConnections()
+	}
+}
+
+// A fallback address that accepts connections but fails the handshake, or does not answer, is not
+// remembered: it may be one that the kubelet's certificate does not name, or something else. The error
+// also says why the preferred address was not used.
+func TestFallBackToAnAddressThatDoesNotWork(t *testing.T) {
+	noSuchHost := &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "a", IsNotFound: true}}
+	verified := config()
+	unverified := config()
+	unverified.Insecure, unverified.CAData = true, nil
+	plain := config()
+	plain.PlainHTTP, plain.CAData = true, nil
+	for _, tt := range []struct {
+		name   string
+		config Config
+		server kubelettest.ServerConfig
+		closes bool // the fallback address closes connections; otherwise the kubelet is there
+		cause  string
+		says   []string
+	}{
+		{
+			"a certificate without it", verified, kubelettest.ServerConfig{Certificate: cluster.Server("a")}, false, "x509",
+			[]string{"GET https://b:1/", "lookup a: no such host; ", "x509: certificate is valid for a, not b"},
+		},
+		{
+			"no TLS", unverified, secure(), true, "other",
+			[]string{"GET https://b:1/", "lookup a: no such host; io: read/write on closed pipe"},
+		},
+		{
+			"no HTTP", plain, kubelettest.ServerConfig{}, true, "other",
+			[]string{"GET http://b:1/"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake(t, tt.server)
+			var resolves atomic.Bool
+			d := &dials{answer: func(ctx context.Context, addr string) (net.Conn, error) {
+				switch {
+				case addr == "a:1" && !resolves.Load():
+					return nil, noSuchHost
+				case addr == "a:1" || !tt.closes:
+					return f.dialled(ctx)
+				}
+				here, there := net.Pipe()
+				there.Close()
+				return here, nil
+			}}
+			tt.config.Rest.Dial = d.dial
+			client := newClient(t, tt.config, Endpoint{
+				Node: "n1", Port: 1, Addresses: []Address{{"Hostname", "a"}, {"InternalIP", "b"}},
+			})
+			for range 2 {
+				e := failure(t, within(t), client, tt.cause)
+				for _, says := range tt.says {
+					if !strings.Contains(e.Error(), says) {
+						t.Errorf("error %q does not say %q", e, says)
+					}
+				}
+				if diff := cmp.Diff([]string{"a:1", "b:1"}, d.take()); diff != "" {
+					t.Errorf("while the name cannot be resolved: dialled (-want +got):\n%s", diff)
+				}
+			}
+			resolves.Store(true)
+			mustFetch(t, client)
+			if diff := cmp.Diff([]string{"a:1"}, d.take()); diff != "" {
+				t.Errorf("when it can be resolved again: dialled (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -103,10 +103,11 @@ func addsToTimeout(err error) bool {
 	if dials, ok := errors.AsType[httpconn.DialErrors](err); ok && len(dials) > 1 {
 		return true
 	}
+	_, fallback := errors.AsType[*httpconn.FallbackError](err)
 	_, tokenless := errors.AsType[*noTokenError](err)
 	_, proxied := errors.AsType[*httpconn.ProxyError](err)
 	_, named := errors.AsType[*net.DNSError](err)
-	return tokenless || proxied || named
+	return fallback || tokenless || proxied || named
 }
 
 type contentTypeError struct{ got string }
