@@ -3,7 +3,6 @@ package kubelet
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -42,16 +41,13 @@ func (c *Client) Peer() (addr string, cert *x509.Certificate) { return c.http.Pe
 func (c *Client) Close() { c.http.Close() }
 
 // Fetch asks the kubelet for its samples and fills into with them; into stays the caller's. It
-// takes at most as long as ctx allows. The error is an *Error, or the context's own if the caller
-// cancelled ctx; the contents of into are then undefined.
+// takes at most as long as ctx allows. The error is an *Error, also if the caller cancelled ctx: it
+// says how far the Fetch had come. The contents of into are then undefined.
 func (c *Client) Fetch(ctx context.Context, into *sample.Batch) error {
 	f := fetch{Client: c, target: c.target.Load()}
 	err := f.do(ctx, into)
 	if err == nil {
 		return nil
-	}
-	if done := ctx.Err(); done != nil && !errors.Is(done, context.DeadlineExceeded) {
-		return done
 	}
 	failed := f.failure(ctx, err)
 	if f.token != "" && (failed.cause == CauseUnauthorized || failed.cause == CauseForbidden) {

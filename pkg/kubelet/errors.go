@@ -44,17 +44,23 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 	if f.exchange.URL.Host != "" {
 		e.URL = f.exchange.URL.String()
 	}
-	if ctx.Err() != nil {
+	done := ctx.Err()
+	canceled := errors.Is(done, context.Canceled)
+	if done != nil {
 		if !addsToTimeout(err) {
-			e.Err = context.DeadlineExceeded // the deadline surfaces as various errors
+			e.Err = done // it surfaces as various errors
 		}
-		e.Err = fmt.Errorf("timed out while %s: %w", f.exchange.Step, e.Err)
+		how := "timed out"
+		if canceled {
+			how = "canceled"
+		}
+		e.Err = fmt.Errorf("%s while %s: %w", how, f.exchange.Step, e.Err)
 	}
 	e.cause, e.remedy = explain(e.Err)
 	switch {
 	case f.reachedItself(err):
 		e.cause, e.remedy = CauseOwnPort, RemedyOwnPort
-	case ctx.Err() != nil && f.exchange.Step == waitingForCPU:
+	case done != nil && f.exchange.Step == waitingForCPU:
 		e.remedy = "this server has too little CPU: raise the request and the limit of its container"
 	case f.virtual && slices.Contains(causesOfVirtual, e.cause):
 		e.remedy = RemedyVirtual

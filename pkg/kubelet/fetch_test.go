@@ -137,17 +137,24 @@ func TestIdleConnectionHasNoGoroutine(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	for name, fault := range map[string]kubelettest.Fault{
-		"before the header": kubelettest.Hang, "in the body": kubelettest.HangAfterHeader,
+	for name, tt := range map[string]struct {
+		fault kubelettest.Fault
+		says  string
+	}{
+		"before the header": {kubelettest.Hang, "canceled while waiting for the answer"},
+		"in the body":       {kubelettest.HangAfterHeader, "canceled while "}, // perhaps before the header has arrived
 	} {
 		f := newFake(t, secure())
 		c := newClient(t, config(), f.endpoint())
-		f.SetFault(fault)
+		f.SetFault(tt.fault)
 		ctx, cancel := context.WithCancel(t.Context())
 		f.onRequest(cancel)
-		err := c.Fetch(ctx, &sample.Batch{})
-		if err != context.Canceled { //nolint:errorlint // as the caller may compare it too
-			t.Errorf("%s: error %v, want exactly context.Canceled", name, err)
+		e := failure(t, ctx, c, "timeout")
+		if !errors.Is(e, context.Canceled) || !strings.Contains(e.Error(), tt.says) {
+			t.Errorf("%s: error %v, want one that wraps context.Canceled and says %q", name, e, tt.says)
+		}
+		if strings.Contains(e.Remedy(), "--kubelet-request-timeout") {
+			t.Errorf("%s: remedy %q, but more time would not help", name, e.Remedy())
 		}
 		f.onRequest(func() {})
 		f.SetFault(nil)

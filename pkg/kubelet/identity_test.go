@@ -187,6 +187,30 @@ func TestNoToken(t *testing.T) {
 	mustFetch(t, client)
 }
 
+// If the caller does not wait any longer for a token, the error still has the reason why there is none.
+func TestCancelWithoutAToken(t *testing.T) {
+	f := newFake(t, secure())
+	ctx, cancel := context.WithCancel(t.Context())
+	c := config()
+	c.Tokens = waitingTokens{begun: cancel}
+	e := failure(t, ctx, newClient(t, c, f.endpoint()), "no token")
+	if want := "canceled while waiting for a token"; e.Remedy() != "start it" || !strings.Contains(e.Error(), want) ||
+		!strings.Contains(e.Error(), "the API server is down") {
+		t.Errorf("%v does not say %q and the reason; remedy %q", e, want, e.Remedy())
+	}
+}
+
+// waitingTokens is a TokenSource without a token. It calls begun and waits until the context ends.
+type waitingTokens struct{ begun func() }
+
+func (s waitingTokens) Token(ctx context.Context) (string, bool, error) {
+	s.begun()
+	<-ctx.Done()
+	return "", false, sourceError{}
+}
+
+func (waitingTokens) Refused(string) {}
+
 // A 401 or 403 reports the token as refused; other failures do not.
 func TestRefusedTokens(t *testing.T) {
 	for _, tt := range []struct {

@@ -57,6 +57,8 @@ const (
 	newCertificate = "set serverTLSBootstrap: true in its configuration and approve its request (kubectl get csr), or " +
 		"issue the certificate of its tlsCertFile again with the node's addresses"
 
+	remedyNoAnswer = "check that no firewall or network policy drops the traffic to the kubelet's port, and that the " +
+		"node is not overloaded"
 	remedyPlainHTTP = "remove --deprecated-kubelet-completely-insecure"
 	remedyWebhook   = "set authentication.webhook.enabled: true in the kubelet's configuration " +
 		"(--authentication-token-webhook), or give --kubelet-client-certificate"
@@ -132,10 +134,10 @@ func explain(err error) (cause Cause, remedy string) {
 		return CauseOther, "raise the limit of open files of this process: it keeps one connection open to each node"
 	case errors.As(err, &dns):
 		return CauseDNS, "prefer addresses that need no DNS: --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname"
+	case errors.Is(err, context.Canceled): // the caller did not wait any longer
+		return CauseTimeout, remedyNoAnswer
 	case isTimeout(err), errors.As(err, &timeout) && timeout.Timeout():
-		return CauseTimeout,
-			"check that no firewall or network policy drops the traffic to the kubelet's port, and that the " +
-				"node is not overloaded; --kubelet-request-timeout gives it longer"
+		return CauseTimeout, remedyNoAnswer + "; --kubelet-request-timeout gives it longer"
 	case isReset(err):
 		return CauseReset, "the kubelet, or something between it and this server, closed the connection: see the kubelet's " +
 			"log on the node"

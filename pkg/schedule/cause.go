@@ -12,16 +12,34 @@ import (
 // always the same.
 var ErrGivenUp = errors.New("given up without an answer, because too many others do not answer")
 
-// crowdedError is an ErrGivenUp that says how long the scrape lasted.
-type crowdedError struct{ after time.Duration }
+// crowdedError is an ErrGivenUp that says how long the scrape lasted, and how far it had come.
+type crowdedError struct {
+	after time.Duration
+	err   error // of the scrape
+}
 
 func (e *crowdedError) Error() string {
-	return fmt.Sprintf("given up after %v without an answer, because too many others do not answer",
-		e.after.Round(time.Millisecond))
+	return fmt.Sprintf("given up after %v, because too many others do not answer: %v",
+		e.after.Round(time.Millisecond), e.err)
 }
-func (*crowdedError) Unwrap() error  { return ErrGivenUp }
-func (*crowdedError) Cause() string  { return causeTimeout }
-func (*crowdedError) Remedy() string { return remedyCrowded }
+
+func (*crowdedError) Unwrap() error { return ErrGivenUp }
+
+// Cause returns the cause of the scrape's own error, if it has one: while all targets hang, most scrapes are given up,
+// and nothing else says why.
+func (e *crowdedError) Cause() string {
+	if own, ok := errors.AsType[explained](e.err); ok {
+		return own.Cause()
+	}
+	return causeTimeout
+}
+
+func (e *crowdedError) Remedy() string {
+	if own, ok := errors.AsType[explained](e.err); ok {
+		return own.Remedy()
+	}
+	return remedyCrowded
+}
 
 type panicError struct{ value any }
 

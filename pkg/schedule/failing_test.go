@@ -2,6 +2,8 @@ package schedule
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -287,6 +289,34 @@ func TestLanesAreBounded(t *testing.T) {
 			t.Errorf("status of the last: %+v", last)
 		}
 	})
+	bubble("the cause of one that is given up is kept", t, func(t *testing.T) {
+		s := run(t, Config{MaxInFlight: 2, Period: time.Hour})
+		all := names(50)
+		for _, name := range all {
+			s.Add(name, targetFunc(func(ctx context.Context) error {
+				<-ctx.Done()
+				return noTokenError{ctx.Err()}
+			}))
+		}
+		wait(time.Minute)
+		for _, name := range all {
+			st, _ := s.TargetStatus(name)
+			if st.Cause != "no token" || st.Remedy != "start the API server" || !strings.HasSuffix(st.Err.Error(), "no token") {
+				t.Errorf("status of %s: %+v", name, st)
+			}
+		}
+		first, _ := s.TargetStatus(all[0])
+		if want := "given up after 1s, because too many others do not answer: no token"; first.Err.Error() != want ||
+			!errors.Is(first.Err, ErrGivenUp) {
+			t.Errorf("error of the first: %v, want %q", first.Err, want)
+		}
+		want := []Cause{{
+			Cause: "no token", Targets: len(all), Example: all[0], Message: first.Err.Error(), Remedy: "start the API server",
+		}}
+		if d := cmp.Diff(want, s.Status().Causes); d != "" {
+			t.Errorf("causes (-want +got):\n%s", d)
+		}
+	})
 	bubble("of failing nodes half as many", t, func(t *testing.T) {
 		var inFlight, most atomic.Int32
 		var fails atomic.Bool
@@ -314,6 +344,13 @@ func TestLanesAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// noTokenError is the error of a scrape that waited for a token until its context ended.
+type noTokenError struct{ error }
+
+func (noTokenError) Error() string  { return "no token" }
+func (noTokenError) Cause() string  { return "no token" }
+func (noTokenError) Remedy() string { return "start the API server" }
 
 // When this server is too slow for the first scrapes of many nodes, none is given up.
 func TestShortOfCPU(t *testing.T) {

@@ -68,7 +68,7 @@ func (s *Scheduler) settle(e *entry, f *flight, r Result, ended time.Time) (repo
 	s.leaveLaneLocked(e)
 	e.flight = nil
 	if r.Err != nil && f.givenUp {
-		r.Err = &crowdedError{after: ended.Sub(f.started)}
+		r.Err = &crowdedError{after: ended.Sub(f.started), err: r.Err}
 	}
 
 	report = Report{Name: e.name, Target: f.target, Due: f.due, Ended: ended, Before: e.status}
