@@ -54,9 +54,9 @@ type Config struct {
 	// recognises itself at a kubelet's address. Nil: it serves nothing.
 	ServingCertificate func() []byte
 
-	// Rejected reports whether the API server rejects the credentials of Rest. It is called when a
-	// kubelet does. Nil: not known.
-	Rejected func() bool
+	// OwnAccess returns the error of a recent request to the API server with the credentials of Rest. It is
+	// called when a kubelet rejects credentials. Nil: not known.
+	OwnAccess func() error
 
 	MaxBody  int64 // bytes of an answer after decompression; default 16 MiB
 	Compress bool  // ask for gzip: less traffic for more CPU on both ends

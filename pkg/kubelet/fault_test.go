@@ -15,8 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"metrics-server/pkg/exposition"
 	"metrics-server/pkg/httpconn"
@@ -178,10 +182,13 @@ func TestRemedyOfUnauthorized(t *testing.T) {
 	f.SetFault(kubelettest.Status(http.StatusUnauthorized, "Unauthorized"))
 	withCert := config()
 	withCert.Rest.CertData, withCert.Rest.KeyData = cluster.Client("metrics-server")
-	accepted, rejected := config(), config()
-	accepted.Rejected = func() bool { return false }
-	rejected.Rejected = func() bool { return true }
-	withCert.Rejected = rejected.Rejected
+	accepted, forbidden, rejected, unreachable, failing := config(), config(), config(), config(), config()
+	accepted.OwnAccess = func() error { return nil }
+	forbidden.OwnAccess = func() error { return apierrors.NewForbidden(schema.GroupResource{}, "", nil) }
+	rejected.OwnAccess = func() error { return apierrors.NewUnauthorized("no") }
+	unreachable.OwnAccess = func() error { return syscall.ECONNREFUSED }
+	failing.OwnAccess = func() error { return apierrors.NewServiceUnavailable("no") }
+	withCert.OwnAccess = rejected.OwnAccess
 	for _, tt := range []struct {
 		config Config
 		remedy string
@@ -189,6 +196,10 @@ func TestRemedyOfUnauthorized(t *testing.T) {
 	}{
 		{config(), "authentication.webhook.enabled", "delete the pod"},
 		{accepted, "authentication.webhook.enabled", "delete the pod"},
+		{accepted, "if that is set, the kubelet could not ask the API server", "repair the API server"},
+		{forbidden, "authentication.webhook.enabled", "repair the API server"}, // it knows the user
+		{unreachable, "repair the API server first", "authentication.webhook.enabled"},
+		{failing, "repair the API server first", "authentication.webhook.enabled"},
 		{rejected, "delete the pod", "authentication.webhook.enabled"},
 		{withCert, "clientCAFile", "delete the pod"},
 	} {
@@ -207,7 +218,7 @@ func TestRemedyOfForbidden(t *testing.T) {
 	withCert, withToken, rejected, plain := config(), config(), config(), config()
 	withCert.Rest.CertData, withCert.Rest.KeyData = cluster.Client("metrics-server")
 	withToken.Tokens = &tokens{token: weak}
-	rejected.Rejected = func() bool { return true }
+	rejected.OwnAccess = func() error { return apierrors.NewUnauthorized("no") }
 	plain.CAData, plain.PlainHTTP = nil, true
 	for _, tt := range []struct {
 		name   string

@@ -276,13 +276,34 @@ func (f *fetch) remedyOfAccess(err error) string {
 		return "this kubelet requires credentials, and none are sent over plain HTTP: " + remedyPlainHTTP
 	case f.identity.certified:
 		return remedyClientCert
-	case f.shared.config.Rejected != nil && f.shared.config.Rejected():
+	}
+	access := f.ownAccess()
+	switch {
+	case access == kubeapi.Unauthorized:
 		return "the API server does not accept this server's token either: " + kubeapi.RemedyOldToken
 	case forbidden:
 		return "the kubelet does not check this server's token and treats it as an anonymous user, who must not be granted " +
 			"anything: " + remedyWebhook
 	}
-	return "the kubelet does not accept this server's token: " + remedyWebhook
+	if access == kubeapi.Unreachable || access == kubeapi.Failing {
+		return "the kubelet cannot ask the API server about this server's token, because requests to the API server " +
+			"fail, including this server's own: repair the API server first"
+	}
+	return "the kubelet does not accept this server's token: " + remedyWebhook + "; if that is set, the kubelet could " +
+		"not ask the API server about the token: see the kubelet's log on the node"
+}
+
+// ownAccess returns why a recent request to the API server with this server's credentials failed; "" if it succeeded or
+// if that is not known.
+func (f *fetch) ownAccess() kubeapi.Cause {
+	if f.shared.config.OwnAccess == nil {
+		return ""
+	}
+	err := f.shared.config.OwnAccess()
+	if err == nil {
+		return ""
+	}
+	return kubeapi.CauseOf(err)
 }
 
 // requiredSubresources matches the subresources of nodes that a kubelet requires, in the text of

@@ -118,7 +118,7 @@ func New(c Config) (*Server, error) {
 
 // addKubelets adds the clients of kubelets, and the tokens for them.
 func (s *Server) addKubelets(c Config, client kubernetes.Interface) (err error) {
-	c.Kubelet.Rejected = newRejected(client).check
+	c.Kubelet.OwnAccess = newOwnAccess(client).check
 	if serving := c.Generic.SecureServing; serving != nil {
 		c.Kubelet.ServingCertificate = func() []byte {
 			certificate, _ := serving.Cert.CurrentCertKeyContent()

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/kubelet"
@@ -238,7 +239,13 @@ var faults = map[string]broken{
 	"the API server does not accept this server's token either": {
 		fault: kubelettest.Status(401, "Unauthorized"),
 		config: func(c *kubelet.Config) {
-			c.Rejected = func() bool { return true }
+			c.OwnAccess = func() error { return apierrors.NewUnauthorized("no") }
+		},
+	},
+	"cannot ask the API server about this server's token": {
+		fault: kubelettest.Status(401, "Unauthorized"),
+		config: func(c *kubelet.Config) {
+			c.OwnAccess = func() error { return syscall.ECONNREFUSED }
 		},
 	},
 	"answer is 403 Forbidden":       status(403, "Forbidden "+account+"subresource=metrics)"),
