@@ -114,7 +114,7 @@ func (e *examination) nodes(ctx context.Context, visits []*visit) {
 		})
 	}
 	_ = group.Wait() // no visit returns an error
-	compare(visits)
+	compare(clients, visits)
 	e.report.add(e.summarize(visits)...)
 	for _, v := range visits {
 		e.report.Nodes = append(e.report.Nodes, *v.Node)
@@ -183,28 +183,28 @@ func (e *examination) fetchThroughAPI(ctx context.Context, v *visit, into *sampl
 	return new(exposition.Parser).ParseText(body, e.api.clock.now(), new(exposition.Layout), into)
 }
 
-// compare finds nodes whose kubelets have the same address and path.
-func compare(visits []*visit) {
+// compare finds nodes that have the same kubelet.
+func compare(clients *kubelet.Clients, visits []*visit) {
 	at := map[string][]*visit{}
 	for _, v := range visits {
-		if len(v.Addresses) > 0 {
-			place := v.Addresses[0] + v.endpoint.Path
+		for _, place := range clients.Places(v.endpoint) {
 			at[place] = append(at[place], v)
 		}
 	}
-	for _, sharing := range at {
-		for i, v := range sharing {
-			if len(sharing) < 2 {
-				break
-			}
-			other := sharing[(i+1)%len(sharing)].Name
-			v.found(finding{
-				status: Warning, summary: "another node has the same kubelet address",
-				cause: "one kubelet answers there, so all these nodes are served the usage of the same machine",
-				remedy: "if a node no longer exists, delete its Node (kubectl delete node NAME); otherwise give each kubelet its " +
-					"own address (--node-ip)",
-				detail: v.Addresses[0] + ", as " + other,
-			})
+	for _, v := range visits {
+		places := clients.Places(v.endpoint)
+		i := slices.IndexFunc(places, func(place string) bool { return len(at[place]) > 1 })
+		if i < 0 {
+			continue
 		}
+		sharing := at[places[i]]
+		other := sharing[(slices.Index(sharing, v)+1)%len(sharing)].Name
+		v.found(finding{
+			status: Warning, summary: "another node has the same kubelet address",
+			cause: "one kubelet answers there, so all these nodes are served the usage of the same machine",
+			remedy: "if a node no longer exists, delete its Node (kubectl delete node NAME); otherwise give each kubelet its " +
+				"own address (--node-ip)",
+			detail: places[i] + ", as " + other,
+		})
 	}
 }

@@ -386,6 +386,21 @@ func TestNodesBehindOneAddress(t *testing.T) {
 	}
 }
 
+// Two Nodes of one machine are noticed even if they are asked at their names first.
+func TestTwoNamesOfOneMachine(t *testing.T) {
+	c := newCluster(t)
+	c.flags.Kubelet.AddressTypes = []string{"Hostname", "InternalIP"}
+	c.nodes[1].Status = *c.nodes[0].Status.DeepCopy()
+	for _, n := range c.nodes {
+		n.Status.Addresses = append(n.Status.Addresses,
+			corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.Name + ".invalid"})
+	}
+	warning := Line{Check: checkNodes, Status: Warning, Message: "2 of 2 nodes: another node has the same kubelet address"}
+	if r := c.run(); len(find(r, warning)) != 1 {
+		t.Error(text(t, r))
+	}
+}
+
 // A request through the API server stays within the node, whatever the node's annotation says.
 func TestPathOfAnnotation(t *testing.T) {
 	for path, ok := range map[string]bool{

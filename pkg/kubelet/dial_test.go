@@ -110,6 +110,43 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+func TestPlaces(t *testing.T) {
+	name, ip, ip6 := Address{"Hostname", "n1"}, Address{"InternalIP", "10.0.0.1"}, Address{"InternalIP", "fd00::1"}
+	for _, tt := range []struct {
+		types []string
+		path  string
+		addrs []Address
+		want  []string
+	}{
+		{nil, "", []Address{ip, ip6}, []string{"10.0.0.1:1/metrics/resource"}},
+		{nil, "", []Address{ip, name}, []string{"n1:1/metrics/resource", "10.0.0.1:1/metrics/resource"}},
+		{nil, "x?y=z", []Address{ip, name}, []string{"n1:1/x?y=z", "10.0.0.1:1/x?y=z"}},
+		{
+			nil, "",
+			[]Address{ip6, name, ip, ip},
+			[]string{"n1:1/metrics/resource", "[fd00::1]:1/metrics/resource", "10.0.0.1:1/metrics/resource"},
+		},
+		{
+			[]string{"Hostname"},
+			"",
+			[]Address{name, ip, {"ExternalIP", "203.0.113.1"}},
+			[]string{"n1:1/metrics/resource", "10.0.0.1:1/metrics/resource"},
+		},
+		{nil, "", []Address{{"Hostname", "10.0.0.2"}, ip}, []string{"10.0.0.2:1/metrics/resource"}},
+		{nil, "", nil, nil},
+		{nil, "https://elsewhere.example/", []Address{ip}, nil},
+	} {
+		s, err := New(Config{AddressTypes: tt.types, UseNodeStatusPort: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(tt.want, s.Places(Endpoint{Node: "n1", Port: 1, Path: tt.path, Addresses: tt.addrs})); d != "" {
+			t.Errorf("%v (-want +got):\n%s", tt, d)
+		}
+		s.Close()
+	}
+}
+
 // TestFallBack fails the addresses of a node in turn.
 func TestFallBack(t *testing.T) {
 	f := newFake(t, secure())
@@ -172,7 +209,9 @@ func TestFallBackToAnAddressThatDoesNotWork(t *testing.T) {
 		says   []string
 	}{
 		{
-			"a certificate without it", verified, kubelettest.ServerConfig{Certificate: cluster.Server("a")}, false, "x509",
+			"a certificate without it", verified,
+			kubelettest.ServerConfig{Certificate: cluster.Server("a")},
+			false, "x509",
 			[]string{"GET https://b:1/", "lookup a: no such host; ", "x509: certificate is valid for a, not b"},
 		},
 		{
@@ -180,7 +219,9 @@ func TestFallBackToAnAddressThatDoesNotWork(t *testing.T) {
 			[]string{"GET https://b:1/", "lookup a: no such host; io: read/write on closed pipe"},
 		},
 		{
-			"no HTTP", plain, kubelettest.ServerConfig{}, true, "other",
+			"no HTTP", plain,
+			kubelettest.ServerConfig{},
+			true, "other",
 			[]string{"GET http://b:1/"},
 		},
 	} {

@@ -83,6 +83,29 @@ func (s *Clients) target(e *Endpoint) *target {
 	return t
 }
 
+// Places returns where the kubelet at e is, as host:port and path: nodes that share a place have the same kubelet. The
+// first place has the preferred address. If that is a name, the internal IP addresses follow, because one machine may
+// have several names.
+func (s *Clients) Places(e Endpoint) []string {
+	t := s.target(&e)
+	if t.err != nil {
+		return nil
+	}
+	path := t.url.RequestURI()
+	places := []string{t.addrs[0] + path}
+	host, port, _ := net.SplitHostPort(t.addrs[0])
+	if net.ParseIP(host) != nil {
+		return places
+	}
+	for _, a := range e.Addresses {
+		place := net.JoinHostPort(a.Address, port) + path
+		if a.Type == "InternalIP" && !slices.Contains(places, place) {
+			places = append(places, place)
+		}
+	}
+	return places
+}
+
 // ParsePath parses the value of kubeapi.PathAnnotation: a path, with or without a leading slash, and an
 // optional query. Surrounding blanks are ignored, and an empty value means the default. Users who
 // may annotate nodes must be able neither to send this server's credentials to another host, nor to

@@ -59,11 +59,7 @@ func (n *nodes) set(node inventory.Node) {
 		n.clients[node.Name] = c
 		n.scraper.Add(node.Name, c)
 	}
-	place := ""
-	if addresses := c.Addresses(); len(addresses) > 0 {
-		place = addresses[0] + node.MetricsPath
-	}
-	if sharing := n.places.set(node.Name, place); len(sharing) == 2 {
+	if place, sharing := n.places.set(node.Name, n.kubelets.Places(e)); place != "" {
 		klog.InfoS("Warning: Two nodes have the same kubelet address, "+
 			"so both are served the usage of the one machine that answers there",
 			"address", place, "nodes", strings.Join(sharing, ", "), "remedy", remedySharedAddress)
@@ -81,39 +77,46 @@ func (n *nodes) remove(name string) {
 	n.mu.Lock()
 	delete(n.capacities, name)
 	n.mu.Unlock()
-	n.places.set(name, "")
+	n.places.set(name, nil)
 	if c := n.clients[name]; c != nil {
 		c.Close()
 		delete(n.clients, name)
 	}
 }
 
-// places groups nodes by the address at which they are scraped.
+// places groups nodes by where their kubelets are: see kubelet.Clients.Places.
 type places struct {
-	of map[string]string   // the place of each node that has one
+	of map[string][]string // the places of each node that has some
 	at map[string][]string // the nodes of each place, sorted
 }
 
-func newPlaces() places { return places{of: map[string]string{}, at: map[string][]string{}} }
+func newPlaces() places { return places{of: map[string][]string{}, at: map[string][]string{}} }
 
-// set moves a node to a place, "" for none, and returns the nodes now at that place, nil if nothing
-// has changed.
-func (p *places) set(node, place string) []string {
-	old := p.of[node]
-	if old == place {
-		return nil
-	}
-	if old != "" {
-		p.at[old] = slices.DeleteFunc(p.at[old], func(other string) bool { return other == node })
-		if len(p.at[old]) == 0 {
-			delete(p.at, old)
+// set moves a node to its places. If one of them is new to it and it is now the second node there, set returns that
+// place and its two nodes; otherwise "" and nil.
+func (p *places) set(node string, now []string) (shared string, sharing []string) {
+	before := p.of[node]
+	for _, place := range before {
+		if slices.Contains(now, place) {
+			continue
 		}
+		p.at[place] = slices.DeleteFunc(p.at[place], func(other string) bool { return other == node })
+		if len(p.at[place]) == 0 {
+			delete(p.at, place)
+		}
+	}
+	for _, place := range now {
+		if slices.Contains(before, place) {
+			continue
+		}
+		i, _ := slices.BinarySearch(p.at[place], node)
+		p.at[place] = slices.Insert(p.at[place], i, node)
+		if len(p.at[place]) == 2 && shared == "" {
+			shared, sharing = place, p.at[place]
+		}
+	}
+	if p.of[node] = now; len(now) == 0 {
 		delete(p.of, node)
 	}
-	if place == "" {
-		return nil
-	}
-	i, _ := slices.BinarySearch(p.at[place], node)
-	p.of[node], p.at[place] = place, slices.Insert(p.at[place], i, node)
-	return p.at[place]
+	return shared, sharing
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"metrics-server/pkg/inventory"
+	"metrics-server/pkg/kubeapi"
 	"metrics-server/pkg/kubelet"
 	"metrics-server/pkg/sample"
 	"metrics-server/pkg/scrape"
@@ -55,30 +56,68 @@ func TestCapacityBoundsUsage(t *testing.T) {
 	}
 }
 
-// Two nodes at one address are noticed when the second one appears, and forgotten when one of them
-// leaves.
+// Two Nodes of one machine share a place even if they are asked at their names first.
+func TestTwoNamesOfOneMachine(t *testing.T) {
+	kubelets, err := kubelet.New(kubelet.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kubelets.Close()
+	to := newSink(store.New(store.Config{}), nil, prometheus.NewRegistry())
+	n := newNodes(kubelets, scrape.New(scrape.Config{Sink: to}), to)
+	for _, name := range []string{"a", "b"} {
+		n.set(inventory.Node{
+			Object:    sample.Object{Name: name},
+			Addresses: []inventory.Address{{Type: "Hostname", Address: name}, {Type: "InternalIP", Address: "10.0.0.1"}},
+		})
+	}
+	const place = "10.0.0.1:10250" + kubeapi.KubeletPath
+	if got := n.places.at[place]; !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("nodes at %s: %q", place, got)
+	}
+	n.remove("a")
+	n.remove("b")
+	if len(n.places.of)+len(n.places.at) > 0 {
+		t.Errorf("nodes that left are remembered: %+v", n.places)
+	}
+}
+
+// Two nodes at one place are noticed when the second one appears there, once for each pair, and forgotten when one of
+// them leaves.
 func TestPlaces(t *testing.T) {
+	const name1, name2, ip1, ip2 = "n1:10250", "n2:10250", "10.0.0.1:10250", "10.0.0.2:10250"
 	p := newPlaces()
 	for i, step := range []struct {
-		node, place string
-		want        []string
+		node   string
+		places []string
+		shared string
+		want   []string
 	}{
-		{"b", "10.0.0.1:10250", []string{"b"}},
-		{"b", "10.0.0.1:10250", nil},
-		{"c", "", nil},
-		{"a", "10.0.0.1:10250", []string{"a", "b"}},
-		{"a", "10.0.0.1:10250", nil}, // not twice
-		{"a", "10.0.0.1:10250/of/a", []string{"a"}},
-		{"a", "10.0.0.2:10250", []string{"a"}},
-		{"b", "10.0.0.2:10250", []string{"a", "b"}},
-		{"a", "", nil},
-		{"a", "", nil},
-		{"c", "10.0.0.2:10250", []string{"b", "c"}},
-		{"b", "", nil},
-		{"c", "", nil},
+		{"b", []string{ip1}, "", nil},
+		{"b", []string{ip1}, "", nil},
+		{"c", nil, "", nil},
+		{"a", []string{ip1}, ip1, []string{"a", "b"}},
+		{"a", []string{ip1}, "", nil}, // not twice
+		{"c", []string{ip1}, "", nil}, // nor for a third
+		{"c", nil, "", nil},
+		{"a", []string{ip1 + "/of/a"}, "", nil},
+		{"a", []string{ip2}, "", nil},
+		{"b", []string{ip2}, ip2, []string{"a", "b"}},
+		{"a", nil, "", nil},
+		{"a", nil, "", nil},
+		{"c", []string{ip2}, ip2, []string{"b", "c"}},
+		{"b", nil, "", nil},
+		{"c", []string{name1, ip1}, "", nil},
+		{"b", []string{name2, ip2}, "", nil},
+		{"b", []string{name2, ip2, ip1}, ip1, []string{"b", "c"}},
+		{"b", []string{name1, ip2, ip1}, name1, []string{"b", "c"}},
+		{"b", []string{ip2}, "", nil},
+		{"b", []string{name1, ip1}, name1, []string{"b", "c"}}, // once, although they share both
+		{"b", nil, "", nil},
+		{"c", nil, "", nil},
 	} {
-		if got := p.set(step.node, step.place); !slices.Equal(got, step.want) {
-			t.Errorf("step %d: %v, want %v", i, got, step.want)
+		if place, got := p.set(step.node, step.places); place != step.shared || !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %q with %v, want %q with %v", i, place, got, step.shared, step.want)
 		}
 	}
 	if len(p.of)+len(p.at) > 0 {
