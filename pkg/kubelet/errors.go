@@ -46,7 +46,8 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 	}
 	done := ctx.Err()
 	canceled := errors.Is(done, context.Canceled)
-	if done != nil {
+	_, refused := errors.AsType[*statusError](err) // then the kubelet has answered, even if the body did not end
+	if done != nil && !refused {
 		if !addsToTimeout(err) {
 			e.Err = done // it surfaces as various errors
 		}

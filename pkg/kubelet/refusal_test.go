@@ -1,13 +1,20 @@
 package kubelet
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/kubelet/kubelettest"
 )
@@ -184,4 +191,44 @@ func TestAnswersOfOtherServers(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A refusal is known as soon as its header has arrived, even if its body never ends.
+func TestRefusalWithoutEnd(t *testing.T) {
+	for _, text := range []string{"Forbidden (user=x)", ""} {
+		synctest.Test(t, func(t *testing.T) {
+			answer := "HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n"
+			want := "answer is 403 Forbidden"
+			if text != "" {
+				answer += hex(len(text)) + "\r\n" + text + "\r\n"
+				want += `: "` + text + `"`
+			}
+			s := newSilent(t, answer)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			e := failure(t, ctx, s.Client(Endpoint{Node: "n1", Addresses: []Address{{"Hostname", "n1"}}}), "403")
+			if !strings.HasSuffix(e.Error(), ": "+want) {
+				t.Errorf("error %q does not end with %q", e, want)
+			}
+		})
+	}
+}
+
+// newSilent returns Clients for kubelets that send answer, and then nothing. It is for synctest bubbles.
+func newSilent(t *testing.T, answer string) *Clients {
+	s, err := New(Config{PlainHTTP: true, Rest: &rest.Config{
+		Dial: func(context.Context, string, string) (net.Conn, error) {
+			here, there := net.Pipe()
+			go func() {
+				_, _ = http.ReadRequest(bufio.NewReader(there))
+				_, _ = io.WriteString(there, answer)
+			}()
+			return here, nil
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
 }
