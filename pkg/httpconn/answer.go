@@ -102,7 +102,7 @@ func (a *Answer) takeTurn(ctx context.Context, size int) error {
 		return nil
 	}
 	step := a.x.Step
-	a.x.Step = waitingForTurn
+	a.x.Step = WaitingForTurn
 	if err := need.turns.Take(ctx, a.owner); err != nil {
 		return err
 	}

@@ -48,8 +48,10 @@ const (
 	shakingHands     = "shaking hands"
 	waitingForAnswer = "waiting for the answer"
 	readingAnswer    = "reading the answer"
-	waitingForTurn   = "waiting for a turn to read a large answer" // see Turns
 )
+
+// WaitingForTurn is the Step of an Exchange that waits because large answers of others are being read: see Turns.
+const WaitingForTurn = "waiting for a turn to read a large answer"
 
 // Get sends a GET request with the credentials as, and token as a bearer token unless it is "". It
 // calls read with the answer, whatever its status, and returns the error of read. It takes at most

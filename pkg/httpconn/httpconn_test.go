@@ -82,11 +82,11 @@ func TestLargeAnswersTakeTurns(t *testing.T) {
 		if err == nil {
 			t.Fatal("the answer was read while others had all turns")
 		}
-		if x.Step == waitingForTurn {
+		if x.Step == WaitingForTurn {
 			break
 		}
 		if timeout > 10*time.Second {
-			t.Fatalf("timed out while %s, want while %s", x.Step, waitingForTurn)
+			t.Fatalf("timed out while %s, want while %s", x.Step, WaitingForTurn)
 		}
 	}
 	size.Store(1000)

@@ -63,6 +63,8 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 		e.cause, e.remedy = CauseOwnPort, RemedyOwnPort
 	case done != nil && f.exchange.Step == waitingForCPU:
 		e.remedy = "this server has too little CPU: raise the request and the limit of its container"
+	case done != nil && f.exchange.Step == httpconn.WaitingForTurn:
+		e.remedy = remedyTurn
 	case f.virtual && slices.Contains(causesOfVirtual, e.cause):
 		e.remedy = RemedyVirtual
 	case e.cause == CauseUnauthorized, e.cause == CauseForbidden:

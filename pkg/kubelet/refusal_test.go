@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -212,6 +213,38 @@ func TestRefusalWithoutEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// If a node's answer is not read in time because other nodes send large answers slowly, the remedy is not about the
+// node or the network.
+func TestSlowLargeAnswersOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const turns = 4 // of httpconn
+		s := newSilent(t, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4194304\r\n\r\n"+
+			strings.Repeat("x", 2<<20))
+		fetch := func(node int, timeout time.Duration) *Error {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			defer cancel()
+			return failure(t, ctx, s.Client(Endpoint{
+				Node: fmt.Sprint("n", node), Addresses: []Address{{"Hostname", "n"}},
+			}), "timeout")
+		}
+		var others sync.WaitGroup
+		for node := range turns {
+			others.Go(func() {
+				if e := fetch(node, time.Minute); !strings.Contains(e.Remedy(), "firewall") {
+					t.Errorf("remedy of a node that is slow: %q", e.Remedy())
+				}
+			})
+		}
+		synctest.Wait()
+		e := fetch(turns, 10*time.Second)
+		if want := "timed out while waiting for a turn to read a large answer"; !strings.Contains(e.Error(), want) ||
+			e.Remedy() != remedyTurn {
+			t.Errorf("error %q with remedy %q, want %q", e, e.Remedy(), want)
+		}
+		others.Wait()
+	})
 }
 
 // newSilent returns Clients for kubelets that send answer, and then nothing. It is for synctest bubbles.

@@ -358,7 +358,7 @@ func (t *Target) explain(ctx context.Context, err error, step string) error {
 	case ctx.Err() != nil && step == "connecting":
 		return t.fail(Timeout, "check that a NetworkPolicy lets the custom metrics server reach the pod, and that the port "+
 			"is right", err, "the connection is not accepted in time")
-	case ctx.Err() != nil && strings.HasPrefix(step, "waiting for a turn"):
+	case ctx.Err() != nil && step == httpconn.WaitingForTurn:
 		return t.fail(Timeout, "make the pages smaller or faster", err, "too many large answers of namespace %q, or of all "+
 			"namespaces together, are read at once", t.namespace)
 	case ctx.Err() != nil:
