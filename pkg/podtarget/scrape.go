@@ -154,8 +154,8 @@ func (t *Target) NoFilter() {
 	t.unfiltered = true
 }
 
-// Scrape asks the pod once, and calls read with the answer. The error is an *Error, that of read, or the context's
-// own if the caller canceled ctx.
+// Scrape asks the pod once, and calls read with the answer. The error is an *Error, that of read, or net.ErrClosed
+// after Close. If the caller cancels ctx, it is the *Error of a time-out, which says how far the Scrape had come.
 func (t *Target) Scrape(ctx context.Context, filter Filter, read func(Page) error) error {
 	t.mu.Lock()
 	if t.unfiltered {
@@ -342,9 +342,6 @@ func (t *Target) saysTLS(a *httpconn.Answer) bool {
 // explain makes err, of a connection or of reading an answer, an Error. It quotes nothing that changes from
 // call to call, such as local ports.
 func (t *Target) explain(ctx context.Context, err error, step string) error {
-	if done := ctx.Err(); done != nil && !errors.Is(done, context.DeadlineExceeded) {
-		return done
-	}
 	network, _ := errors.AsType[*net.OpError](err)
 	alert, _ := errors.AsType[tls.AlertError](err)
 	record, isRecord := errors.AsType[tls.RecordHeaderError](err)

@@ -351,7 +351,9 @@ func TestTimeouts(t *testing.T) {
 
 	ctx, cancel = context.WithCancel(t.Context())
 	cancel()
-	if err := s.Target("shop", "web-1", a).Scrape(ctx, Filter{}, nil); !errors.Is(err, context.Canceled) {
+	err = s.Target("shop", "web-1", a).Scrape(ctx, Filter{}, nil)
+	check(t, err, Timeout, "the connection is not accepted in time: check that a NetworkPolicy")
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that it was canceled", err)
 	}
 	release()
