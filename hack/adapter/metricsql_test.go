@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	"github.com/VictoriaMetrics/metricsql"
+	"k8s.io/apimachinery/pkg/labels"
 
+	"metrics-server/pkg/adapterconfig"
 	"metrics-server/pkg/backend"
 )
 
@@ -27,7 +29,13 @@ func confinedAs(t *testing.T, text string) (selectors int) {
 	if err != nil {
 		return 0
 	}
-	expr, err := metricsql.Parse(e.String())
+	return selectorsOf(t, text, e.String())
+}
+
+// selectorsOf returns how many selectors MetricsQL reads in what text became. All have to be confined.
+func selectorsOf(t *testing.T, text, became string) (selectors int) {
+	t.Helper()
+	expr, err := metricsql.Parse(became)
 	if err != nil {
 		return 0 // VictoriaMetrics refuses it
 	}
@@ -38,7 +46,7 @@ func confinedAs(t *testing.T, text string) (selectors int) {
 		}
 		selectors++
 		if len(m.LabelFilterss) == 0 {
-			t.Errorf("%q became %q, which selects everything", text, e)
+			t.Errorf("%q became %q, which selects everything", text, became)
 		}
 		for _, alternative := range m.LabelFilterss {
 			confined := false
@@ -46,7 +54,7 @@ func confinedAs(t *testing.T, text string) (selectors int) {
 				confined = confined || f.Label == "namespace" && f.Value == "shop" && !f.IsNegative && !f.IsRegexp
 			}
 			if !confined {
-				t.Errorf("%q became %q, of which %s is not confined", text, e, m.AppendString(nil))
+				t.Errorf("%q became %q, of which %s is not confined", text, became, m.AppendString(nil))
 			}
 		}
 	})
@@ -57,6 +65,38 @@ func TestConfined(t *testing.T) {
 	for _, text := range hostile {
 		if confinedAs(t, text) == 0 {
 			t.Errorf("%s is not checked: Confine or VictoriaMetrics refuses it", text)
+		}
+	}
+}
+
+// TestRulesConfined checks that what users write for a metric of a rule, and what they call their series, does not widen
+// the query.
+func TestRulesConfined(t *testing.T) {
+	c, problems := adapterconfig.Parse([]byte(`
+rules:
+- seriesQuery: '{__name__=~".+",pod!=""}'
+  resources: {template: <<.Resource>>}
+  metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)
+`))
+	if len(problems) > 0 {
+		t.Fatal(problems[0].Error())
+	}
+	for _, series := range []string{"hits", "a:b", "or", "default", "if", "by", "limit", "keep_metric_names", "WITH", "rollup"} {
+		for _, text := range []string{"", "or=b", "a=b,or=c", "or", "!or", "or in (b,c)", "OR=b,or=c", "by=c,limit=d", "a="} {
+			selector, err := labels.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			query, _, err := c.Query(adapterconfig.Request{
+				Metric: series, Namespace: "shop", Selector: selector,
+				Resource: adapterconfig.Resource{Plural: "pods", Singular: "pod"},
+			}, func(*adapterconfig.Rule, string) ([]string, error) { return []string{series}, nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := selectorsOf(t, series+" with "+text, query); n != 1 {
+				t.Errorf("%s has %d selectors, want 1", query, n)
+			}
 		}
 	}
 }

@@ -20,10 +20,12 @@
 //   - If two series of a rule get the same name and different queries, that is an error. The adapter
 //     takes whichever Prometheus lists last.
 //   - A query that is not PromQL is an error. The adapter sends it, and only logs the server's answer.
+//   - A series that was discovered is used only if its name is valid in PromQL without quotes.
 //   - A template for labels also works for API groups that have a dot in their names.
 //
 // Rules are trusted, because an administrator writes them: a metricsQuery without <<.LabelMatchers>>
-// reads all namespaces. The selectors that users write cannot widen a query.
+// reads all namespaces. Users cannot widen a query, neither by the selectors that they write nor by the names that they
+// give to series and objects.
 //
 // # Threading
 //

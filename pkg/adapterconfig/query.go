@@ -108,6 +108,7 @@ func find(rules []*Rule, metric string, discover Discover, labelOf func(*Rule) (
 		query, err := render(candidates[0].rule, candidates[0].series[0])
 		return query, candidates[0].rule, err
 	}
+	notFound := ErrNotFound
 	for _, c := range candidates {
 		names, err := discover(c.rule, c.label)
 		if err != nil {
@@ -115,6 +116,11 @@ func find(rules []*Rule, metric string, discover Discover, labelOf func(*Rule) (
 		}
 		query := ""
 		for _, series := range c.rule.named(names, metric) {
+			if !c.rule.mayRender(series) {
+				notFound = fmt.Errorf("%s (line %d) gives the name %q to a series whose own name cannot be put into metricsQuery: "+
+					"rename the series, with letters, digits, _ and : only", c.rule.Path, c.rule.Line, metric)
+				continue
+			}
 			one, err := render(c.rule, series)
 			if err != nil {
 				return "", nil, err
@@ -129,7 +135,14 @@ func find(rules []*Rule, metric string, discover Discover, labelOf func(*Rule) (
 			return query, c.rule, nil
 		}
 	}
-	return "", nil, ErrNotFound
+	return "", nil, notFound
+}
+
+// mayRender reports whether the name of a series may be put into metricsQuery, which does not quote it. Whoever exposes
+// metrics chooses the names that are discovered, and could otherwise write any PromQL. An administrator chooses those in
+// seriesQuery.
+func (r *Rule) mayRender(series string) bool {
+	return model.LegacyValidation.IsValidMetricName(series) || slices.Contains(r.Series(), series)
 }
 
 // named returns the series whose name in the API is metric, each once.

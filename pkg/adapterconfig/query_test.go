@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -238,6 +239,57 @@ func parse(t *testing.T, text string) *Config {
 }
 
 const podLabels = `resources: {overrides: {namespace: {resource: namespace}, pod: {resource: pod}}}`
+
+// TestHostileSeries checks that the name of a discovered series, which whoever exposes metrics chooses, is not put into a
+// query if it is more than a name there.
+func TestHostileSeries(t *testing.T) {
+	const hostile = `up) by (pod) * 0 + on () group_left () sum(secret{namespace="victim"}) or sum(up`
+	c := parse(t, `
+rules:
+- seriesQuery: '{__name__=~".+",pod!=""}'
+  `+podLabels+`
+  metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)
+- seriesQuery: '{__name__=~".+",pod!=""}'
+  `+podLabels+`
+  name: {matches: "^up.*$", as: load}
+  metricsQuery: max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)
+- seriesQuery: '{__name__=~"http[.]requests|http[.]errors",pod!=""}'
+  `+podLabels+`
+  name: {matches: "^http.(.*)$"}
+  metricsQuery: sum({"<<.Series>>",<<.LabelMatchers>>}) by (<<.GroupBy>>)
+externalRules:
+- seriesQuery: '{__name__=~"^.+"}'
+  `+podLabels+`
+  metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>})
+`)
+	find := func(names ...string) Discover {
+		return func(*Rule, string) ([]string, error) { return names, nil }
+	}
+	of := func(metric string) Request {
+		return Request{Metric: metric, Namespace: "me", Resource: resource("", "pods")}
+	}
+	for _, name := range []string{hostile, "http.requests", `a"b`, "a b", "0", "größe", ""} {
+		query, _, err := c.Query(of(name), find(name))
+		if query != "" {
+			t.Errorf("%q became %s", name, query)
+		}
+		wantText(t, err, "rules[0] (line 3)", strconv.Quote(name), "rename the series")
+		if query, err = c.QueryExternal(name, "me", nil, find(name)); query != "" {
+			t.Errorf("%q became %s", name, query)
+		}
+		wantText(t, err, "externalRules[0] (line 15)", "rename the series")
+	}
+	// Such a series does not take the name away from another one.
+	got, _, err := c.Query(of("load"), find(hostile, "up"))
+	if want := `max(up{namespace="me",pod!=""}) by (pod)`; err != nil || got != want {
+		t.Errorf("%q, %v, want %s", got, err, want)
+	}
+	// An administrator can name any series.
+	got, _, err = c.Query(of("errors"), find("http.errors"))
+	if want := `sum({"http.errors",namespace="me",pod!=""}) by (pod)`; err != nil || got != want {
+		t.Errorf("%q, %v, want %s", got, err, want)
+	}
+}
 
 // TestSameName checks what happens if several series have one name in the API.
 func TestSameName(t *testing.T) {

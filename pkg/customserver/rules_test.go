@@ -275,6 +275,27 @@ func TestRulesDiscover(t *testing.T) {
 	})
 }
 
+// TestRulesHostileSeries checks that the name of a discovered series cannot widen a query to other namespaces.
+func TestRulesHostileSeries(t *testing.T) {
+	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
+		const discover = `group by (__name__) ({__name__=~"^app_.*",namespace!="",pod!="",pod!=""})`
+		const hostile = `up) by (pod) * 0 + on () group_left () max(secret{namespace="victim"}) or max(up`
+		one.change(func() {
+			one.samples = map[string][]backend.Sample{discover: {series(1, "__name__", "app_"+hostile)}}
+		})
+		w := s.poll(inBackend(ofPods(hostile, pods(1))))
+		settled(20 * time.Second)
+		if got := s.served(w); !strings.Contains(got, "error: rules[1]") || !strings.Contains(got, "rename the series") {
+			t.Error(got)
+		}
+		for query := range one.queries() {
+			if strings.Contains(query, "victim") {
+				t.Errorf("it was queried: %s", query)
+			}
+		}
+	})
+}
+
 // TestRulesOfAChangedBackend checks that the last answers are served while a backend with other settings has not
 // answered yet which series exist, and for four of the old intervals at most.
 func TestRulesOfAChangedBackend(t *testing.T) {
