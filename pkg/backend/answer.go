@@ -51,6 +51,7 @@ func (c *Client) read(status int, body []byte, secrets []string, keep string) (*
 	if err := c.refused(status, jsonErr, &r, secrets); err != nil {
 		return nil, err
 	}
+	r.Warnings = slices.DeleteFunc(r.Warnings, isInfo)
 	name := c.config.Name
 	switch {
 	case r.Partial && !c.config.AllowPartial:
@@ -69,13 +70,27 @@ func (c *Client) read(status int, body []byte, secrets []string, keep string) (*
 	}, nil
 }
 
+// isInfo reports whether a warning is a mere note on the expression. Thanos, and Prometheus before 2.54, have no field of
+// their own for these.
+func isInfo(warning string) bool {
+	return strings.HasPrefix(warning, "PromQL info") || strings.HasSuffix(warning, " more info annotations omitted")
+}
+
 // isAboutExpression reports whether a warning is about the expression, and not about series that may be missing.
-func isAboutExpression(warning string) bool { return strings.HasPrefix(warning, "PromQL warning") }
+func isAboutExpression(warning string) bool {
+	return strings.HasPrefix(warning, "PromQL warning") || isOmission(warning)
+}
+
+// isOmission reports whether a warning stands for others, of which only an expression causes that many.
+func isOmission(warning string) bool { return strings.HasSuffix(warning, " annotations omitted") }
 
 // warned returns the error of an answer with warnings. Warnings about the expression are for its author. Others may
 // name servers behind the backend, and are for the log. Prometheus sends warnings in random order.
 func warned(name string, warnings, secrets []string) *Error {
 	const text = "backend %q warns that its answer may be wrong or incomplete"
+	if telling := slices.DeleteFunc(slices.Clone(warnings), isOmission); len(telling) > 0 {
+		warnings = telling
+	}
 	warning := shorten(redact(slices.Min(warnings), secrets))
 	if isAboutExpression(warning) {
 		return newError(Warned, "correct the expression, or have an administrator set allowWarnings", text+": %s", name,

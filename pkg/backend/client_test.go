@@ -154,6 +154,34 @@ func TestAnswers(t *testing.T) {
 				"data":{"resultType":"vector","result":[]}}`,
 			cause: Warned, parts: []string{"incomplete: PromQL warning: b [redacted]: correct the expression"},
 		},
+		"infos as warnings": {
+			body: `{"status":"success","warnings":["PromQL info: metric might not be a counter: \"a\" (1:6)",
+				"2 more info annotations omitted"],"data":{"resultType":"vector","result":[]}}`,
+		},
+		"infos as warnings, allowed": {
+			body:   `{"status":"success","warnings":["PromQL info: c"],"data":{"resultType":"vector","result":[]}}`,
+			config: Config{AllowWarnings: true},
+		},
+		"info and warning": {
+			body: `{"status":"success","warnings":["PromQL info: c","store 2 is down"],
+				"data":{"resultType":"vector","result":[]}}`,
+			cause: Warned, parts: []string{"have an administrator look up"}, detail: "store 2 is down",
+		},
+		"omitted warnings": {
+			body: `{"status":"success","warnings":["3 more warning annotations omitted","PromQL warning: b"],
+				"data":{"resultType":"vector","result":[]}}`,
+			cause: Warned, parts: []string{"incomplete: PromQL warning: b: correct the expression"},
+		},
+		"omitted warnings allowed": {
+			body: `{"status":"success","warnings":["3 more warning annotations omitted","PromQL warning: b"],
+				"data":{"resultType":"vector","result":[]}}`,
+			config: Config{AllowWarnings: true},
+		},
+		"nothing but omissions": { // Prometheus 2.53 omits infos and warnings alike
+			body: `{"status":"success","warnings":["PromQL info: c","3 more annotations omitted"],
+				"data":{"resultType":"vector","result":[]}}`,
+			cause: Warned, parts: []string{"incomplete: 3 more annotations omitted: correct the expression"},
+		},
 		"warning allowed": {
 			body:   `{"status":"success","warnings":["store 2 is down"],"data":{"resultType":"vector","result":[]}}`,
 			config: Config{AllowWarnings: true}, part: true,
