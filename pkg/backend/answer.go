@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,14 +101,40 @@ func warned(name string, warnings, secrets []string) *Error {
 		"allowWarnings", text, name).because(errors.New(warning))
 }
 
+// aboutExpression matches what a backend says about an expression that it cannot evaluate. The same status and type of
+// error stand for failures of its storage. What comes before that text is left out: it may name servers, and quotes the
+// expression, which could contain such a text.
+var aboutExpression = regexp.MustCompile(`(?s)^(?:[^"]|"(?:[^"\\]|\\.)*")*?(` + strings.Join([]string{
+	`found duplicate series`, `duplicate time series`, `duplicate output timeseries`, `many-to-many`, // of operators
+	`multiple matches for labels`, `vector cannot contain metrics with the same labelset`,
+	`query processing would load too many samples`, `too many samples`, `the number of \w+ timeseries exceeds`,
+	`the query exceeded the maximum`, `the response contains more than`, `not enough memory for processing`,
+	`(?:\d+:\d+: )?parse error`, `unknown func`, `invalid (?:\w+ )?label name`, `invalid regular expression`,
+}, "|") + `)`)
+
+// whatIsWrong returns what is wrong with the expression, "" if the backend does not say that.
+func whatIsWrong(status int, r *response) string {
+	switch {
+	case status == http.StatusBadRequest || r.ErrorType == "bad_data":
+		return r.Error
+	case status == http.StatusUnprocessableEntity || status < 300:
+		if found := aboutExpression.FindStringSubmatchIndex(r.Error); found != nil {
+			return r.Error[found[2]:]
+		}
+	}
+	return ""
+}
+
 // refused returns the error in an answer, nil if the answer is the result of a query. It quotes what the backend says
 // about the expression. Everything else that the backend says may name servers and change from query to query, so it is
 // for the log.
 func (c *Client) refused(status int, jsonErr error, r *response, secrets []string) *Error {
 	name := c.config.Name
 	var said error // by the server
+	wrong := ""
 	if jsonErr == nil && r.Error != "" {
 		said = errors.New(shorten(redact(r.Error, secrets)))
+		wrong = whatIsWrong(status, r)
 	}
 	const notAPI = "check scheme and path of its URL: Mimir needs the path /prometheus, " +
 		"a cluster of VictoriaMetrics /select/TENANT/prometheus"
@@ -133,9 +160,9 @@ func (c *Client) refused(status int, jsonErr error, r *response, secrets []strin
 	case r.ErrorType == "timeout" || r.ErrorType == "canceled":
 		return newError(Timeout, "check its load and the cost of the expression", "backend %q aborted the query because it "+
 			"took too long", name).because(said)
-	case said != nil && (status == http.StatusBadRequest || status == http.StatusUnprocessableEntity || status < 300):
-		return newError(BadQuery, "", "backend %q cannot evaluate the expression: %v", name, said)
-	case status >= 500:
+	case wrong != "":
+		return newError(BadQuery, "", "backend %q cannot evaluate the expression: %s", name, shorten(redact(wrong, secrets)))
+	case status >= 500 || said != nil && (status == http.StatusUnprocessableEntity || status < 300):
 		return newError(ServerError, "see the logs of the backend", "backend %q failed (%d)", name, status).because(said)
 	case status >= 300 || status < 200:
 		return newError(BadStatus, notAPI, "backend %q answered with status %d", name, status).because(said)

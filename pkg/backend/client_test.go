@@ -256,7 +256,38 @@ func TestAnswers(t *testing.T) {
 			cause: BadQuery, parts: []string{"too many samples"},
 		},
 		"an error with status 200": {
-			body: `{"status":"error","errorType":"execution","error":"no"}`, cause: BadQuery, parts: []string{": no"},
+			body:  `{"status":"error","errorType":"execution","error":"multiple matches for labels: many-to-one"}`,
+			cause: BadQuery, parts: []string{"cannot evaluate the expression: multiple matches for labels: many-to-one"},
+		},
+		"another error with status 200": {
+			body: `{"status":"error","errorType":"execution","error":"no"}`, cause: ServerError, detail: "no",
+		},
+		"ambiguous match": {
+			status: 422, body: `{"status":"error","errorType":"execution","error":"found duplicate series for the match group ` +
+				`{pod=\"a\"} on the right hand-side of the operation: [];many-to-many matching not allowed"}`,
+			cause: BadQuery, parts: []string{`expression: found duplicate series for the match group {pod="a"} on`},
+		},
+		"ambiguous match in VictoriaMetrics": {
+			status: 422, body: `{"status":"error","errorType":"422","error":"error when executing query=\"a \\\"b\\\" / c\" ` +
+				"for (time=1, step=300000): cannot evaluate \\\"a\\\": duplicate time series on the left side of `/ on (pod)`" + `"}`,
+			cause: BadQuery, parts: []string{"expression: duplicate time series on the left side of `/ on (pod)`"},
+		},
+		"too many series in a storage node": {
+			status: 422, body: `{"status":"error","errorType":"422","error":"cannot perform search on vmstorage ` +
+				`172.30.1.2:8401: the number of matching timeseries exceeds 300000; narrow down the search"}`,
+			cause: BadQuery, parts: []string{"expression: the number of matching timeseries exceeds 300000; narrow"},
+		},
+		"storage fails in Prometheus": {
+			status: 422, body: `{"status":"error","errorType":"execution","error":"expanding series: proxy Series(): rpc error: ` +
+				`receive series from Addr: 10.1.2.3:10901 LabelSets: {}: EOF"}`,
+			cause: ServerError, parts: []string{"failed (422): see the logs"},
+			detail: "expanding series: proxy Series(): rpc error: receive series from Addr: 10.1.2.3:10901 LabelSets: {}: EOF",
+		},
+		"storage fails in VictoriaMetrics": { // the expression is a user's
+			status: 422, body: `{"status":"error","errorType":"422","error":"query=\"x{a=\\\"parse error\\\"}\": ` +
+				`cannot perform search on vmstorage 172.30.1.2:8401"}`,
+			cause: ServerError, parts: []string{"failed (422): see the logs"},
+			detail: `query="x{a=\"parse error\"}": cannot perform search on vmstorage 172.30.1.2:8401`,
 		},
 		"timeout there": {
 			status: 503, body: `{"status":"error","errorType":"timeout","error":"query timed out"}`,
