@@ -543,6 +543,19 @@ func TestObject(t *testing.T) {
 		if d := cmp.Diff(want, fmt.Sprint(err)); d != "" {
 			t.Error(d)
 		}
+
+		// An autoscaler that means the pod itself does not get what the name means to another one.
+		s.want(&demand.Want{
+			Request: demand.ObjectRequest("shop", of, "web-1", "queue", labels.Everything()), Name: "queue",
+			Type:       autoscalingv2.ObjectMetricSourceType,
+			Describes:  demand.Reference{Kind: "Pod", APIVersion: "v1", Name: "web-1"},
+			Definition: demand.Definition{Expression: "sum(absent_here)"}, Pods: all[1:2],
+		})
+		time.Sleep(time.Minute)
+		v, err = s.Object(t.Context(), "shop", of, "web-1", "queue", labels.Everything())
+		if err == nil || !strings.Contains(err.Error(), "absent_here") {
+			t.Errorf("got %+v, %v, want the error of its own expression", v, err)
+		}
 	})
 }
 

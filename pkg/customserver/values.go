@@ -54,8 +54,8 @@ func (v *values) Pods(
 	return all, nil
 }
 
-// Object implements custom.Values. For a pod, that is also its value of a metric of type Pods, which
-// people ask for.
+// Object implements custom.Values. Unless a metric of type Object describes the pod, its value is that of a metric of
+// type Pods, which people ask for.
 func (v *values) Object(
 	ctx context.Context, namespace string, of schema.GroupResource, name, metric string, selector labels.Selector,
 ) (custom.Value, error) {
@@ -64,7 +64,7 @@ func (v *values) Object(
 	if err == nil {
 		return value(objectReference(w), a.Values[0]), nil
 	}
-	if of != (schema.GroupResource{Resource: "pods"}) {
+	if _, unknown := v.find(r); unknown == nil || of != (schema.GroupResource{Resource: "pods"}) {
 		return custom.Value{}, err
 	}
 	for _, w := range v.wants(namespace) {
