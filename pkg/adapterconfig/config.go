@@ -94,7 +94,7 @@ func (r *Rule) Has(series, metric string) bool {
 	return ok && name == metric
 }
 
-// Series returns the names of all series that the rule can select; nil if only Discovery can tell.
+// Series returns the names of all series that the rule can select; nil if only Discover can tell.
 func (r *Rule) Series() []string {
 	for _, m := range r.series {
 		if m.Name != model.MetricNameLabel {
@@ -112,13 +112,13 @@ func (r *Rule) Series() []string {
 	return nil
 }
 
-// Discovery returns PromQL that finds the names of the series that the rule selects: the label __name__ of each result
-// is one. If label is not empty, series without that label are left out, because they do not belong to objects of that
-// kind.
-func (r *Rule) Discovery(label string) string {
-	s := &parser.VectorSelector{LabelMatchers: r.series}
+// discovery returns PromQL for Discover that finds the names of the series that the rule and more select. If label is not
+// empty, series without that label are left out, because they do not belong to objects of that kind.
+func (r *Rule) discovery(label string, more ...*labels.Matcher) string {
+	s := &parser.VectorSelector{LabelMatchers: slices.Clip(r.series)}
 	if label != "" {
-		s.LabelMatchers = append(slices.Clip(r.series), labels.MustNewMatcher(labels.MatchNotEqual, label, ""))
+		s.LabelMatchers = append(s.LabelMatchers, labels.MustNewMatcher(labels.MatchNotEqual, label, ""))
 	}
+	s.LabelMatchers = append(s.LabelMatchers, more...)
 	return "group by (__name__) (" + s.String() + ")"
 }

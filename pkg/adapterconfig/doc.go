@@ -10,15 +10,14 @@
 // # Contract
 //
 // The package is pure: it sends requests neither to Prometheus nor to the API server. If a rule selects
-// series by a pattern instead of a name, the caller evaluates the rule's Discovery query and passes on
-// the names.
+// series by a pattern instead of a name, the caller evaluates a query for their names (Discover).
 //
 // The meaning of each field is that of version 0.12 of the adapter; hack/adapter compares the results.
 // It differs in the following:
 //
 //   - A request without names of objects is allowed, for queries that are repeated while pods come and go.
-//   - If two series of a rule get the same name and different queries, that is an error. The adapter
-//     takes whichever Prometheus lists last.
+//   - If two series of a rule get the same name and different queries, only those in the namespace of the
+//     request count, and if it has both, that is an error. The adapter takes whichever Prometheus lists last.
 //   - A query that is not PromQL is an error. The adapter sends it, and only logs the server's answer.
 //   - A series that was discovered is used only if its name is valid in PromQL without quotes.
 //   - A template for labels also works for API groups that have a dot in their names.

@@ -337,8 +337,8 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, r := range append(c.Rules, c.External...) {
-			if _, err := promQL.ParseExpr(r.Discovery("pod")); err != nil {
-				t.Errorf("the query %s for names is not valid: %v", r.Discovery("pod"), err)
+			if _, err := promQL.ParseExpr(r.discovery("pod")); err != nil {
+				t.Errorf("the query %s for names is not valid: %v", r.discovery("pod"), err)
 			}
 			r.MetricName("series")
 		}

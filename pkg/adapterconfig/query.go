@@ -40,12 +40,22 @@ type Request struct {
 	Selector labels.Selector
 }
 
-// Discover returns the names of the series that a rule's Discovery query finds. The label is that of the
-// resource, or "" for an external metric.
-type Discover func(r *Rule, label string) ([]string, error)
+// Discover returns the names of the series that a query finds, which is about the series of r: the label __name__ of each
+// result is one.
+type Discover func(r *Rule, query string) ([]string, error)
 
 // ErrNotFound says that no rule has the metric.
 var ErrNotFound = errors.New("no rule of the configuration of prometheus-adapter has it")
+
+// SeriesError is an error that is due to the series that exist at present.
+type SeriesError struct{ text string }
+
+func (e *SeriesError) Error() string { return e.text }
+
+// seriesError returns a SeriesError about r.
+func (r *Rule) seriesError(format string, args ...any) *SeriesError {
+	return &SeriesError{fmt.Sprintf("%s (line %d) ", r.Path, r.Line) + fmt.Sprintf(format, args...)}
+}
 
 // ErrMixed is the error of a request without names if the values of a query for all objects would differ from those of
 // queries for each of them. Repeat the request with names.
@@ -63,10 +73,7 @@ func (c *Config) Query(q Request, discover Discover) (query, label string, err e
 			return "", "", fmt.Errorf("%q cannot be in a query as the name of an object: correct it", name)
 		}
 	}
-	query, rule, err := find(c.Rules, q.Metric, discover, func(r *Rule) (string, bool) {
-		label, err := r.label(q.Resource)
-		return label, err == nil && label != ""
-	}, func(r *Rule, series string) (string, error) { return r.render(series, q, false) })
+	query, rule, err := find(c.Rules, q, false, discover)
 	if err != nil {
 		return "", "", err
 	}
@@ -76,17 +83,13 @@ func (c *Config) Query(q Request, discover Discover) (query, label string, err e
 
 // QueryExternal returns the PromQL for an external metric. A nil selector selects everything.
 func (c *Config) QueryExternal(metric, namespace string, selector labels.Selector, discover Discover) (string, error) {
-	q := Request{Metric: metric, Namespace: namespace, Selector: selector}
-	query, _, err := find(c.External, metric, discover, func(*Rule) (string, bool) { return "", true },
-		func(r *Rule, series string) (string, error) { return r.render(series, q, true) })
+	query, _, err := find(c.External, Request{Metric: metric, Namespace: namespace, Selector: selector}, true, discover)
 	return query, err
 }
 
 // find returns the query of the last rule that has the metric, because later rules replace earlier ones. It discovers
 // series unless the names in the rules leave only one.
-func find(rules []*Rule, metric string, discover Discover, labelOf func(*Rule) (string, bool),
-	render func(*Rule, string) (string, error),
-) (string, *Rule, error) {
+func find(rules []*Rule, q Request, external bool, discover Discover) (string, *Rule, error) {
 	type candidate struct {
 		rule   *Rule
 		label  string
@@ -94,48 +97,88 @@ func find(rules []*Rule, metric string, discover Discover, labelOf func(*Rule) (
 	}
 	var candidates []candidate
 	for _, r := range slices.Backward(rules) {
-		label, ok := labelOf(r)
-		if !ok {
-			continue
+		label := ""
+		if !external {
+			var err error
+			if label, err = r.label(q.Resource); err != nil || label == "" {
+				continue
+			}
 		}
 		names := r.Series()
-		named := r.named(names, metric)
+		named := r.named(names, q.Metric)
 		if names == nil || len(named) > 0 {
 			candidates = append(candidates, candidate{r, label, named})
 		}
 	}
 	if len(candidates) == 1 && len(candidates[0].series) == 1 {
-		query, err := render(candidates[0].rule, candidates[0].series[0])
+		query, err := candidates[0].rule.render(candidates[0].series[0], q, external)
 		return query, candidates[0].rule, err
 	}
 	notFound := ErrNotFound
 	for _, c := range candidates {
-		names, err := discover(c.rule, c.label)
-		if err != nil {
+		query, err := c.rule.discovered(c.label, q, external, discover)
+		switch {
+		case errors.Is(err, errUnusable):
+			notFound = c.rule.seriesError("gives the name %q to a series whose own name cannot be put into metricsQuery: rename "+
+				"the series, with letters, digits, _ and : only", q.Metric)
+		case err != nil:
 			return "", nil, err
-		}
-		query := ""
-		for _, series := range c.rule.named(names, metric) {
-			if !c.rule.mayRender(series) {
-				notFound = fmt.Errorf("%s (line %d) gives the name %q to a series whose own name cannot be put into metricsQuery: "+
-					"rename the series, with letters, digits, _ and : only", c.rule.Path, c.rule.Line, metric)
-				continue
-			}
-			one, err := render(c.rule, series)
-			if err != nil {
-				return "", nil, err
-			}
-			if query != "" && query != one {
-				return "", nil, fmt.Errorf("%s (line %d) gives more than one series the name %q: make seriesQuery, seriesFilters "+
-					"or name.matches select one of them", c.rule.Path, c.rule.Line, metric)
-			}
-			query = one
-		}
-		if query != "" {
+		case query != "":
 			return query, c.rule, nil
 		}
 	}
 	return "", nil, notFound
+}
+
+var (
+	errUnusable  = errors.New("the names of all series are unusable")
+	errAmbiguous = errors.New("there are several queries")
+)
+
+// discovered returns the query for the series that have the metric's name, "" if there are none. If there are several
+// queries, it is the one for the series in the namespace of the request: others must not be able to take the metric
+// away.
+func (r *Rule) discovered(label string, q Request, external bool, discover Discover) (string, error) {
+	names, err := discover(r, r.discovery(label))
+	if err != nil {
+		return "", err
+	}
+	query, err := r.queryFor(names, q, external)
+	if !errors.Is(err, errAmbiguous) {
+		return query, err
+	}
+	if within, err := r.within(q, external); err == nil && within != nil {
+		if names, err = discover(r, r.discovery(label, within)); err != nil {
+			return "", err
+		}
+		if query, err = r.queryFor(names, q, external); err == nil && query != "" {
+			return query, nil
+		}
+	}
+	return "", r.seriesError("gives more than one series the name %q: make seriesQuery, seriesFilters or name.matches select "+
+		"one of them", q.Metric)
+}
+
+// queryFor returns the query for those of series that have the metric's name, "" if there are none.
+func (r *Rule) queryFor(series []string, q Request, external bool) (query string, err error) {
+	for _, s := range r.named(series, q.Metric) {
+		if !r.mayRender(s) {
+			err = errUnusable
+			continue
+		}
+		one, err := r.render(s, q, external)
+		if err != nil {
+			return "", err
+		}
+		if query != "" && query != one {
+			return "", errAmbiguous
+		}
+		query = one
+	}
+	if query != "" {
+		return query, nil
+	}
+	return "", err
 }
 
 // mayRender reports whether the name of a series may be put into metricsQuery, which does not quote it. Whoever exposes
@@ -216,15 +259,11 @@ func (r *Rule) render(series string, q Request, external bool) (string, error) {
 			add(requirements[i].Key(), operator, value, strings.Join(requirements[i].Values().List(), "|"))
 		}
 	}
-	if q.Namespace != "" && (!external || r.namespaced) {
-		label, err := r.label(namespaces)
-		if err != nil {
-			return "", err
-		}
-		if label == "" {
-			return "", errors.New(noNamespace)
-		}
-		add(label, "=", q.Namespace, q.Namespace)
+	switch m, err := r.within(q, external); {
+	case err != nil:
+		return "", err
+	case m != nil:
+		add(m.Name, "=", m.Value, m.Value)
 	}
 	if !external {
 		label, err := r.label(q.Resource)
@@ -253,6 +292,21 @@ func (r *Rule) render(series string, q Request, external bool) (string, error) {
 		return "", ErrMixed
 	}
 	return strings.ReplaceAll(query, anyName, ".+"), nil
+}
+
+// within returns the matcher for the namespace of a request, nil if the rule does not select by it.
+func (r *Rule) within(q Request, external bool) (*promlabels.Matcher, error) {
+	if q.Namespace == "" || external && !r.namespaced {
+		return nil, nil
+	}
+	label, err := r.label(namespaces)
+	switch {
+	case err != nil:
+		return nil, err
+	case label == "":
+		return nil, errors.New(noNamespace)
+	}
+	return promlabels.NewMatcher(promlabels.MatchEqual, label, q.Namespace)
 }
 
 // anyName stands for the names of all objects in LabelValuesByName. If the query uses it only as a pattern, it becomes

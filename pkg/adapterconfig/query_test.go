@@ -63,11 +63,11 @@ func selector(t *testing.T, text string) labels.Selector {
 	return s
 }
 
-// discover evaluates Discovery queries over some series, as a Prometheus would.
+// discover evaluates the queries for names over some series, as a Prometheus would.
 func discover(t *testing.T, series []string) Discover {
 	t.Helper()
-	return func(r *Rule, label string) (names []string, err error) {
-		expr, err := promQL.ParseExpr(r.Discovery(label))
+	return func(_ *Rule, query string) (names []string, err error) {
+		expr, err := promQL.ParseExpr(query)
 		if err != nil {
 			return nil, err
 		}
@@ -310,6 +310,14 @@ rules:
 		{series: `old{pod="a"}`, want: `old{namespace="shop",pod="a"}`},
 		{series: `old{pod="a"} old{pod="b"} new`, want: `old{namespace="shop",pod="a"}`},
 		{series: `old{pod="a"} older{pod="a"}`, err: `rules[0] (line 3) gives more than one series the name "rate"`},
+		{
+			series: `old{namespace="shop",pod="a"} older{namespace="shop",pod="a"}`,
+			err:    `rules[0] (line 3) gives more than one series the name "rate"`,
+		},
+		{
+			series: `old{namespace="shop",pod="a"} older{namespace="other",pod="a"}`,
+			want:   `old{namespace="shop",pod="a"}`,
+		},
 		{series: `other{pod="a"}`, err: ErrNotFound.Error()},
 	} {
 		got, _, err := c.Query(q, discover(t, strings.Fields(tt.series)))

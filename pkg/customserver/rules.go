@@ -48,7 +48,8 @@ type discovered struct {
 	called map[*adapterconfig.Rule]map[string][]string
 }
 
-// discoveryError says that it is not known yet which rule has a metric, or which of its series exist. It may go away.
+// discoveryError says that it is not known yet which rule has a metric, or that the series which exist do not allow a
+// query. It may go away.
 type discoveryError struct {
 	error
 	unknown bool // it is not known which series exist
@@ -67,9 +68,9 @@ func newDiscovery(s *server, onResult func(context.Context, schedule.Report)) *d
 	}
 }
 
-// of returns the series of a rule that have a label.
-func (d *discovery) of(r *adapterconfig.Rule, label string) (*discovered, error) {
-	e, err := backend.Trust(r.Discovery(label), "", model.MetricNameLabel)
+// of returns the result of a query for names.
+func (d *discovery) of(query string) (*discovered, error) {
+	e, err := backend.Trust(query, "", model.MetricNameLabel)
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +152,8 @@ func (b *backends) ruleLocked(n *remote) error {
 	}
 	series, _ := appmetrics.RemoteSeries(n.Name)
 	var missing error
-	discover := func(r *adapterconfig.Rule, label string) ([]string, error) {
-		known, err := b.discovery.of(r, label)
+	discover := func(r *adapterconfig.Rule, query string) ([]string, error) {
+		known, err := b.discovery.of(query)
 		if err != nil {
 			return nil, err
 		}
@@ -180,7 +181,10 @@ func (b *backends) ruleLocked(n *remote) error {
 			query, label, err = b.rules.config.Query(r, discover)
 		}
 	}
+	_, ofSeries := errors.AsType[*adapterconfig.SeriesError](err)
 	switch {
+	case ofSeries:
+		return discoveryError{err, false}
 	case missing != nil && errors.Is(err, adapterconfig.ErrNotFound):
 		return missing // by name, it would mean something else until the series are discovered
 	case err != nil:

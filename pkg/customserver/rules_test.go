@@ -46,17 +46,22 @@ externalRules:
 // withRules is polling with someRules for the backend main.
 func withRules(t *testing.T, f func(*testing.T, *system, *fakeServer, *rules)) {
 	t.Helper()
-	config, problems := adapterconfig.Parse([]byte(someRules))
-	if len(problems) > 0 {
-		t.Fatal(problems[0].Error())
-	}
-	r := &rules{backend: "main", config: config}
+	r := parsedRules(t, someRules)
 	polling(t, func(t *testing.T, s *system, fakes map[string]*fakeServer) {
 		if err := s.backends.apply([]backend.Config{{Name: "main", URL: "one"}}, r); err != nil {
 			t.Fatal(err)
 		}
 		f(t, s, fakes["one"], r)
 	})
+}
+
+func parsedRules(t *testing.T, text string) *rules {
+	t.Helper()
+	config, problems := adapterconfig.Parse([]byte(text))
+	if len(problems) > 0 {
+		t.Fatal(problems[0].Error())
+	}
+	return &rules{backend: "main", config: config}
 }
 
 func series(value float64, of ...string) backend.Sample {
@@ -293,6 +298,60 @@ func TestRulesHostileSeries(t *testing.T) {
 				t.Errorf("it was queried: %s", query)
 			}
 		}
+	})
+}
+
+// TestRulesSecondSeries checks that a series to which a rule gives the name of another one takes the metric away neither
+// from other namespaces nor from an autoscaler that has it already.
+func TestRulesSecondSeries(t *testing.T) {
+	const everywhere = `group by (__name__) ({__name__=~"^hits_.*",namespace!="",pod!="",pod!=""})`
+	const here = `group by (__name__) ({__name__=~"^hits_.*",namespace!="",namespace="shop",pod!="",pod!=""})`
+	total, count := series(1, "__name__", "hits_total"), series(1, "__name__", "hits_count")
+	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
+		r := parsedRules(t, `
+rules:
+- seriesQuery: '{__name__=~"^hits_.*",namespace!="",pod!=""}'
+  resources: {overrides: {namespace: {resource: namespace}, pod: {resource: pod}}}
+  name: {matches: "^(.*)_.*$"}
+  metricsQuery: max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)
+`)
+		if err := s.backends.apply([]backend.Config{{Name: "main", URL: "one"}}, r); err != nil {
+			t.Fatal(err)
+		}
+		find := func(all, inNamespace []backend.Sample) {
+			one.change(func() {
+				one.samples = map[string][]backend.Sample{
+					everywhere: all, here: inNamespace,
+					`max(hits_total{namespace="shop",pod!=""}) by (pod)`: {series(9, "pod", "web-0")},
+				}
+			})
+			settled(discoverEvery + 2*reloadEvery)
+		}
+		w := s.poll(inBackend(ofPods("hits", pods(1))))
+		find([]backend.Sample{total}, nil)
+		s.check(w, "web-0 9")
+		if n := one.queries()[here]; n != 0 {
+			t.Errorf("%d queries for the names in one namespace, which nobody needs", n)
+		}
+
+		find([]backend.Sample{total, count}, []backend.Sample{total})
+		s.check(w, "web-0 9")
+		s.backends.remove(w.Request) // as after a restart
+		s.poll(w)
+		settled(2 * reloadEvery)
+		s.check(w, "web-0 9")
+
+		find([]backend.Sample{total, count}, []backend.Sample{total, count})
+		settled(2 * discoverEvery)
+		s.check(w, "web-0 9")
+		s.backends.remove(w.Request)
+		s.poll(w)
+		settled(2 * reloadEvery)
+		if got := s.served(w); !strings.Contains(got, `gives more than one series the name "hits"`) {
+			t.Error(got)
+		}
+		find([]backend.Sample{total, count}, []backend.Sample{total})
+		s.check(w, "web-0 9")
 	})
 }
 
