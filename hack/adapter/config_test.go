@@ -49,21 +49,30 @@ func read(t *testing.T, name string) []byte {
 	return b
 }
 
-// mapper knows the resources of the examples.
+// mapper knows the resources of the examples. As in a cluster, it prefers those that Kubernetes itself has.
 func mapper() meta.RESTMapper {
 	m := meta.NewDefaultRESTMapper(nil)
 	for group, kinds := range map[string][]string{
-		"":                  {"Pod", "Service", "Namespace", "Node", "PersistentVolumeClaim"},
-		"apps":              {"Deployment"},
-		"networking.k8s.io": {"Ingress"},
-		"argoproj.io":       {"Rollout"},
-		"data.example":      {"Dataset"},
+		"":                    {"Pod", "Service", "Namespace", "Node", "PersistentVolumeClaim"},
+		"apps":                {"Deployment", "StatefulSet"},
+		"networking.k8s.io":   {"Ingress"},
+		"argoproj.io":         {"Rollout"},
+		"data.example":        {"Dataset"},
+		"serving.knative.dev": {"Service"},
+		"apps.kruise.io":      {"StatefulSet", "CloneSet"},
+		"config.openshift.io": {"Ingress"},
 	} {
 		for _, kind := range kinds {
 			m.Add(schema.GroupVersionKind{Group: group, Version: "v1", Kind: kind}, meta.RESTScopeNamespace)
 		}
 	}
-	return m
+	p := meta.PriorityRESTMapper{Delegate: m}
+	for _, group := range []string{"", "apps", "networking.k8s.io"} {
+		p.ResourcePriority = append(p.ResourcePriority, schema.GroupVersionResource{
+			Group: group, Version: meta.AnyVersion, Resource: meta.AnyResource,
+		})
+	}
+	return p
 }
 
 // series returns those of all that a seriesQuery selects, as Prometheus would.

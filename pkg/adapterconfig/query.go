@@ -204,15 +204,50 @@ var groupName = strings.NewReplacer(".", "_", "-", "_")
 
 // label returns the label that has the names of the objects of a resource, "" if there is none.
 func (r *Rule) label(of Resource) (string, error) {
+	label := ""
 	for _, o := range r.overrides {
-		if (o.resource == of.Plural || o.resource == of.Singular) && strings.HasPrefix(of.Group, o.group) {
+		switch {
+		case o.resource != of.Plural && o.resource != of.Singular:
+		case o.group == of.Group:
 			return o.label, nil
+		case label == "" && o.mayMean(of.Group):
+			label = o.label
 		}
 	}
-	if r.template == nil {
-		return "", nil
+	if label != "" || r.template == nil {
+		return label, nil
 	}
 	return labelBy(r.template, of)
+}
+
+// kubernetesKinds are the resources of Kubernetes itself that rules may be about, by group, in the order in which it
+// prefers the groups.
+var kubernetesKinds = []struct {
+	group     string
+	resources []string
+}{
+	{"", []string{
+		"configmap", "endpoints", "event", "limitrange", "namespace", "node", "persistentvolume", "persistentvolumeclaim",
+		"pod", "podtemplate", "replicationcontroller", "resourcequota", "secret", "service", "serviceaccount",
+	}},
+	{"apps", []string{"controllerrevision", "daemonset", "deployment", "replicaset", "statefulset"}},
+	{"autoscaling", []string{"horizontalpodautoscaler"}},
+	{"batch", []string{"cronjob", "job"}},
+	{"networking.k8s.io", []string{"ingress", "networkpolicy"}},
+	{"policy", []string{"poddisruptionbudget"}},
+}
+
+// mayMean reports whether the resource of o can be that of a group. As in kubectl, the group of o may be the beginning
+// of a group, or empty; a resource of Kubernetes itself is preferred.
+func (o *override) mayMean(group string) bool {
+	for _, k := range kubernetesKinds {
+		if strings.HasPrefix(k.group, o.group) && slices.ContainsFunc(k.resources, func(s string) bool {
+			return sameResource(s, o.resource)
+		}) {
+			return group == k.group
+		}
+	}
+	return strings.HasPrefix(group, o.group)
 }
 
 // labelBy returns the label that a template makes of a resource.
