@@ -266,8 +266,10 @@ func (b *backends) setLocked(w *demand.Want) {
 	if found.unknown {
 		b.refused[w.Request] = true
 	}
-	// Until it is known again which series exist, the previous expression is kept, or else its last answer.
-	kept := undiscovered && old != nil && (old.ruled || old.discovered != nil) && old.SameQuery(w)
+	// Until it is known again which series exist, or while they do not allow a query by the same rules, the previous
+	// expression is kept, or else its last answer.
+	kept := undiscovered && old != nil && (old.ruled || old.discovered != nil) && old.SameQuery(w) &&
+		(found.unknown || old.rules.same(n.rules))
 	if old != nil && old.subscription != nil {
 		if kept && old.server == n.server {
 			before := *old

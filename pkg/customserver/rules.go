@@ -25,7 +25,13 @@ import (
 type rules struct {
 	backend   string
 	config    *adapterconfig.Config
-	nanAsZero bool // adminfile.Adapter.NaNAsZero
+	text      string // from which config was read
+	nanAsZero bool   // adminfile.Adapter.NaNAsZero
+}
+
+// same reports whether r and o, which may be nil, are the same rules.
+func (r *rules) same(o *rules) bool {
+	return r == o || r != nil && o != nil && r.backend == o.backend && r.text == o.text && r.nanAsZero == o.nanAsZero
 }
 
 // discoverEvery is how often the series of rules with a pattern instead of a name are discovered.

@@ -61,7 +61,7 @@ func parsedRules(t *testing.T, text string) *rules {
 	if len(problems) > 0 {
 		t.Fatal(problems[0].Error())
 	}
-	return &rules{backend: "main", config: config}
+	return &rules{backend: "main", config: config, text: text}
 }
 
 func series(value float64, of ...string) backend.Sample {
@@ -489,6 +489,51 @@ func TestRulesWithoutSeries(t *testing.T) {
 		s.backends.mu.Unlock()
 		if n := one.queries()[discover] - before; n != 0 || left != 0 {
 			t.Errorf("%d more queries for names, and %d are to come", n, left)
+		}
+	})
+}
+
+// TestRulesCorrected checks that a rule which was corrected does not stay in effect because the new one finds no series,
+// and that one which was not stays in effect when the file is read again.
+func TestRulesCorrected(t *testing.T) {
+	const before = `group by (__name__) ({__name__="share",namespace!="",pod!="",pod!=""})`
+	const after = `group by (__name__) ({__name__="share",job="web",namespace!="",pod!="",pod!=""})`
+	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
+		find := func(found ...backend.Sample) {
+			one.change(func() { one.samples = map[string][]backend.Sample{before: found, after: {}} })
+		}
+		apply := func(text string) {
+			t.Helper()
+			if err := s.backends.apply([]backend.Config{{Name: "main", URL: "one"}}, parsedRules(t, text)); err != nil {
+				t.Fatal(err)
+			}
+			settled(2 * discoverEvery)
+		}
+		one.change(func() { one.values = map[string]float64{"web-0": 1} })
+		find(series(1, "__name__", "share"))
+		w := s.poll(inBackend(ofPods("share", pods(1))))
+		settled(time.Second)
+		s.check(w, "web-0 1")
+		find()
+		apply(someRules)
+		s.check(w, "web-0 1")
+
+		asked := func() (n int) {
+			for query, times := range one.queries() {
+				if strings.HasPrefix(query, "sum(share{") {
+					n += times
+				}
+			}
+			return n
+		}
+		apply(strings.Replace(someRules, `'share{`, `'share{job="web",`, 1))
+		if got := s.served(w); !strings.Contains(got, `has metric "share", and backend "main" has no series share`) {
+			t.Error(got)
+		}
+		sent := asked()
+		settled(discoverEvery)
+		if n := asked() - sent; sent == 0 || n != 0 {
+			t.Errorf("%d queries by the old rule after %d, want none", n, sent)
 		}
 	})
 }

@@ -163,7 +163,9 @@ func (s *settings) parseRules(l *loaded) error {
 		}
 		return fmt.Errorf("file %s, the configuration of prometheus-adapter:\n%w", file, errors.Join(errs...))
 	}
-	l.rules = &rules{backend: l.Adapter.Backend, config: config, nanAsZero: l.Adapter.NaNAsZero}
+	l.rules = &rules{
+		backend: l.Adapter.Backend, config: config, text: string(rulesText), nanAsZero: l.Adapter.NaNAsZero,
+	}
 	l.problems = problems
 	l.content += "\x00" + string(rulesText)
 	return nil
