@@ -44,9 +44,7 @@ type response struct {
 	} `json:"data"`
 }
 
-const remedyAggregate = "aggregate more in the expression, as in sum by (pod) (...), or have an administrator raise "
-
-func (c *Client) read(status int, body []byte, secrets []string, keep string) (*Answer, error) {
+func (c *Client) read(status int, body []byte, secrets []string, e Expression) (*Answer, error) {
 	var r response
 	jsonErr := json.Unmarshal(body, &r)
 	if err := c.refused(status, jsonErr, &r, secrets); err != nil {
@@ -61,7 +59,7 @@ func (c *Client) read(status int, body []byte, secrets []string, keep string) (*
 	case len(r.Warnings) > 0 && !c.config.AllowWarnings:
 		return nil, warned(name, r.Warnings, secrets)
 	}
-	samples, err := c.samples(r.Data.Type, r.Data.Result, keep)
+	samples, err := c.samples(r.Data.Type, r.Data.Result, e)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +173,7 @@ func (c *Client) refused(status int, jsonErr error, r *response, secrets []strin
 }
 
 // samples decodes the result of a query.
-func (c *Client) samples(kind string, result json.RawMessage, keep string) ([]Sample, error) {
+func (c *Client) samples(kind string, result json.RawMessage, e Expression) ([]Sample, error) {
 	malformed := func(err error) error {
 		return newError(NotPrometheus, "check the proxies between the custom metrics server and the backend",
 			"backend %q sent a malformed %s", c.config.Name, kind).because(err)
@@ -200,16 +198,15 @@ func (c *Client) samples(kind string, result json.RawMessage, keep string) ([]Sa
 		if err := json.Unmarshal(result, &vector); err != nil {
 			return nil, malformed(err)
 		}
-		if len(vector) > c.config.MaxSeries {
-			return nil, newError(TooLarge, remedyAggregate+"maxSeries", "backend %q sent an answer of more than %d series",
-				c.config.Name, c.config.MaxSeries)
+		if _, limit := c.limits(e); len(vector) > limit {
+			return nil, c.tooLarge(e, int64(limit), "series", "maxSeries")
 		}
 		samples := make([]Sample, len(vector))
 		for i, v := range vector {
 			value, ok := v.Value.value()
 			switch {
 			case ok:
-				samples[i] = Sample{Labels: c.kept(v.Metric, keep), Value: value}
+				samples[i] = Sample{Labels: c.kept(v.Metric, e.keep), Value: value}
 			case v.Histogram != nil:
 				return nil, newError(WrongType, "use a function such as histogram_quantile(0.99, ...) or histogram_avg(...)",
 					"the expression returned a histogram, which is not a number")

@@ -141,7 +141,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(`{"status":"success","data":` + result + `}`))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := c.read(http.StatusOK, body, nil, "")
+		a, err := c.read(http.StatusOK, body, nil, Expression{})
 		if (a == nil) == (err == nil) {
 			t.Fatalf("got %+v and error %v, want one of them", a, err)
 		}

@@ -149,15 +149,39 @@ func (c *Client) send(ctx context.Context, e Expression) (*Answer, error) {
 		return nil, c.failed(err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.config.MaxBody+1))
+	limit, _ := c.limits(e)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
 		return nil, c.failed(err)
-	case int64(len(body)) > c.config.MaxBody:
-		return nil, newError(TooLarge, remedyAggregate+"maxBodyBytes",
-			"backend %q sent an answer of more than %d bytes", c.config.Name, c.config.MaxBody)
+	case int64(len(body)) > limit:
+		return nil, c.tooLarge(e, limit, "bytes", "maxBodyBytes")
 	}
-	return c.read(resp.StatusCode, body, secrets, e.keep)
+	return c.read(resp.StatusCode, body, secrets, e)
+}
+
+// The least limits of an answer with names of series, each of which takes about 100 bytes.
+const (
+	maxNames     = 50_000
+	maxNamesBody = 8 << 20
+)
+
+// limits returns how many bytes and series an answer to e may have.
+func (c *Client) limits(e Expression) (bytes int64, series int) {
+	if e.names {
+		return max(c.config.MaxBody, maxNamesBody), max(c.config.MaxSeries, maxNames)
+	}
+	return c.config.MaxBody, c.config.MaxSeries
+}
+
+// tooLarge returns the error of an answer that exceeds a limit, which is in a unit and set by a field.
+func (c *Client) tooLarge(e Expression, limit int64, unit, field string) *Error {
+	if e.names {
+		return newError(TooLarge, "have an administrator let seriesQuery select fewer series, or raise "+field,
+			"backend %q has too many names of series: more than %d %s", c.config.Name, limit, unit).because(errors.New(e.text))
+	}
+	return newError(TooLarge, "aggregate more in the expression, as in sum by (pod) (...), or have an administrator raise "+
+		field, "backend %q sent an answer of more than %d %s", c.config.Name, limit, unit)
 }
 
 // failed returns the error of a query without an answer.

@@ -127,6 +127,50 @@ func TestQuery(t *testing.T) {
 	}
 }
 
+// TestNames checks that the names of series have limits of their own.
+func TestNames(t *testing.T) {
+	count, name := 0, "a"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		one := `{"metric":{"__name__":"` + name + `"},"value":[1,"1"]}`
+		_, _ = io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[`+
+			strings.Repeat(one+",", count-1)+one+"]}}")
+	}))
+	defer server.Close()
+	e, err := Names(`group by (__name__) ({__name__=~".+"})`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := newClient(t, Config{URL: server.URL, MaxSeries: 10, MaxBody: 1000})
+	count = 10_001
+	for _, c := range []*Client{newClient(t, Config{URL: server.URL}), small} {
+		if a, err := c.Query(t.Context(), e); err != nil || len(a.Samples) != count ||
+			a.Samples[0].Labels.Get("__name__") != name {
+			t.Errorf("%v, want %d names", err, count)
+		}
+	}
+	fails := func(part string) {
+		t.Helper()
+		_, err := small.Query(t.Context(), e)
+		wantError(t, err, TooLarge, "too many names of series: more than "+part, "seriesQuery")
+		if detail := errors.Unwrap(err); detail == nil || !strings.Contains(detail.Error(), "group by (__name__)") {
+			t.Errorf("the log has %v, want the query", detail)
+		}
+	}
+	count = maxNames + 1
+	fails("50000 series")
+	// A backend may have larger limits than these.
+	large := newClient(t, Config{URL: server.URL, MaxSeries: count})
+	if a, err := large.Query(t.Context(), e); err != nil || len(a.Samples) != count {
+		t.Errorf("%v, want %d names", err, count)
+	}
+	count, name = 1, strings.Repeat("a", maxNamesBody)
+	fails("8388608 bytes")
+	// Other answers keep their limits.
+	count, name = 11, "a"
+	_, err = small.Query(t.Context(), trusted(t, "up"))
+	wantError(t, err, TooLarge, "10 series", "maxSeries")
+}
+
 func TestAnswers(t *testing.T) {
 	const token = "s3cret-token"
 	for name, tt := range map[string]struct {

@@ -9,13 +9,15 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// Expression is PromQL that may be sent to a backend. Only Confine and Trust make one.
+// Expression is PromQL that may be sent to a backend. Only Confine, Trust and Names make one.
 type Expression struct {
 	text string
 	// owner is the key of the share of turns and memory that the expression uses.
 	owner string
 	// keep are labels of its series that answers keep besides those of the Config, separated by commas; "" for none.
 	keep string
+	// names says that its result is names of series, of which an answer may have more than of other series.
+	names bool
 }
 
 // String returns the PromQL.
@@ -126,6 +128,14 @@ func Trust(text, owner, keep string) (Expression, error) {
 		return Expression{}, err
 	}
 	return Expression{text: text, owner: owner, keep: keep}, nil
+}
+
+// Names returns an expression of an administrator, as Trust does, that finds names of series: the label __name__ of each
+// result is one. Each is small, and a server has many, so answers may be larger than others.
+func Names(text string) (Expression, error) {
+	e, err := Trust(text, "", model.MetricNameLabel)
+	e.names = err == nil
+	return e, err
 }
 
 // Narrow returns e with matchers added to every selector. The error is an *Error.

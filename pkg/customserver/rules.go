@@ -76,7 +76,7 @@ func newDiscovery(s *server, onResult func(context.Context, schedule.Report)) *d
 
 // of returns the result of a query for names.
 func (d *discovery) of(query string) (*discovered, error) {
-	e, err := backend.Trust(query, "", model.MetricNameLabel)
+	e, err := backend.Names(query)
 	if err != nil {
 		return nil, err
 	}
