@@ -251,7 +251,8 @@ func (t *Target) get(ctx context.Context, filter string, read func(Page) error) 
 			return t.statusError(a)
 		}
 		contentType := a.Header.Get("Content-Type")
-		if !mayBeMetrics(contentType) {
+		media := mediaType(contentType)
+		if !mayBeMetrics(media) {
 			return t.fail(NotMetrics, RemedyPath, nil, "the answer has content type %q, which is not a metrics format",
 				httpconn.Shorten(contentType, 100))
 		}
@@ -260,7 +261,8 @@ func (t *Target) get(ctx context.Context, filter string, read func(Page) error) 
 			return err
 		}
 		t.large = len(body) >= gzipFrom
-		if start := bytes.TrimSpace(body[:min(len(body), 64)]); len(start) > 0 && start[0] == '<' {
+		start := bytes.TrimSpace(body[:min(len(body), 64)])
+		if media != protobuf && len(start) > 0 && start[0] == '<' {
 			return t.fail(NotMetrics, RemedyPath, nil, "the answer is HTML or XML, which is not a metrics format")
 		}
 		readErr = read(Page{At: a.Received, ContentType: contentType, Body: body, Filtered: filter != ""})
@@ -278,12 +280,19 @@ func (t *Target) get(ctx context.Context, filter string, read func(Page) error) 
 	return t.explain(ctx, err, x.Step)
 }
 
-// mayBeMetrics reports whether an answer of that content type is worth reading. Exporters that state none
-// send text.
-func mayBeMetrics(contentType string) bool {
+// mediaType returns a content type without its parameters.
+func mediaType(contentType string) string {
 	name, _, _ := strings.Cut(contentType, ";")
-	switch strings.ToLower(strings.TrimSpace(name)) {
-	case "", "text/plain", "application/openmetrics-text", "application/vnd.google.protobuf", "application/octet-stream":
+	return strings.ToLower(strings.TrimSpace(name))
+}
+
+// protobuf is the media type of a binary page, which may begin with any byte.
+const protobuf = "application/vnd.google.protobuf"
+
+// mayBeMetrics reports whether an answer of that media type is worth reading. Exporters that state none send text.
+func mayBeMetrics(media string) bool {
+	switch media {
+	case "", "text/plain", "application/openmetrics-text", protobuf, "application/octet-stream":
 		return true
 	}
 	return false

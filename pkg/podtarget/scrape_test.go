@@ -105,6 +105,21 @@ func TestScrape(t *testing.T) {
 	}
 }
 
+// TestProtobuf checks that a message of 60 bytes, the code of '<', is not taken for HTML.
+func TestProtobuf(t *testing.T) {
+	const contentType = "Application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+	for _, start := range []string{"<", "\n<"} { // in a message of ten bytes, too
+		message := start + strings.Repeat("\x00", 60)
+		target := fakePod(t, "http", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			fmt.Fprint(w, message)
+		})
+		if body, _, err := scrape(t, target); err != nil || body != message {
+			t.Errorf("got %q, %v, want the message", body, err)
+		}
+	}
+}
+
 func TestErrorOfReader(t *testing.T) {
 	target := fakePod(t, "http", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, page) })
 	want := errors.New("not an exposition")
