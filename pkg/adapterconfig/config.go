@@ -112,8 +112,8 @@ func (r *Rule) Series() []string {
 	return nil
 }
 
-// discovery returns PromQL for Discover that finds the names of the series that the rule and more select. If label is not
-// empty, series without that label are left out, because they do not belong to objects of that kind.
+// discovery returns the query for Discover that finds the names of the series which the rule and more select. If label
+// is not empty, series without that label are left out, because they do not belong to objects of that kind.
 func (r *Rule) discovery(label string, more ...*labels.Matcher) string {
 	s := &parser.VectorSelector{LabelMatchers: slices.Clip(r.series)}
 	if label != "" {

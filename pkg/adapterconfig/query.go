@@ -40,8 +40,8 @@ type Request struct {
 	Selector labels.Selector
 }
 
-// Discover returns the names of the series that a query finds, which is about the series of r: the label __name__ of each
-// result is one.
+// Discover returns the names of the series that a query finds, which is about the series of r. The label __name__ of
+// each result is one.
 type Discover func(r *Rule, query string) ([]string, error)
 
 // ErrNotFound says that no rule has the metric.
@@ -119,8 +119,8 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 		query, err := c.rule.discovered(c.label, q, external, discover)
 		switch {
 		case errors.Is(err, errUnusable):
-			notFound = c.rule.seriesError("gives the name %q to a series whose own name cannot be put into metricsQuery: rename "+
-				"the series, with letters, digits, _ and : only", q.Metric)
+			notFound = c.rule.seriesError("gives the name %q to a series whose own name cannot be put into metricsQuery: "+
+				"rename the series, with letters, digits, _ and : only", q.Metric)
 		case err != nil:
 			return "", nil, err
 		case query != "":
@@ -155,8 +155,8 @@ func (r *Rule) discovered(label string, q Request, external bool, discover Disco
 			return query, nil
 		}
 	}
-	return "", r.seriesError("gives more than one series the name %q: make seriesQuery, seriesFilters or name.matches select "+
-		"one of them", q.Metric)
+	return "", r.seriesError("gives more than one series the name %q: make seriesQuery, seriesFilters or name.matches "+
+		"select one of them", q.Metric)
 }
 
 // queryFor returns the query for those of series that have the metric's name, "" if there are none.
@@ -182,8 +182,8 @@ func (r *Rule) queryFor(series []string, q Request, external bool) (query string
 }
 
 // mayRender reports whether the name of a series may be put into metricsQuery, which does not quote it. Whoever exposes
-// metrics chooses the names that are discovered, and could otherwise write any PromQL. An administrator chooses those in
-// seriesQuery.
+// metrics chooses the names that are discovered, and could otherwise write any PromQL. Those in seriesQuery are an
+// administrator's.
 func (r *Rule) mayRender(series string) bool {
 	return model.LegacyValidation.IsValidMetricName(series) || slices.Contains(r.Series(), series)
 }

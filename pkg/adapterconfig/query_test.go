@@ -240,8 +240,8 @@ func parse(t *testing.T, text string) *Config {
 
 const podLabels = `resources: {overrides: {namespace: {resource: namespace}, pod: {resource: pod}}}`
 
-// TestHostileSeries checks that the name of a discovered series, which whoever exposes metrics chooses, is not put into a
-// query if it is more than a name there.
+// TestHostileSeries checks that the name of a discovered series, which whoever exposes metrics chooses, is not put into
+// a query if it is more than a name there.
 func TestHostileSeries(t *testing.T) {
 	const hostile = `up) by (pod) * 0 + on () group_left () sum(secret{namespace="victim"}) or sum(up`
 	c := parse(t, `

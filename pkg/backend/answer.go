@@ -69,8 +69,8 @@ func (c *Client) read(status int, body []byte, secrets []string, e Expression) (
 	}, nil
 }
 
-// isInfo reports whether a warning is a mere note on the expression. Thanos, and Prometheus before 2.54, have no field of
-// their own for these.
+// isInfo reports whether a warning is a mere note on the expression. Thanos, and Prometheus before 2.54, have no
+// separate field for notes.
 func isInfo(warning string) bool {
 	return strings.HasPrefix(warning, "PromQL info") || strings.HasSuffix(warning, " more info annotations omitted")
 }

@@ -180,8 +180,8 @@ func (c *Client) tooLarge(e Expression, limit int64, unit, field string) *Error 
 		return newError(TooLarge, "have an administrator let seriesQuery select fewer series, or raise "+field,
 			"backend %q has too many names of series: more than %d %s", c.config.Name, limit, unit).because(errors.New(e.text))
 	}
-	return newError(TooLarge, "aggregate more in the expression, as in sum by (pod) (...), or have an administrator raise "+
-		field, "backend %q sent an answer of more than %d %s", c.config.Name, limit, unit)
+	return newError(TooLarge, "aggregate more in the expression, as in sum by (pod) (...), or have an administrator "+
+		"raise "+field, "backend %q sent an answer of more than %d %s", c.config.Name, limit, unit)
 }
 
 // failed returns the error of a query without an answer.

@@ -301,7 +301,9 @@ func TestAnswers(t *testing.T) {
 		},
 		"an error with status 200": {
 			body:  `{"status":"error","errorType":"execution","error":"multiple matches for labels: many-to-one"}`,
-			cause: BadQuery, parts: []string{"cannot evaluate the expression: multiple matches for labels: many-to-one"},
+			cause: BadQuery, parts: []string{
+				`backend "main" cannot evaluate the expression: multiple matches for labels: many-to-one`,
+			},
 		},
 		"another error with status 200": {
 			body: `{"status":"error","errorType":"execution","error":"no"}`, cause: ServerError, detail: "no",
@@ -313,7 +315,8 @@ func TestAnswers(t *testing.T) {
 		},
 		"ambiguous match in VictoriaMetrics": {
 			status: 422, body: `{"status":"error","errorType":"422","error":"error when executing query=\"a \\\"b\\\" / c\" ` +
-				"for (time=1, step=300000): cannot evaluate \\\"a\\\": duplicate time series on the left side of `/ on (pod)`" + `"}`,
+				`for (time=1, step=300000): cannot evaluate \"a\": ` +
+				"duplicate time series on the left side of `/ on (pod)`\"}",
 			cause: BadQuery, parts: []string{"expression: duplicate time series on the left side of `/ on (pod)`"},
 		},
 		"too many series in a storage node": {
@@ -322,9 +325,9 @@ func TestAnswers(t *testing.T) {
 			cause: BadQuery, parts: []string{"expression: the number of matching timeseries exceeds 300000; narrow"},
 		},
 		"storage fails in Prometheus": {
-			status: 422, body: `{"status":"error","errorType":"execution","error":"expanding series: proxy Series(): rpc error: ` +
-				`receive series from Addr: 10.1.2.3:10901 LabelSets: {}: EOF"}`,
-			cause: ServerError, parts: []string{"failed (422): see the logs"},
+			status: 422, body: `{"status":"error","errorType":"execution","error":"expanding series: proxy Series(): rpc ` +
+				`error: receive series from Addr: 10.1.2.3:10901 LabelSets: {}: EOF"}`,
+			cause: ServerError, parts: []string{`backend "main" failed (422): see the logs`},
 			detail: "expanding series: proxy Series(): rpc error: receive series from Addr: 10.1.2.3:10901 LabelSets: {}: EOF",
 		},
 		"storage fails in VictoriaMetrics": { // the expression is a user's

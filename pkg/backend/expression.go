@@ -130,8 +130,8 @@ func Trust(text, owner, keep string) (Expression, error) {
 	return Expression{text: text, owner: owner, keep: keep}, nil
 }
 
-// Names returns an expression of an administrator, as Trust does, that finds names of series: the label __name__ of each
-// result is one. Each is small, and a server has many, so answers may be larger than others.
+// Names returns an expression of an administrator, as Trust does, that finds names of series. The label __name__ of
+// each result is one. Names are short, and a server has many, so answers may have more of them than of other series.
 func Names(text string) (Expression, error) {
 	e, err := Trust(text, "", model.MetricNameLabel)
 	e.names = err == nil

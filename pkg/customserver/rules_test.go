@@ -301,8 +301,8 @@ func TestRulesHostileSeries(t *testing.T) {
 	})
 }
 
-// TestRulesSecondSeries checks that a series to which a rule gives the name of another one takes the metric away neither
-// from other namespaces nor from an autoscaler that has it already.
+// TestRulesSecondSeries checks that a series to which a rule gives the name of another one takes the metric away
+// neither from other namespaces nor from an autoscaler that has it already.
 func TestRulesSecondSeries(t *testing.T) {
 	const everywhere = `group by (__name__) ({__name__=~"^hits_.*",namespace!="",pod!="",pod!=""})`
 	const here = `group by (__name__) ({__name__=~"^hits_.*",namespace!="",namespace="shop",pod!="",pod!=""})`
@@ -493,8 +493,8 @@ func TestRulesWithoutSeries(t *testing.T) {
 	})
 }
 
-// TestRulesCorrected checks that a rule which was corrected does not stay in effect because the new one finds no series,
-// and that one which was not stays in effect when the file is read again.
+// TestRulesCorrected checks that a rule which was corrected does not stay in effect because the new one finds no
+// series, and that rules which are read again unchanged stay in effect.
 func TestRulesCorrected(t *testing.T) {
 	const before = `group by (__name__) ({__name__="share",namespace!="",pod!="",pod!=""})`
 	const after = `group by (__name__) ({__name__="share",job="web",namespace!="",pod!="",pod!=""})`
