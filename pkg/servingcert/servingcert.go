@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -43,8 +44,8 @@ type Config struct {
 	// Another adapter may have the APIServices of a group, in the same namespace, and must not be
 	// given a certificate for it.
 	Service string
-	// Optional means that nobody asked for the Secret: if it is absent or forbidden, the fallback is
-	// served, which is not a failure.
+	// Optional means that nobody asked for the Secret: if it is absent or may not be read, the fallback
+	// is served, which is not a failure.
 	Optional    bool
 	APIServices []string
 	Fallback    dynamiccertificates.CertKeyContentProvider // required
@@ -186,8 +187,8 @@ func (k *Keeper) pass(ctx context.Context) error {
 	// The Secret is read last. A patch is rejected if its APIService has changed since it was read, so
 	// no patch can undo that of a replica that has read a newer Secret.
 	services, err := k.services(ctx)
-	current, secretErr := k.keep(ctx, services, err == nil)
-	if unwanted := k.config.Optional && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)); unwanted {
+	secret, secretErr := k.config.Client.CoreV1().Secrets(k.config.Namespace).Get(ctx, k.config.Secret, metav1.GetOptions{})
+	if k.config.Optional && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)) {
 		if k.news("optional", string(apierrors.ReasonForError(secretErr))) {
 			klog.FromContext(ctx).Info("Warning: The server serves a self-signed certificate: --serving-certificate-secret is "+
 				"not set, and the Secret that it names by default cannot be used. The API server accepts this certificate only "+
@@ -197,25 +198,28 @@ func (k *Keeper) pass(ctx context.Context) error {
 		return nil
 	}
 	k.news("optional", "")
-	if secretErr != nil || current == nil {
-		return errors.Join(err, secretErr)
+	if secretErr != nil {
+		return errors.Join(err, &requestError{"get secret " + k.config.Namespace + "/" + k.config.Secret, secretErr})
+	}
+	current, keepErr := k.keep(ctx, secret, services, err == nil)
+	err = errors.Join(err, keepErr)
+	if current == nil {
+		return err
 	}
 	k.serve(ctx, current)
 	return errors.Join(err, k.publish(ctx, services, current))
 }
 
-// keep updates the Secret where necessary and returns its contents, or nil if it has no certificate. It
-// changes nothing while no APIService points here, except that it fills an empty Secret if Config.Service says
-// what to make a certificate for: a user can then have an APIService point here and trust it in one step.
+// keep updates secret where necessary and returns its contents, or nil if it has no certificate. If the update fails,
+// it returns what is still valid, and the error: until it expires, clients accept it. It changes nothing while no
+// APIService points here, except that it fills an empty Secret if Config.Service says what to make a certificate for:
+// a user can then have an APIService point here and trust it in one step.
 //
 // If the services are not complete, others that could not be read may point here, too: the certificate keeps
 // the names that it has, and no authority takes over from another one.
-func (k *Keeper) keep(ctx context.Context, services []*apiService, complete bool) (*identity, error) {
-	secrets := k.config.Client.CoreV1().Secrets(k.config.Namespace)
-	secret, err := secrets.Get(ctx, k.config.Secret, metav1.GetOptions{})
-	if err != nil {
-		return nil, &requestError{"get secret " + k.config.Namespace + "/" + k.config.Secret, err}
-	}
+func (k *Keeper) keep(
+	ctx context.Context, secret *corev1.Secret, services []*apiService, complete bool,
+) (*identity, error) {
 	now := time.Now()
 	found, why := parse(secret.Data)
 	names := serverNames(services)
@@ -251,8 +255,13 @@ func (k *Keeper) keep(ctx context.Context, services []*apiService, complete bool
 		secret.Data = map[string][]byte{}
 	}
 	maps.Copy(secret.Data, data)
+	secrets := k.config.Client.CoreV1().Secrets(k.config.Namespace)
 	if _, err := secrets.Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
-		return nil, &requestError{"update secret " + k.config.Namespace + "/" + k.config.Secret, err}
+		err = &requestError{"update secret " + k.config.Namespace + "/" + k.config.Secret, err}
+		if found.unusable(now) != nil {
+			return nil, err
+		}
+		return found, err
 	}
 	klog.FromContext(ctx).Info("Wrote the Secret of the serving certificate",
 		"secret", klog.KObj(secret), "why", append(why, reasons...))

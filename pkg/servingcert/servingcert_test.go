@@ -447,6 +447,51 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// A replica that starts while the Secret cannot be written serves the certificate in it, although it is due for renewal,
+// and restores a caBundle.
+func TestUnwritableSecret(t *testing.T) {
+	for _, code := range []int{403, 409, 422, 500} {
+		for _, optional := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d, optional: %v", code, optional), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					a := newAPI()
+					ctx, log := logged(t)
+					c := a.config(t)
+					c.Optional = optional
+					if err := New(c).pass(ctx); err != nil {
+						t.Fatal(err)
+					}
+					a.change(func() {
+						a.before = func(verb, _ string) int {
+							if verb == "update" {
+								return code
+							}
+							return 0
+						}
+					})
+					time.Sleep(365 * day * 3 / 4)
+					r := start(t, ctx, c)
+					for _, when := range []string{"after the start", "after the caBundle was wiped"} {
+						time.Sleep(70 * time.Second)
+						cert, _ := r.CurrentCertKeyContent()
+						if err := believes(a.bundle(v1), cert, host); err != nil {
+							t.Errorf("%s: %v\n%s", when, err, log())
+						}
+						a.change(func() { a.services[v1].Spec.CABundle = nil })
+					}
+					want := 1
+					if code == 409 { // another replica was faster
+						want = 0
+					}
+					if n := strings.Count(log(), "cannot be maintained"); n != want {
+						t.Errorf("the log says %d times that the certificate cannot be maintained, want %d:\n%s", n, want, log())
+					}
+				})
+			})
+		}
+	}
+}
+
 // A failure that begins while another one lasts is logged, even if both have the same reason. None is repeated until
 // everything has worked once.
 func TestFurtherFailures(t *testing.T) {
@@ -827,17 +872,18 @@ func TestLedElsewhere(t *testing.T) {
 	}
 }
 
-// A Secret that was not configured is used if it exists and may be used. If not, that is no
+// A Secret that was not configured is used if it exists and may be read. If not, that is no
 // failure.
 func TestOptional(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		before func(a *fakeAPI)
 		served bool
+		fails  bool
 	}{
-		{"it is there", func(*fakeAPI) {}, true},
-		{"it is absent", func(a *fakeAPI) { a.secret = nil }, false},
-		{"it is forbidden", func(a *fakeAPI) { a.before = func(string, string) int { return 403 } }, false},
+		{"it is there", func(*fakeAPI) {}, true, false},
+		{"it is absent", func(a *fakeAPI) { a.secret = nil }, false, false},
+		{"it is forbidden", func(a *fakeAPI) { a.before = func(string, string) int { return 403 } }, false, false},
 		{"it may not be written", func(a *fakeAPI) {
 			a.before = func(verb, _ string) int {
 				if verb == "update" {
@@ -845,7 +891,7 @@ func TestOptional(t *testing.T) {
 				}
 				return 0
 			}
-		}, false},
+		}, false, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -864,9 +910,18 @@ func TestOptional(t *testing.T) {
 				if err := believes(a.bundle(v1), cert, host); (err == nil) != tc.served {
 					t.Errorf("a client that believes the caBundle: %v", err)
 				}
-				if n := strings.Count(log(), "self-signed certificate"); (n == 1) == tc.served ||
-					strings.Contains(log(), "cannot be maintained") {
-					t.Errorf("the log says %d times that the fallback is served:\n%s", n, log())
+				fallbacks, failures := 0, 0
+				switch {
+				case tc.fails:
+					failures = 1
+				case !tc.served:
+					fallbacks = 1
+				}
+				if n := strings.Count(log(), "self-signed certificate"); n != fallbacks {
+					t.Errorf("the log says %d times that the fallback is served, want %d:\n%s", n, fallbacks, log())
+				}
+				if n := strings.Count(log(), "cannot be maintained"); n != failures {
+					t.Errorf("the log says %d times that something fails, want %d:\n%s", n, failures, log())
 				}
 				a.change(func() { a.before, a.secret = func(string, string) int { return 0 }, secret })
 				time.Sleep(70 * time.Second)
