@@ -130,7 +130,7 @@ func TestPortInUse(t *testing.T) {
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
 	for name, serve := range map[string]func(*Options) error{
-		"generic":   func(o *Options) error { return o.configure(server.NewGenericConfig("")) },
+		"generic":   func(o *Options) error { return o.configure(server.NewGenericConfig(""), nil) },
 		"meanwhile": func(o *Options) error { _, err := o.serveMeanwhile(http.NotFoundHandler()); return err },
 	} {
 		err := serve(parse(t, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port)))

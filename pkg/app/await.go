@@ -37,57 +37,60 @@ var awaitBackoff = wait.Backoff{
 var errNoFrontProxy = errors.New(
 	"ConfigMap " + metav1.NamespaceSystem + "/" + kubeapi.AuthenticationConfigMap + " has no " + kubeapi.FrontProxyCAKey)
 
-// awaitAPIServer returns nil once the API server has served the authentication configuration, which the
-// generic API server requires, or when ctx ends. It does not give up: the kubelet waits for up to five
+// awaitAPIServer returns the authentication configuration, which the generic API server requires, once the API server
+// has served it, or nil if it is not required or ctx has ended. It does not give up: the kubelet waits for up to five
 // minutes before it restarts a container that exits, long after the API server has come back. Meanwhile
-// /livez succeeds, so that the container is not killed, and all other requests are rejected.
-func (o *serving) awaitAPIServer(ctx context.Context) error {
-	if o.Authentication.SkipInClusterLookup || o.Authentication.TolerateInClusterLookupFailure ||
-		o.Authentication.RequestHeader.ClientCAFile != "" {
-		return nil // the generic API server does not require it
+// /livez succeeds, so that the container is not killed, and all other requests are rejected. With
+// --authentication-tolerate-lookup-failure it asks once, and returns the failure as part of the lookup.
+func (o *serving) awaitAPIServer(ctx context.Context) (*lookup, error) {
+	if o.Authentication.SkipInClusterLookup || o.Authentication.RequestHeader.ClientCAFile != "" {
+		return nil, nil
 	}
 	config, err := clientConfig(o.Authentication.RemoteKubeConfigFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("make a client for the API server: %w", err)
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
 	}
-	ask := func(ctx context.Context, timeout time.Duration) error {
+	ask := func(timeout time.Duration) *lookup {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		m, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeapi.AuthenticationConfigMap,
 			metav1.GetOptions{})
-		if apierrors.IsNotFound(err) || err == nil && m.Data[kubeapi.FrontProxyCAKey] == "" {
-			return errNoFrontProxy
-		}
-		return err
+		return &lookup{m, err}
+	}
+	if o.Authentication.TolerateInClusterLookupFailure {
+		return ask(attemptTimeout), nil
 	}
 	start := time.Now()
-	err = ask(ctx, firstAttempt)
+	l := ask(firstAttempt)
+	err = l.incomplete()
 	if err == nil || ctx.Err() != nil {
-		return nil //nolint:nilerr // it answers, or nobody waits for it any more
+		return l, nil //nolint:nilerr // it answers, or nobody waits for it any more
 	}
 	w := &waiting{server: o.name, proxy: proxyTo(config)}
 	w.failed(err)
 	stop, err := o.serveMeanwhile(w)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	defer stop()
 	delay := awaitBackoff.DelayFunc()
 	for {
 		select {
 		case <-ctx.Done():
+			return nil, nil
 		case <-time.After(delay()):
-			if err := ask(ctx, attemptTimeout); err != nil {
-				w.failed(err)
-				continue
-			}
-			klog.InfoS("The API server answers", "after", time.Since(start).Round(time.Millisecond))
 		}
-		stop()
-		return nil
+		l := ask(attemptTimeout)
+		if err := l.incomplete(); err != nil {
+			w.failed(err)
+			continue
+		}
+		klog.InfoS("The API server answers", "after", time.Since(start).Round(time.Millisecond))
+		return l, nil
 	}
 }
 

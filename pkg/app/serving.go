@@ -241,10 +241,11 @@ func (o *serving) prepare(ctx context.Context, generic *genericapiserver.Config)
 			"written (an emptyDir at /tmp and --cert-dir=/tmp), or --tls-cert-file and --tls-private-key-file",
 			o.SecureServing.ServerCert.CertDirectory, err)
 	}
-	if err := o.awaitAPIServer(ctx); err != nil || ctx.Err() != nil {
+	authentication, err := o.awaitAPIServer(ctx)
+	if err != nil || ctx.Err() != nil {
 		return nil, err
 	}
-	if err := o.configure(generic); err != nil {
+	if err := o.configure(generic, authentication); err != nil {
 		return nil, err
 	}
 	return &prepared{rest: restConfig, secret: secret, optional: optional}, nil
@@ -292,17 +293,21 @@ func (o *serving) warnOfClosedProbes() {
 	}
 }
 
-// configure sets the flags in c. It reads the authentication configuration from the API server.
-func (o *serving) configure(c *genericapiserver.Config) error {
+// configure sets the flags in c. It sends no request to the API server.
+func (o *serving) configure(c *genericapiserver.Config, authentication *lookup) error {
 	o.generic.applyTo(c)
 	port := o.SecureServing.BindPort
 	if err := o.SecureServing.ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
 		return o.servingError(port, err)
 	}
-	o.Authentication.WithCustomRoundTripper(func(next http.RoundTripper) http.RoundTripper { return unstreamed{next} })
+	o.Authentication.WithCustomRoundTripper(func(next http.RoundTripper) http.RoundTripper {
+		if authentication != nil {
+			next = lookedUp{authentication, next}
+		}
+		return unstreamed{next}
+	})
 	if err := o.Authentication.ApplyTo(&c.Authentication, c.SecureServing, c.OpenAPIConfig); err != nil {
-		return fmt.Errorf("delegate authentication to the API server: %w: check that it can be reached, and that "+
-			"%s exists", err, bindings(o.name))
+		return fmt.Errorf("delegate authentication to the API server: %w", err)
 	}
 	if err := o.Authorization.ApplyTo(&c.Authorization); err != nil {
 		return fmt.Errorf("delegate authorization to the API server: %w", err)

@@ -73,15 +73,9 @@ func TestFrontProxyCAWithoutStreams(t *testing.T) {
 	}))
 	defer api.Close()
 	defer api.CloseClientConnections()
-	dir := t.TempDir()
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	c := clientcmdapi.NewConfig()
-	c.Clusters["a"] = &clientcmdapi.Cluster{Server: api.URL}
-	c.Contexts["a"], c.CurrentContext = &clientcmdapi.Context{Cluster: "a"}, "a"
-	if err := clientcmd.WriteToFile(*c, kubeconfig); err != nil {
-		t.Fatal(err)
-	}
-	o := parse(t, "--cert-dir="+dir, "--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig)
+	kubeconfig := writeKubeconfig(t, api.URL)
+	o := parse(t, "--cert-dir="+t.TempDir(), "--authentication-kubeconfig="+kubeconfig,
+		"--authorization-kubeconfig="+kubeconfig)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +86,11 @@ func TestFrontProxyCAWithoutStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	generic := server.NewGenericConfig("")
-	if err := o.configure(generic); err != nil {
+	authentication, err := o.awaitAPIServer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.configure(generic, authentication); err != nil {
 		t.Fatal(err)
 	}
 	trusted := generic.Authentication.RequestHeaderConfig.CAContentProvider
@@ -118,6 +116,19 @@ func TestFrontProxyCAWithoutStreams(t *testing.T) {
 	mu.Unlock()
 	close(changed)
 	eventually("the new CA is not trusted", func() bool { return string(trusted.CurrentCABundleContent()) == ca })
+}
+
+// writeKubeconfig returns the path of a kubeconfig for the API server at url.
+func writeKubeconfig(t *testing.T, url string) string {
+	t.Helper()
+	c := clientcmdapi.NewConfig()
+	c.Clusters["a"] = &clientcmdapi.Cluster{Server: url}
+	c.Contexts["a"], c.CurrentContext = &clientcmdapi.Context{Cluster: "a"}, "a"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*c, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // certificate returns a new certificate as PEM.
