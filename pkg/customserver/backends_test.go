@@ -266,7 +266,7 @@ func TestBackendDown(t *testing.T) {
 		if !strings.Contains(got, `the last good answer of backend "main" is more than 1m0s old`) {
 			t.Error(got)
 		}
-		server := &Server{collector: s.collector, backends: s.backends, start: time.Now()}
+		server := &Server{collector: s.collector, backends: s.backends}
 		if err := server.asked(); err != nil {
 			t.Errorf("a backend that is down keeps the server from being ready: %v", err)
 		}

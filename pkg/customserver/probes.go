@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 )
 
 const (
-	// startGrace is how long after the server's start readiness waits for pods that were not scraped twice.
+	// startGrace is how long readiness, once it knows the pods, waits for those that were not scraped twice.
 	startGrace = 30 * time.Second
 	// lateLimit is the delay of the schedulers above which the process is considered stuck. It does not
 	// depend on pods, which are scraped in other goroutines.
@@ -44,6 +45,8 @@ type readiness struct {
 	read  func() error // why autoscalers, their targets and pods are not known yet
 	asked func() error // why the known pods were not scraped often enough
 	ready atomic.Bool
+	known sync.Once // sets since
+	since time.Time // when podsAsked first found that the pods are known
 }
 
 func (r *readiness) autoscalersRead() error {
@@ -53,6 +56,8 @@ func (r *readiness) autoscalersRead() error {
 	return r.read()
 }
 
+// podsAsked returns nil once the known pods were scraped often enough, or when they have been known for startGrace. A
+// server that is ready earlier would answer that metrics have no value, and autoscalers would stop.
 func (r *readiness) podsAsked() error {
 	if r.ready.Load() {
 		return nil
@@ -60,7 +65,8 @@ func (r *readiness) podsAsked() error {
 	if err := r.read(); err != nil {
 		return err // until then it is not known which pods there are
 	}
-	if err := r.asked(); err != nil {
+	r.known.Do(func() { r.since = time.Now() })
+	if err := r.asked(); err != nil && time.Since(r.since) < startGrace {
 		return err
 	}
 	r.ready.Store(true)
@@ -83,12 +89,8 @@ func (s *Server) timely() error {
 }
 
 // asked returns nil once every endpoint has given two pages or failed twice and every query of a backend has succeeded
-// once or failed twice, or startGrace after the server's start. A server that is ready earlier would answer that
-// metrics have no value, and autoscalers would stop.
+// once or failed twice.
 func (s *Server) asked() error {
-	if time.Since(s.start) >= startGrace {
-		return nil
-	}
 	for _, one := range s.collector.schedulers() {
 		if st := one.Status(); !complete(&st) {
 			return fmt.Errorf("%d endpoints of pods: %d not scraped yet, %d not scraped twice yet, %d failed once", st.Targets,

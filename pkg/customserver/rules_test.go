@@ -246,7 +246,7 @@ func TestRulesDiscover(t *testing.T) {
 		settled(time.Second)
 		s.check(w, "error: the series of rules[1] in the configuration of prometheus-adapter are not known: backend "+
 			`"main" has not answered this query yet: retry in a moment`)
-		server := &Server{collector: s.collector, backends: s.backends, start: time.Now()}
+		server := &Server{collector: s.collector, backends: s.backends}
 		if err := server.asked(); err == nil || !strings.Contains(err.Error(), "1 not sent yet") {
 			t.Errorf("%v, want that series are not known", err)
 		}

@@ -28,7 +28,7 @@ import (
 )
 
 // TestReadyWhenPodsWereAsked checks that a server is ready once each pod has given two pages or failed twice, or
-// after half a minute.
+// when the pods have been known for half a minute, however late that was.
 func TestReadyWhenPodsWereAsked(t *testing.T) {
 	hanging := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	for name, tc := range map[string]struct {
@@ -42,21 +42,32 @@ func TestReadyWhenPodsWereAsked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, all := start(t), pods(2)
-				server := &Server{collector: s.collector, backends: s.backends, start: time.Now()}
+				server := &Server{collector: s.collector, backends: s.backends}
 				if err := server.asked(); err != nil {
 					t.Errorf("without pods: %v", err)
 				}
+				unread := errors.New("not read yet")
+				read := unread
+				server.readiness.read, server.readiness.asked = func() error { return read }, server.asked
+				time.Sleep(time.Minute)
+				if err := server.readiness.podsAsked(); !errors.Is(err, unread) {
+					t.Errorf("before pods are known: %v", err)
+				}
+				read = nil
 				s.listen(all[0], packets(100))
 				if tc.pod != nil {
 					s.listen(all[1], tc.pod)
 				}
 				s.want(ofPods("queue", all))
-				time.Sleep(tc.no)
-				if err := server.asked(); err == nil {
+				for range tc.no / time.Second { // as logReadiness does
+					_ = server.readiness.podsAsked()
+					time.Sleep(time.Second)
+				}
+				if err := server.readiness.podsAsked(); err == nil {
 					t.Errorf("ready after %v", tc.no)
 				}
 				time.Sleep(tc.then - tc.no)
-				if err := server.asked(); err != nil {
+				if err := server.readiness.podsAsked(); err != nil {
 					t.Errorf("not ready after %v: %v", tc.then, err)
 				}
 				if err := server.timely(); err != nil {
