@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	// startGrace is how long readiness waits for the slowest node and pod before it accepts any
-	// usage that can be served. A usage takes two samples, and cAdvisor samples an idle container
-	// every 15 s plus up to as much jitter (housekeeping in its manager/container.go), so the second
-	// one may come more than 30 s after the start.
+	// startGrace is how long readiness, once it knows the nodes, waits for the slowest node and pod
+	// before it accepts any usage that can be served. A usage takes two samples, and cAdvisor samples
+	// an idle container every 15 s plus up to as much jitter (housekeeping in its manager/container.go),
+	// so the second one may come more than 30 s after the first scrape.
 	startGrace = 40 * time.Second
 	// causePeriod is how long after the start a cause is first logged, and then until another one is.
 	causePeriod = 30 * time.Second
@@ -85,8 +85,12 @@ type readiness struct {
 	status func() schedule.Status // of scraping
 	serves func() bool            // whether any usage can be served now
 	start  time.Time
+	// selector selects the nodes; "": all.
+	selector string
 
 	reached atomic.Bool // has been ready before
+	known   sync.Once   // sets since
+	since   time.Time   // when check first found that nodes and pods had been listed and that there was a node
 
 	mu sync.Mutex // guards the fields that follow
 	// served is the result of serves at the time looked. While nothing can be served, serves reads
@@ -109,19 +113,27 @@ func (r *readiness) servesNow() bool {
 
 // check returns nil when ready, otherwise the cause. To become ready for the first time takes a
 // usage of every node that answers, and of every pod that has run there for a minute, so that a
-// roll-out leaves no gap; a node that has failed only once is given a second scrape. After
-// startGrace, or once ready, any fresh usage is enough.
+// roll-out leaves no gap; a node that has failed only once is given a second scrape. When the nodes
+// have been known for startGrace, or once ready, any fresh usage is enough.
+//
+// A cluster without nodes is ready. If a selector matches none of its nodes, it is probably wrong, so
+// a server that starts is not ready; one that was ready remains so, since its nodes may have been scaled to zero.
 func (r *readiness) check() error {
 	if err := r.synced(); err != nil {
 		return err
 	}
 	st := r.status()
 	if st.Targets == 0 {
+		if r.selector != "" && !r.reached.Load() {
+			return fmt.Errorf("no node matches --node-selector=%s: compare it with the nodes' labels "+
+				"(kubectl get nodes --show-labels)", r.selector)
+		}
 		r.reached.Store(true)
 		return nil
 	}
+	r.known.Do(func() { r.since = time.Now() })
 	complete := st.Waiting == 0 && st.Doubtful == 0 && st.Settled == st.Answered && st.Answered > 0
-	enough := r.reached.Load() || time.Since(r.start) >= startGrace
+	enough := r.reached.Load() || time.Since(r.since) >= startGrace
 	if complete || enough && r.servesNow() {
 		r.reached.Store(true)
 		return nil

@@ -23,18 +23,25 @@ type (
 func TestReadiness(t *testing.T) {
 	refused := scrapeCause{Cause: "connection refused", Targets: 2, Message: `kubelet of node "b": dial tcp`}
 	for name, tc := range map[string]struct {
-		synced  error
-		status  schedule.Status
-		serves  bool
-		reached bool          // was ready before
-		age     time.Duration // since the start
-		want    []string      // in the reason; nil: ready
+		synced   error
+		unsynced time.Duration // for how long after the start nodes are unknown
+		selector string
+		status   schedule.Status
+		serves   bool
+		reached  bool          // was ready before
+		age      time.Duration // since nodes are known
+		want     []string      // in the reason; nil: ready
 	}{
 		"nodes unknown": {
 			synced: errors.New("no list of nodes yet"),
 			want:   []string{"no list of nodes yet"},
 		},
 		"no nodes": {},
+		"no nodes that are selected": {
+			selector: "pool=web", age: time.Hour,
+			want: []string{"no node matches --node-selector=pool=web: ", "kubectl get nodes --show-labels"},
+		},
+		"once ready, no nodes that are selected": {selector: "pool=web", reached: true},
 		"not asked yet": {
 			status: scraping{Targets: 2, Waiting: 2},
 			want:   []string{"0 of 2 nodes answered", "2 not asked yet"},
@@ -43,6 +50,14 @@ func TestReadiness(t *testing.T) {
 		"one not settled": {
 			status: scraping{Targets: 2, Answered: 2, Settled: 1}, serves: true,
 			age: startGrace - time.Second, want: []string{"2 of 2 nodes answered, 1 complete"},
+		},
+		"one not settled, nodes were unknown for long": {
+			unsynced: 50 * time.Second, status: scraping{Targets: 2, Answered: 2, Settled: 1}, serves: true,
+			age: startGrace - time.Second, want: []string{"2 of 2 nodes answered, 1 complete"},
+		},
+		"one not settled for long, nodes were unknown for long": {
+			unsynced: 50 * time.Second, status: scraping{Targets: 2, Answered: 2, Settled: 1}, serves: true,
+			age: startGrace,
 		},
 		"one whose idle containers were sampled 30 s apart": {
 			status: scraping{Targets: 2, Answered: 2, Settled: 1}, serves: true,
@@ -92,14 +107,24 @@ func TestReadiness(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
 				r := &readiness{
-					synced: func() error { return tc.synced },
-					status: func() schedule.Status { return tc.status },
-					serves: func() bool { return tc.serves },
-					start:  time.Now(),
+					synced: func() error {
+						if time.Since(start) < tc.unsynced {
+							return errors.New("no list of nodes yet")
+						}
+						return tc.synced
+					},
+					status:   func() schedule.Status { return tc.status },
+					serves:   func() bool { return tc.serves },
+					start:    start,
+					selector: tc.selector,
 				}
 				r.reached.Store(tc.reached)
-				time.Sleep(tc.age)
+				for range (tc.unsynced + tc.age) / readyLogPeriod { // as run does
+					_ = r.check()
+					time.Sleep(readyLogPeriod)
+				}
 				err := r.check()
 				if (err == nil) != (tc.want == nil) {
 					t.Fatalf("check: %v, want %q", err, tc.want)
@@ -166,6 +191,38 @@ func TestReadinessIsLogged(t *testing.T) {
 	})
 }
 
+// A server that starts is not ready while its selector matches no node. The first node that does is waited for as at
+// any other start, and once the server was ready, it remains so without nodes.
+func TestReadinessOfSelectedNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var status schedule.Status
+		r := &readiness{
+			synced: func() error { return nil },
+			status: func() schedule.Status { return status },
+			serves: func() bool { return true },
+			start:  time.Now(), selector: "pool=web",
+		}
+		for _, step := range []struct {
+			name   string
+			status schedule.Status
+			lasts  time.Duration
+			ready  bool
+		}{
+			{"no node is selected", schedule.Status{}, time.Hour, false},
+			{"one joins", schedule.Status{Targets: 1, Answered: 1}, startGrace - time.Second, false},
+			{"it is waited for no longer", schedule.Status{Targets: 1, Answered: 1}, time.Second, true},
+			{"it leaves", schedule.Status{}, time.Hour, true},
+		} {
+			status = step.status
+			_ = r.check()
+			time.Sleep(step.lasts)
+			if err := r.check(); (err == nil) != step.ready {
+				t.Errorf("%s: %v, want ready: %v", step.name, err, step.ready)
+			}
+		}
+	})
+}
+
 // However often readiness is requested while nothing is served, and by how many clients, all pods
 // are read at most once a second.
 func TestReadinessIsCheap(t *testing.T) {
@@ -179,8 +236,11 @@ func TestReadinessIsCheap(t *testing.T) {
 				walks.Add(1)
 				return serves.Load()
 			},
-			start: time.Now().Add(-time.Hour),
+			start: time.Now(),
 		}
+		_ = r.check()
+		time.Sleep(time.Hour)
+		walks.Store(0)
 		ask := func() (ready int) {
 			answers := make(chan error)
 			for range 100 {

@@ -176,7 +176,9 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		Publish:  func(change func(sample.Revision)) { s.clock.Publish(time.Now(), change) },
 	})
 	s.metrics.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
-	s.readiness = &readiness{synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now()}
+	s.readiness = &readiness{
+		synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now(), selector: c.NodeSelector,
+	}
 }
 
 // addServing adds the API server of metrics.k8s.io.

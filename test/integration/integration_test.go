@@ -501,12 +501,31 @@ func TestReadinessSaysWhy(t *testing.T) {
 	s.ready(t)
 }
 
+// A server whose selector matches no node is ready once one joins, and remains so when that one leaves.
 func TestReadyWithoutNodes(t *testing.T) {
-	s := startServer(t, newFleet(t, 0, 0))
+	f := newFleet(t, 0, 0)
+	s := startServer(t, f)
+	mon := monitor(t)
+	eventually(t, "before a node joins", func() error {
+		code, body, err := s.get("/readyz/metric-storage-ready", mon)
+		if err == nil && (code == http.StatusOK || !strings.Contains(body, "no node matches --node-selector=fleet="+f.name)) {
+			err = fmt.Errorf("%d %s", code, body)
+		}
+		return err
+	})
+	n := f.newNode(t, 0, 1)
 	s.ready(t)
-	if nodes := s.list(t, reader(t), nodesPath); len(nodes) != 0 {
-		t.Errorf("nodes served: %v", nodes)
+	if err := cluster.client.CoreV1().Nodes().Delete(t.Context(), n.name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
 	}
+	tok := reader(t)
+	eventually(t, "the node leaves", func() error {
+		if nodes := s.list(t, tok, nodesPath); len(nodes) != 0 {
+			return fmt.Errorf("nodes served: %v", nodes)
+		}
+		return nil
+	})
+	hold(t, "after the node has left", 3*time.Second, func() error { return s.ok("/readyz") })
 }
 
 func TestObjectsThatLeave(t *testing.T) {
@@ -806,7 +825,7 @@ func TestEveryBadFlagIsReported(t *testing.T) {
 }
 
 func TestJSONLogs(t *testing.T) {
-	s := startServer(t, newFleet(t, 0, 0), "--logging-format=json")
+	s := startServer(t, newFleet(t, 1, 1), "--logging-format=json")
 	s.ready(t)
 	lines := 0
 	for line := range strings.Lines(s.output()) {
