@@ -29,8 +29,8 @@ import (
 	"metrics-server/pkg/servingcert"
 )
 
-// shutdownDelay is how long requests are still accepted after /readyz begins to fail, so that
-// endpoints and the aggregator stop sending them in time.
+// shutdownDelay is how long requests are still accepted after /readyz begins to fail, unless the configuration says
+// otherwise, so that endpoints and the aggregator stop sending them in time.
 const shutdownDelay = 5 * time.Second
 
 // NewGenericConfig returns the configuration of the generic API server for at least one group.
@@ -124,8 +124,8 @@ func New(c Config) (*Server, error) {
 }
 
 // Run serves, and runs parts, until ctx ends or a part fails. Then /readyz fails at once, requests
-// are still answered for shutdownDelay, then watches end, and the context of parts ends only after the last request.
-// It leaves no goroutine behind.
+// are still answered for ShutdownDelayDuration, then watches end, and the context of parts ends only after the last
+// request. It leaves no goroutine behind.
 func (s *Server) Run(ctx context.Context, parts ...func(context.Context) error) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -139,7 +139,7 @@ func (s *Server) Run(ctx context.Context, parts ...func(context.Context) error) 
 	serve, cancel := context.WithCancel(ctx)
 	defer cancel()
 	context.AfterFunc(work, cancel) // the failure of any part stops the server
-	context.AfterFunc(serve, func() { time.AfterFunc(shutdownDelay, s.watches.end) })
+	context.AfterFunc(serve, func() { time.AfterFunc(s.ShutdownDelayDuration, s.watches.end) })
 	err := s.PrepareRun().RunWithContext(serve)
 	stop()
 	return errors.Join(err, group.Wait())

@@ -12,7 +12,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
 )
 
 const watchPods = "/apis/metrics.k8s.io/v1/pods?watch=1"
@@ -58,6 +63,56 @@ func TestWatchesOfOneUser(t *testing.T) {
 		}
 		if w.places.all != 0 {
 			t.Errorf("%d places were not given back", w.places.all)
+		}
+	})
+}
+
+// Watches last, and can be opened, for as long after SIGTERM as requests are answered.
+func TestWatchesAtTheEnd(t *testing.T) {
+	certPEM, keyPEM, err := certutil.GenerateSelfSignedCertKey("localhost", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := dynamiccertificates.NewStaticCertKeyContent("test", certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		const delay = 20 * time.Second
+		c := chainConfig()
+		c.ExternalAddress, c.LoopbackClientConfig = "localhost:443", &rest.Config{}
+		c.ShutdownDelayDuration = delay
+		// So that Run does not wait for a listener. Requests go to the handler.
+		c.SecureServing = &genericapiserver.SecureServingInfo{Listener: newPipes(), Cert: certificate}
+		s, err := New(Config{Name: "test", Generic: c, Registry: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Handler.NonGoRestfulMux.HandleFunc("/apis/metrics.k8s.io/v1/pods", func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- s.Run(ctx) }()
+		time.Sleep(time.Minute)
+		stop()
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, watchPods, http.NoBody)
+				r.Header.Set("Authorization", "Bearer alice")
+				w := httptest.NewRecorder()
+				s.Handler.ServeHTTP(w, r)
+				if after := time.Since(start); after != delay || w.Code != http.StatusOK {
+					t.Errorf("a watch ended after %v with %d: %s", after, w.Code, w.Body)
+				}
+			})
+			time.Sleep(delay / 2)
+		}
+		wg.Wait()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }
