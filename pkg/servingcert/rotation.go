@@ -53,18 +53,27 @@ func signerUnfit(i *identity, now time.Time) string {
 
 // certificateUnfit returns why the certificate needs a successor, or "". One that clients reject is
 // replaced at once, even if not every client has the authority that signs. Otherwise a new authority
-// signs nothing until all have it.
+// signs nothing until all have it, or until the certificate is about to expire: some have it then, and
+// nobody accepts an expired certificate.
 func (c *Config) certificateUnfit(i *identity, names []string, settled bool, now time.Time) string {
 	if err := i.unusable(now, names...); err != nil {
 		return err.Error()
 	}
-	switch ofNewest := i.leaf.CheckSignatureFrom(i.authorities[0]) == nil; {
+	newest := i.authorities[0]
+	switch ofNewest := i.leaf.CheckSignatureFrom(newest) == nil; {
 	case !ofNewest && settled:
 		return fmt.Sprintf("the new authority has been published for %v", c.Settle)
+	case !ofNewest && nearEnd(i.leaf, now) && now.After(created(newest).Add(c.Settle)):
+		return "it has passed nine tenths of its lifetime, although not every APIService is known to have the new authority"
 	case ofNewest && !now.Before(due(i.leaf)):
 		return "it has passed two thirds of its lifetime"
 	}
 	return ""
+}
+
+// nearEnd reports whether c has passed nine tenths of its life.
+func nearEnd(c *x509.Certificate, now time.Time) bool {
+	return now.After(c.NotAfter.Add(-c.NotAfter.Sub(created(c)) / 10))
 }
 
 // trusted returns the authorities to publish: the newest, the one that signed the certificate, and, while

@@ -537,7 +537,8 @@ func TestFurtherFailures(t *testing.T) {
 }
 
 // An APIService that must not be read does not take the certificate from the others: they get the
-// caBundle, and the certificate is renewed with all names that it had. A new authority waits.
+// caBundle, and the certificate is renewed with all names that it had. A new authority waits, but not
+// until the certificate has expired.
 func TestOneIsUnreadable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -590,6 +591,18 @@ func TestOneIsUnreadable(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		if after := serves("when all have the new authority", both); bytes.Equal(after, before) {
 			t.Errorf("the new authority does not sign:\n%s", log())
+		}
+
+		a.change(func() { a.denied = v1beta1 })
+		a.change(func() { delete(a.secret.Data, authorityKeyName) })
+		before = serves("before another authority", both)
+		chain, err := certutil.ParseCertsPEM(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(chain[0].NotAfter) - time.Hour)
+		if after := serves("while another authority waits", one); bytes.Equal(after, before) {
+			t.Errorf("the certificate is not renewed an hour before its end:\n%s", log())
 		}
 	})
 }
