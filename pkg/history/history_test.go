@@ -95,6 +95,40 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// The newest point is in every answer until it is older than a minute and the next one is missing.
+func TestLastMinute(t *testing.T) {
+	h := New(Config{Retention: time.Hour}, noon)
+	for ago := 7 * time.Minute; ago >= 0; ago -= time.Minute {
+		var m Minute
+		m.Node("n1", sample.Usage{CPU: 1e9})
+		h.Record(noon.Add(-ago), &m)
+	}
+	for _, tt := range []struct {
+		after, step time.Duration
+		start       time.Time
+		points      int
+	}{
+		{after: -time.Second, start: noon, points: 1}, // the timer fired early
+		{after: 0, start: noon, points: 1},
+		{after: 29 * time.Second, start: noon, points: 1},
+		{after: 31 * time.Second, start: noon, points: 1},
+		{after: 59 * time.Second, start: noon, points: 1},
+		{after: time.Minute, start: noon, points: 1}, // the next one is being recorded
+		{after: 2 * time.Minute, start: noon.Add(2 * time.Minute)},
+		{after: 0, step: 10 * time.Minute, start: noon.Add(-7 * time.Minute), points: 1},
+		{after: 105 * time.Second, step: 10 * time.Minute, start: noon.Add(-7 * time.Minute), points: 1},
+		{after: 165 * time.Second, step: 10 * time.Minute, start: noon.Add(-7 * time.Minute), points: 1},
+		{after: 3 * time.Minute, step: 10 * time.Minute, start: noon.Add(3 * time.Minute)},
+		{after: time.Hour, step: 10 * time.Minute, start: noon.Add(53 * time.Minute)},
+	} {
+		a := read(t, h, Query{Nodes: true, Last: time.Minute, Step: tt.step}, noon.Add(tt.after))
+		if !a.Start.Equal(tt.start) || a.Points != tt.points || len(a.Series) != tt.points {
+			t.Errorf("%v later, in steps of %v: %d points from %v and %d series, want %d points from %v", tt.after, tt.step,
+				a.Points, a.Start, len(a.Series), tt.points, tt.start)
+		}
+	}
+}
+
 // reference is a history that keeps everything as it came.
 type reference struct {
 	retention   int64

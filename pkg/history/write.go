@@ -47,12 +47,15 @@ func (h *History) begin(q Query, now time.Time) (head Header, keys []Key, from i
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	last, step := q.minutes(h.minutes)
-	from = minuteOf(now)
+	from = now.Unix() / 60
 	points := int64(0)
 	if h.recorded {
+		if from <= h.last+1 {
+			from = h.last // the point of this minute may not be recorded yet
+		}
 		from = max(h.first, from-last+1)
 		from -= from % step
-		points = max(0, (h.last-from)/step+1)
+		points = max(0, (h.last-from+step)/step)
 		keys = h.keys
 	}
 	return Header{
