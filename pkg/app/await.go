@@ -68,7 +68,7 @@ func (o *serving) awaitAPIServer(ctx context.Context) (*lookup, error) {
 	l := ask(firstAttempt)
 	err = l.incomplete()
 	if err == nil || ctx.Err() != nil {
-		return l, nil //nolint:nilerr // it answers, or nobody waits for it any more
+		return l, nil // it answers, or nobody waits for it any more
 	}
 	w := &waiting{server: o.name, proxy: proxyTo(config)}
 	w.failed(err)
