@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -115,6 +116,33 @@ func TestWatchesAtTheEnd(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A watch over WebSocket would have no deadline, so it is rejected. Other requests ignore the header, as does the
+// generic API server.
+func TestWebSocket(t *testing.T) {
+	for _, tc := range []struct {
+		path, upgrade string
+		code          int
+	}{
+		{watchPods, "websocket", http.StatusBadRequest},
+		{watchPods, "WebSocket", http.StatusBadRequest},
+		{"/apis/metrics.k8s.io/v1/watch/pods", "websocket", http.StatusBadRequest},
+		{watchPods, "h2c", http.StatusOK},
+		{watchPods, "", http.StatusOK},
+		{"/apis/metrics.k8s.io/v1/pods", "websocket", http.StatusOK},
+	} {
+		h := testChain(newWatches(8, nil).serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})), chainConfig())
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, tc.path, http.NoBody)
+		r.Header.Set("Authorization", "Bearer alice")
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", tc.upgrade)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != tc.code || (w.Code != http.StatusOK && !strings.Contains(w.Body.String(), "leave out the header Upgrade")) {
+			t.Errorf("%s with Upgrade: %s: %d %s, want %d", tc.path, tc.upgrade, w.Code, w.Body, tc.code)
+		}
+	}
 }
 
 // A connection that carries a watch does not count, and is not closed for being idle.
