@@ -38,8 +38,8 @@ type place struct {
 
 type placeKey struct{}
 
-// serve returns a handler that counts watches and ends them, and rejects those over WebSocket. It must run after authorization, so that
-// watches that are not allowed count as ordinary requests.
+// serve returns a handler that counts watches and ends them, and rejects those over WebSocket. It must run after
+// authorization, so that watches that are not allowed count as ordinary requests.
 func (s *watches) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, ok := request.RequestInfoFrom(r.Context())
@@ -49,8 +49,8 @@ func (s *watches) serve(next http.Handler) http.Handler {
 		}
 		// The generic API server would take over the connection and write to it without a deadline.
 		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-			http.Error(w, "Watches are not served over WebSocket: leave out the header Upgrade, and read the events from "+
-				"the answer.", http.StatusBadRequest)
+			http.Error(w, "Watches are not served over WebSocket: leave out the header Upgrade, and read the events "+
+				"from the answer.", http.StatusBadRequest)
 			return
 		}
 		if p, ok := r.Context().Value(placeKey{}).(place); ok {

@@ -139,7 +139,8 @@ func TestWebSocket(t *testing.T) {
 		r.Header.Set("Upgrade", tc.upgrade)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		if w.Code != tc.code || (w.Code != http.StatusOK && !strings.Contains(w.Body.String(), "leave out the header Upgrade")) {
+		helps := strings.Contains(w.Body.String(), "leave out the header Upgrade")
+		if w.Code != tc.code || helps != (tc.code != http.StatusOK) {
 			t.Errorf("%s with Upgrade: %s: %d %s, want %d", tc.path, tc.upgrade, w.Code, w.Body, tc.code)
 		}
 	}

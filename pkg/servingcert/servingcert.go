@@ -187,7 +187,8 @@ func (k *Keeper) pass(ctx context.Context) error {
 	// The Secret is read last. A patch is rejected if its APIService has changed since it was read, so
 	// no patch can undo that of a replica that has read a newer Secret.
 	services, err := k.services(ctx)
-	secret, secretErr := k.config.Client.CoreV1().Secrets(k.config.Namespace).Get(ctx, k.config.Secret, metav1.GetOptions{})
+	secrets := k.config.Client.CoreV1().Secrets(k.config.Namespace)
+	secret, secretErr := secrets.Get(ctx, k.config.Secret, metav1.GetOptions{})
 	if k.config.Optional && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)) {
 		if k.news("optional", string(apierrors.ReasonForError(secretErr))) {
 			klog.FromContext(ctx).Info("Warning: The server serves a self-signed certificate: --serving-certificate-secret is "+

@@ -447,8 +447,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A replica that starts while the Secret cannot be written serves the certificate in it, although it is due for renewal,
-// and restores a caBundle.
+// A replica that starts while the Secret cannot be written serves the certificate in it, although it is due for
+// renewal, and restores a caBundle.
 func TestUnwritableSecret(t *testing.T) {
 	for _, code := range []int{403, 409, 422, 500} {
 		for _, optional := range []bool{false, true} {
