@@ -85,34 +85,50 @@ func serverNames(services []*apiService) (names []string) {
 
 func serverName(service, namespace string) string { return service + "." + namespace + ".svc" }
 
+// get reads an APIService. It returns an empty one with an error.
+func (k *Keeper) get(ctx context.Context, name string) (*apiService, error) {
+	s := &apiService{}
+	body, err := k.config.Client.CoreV1().RESTClient().Get().AbsPath(kubeapi.APIServicePath(name)).
+		SetHeader("Accept", "application/json").DoRaw(ctx)
+	if err == nil {
+		err = json.Unmarshal(body, s)
+	}
+	return s, err
+}
+
+// stateOf returns the state of an APIService as get returns it.
+func (k *Keeper) stateOf(s *apiService, err error) string {
+	switch to := s.Spec.Service; {
+	case apierrors.IsNotFound(err):
+		return stateAbsent
+	case err != nil:
+		return stateUnknown
+	case to == nil, to.Namespace != k.config.Namespace, k.config.Service != "" && to.Name != k.config.Service:
+		return stateElsewhere
+	case s.Spec.InsecureSkipTLSVerify:
+		return stateUnverified
+	}
+	return stateVerified
+}
+
 // services returns the APIServices that point to this server. The error says which could not be read: they may, too.
 func (k *Keeper) services(ctx context.Context) (ours []*apiService, unread error) {
 	for _, name := range k.config.APIServices {
-		s := &apiService{}
-		body, err := k.config.Client.CoreV1().RESTClient().Get().AbsPath(kubeapi.APIServicePath(name)).
-			SetHeader("Accept", "application/json").DoRaw(ctx)
-		if err == nil {
-			err = json.Unmarshal(body, s)
-		}
-		elsewhere, state := "", stateVerified
-		switch to := s.Spec.Service; {
-		case apierrors.IsNotFound(err):
-			state = stateAbsent
-		case err != nil:
-			k.observe(name, stateUnknown)
+		s, err := k.get(ctx, name)
+		state, elsewhere := k.stateOf(s, err), ""
+		k.observe(name, state)
+		switch state {
+		case stateUnknown:
 			unread = errors.Join(unread, &requestError{"get APIService " + name, err})
 			continue
-		case to == nil:
-			elsewhere, state = "the API server itself", stateElsewhere
-		case to.Namespace != k.config.Namespace, k.config.Service != "" && to.Name != k.config.Service:
-			elsewhere, state = "service "+to.Namespace+"/"+to.Name, stateElsewhere
-		default:
-			ours = append(ours, s)
-			if s.Spec.InsecureSkipTLSVerify {
-				state = stateUnverified
+		case stateElsewhere:
+			elsewhere = "the API server itself"
+			if to := s.Spec.Service; to != nil {
+				elsewhere = "service " + to.Namespace + "/" + to.Name
 			}
+		case stateUnverified, stateVerified:
+			ours = append(ours, s)
 		}
-		k.observe(name, state)
 		k.follow(ctx, s, name, elsewhere)
 	}
 	if len(ours) == 0 && unread != nil {

@@ -64,6 +64,8 @@ const (
 	day         = 24 * time.Hour
 	passTimeout = 15 * time.Second // of all requests of a pass together
 	firstRetry  = time.Second
+	// pollPeriod is how often an APIService is read between passes that may soon lack the caBundle.
+	pollPeriod = time.Second
 )
 
 // setDefaults sets the zero fields of c to their defaults.
@@ -172,12 +174,39 @@ func (k *Keeper) Run(ctx context.Context) error {
 		} else {
 			backoff = retry
 		}
-		select {
-		case <-ctx.Done():
+		k.wait(ctx, delay)
+		if ctx.Err() != nil {
 			return nil
-		case <-time.After(delay):
 		}
 	}
+}
+
+// wait returns when the next pass is due: after delay, or as soon as an APIService no longer skips
+// verification or no longer points to another server. The API server then rejects this server until a
+// pass writes the caBundle.
+func (k *Keeper) wait(ctx context.Context, delay time.Duration) {
+	var poll []string // names of APIServices
+	for name, state := range k.states {
+		_, ledHere := k.led[name]
+		if state == stateUnverified || state == stateElsewhere && ledHere {
+			poll = append(poll, name)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, delay)
+	defer cancel()
+	for len(poll) > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pollPeriod):
+		}
+		for _, name := range poll {
+			if state := k.stateOf(k.get(ctx, name)); state != k.states[name] && state != stateUnknown {
+				return
+			}
+		}
+	}
+	<-ctx.Done()
 }
 
 // pass checks everything once and repairs what differs.

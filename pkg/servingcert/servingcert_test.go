@@ -708,7 +708,8 @@ func TestNewAuthorityOnPurpose(t *testing.T) {
 }
 
 // An APIService with insecureSkipTLSVerify is left alone, so that the manifest with this field can
-// be applied again. Once the field is gone, the next pass writes the caBundle.
+// be applied again. Once the field is gone, the caBundle is written at once, because until then the
+// API server rejects this server.
 func TestUnverifiedIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -720,7 +721,7 @@ func TestUnverifiedIsLeftAlone(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		c.Registerer = registry
 		r := start(t, ctx, c)
-		time.Sleep(2 * day)
+		time.Sleep(2 * time.Hour)
 		cert, _ := r.CurrentCertKeyContent()
 		if s := a.service(v1).Spec; !s.InsecureSkipTLSVerify || len(s.CABundle) > 0 {
 			t.Errorf("it was touched: %+v", s)
@@ -736,14 +737,24 @@ func TestUnverifiedIsLeftAlone(t *testing.T) {
 			t.Errorf("states (-want +got):\n%s", diff)
 		}
 
+		before := a.asked()
+		time.Sleep(time.Hour)
+		after := a.asked()
+		if n := after["get apiservices"] - before["get apiservices"]; n > 3600+2*70 {
+			t.Errorf("APIServices were read %d times in an hour, want the unverified one once a second", n)
+		}
+		if n := after["get secrets"] - before["get secrets"]; n > 70 {
+			t.Errorf("the Secret was read %d times in an hour, want once a minute", n)
+		}
 		a.change(func() { a.services[v1].Spec.InsecureSkipTLSVerify = false })
-		time.Sleep(70 * time.Second)
+		time.Sleep(pollPeriod)
+		synctest.Wait()
 		if err := believes(a.bundle(v1), cert, host); err != nil {
 			t.Errorf("once the field is gone: %v", err)
 		}
 		// Turned off again, as for the way back to another server, it stays off.
 		a.change(func() { a.services[v1].Spec.InsecureSkipTLSVerify, a.services[v1].Spec.CABundle = true, nil })
-		time.Sleep(day)
+		time.Sleep(2 * time.Hour)
 		if s := a.service(v1).Spec; !s.InsecureSkipTLSVerify || len(s.CABundle) > 0 {
 			t.Errorf("it was turned on again: %+v", s)
 		}
@@ -870,12 +881,13 @@ func TestLedElsewhere(t *testing.T) {
 				if got := states(t, registry)[v1]; got != "elsewhere" {
 					t.Errorf("state %q, want elsewhere", got)
 				}
-				time.Sleep(24 * time.Hour)
-				if n := strings.Count(log(), said); n < 24 || n > 26 {
-					t.Errorf("the log says it %d times in a day, want once an hour", n)
+				time.Sleep(6 * time.Hour)
+				if n := strings.Count(log(), said); n < 6 || n > 8 {
+					t.Errorf("the log says it %d times in six hours, want once an hour", n)
 				}
 				a.change(func() { a.services[v1] = leadsTo(v1, "kube-system", "metrics-server") })
-				time.Sleep(70 * time.Second)
+				time.Sleep(pollPeriod)
+				synctest.Wait()
 				cert, _ := r.CurrentCertKeyContent()
 				if err := believes(a.bundle(v1), cert, host); err != nil || states(t, registry)[v1] != "verified" {
 					t.Errorf("when it leads here again: %v, state %s", err, states(t, registry)[v1])

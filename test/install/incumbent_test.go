@@ -4,6 +4,7 @@ package install
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,9 +73,19 @@ func TestIncumbentManifest(t *testing.T) {
 		realcluster.Within(t, patience, "this server serves", func() error {
 			return errors.Join(rolledOut(cluster.image, 1), usable(serverPods, "v1beta1"))
 		})
+		mustKubectl(t, "apply", "-f", ours)
+		realcluster.Within(t, patience, "both APIServices are verified", func() error {
+			out, err := kubectl("get", "apiservice", "v1.metrics.k8s.io", "v1beta1.metrics.k8s.io",
+				"-o", "jsonpath={.items[*].spec.caBundle}")
+			if bundles := strings.Fields(out); err == nil && len(bundles) != 2 {
+				err = fmt.Errorf("%d of the two have a caBundle", len(bundles))
+			}
+			return errors.Join(err, usable(serverPods, bothVersions...))
+		})
 		end(momentary)
+		healthy(t)
 	})
-	mustKubectl(t, "delete", "-f", ours, "--ignore-not-found") // of v1 the last step has no APIService
+	mustKubectl(t, "delete", "-f", ours)
 }
 
 // TestIncumbentChart upgrades the release of the incumbent's chart to this one's, with the same values.
