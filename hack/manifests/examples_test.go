@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/kustomize/api/konfig"
 )
 
 // TestExampleServiceMonitor checks that the ServiceMonitor in examples/ finds the Service of the base, and verifies the
@@ -74,6 +77,68 @@ func TestExampleBackends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkBackends(t, manifest, map[string]string{"backends.yaml": string(want)})
+}
+
+// TestMoving renders the kustomization of docs/moving.md, and checks that no other one is applied there: it would take
+// --config away from the server.
+func TestMoving(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/moving.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(doc), "\n   ```yaml\n   apiVersion: kustomize.config.k8s.io/v1beta1\n")
+	kustomization, _, ends := strings.Cut(rest, "   ```\n")
+	if !found || !ends {
+		t.Fatal("docs/moving.md has no kustomization")
+	}
+	dir := t.TempDir()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkout, err := filepath.Rel(dir, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{
+		"backends.yaml": "default: prometheus\n",
+		"config.yaml":   "rules: []\n",
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kustomization = strings.ReplaceAll(kustomization, "- metrics-server/", "- "+filepath.ToSlash(checkout)+"/")
+	if err := os.WriteFile(filepath.Join(dir, konfig.DefaultKustomizationFileName()), []byte(kustomization),
+		0o600); err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := render(dir)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, kustomization)
+	}
+	checkBackends(t, manifest, files)
+	if !strings.Contains(string(manifest), "image: REGISTRY/metrics-server:TAG\n") {
+		t.Errorf("its images do not replace that of the server:\n%s", manifest)
+	}
+
+	applied := regexp.MustCompile("kubectl apply .*").FindAllString(string(doc), -1)
+	if len(applied) < 2 {
+		t.Errorf("it applies %q, want the kustomization without and with APIServices", applied)
+	}
+	for _, command := range applied {
+		if !strings.HasPrefix(command, "kubectl apply -k .") {
+			t.Errorf("%q applies something other than the kustomization", command)
+		}
+	}
+}
+
+// checkBackends checks that the server finds a ConfigMap with data, and the file for --config in it.
+func checkBackends(t *testing.T, manifest []byte, data map[string]string) {
+	t.Helper()
+	var err error
 	var config corev1.ConfigMap
 	var deployment appsv1.Deployment
 	for document := range strings.SplitSeq(string(manifest), "\n---\n") {
@@ -87,7 +152,7 @@ func TestExampleBackends(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(map[string]string{"backends.yaml": string(want)}, config.Data); diff != "" {
+	if diff := cmp.Diff(data, config.Data); diff != "" {
 		t.Errorf("ConfigMap (-want +got):\n%s", diff)
 	}
 	pod := deployment.Spec.Template.Spec

@@ -138,7 +138,8 @@ var elsewhere = map[string][][2]string{
 		{`kubectl get --raw "/apis/external.metrics.k8s.io`, "askAPI(version"},
 	},
 	"test/integration/moving_test.go": {
-		{"kubectl apply -f dist/custom-metrics.yaml -l", `"-l", "app.kubernetes.io/component!=apiservice"`},
+		{"kubectl apply -k . -l", `"-l", "app.kubernetes.io/component!=apiservice"`},
+		{"kubectl apply -k .", `"-l", "app.kubernetes.io/component=apiservice"`},
 		{"ca=$(kubectl get secret -n kube-system custom-metrics-server-serving", "`jsonpath={.data.ca\\.crt}`"},
 		{
 			`service='{"name":"custom-metrics-server","namespace":"kube-system","port":443}'`,
@@ -238,10 +239,6 @@ var notRun = [][2]string{
 	{
 		"kubectl delete secret -n monitoring -l owner=helm,name=prometheus-adapter",
 		"no test installs the chart of prometheus-adapter",
-	},
-	{
-		"kubectl create configmap -n kube-system custom-metrics-backends",
-		"the tests that run the server outside of a pod mount nothing",
 	},
 	{"kubectl get configmap -n monitoring prometheus-adapter", "no test installs the chart of prometheus-adapter"},
 	{
