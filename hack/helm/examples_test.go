@@ -1,10 +1,15 @@
 package main
 
 import (
+	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // TestExampleValues renders each values file in examples/values and checks the decision that it is there for.
@@ -56,6 +61,44 @@ func TestExampleValues(t *testing.T) {
 			}
 			checkAffinity(t, o)
 		})
+	}
+}
+
+// TestDocumentedValues renders the values with backends in the documents, and checks that every file that the backends
+// name is below a volume.
+func TestDocumentedValues(t *testing.T) {
+	block := regexp.MustCompile("(?ms)^( *)```yaml\n( *customMetrics:\n.*?)^ *```$")
+	file := regexp.MustCompile(`(?m)^ *(?:- )?(?:file|\w+File): (\S+)`)
+	for _, doc := range []string{"backends.md", "moving.md"} {
+		text, err := os.ReadFile(filepath.Join("../../docs", doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := 0
+		for _, m := range block.FindAllSubmatch(text, -1) {
+			given := parse(t, string(m[2]))
+			given = with(given, "customMetrics.enabled", true)
+			manifest, notes, err := render(load(t), given, release, namespace, nil)
+			if err != nil {
+				t.Fatalf("%s: %v in\n%s", doc, err, m[2])
+			}
+			if strings.Contains(notes, "WARNING") {
+				t.Errorf("%s: the notes have a warning:\n%s", doc, notes)
+			}
+			pod := decode(t, manifest).custom.deployment.Spec.Template.Spec
+			for _, f := range file.FindAllSubmatch(m[2], -1) {
+				files++
+				if !slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(v corev1.VolumeMount) bool {
+					return v.MountPath == path.Dir(string(f[1])) && slices.ContainsFunc(pod.Volumes,
+						func(volume corev1.Volume) bool { return volume.Name == v.Name && v.Name != "backends" })
+				}) {
+					t.Errorf("%s: no volume has the file %s", doc, f[1])
+				}
+			}
+		}
+		if files == 0 {
+			t.Errorf("%s has no values with backends and files", doc)
+		}
 	}
 }
 
