@@ -529,6 +529,13 @@ func TestReusedValues(t *testing.T) {
 // release: to the job that the ServiceMonitor creates, to the release's namespace, and with commands that find its
 // pods.
 func TestAlerts(t *testing.T) {
+	for _, release := range []string{release, "metrics-server", "metrics-server-prod", "custom-metrics-server"} {
+		t.Run(release, func(t *testing.T) { checkAlerts(t, release) })
+	}
+}
+
+func checkAlerts(t *testing.T, release string) {
+	t.Helper()
 	both := parse(t, `
 metrics: {enabled: true}
 serviceMonitor: {enabled: true}
@@ -559,12 +566,18 @@ customMetrics: {enabled: true}
 		}
 		job := `job="` + o.service.Labels[o.monitor.Spec.JobLabel] + `"`
 		jobs := regexp.MustCompile(`\bjob="[^"]*"`)
-		ofAnother := regexp.MustCompile(`kube-system|k8s-app|(deployment/|grep )(custom-)?metrics-server`)
+		ofAnother := regexp.MustCompile(`kube-system|k8s-app`)
+		names := regexp.MustCompile(`(?:deployment/|grep )([-\w]+)`)
 		for _, rule := range o.alerts {
 			got = append(got, rule.Alert)
 			text := rule.Expr.String() + rule.Annotations["summary"] + rule.Annotations["description"]
 			if found := ofAnother.FindString(text); found != "" {
 				t.Errorf("%s has %s, of another installation:\n%s", rule.Alert, found, text)
+			}
+			for _, m := range names.FindAllStringSubmatch(text, -1) {
+				if m[1] != o.deployment.Name {
+					t.Errorf("%s has %q, want the name of the Deployment, %s", rule.Alert, m[0], o.deployment.Name)
+				}
 			}
 			for _, found := range jobs.FindAllString(text, -1) {
 				if found != job {

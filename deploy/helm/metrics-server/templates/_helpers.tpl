@@ -502,12 +502,12 @@ servicemonitor.yaml sets.
   `job="custom-metrics-server"` (printf "job=%q" $customJob)
   `namespace="kube-system"` (printf "namespace=%q" .root.Release.Namespace)
   "-n kube-system" (printf "-n %s" .root.Release.Namespace)
-  "grep metrics-server" (printf "grep %s" $fullname)
-  "grep custom-metrics-server" (printf "grep %s" $custom)
-  "deployment/metrics-server" (printf "deployment/%s" $fullname)
-  "deployment/custom-metrics-server" (printf "deployment/%s" $custom)
 }}
 {{- $alerts = replace $from $to $alerts }}
+{{- end }}
+{{- /* Whole words only: the name of one server may begin with that of the other one. */}}
+{{- range $from, $to := dict "custom-metrics-server" $custom "metrics-server" $fullname }}
+{{- $alerts = regexReplaceAll (printf "(deployment/|grep )%s([^-\\w]|$)" $from) $alerts (printf "${1}%s${2}" $to) }}
 {{- end }}
 ---
 apiVersion: monitoring.coreos.com/v1
