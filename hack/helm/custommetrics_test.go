@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -321,6 +322,29 @@ affinity: {nodeAffinity: {}}
 	const open = "--authorization-always-allow-paths=/healthz,/livez,/readyz,/metrics"
 	if args := spec.Template.Spec.Containers[0].Args; !slices.Contains(args, open) {
 		t.Errorf("args %q do not let Prometheus read /metrics", args)
+	}
+}
+
+// TestCustomMetricsPort checks that the container's port is where the server listens: with the last argument, if
+// several say so.
+func TestCustomMetricsPort(t *testing.T) {
+	for values, want := range map[string]int32{
+		`{}`:                                   10250,
+		`{containerPort: 10251}`:               10251,
+		`{extraArgs: [--secure-port=4443]}`:    4443,
+		`{extraArgs: [--secure-port, "4443"]}`: 4443,
+		`{containerPort: 4443, extraArgs: [--secure-port=4443]}`: 4443,
+	} {
+		given := with(parse(t, "customMetrics: "+values), "customMetrics.enabled", true)
+		manifest, _, err := render(load(t), given, release, namespace, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := decode(t, manifest).custom.deployment.Spec.Template.Spec.Containers[0]
+		argument := "--secure-port=" + strconv.Itoa(int(want))
+		if got := c.Ports[0].ContainerPort; got != want || !slices.Contains(c.Args, argument) {
+			t.Errorf("%s: port %d and arguments %q, want %d in both", values, got, c.Args, want)
+		}
 	}
 }
 

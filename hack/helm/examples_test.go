@@ -52,6 +52,15 @@ func TestExampleValues(t *testing.T) {
 			if got := server.Ports[0].ContainerPort; got != want.port {
 				t.Errorf("port %d, want %d", got, want.port)
 			}
+			// Both servers are where kubelets are.
+			both, _, err := render(load(t), with(given, "customMetrics.enabled", true), release, namespace, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			custom := decode(t, both).custom.deployment.Spec.Template.Spec.Containers[0]
+			if got := custom.Ports[0].ContainerPort; got != want.port {
+				t.Errorf("port %d of the custom metrics server, want %d", got, want.port)
+			}
 			if got := o.deployment.Spec.Replicas; got == nil || *got != want.replicas {
 				t.Errorf("replicas %v, want %d", got, want.replicas)
 			}

@@ -467,6 +467,15 @@ func TestErrors(t *testing.T) {
 			`{hostNetwork: {enabled: true}, containerPort: 10250, args: [--secure-port=10250]}`,
 			[]string{"the kubelet's own port"},
 		},
+		{`customMetrics: {containerPort: "70000"}`, []string{"port 70000", "from 1 to 65535"}},
+		{`customMetrics: {extraArgs: [--secure-port=https]}`, []string{"customMetrics.extraArgs have --secure-port=https"}},
+		{
+			`customMetrics: {containerPort: 4443, extraArgs: [--secure-port=8443]}`,
+			[]string{
+				"customMetrics.containerPort is 4443 and customMetrics.extraArgs have --secure-port=8443",
+				"leave out one of them",
+			},
+		},
 		{`apiService: {caBundle: LS0tLS1CRUdJTg==}`, []string{"at '/apiService/caBundle'", "BEGIN CERTIFICATE"}},
 		{`podAnnotations: {example.com/scrape: [yes]}`, []string{"at '/podAnnotations/example.com~1scrape'", "got array"}},
 		{`serviceMonitor: {interval: 30 seconds}`, []string{"at '/serviceMonitor/interval'"}},

@@ -297,12 +297,14 @@ hyphen, with underscores, and with a blank before the value.
 {{- end -}}
 {{- end -}}
 
-{{/* The port in the arguments, "" if they have none: the server takes the last one. The flag and its value can be two arguments. */}}
+{{/*
+The port in a list of arguments, "" if they have none: the server takes the last one. The flag and its value can be two arguments.
+*/}}
 {{- define "metrics-server.portInArgs" -}}
 {{- $flag := "^--?secure[-_]port" -}}
 {{- $port := "" -}}
 {{- $next := false -}}
-{{- range concat .Values.defaultArgs .Values.args -}}
+{{- range . -}}
 {{- if or $next (regexMatch (print $flag "[=\\s]") .) -}}
 {{- $port = regexReplaceAll (print $flag "\\s*[=\\s]") . "" | trimAll "\"' " -}}
 {{- end -}}
@@ -313,7 +315,12 @@ hyphen, with underscores, and with a blank before the value.
 
 {{/* Where the server listens. */}}
 {{- define "metrics-server.port" -}}
-{{- include "metrics-server.portInArgs" . | default .Values.containerPort -}}
+{{- include "metrics-server.portInArgs" (concat .Values.defaultArgs .Values.args) | default .Values.containerPort -}}
+{{- end -}}
+
+{{/* Where the custom metrics server listens. */}}
+{{- define "metrics-server.customMetricsPort" -}}
+{{- include "metrics-server.portInArgs" .Values.customMetrics.extraArgs | default .Values.customMetrics.containerPort -}}
 {{- end -}}
 
 {{/*
@@ -370,21 +377,34 @@ The paths of values that the schema does not have, a line each. It is recursive:
 {{- end }}
 {{- end -}}
 
+{{/*
+Ends with a reason if arguments have an invalid port, or another one than the value: (dict "port" PORT "args" LIST "portPath" PATH
+"argsPath" PATH). The paths are where the values are.
+*/}}
+{{- define "metrics-server.validatePort" -}}
+{{- with include "metrics-server.portInArgs" .args -}}
+{{- if or (not (regexMatch "^[0-9]{1,5}$" .)) (lt (int .) 1) (gt (int .) 65535) -}}
+{{- fail (printf "%s have --secure-port=%s: want a number from 1 to 65535" $.argsPath .) -}}
+{{- end -}}
+{{- if not (has $.port (list 10250 (int .))) -}}
+{{- fail (printf "%s is %d and %s have --secure-port=%s, on which the server listens: leave out one of them" $.portPath $.port $.argsPath .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Ends with a reason if values contradict each other. */}}
 {{- define "metrics-server.validate" -}}
 {{- if not .Values.image.repository -}}
 {{- fail "image.repository is empty: set it, or leave image out of your values" -}}
 {{- end -}}
-{{- range list .Values.containerPort .Values.service.port -}}
+{{- range list .Values.containerPort .Values.service.port .Values.customMetrics.containerPort -}}
 {{- if or (lt . 1) (gt . 65535) -}}{{- fail (printf "port %d: want a number from 1 to 65535" .) -}}{{- end -}}
 {{- end -}}
-{{- with include "metrics-server.portInArgs" . -}}
-{{- if or (not (regexMatch "^[0-9]{1,5}$" .)) (lt (int .) 1) (gt (int .) 65535) -}}
-{{- fail (printf "args have --secure-port=%s: want a number from 1 to 65535" .) -}}
-{{- end -}}
-{{- if not (has $.Values.containerPort (list 10250 (int .))) -}}
-{{- fail (printf "containerPort is %d and args have --secure-port=%s, on which the server listens: leave out one of them" $.Values.containerPort .) -}}
-{{- end -}}
+{{- include "metrics-server.validatePort" (dict "port" .Values.containerPort "args" (concat .Values.defaultArgs .Values.args)
+  "portPath" "containerPort" "argsPath" "args") -}}
+{{- with .Values.customMetrics -}}
+{{- include "metrics-server.validatePort" (dict "port" .containerPort "args" .extraArgs
+  "portPath" "customMetrics.containerPort" "argsPath" "customMetrics.extraArgs") -}}
 {{- end -}}
 {{- if and .Values.hostNetwork.enabled (eq (include "metrics-server.port" .) "10250") -}}
 {{- fail "hostNetwork.enabled is true and containerPort is 10250, the kubelet's own port on the host: set containerPort to a free one, such as 4443" -}}
