@@ -90,7 +90,6 @@ func TestCustomMetrics(t *testing.T) {
 			want.Spec.Replicas = &one
 			want.Spec.Selector.MatchLabels, want.Spec.Template.Labels = selector, selector
 			pod := &want.Spec.Template.Spec
-			pod.NodeSelector = nil
 			pod.Containers[0].Name = "custom-metrics-server"
 			pod.Containers[0].SecurityContext.SeccompProfile, pod.SecurityContext = pod.SecurityContext.SeccompProfile, nil
 		}
