@@ -69,7 +69,7 @@ TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 # Written by `make generate`.
 GENERATED := $(wildcard pkg/api/openapi/zz_generated.openapi.go docs/flags.md docs/metrics.md docs/config.schema.json \
-  deploy/prometheus/alerts.yaml deploy/prometheus/custom-metrics-alerts.yaml)
+  deploy/prometheus/alerts.yaml deploy/prometheus/custom-metrics-alerts.yaml deploy/helm/metrics-server/files/*)
 # Everything but the tests with the race detector is built in one way, that of the releases: Go then compiles each
 # package once for the demonstration, the tests and the linters. A -tags on the command line replaces this one.
 TAGS := grpcnotrace
@@ -197,6 +197,8 @@ generate: ## Regenerate the generated files.
 	go test ./pkg/app -run '^TestFlagsDoc$$' -update
 	go test ./pkg/server -run '^TestMetricsDoc$$' -update
 	cd hack/observability && go test -run '^TestPlainRules$$' -update .
+	cd deploy/helm/metrics-server/files && cp ../../../prometheus/{alerts,custom-metrics-alerts}.yaml . && \
+	  cp ../values.schema.json schema.json
 	cd hack/schema && go test -run '^TestSchema$$' -update .
 
 .PHONY: ui

@@ -919,6 +919,44 @@ func TestPackageVersion(t *testing.T) {
 	}
 }
 
+// TestFiles checks that the files are copies of what they are made from, because tools that copy a chart may leave out
+// symbolic links, and that a file that is missing all the same is an error.
+func TestFiles(t *testing.T) {
+	sources := map[string]string{
+		"alerts.yaml":                "../../deploy/prometheus/alerts.yaml",
+		"custom-metrics-alerts.yaml": "../../deploy/prometheus/custom-metrics-alerts.yaml",
+		"schema.json":                filepath.Join(dir, "values.schema.json"),
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "files"))
+	if err != nil || len(entries) != len(sources) {
+		t.Errorf("%d files (%v), want %d", len(entries), err, len(sources))
+	}
+	for _, e := range entries {
+		name := "files/" + e.Name()
+		if !e.Type().IsRegular() {
+			t.Errorf("%s is no regular file", name)
+		}
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(sources[e.Name()])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), string(got)); diff != "" {
+			t.Errorf("%s is out of date: run `make generate` (-want +got):\n%s", name, diff)
+		}
+		c := load(t)
+		c.Files = slices.DeleteFunc(c.Files, func(f *common.File) bool { return f.Name == name })
+		_, _, err = render(c, parse(t, "{prometheusRule: {enabled: true}, customMetrics: {enabled: true}}"), release,
+			namespace, nil)
+		if err == nil || !strings.Contains(err.Error(), "the chart has no "+name) {
+			t.Errorf("without %s: %v, want an error that names it", name, err)
+		}
+	}
+}
+
 func load(t *testing.T) *chart.Chart {
 	t.Helper()
 	c, err := loader.LoadDir(dir)

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"regexp"
 	"slices"
@@ -31,8 +30,6 @@ func main() {
 	docs := flag.String("docs", "", "the `URL` that the alerts' runbooks are below, or none: they stay paths in the "+
 		"repository")
 	flag.Parse()
-	// Helm's library logs each symbolic link in files/ whenever it reads the chart.
-	slog.SetLogLoggerLevel(slog.LevelWarn)
 	file, err := pack(*to, *image, *appVersion, *docs)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "helm:", err)

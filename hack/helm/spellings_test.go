@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,7 +22,6 @@ import (
 // Helm logs each value that has another type than its default, which is what these tests are about.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	slog.SetLogLoggerLevel(slog.LevelWarn) // it also logs each symbolic link in files/
 	if !testing.Verbose() {
 		log.SetOutput(io.Discard)
 	}

@@ -6,10 +6,16 @@ so the first one does it for all.
 {{- define "metrics-server.normalise" -}}
 {{- if not .normalised -}}
 {{- include "metrics-server.foreign" . -}}
-{{- include "metrics-server.normaliseGroup" (dict "values" .Values "schema" (.Files.Get "files/schema.json" | fromJson) "prefix" "") -}}
+{{- $schema := include "metrics-server.file" (dict "root" . "file" "files/schema.json") | fromJson -}}
+{{- include "metrics-server.normaliseGroup" (dict "values" .Values "schema" $schema "prefix" "") -}}
 {{- include "metrics-server.validate" . -}}
 {{- $_ := set . "normalised" true -}}
 {{- end -}}
+{{- end -}}
+
+{{/* The content of a file of the chart: (dict "root" $ "file" PATH). Ends with a reason if a tool has left the file out. */}}
+{{- define "metrics-server.file" -}}
+{{- .root.Files.Get .file | default "" | required (printf "the chart has no %s: copy all of its files" .file) -}}
 {{- end -}}
 
 {{/*
@@ -516,7 +522,7 @@ servicemonitor.yaml sets.
 {{- $fullname := include "metrics-server.fullname" .root }}
 {{- $custom := include "metrics-server.customMetricsName" .root }}
 {{- $customJob := include "metrics-server.customMetricsJob" .root }}
-{{- $alerts := .root.Files.Get .file }}
+{{- $alerts := include "metrics-server.file" . }}
 {{- range $from, $to := dict
   `job="metrics-server"` (printf "job=%q" .root.Release.Name)
   `job="custom-metrics-server"` (printf "job=%q" $customJob)
