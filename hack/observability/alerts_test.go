@@ -188,6 +188,11 @@ var alertCases = map[string][]struct {
 		{memory(`kube-system`, "metrics-server", "900x60", "1000x60"), nil},
 		{memory(`kube-system`, "metrics-server", "970x60", "0x60"), nil}, // no limit
 		{memory(`default`, "metrics-server", "970x60", "1000x60"), nil},  // in another namespace
+		{
+			memoryOfStack("metrics-server", "970x60", "1000x60"),
+			[]string{"kube-system/metrics-server-1 uses 97% of its memory limit."},
+		},
+		{memoryOfStack("metrics-server", "900x60", "1000x60"), nil},
 	},
 	"CustomMetricsServerDown": {
 		{`up{job="custom-metrics-server",instance="a"} 1x20 0x40`, []string{"No custom metrics server can be scraped."}},
@@ -315,6 +320,11 @@ var alertCases = map[string][]struct {
 		},
 		{memory(`kube-system`, "custom-metrics-server", "970x60", "0x60"), nil}, // no limit
 		{memory(`kube-system`, "metrics-server", "970x60", "1000x60"), nil},     // the other server's
+		{
+			memoryOfStack("custom-metrics-server", "970x60", "1000x60"),
+			[]string{"kube-system/custom-metrics-server-1 uses 97% of its memory limit."},
+		},
+		{memoryOfStack("custom-metrics-server", "900x60", "1000x60"), nil},
 	},
 }
 
@@ -392,6 +402,16 @@ func memory(namespace, container, used, limit string) string {
 	labels := fmt.Sprintf(`{namespace=%q,pod="%s-1",container=%q`, namespace, container, container)
 	return "container_memory_working_set_bytes" + labels + `,id="x"} ` + used + "\ncontainer_spec_memory_limit_bytes" +
 		labels + `,id="x"} ` + limit
+}
+
+// memoryOfStack is memory with the series of kube-prometheus-stack, where only kube-state-metrics has limits.
+func memoryOfStack(container, used, limit string) string {
+	const series = `{job=%q,namespace="kube-system",pod="%[2]s-1",container=%[2]q,%s} %s`
+	return "container_memory_working_set_bytes" + fmt.Sprintf(series, "kubelet", container, `id="x"`, used) +
+		"\nkube_pod_container_resource_limits" + fmt.Sprintf(series, "kube-state-metrics", container,
+		`node="n",uid="u",resource="memory",unit="byte"`, limit) +
+		"\nkube_pod_container_resource_limits" + fmt.Sprintf(series, "kube-state-metrics", container,
+		`node="n",uid="u",resource="cpu",unit="core"`, "1x60")
 }
 
 func TestAlerts(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 var foreign = []string{
 	"up",
 	"aggregator_unavailable_apiservice",
-	"container_memory_working_set_bytes", "container_spec_memory_limit_bytes",
+	"container_memory_working_set_bytes", "container_spec_memory_limit_bytes", "kube_pod_container_resource_limits",
 	"apiserver_request_total", "apiserver_request_duration_seconds_bucket",
 	"process_cpu_seconds_total", "process_resident_memory_bytes", "go_goroutines",
 }
