@@ -29,6 +29,8 @@ func newOwnCredentials(shown func() bool) prometheus.Collector {
 type podsCollector struct {
 	all   func(namespace string, selects func(sample.Labels) bool) iter.Seq[sample.Object]
 	usage func(namespace, pod string, now time.Time, into *sample.PodUsage) bool
+	// someNodes means that only some nodes are scraped. Which pods should have a usage is then unknown.
+	someNodes bool
 
 	mu              sync.Mutex
 	counted         time.Time
@@ -39,7 +41,8 @@ type podsCollector struct {
 const podsPeriod = 30 * time.Second
 
 var podsDesc = prometheus.NewDesc("metrics_server_pods",
-	"Number of running pods, by whether a usage of theirs is served or missing; counted at most every 30 seconds.",
+	"Number of running pods, by whether a usage of theirs is served or missing; counted at most every 30 seconds. With "+
+		"--node-selector, only those whose usage is served.",
 	[]string{"usage"}, nil)
 
 // Describe implements prometheus.Collector.
@@ -49,7 +52,9 @@ func (c *podsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- podsDesc }
 func (c *podsCollector) Collect(ch chan<- prometheus.Metric) {
 	served, missing := c.count(time.Now())
 	ch <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(served), "served")
-	ch <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(missing), "missing")
+	if !c.someNodes {
+		ch <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(missing), "missing")
+	}
 }
 
 func (c *podsCollector) count(now time.Time) (served, missing int) {

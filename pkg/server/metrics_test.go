@@ -200,7 +200,7 @@ func TestPodsCollector(t *testing.T) {
 		check := func(missing int) {
 			t.Helper()
 			const help = "Number of running pods, by whether a usage of theirs is served or missing; counted at most " +
-				"every 30 seconds."
+				"every 30 seconds. With --node-selector, only those whose usage is served."
 			want := fmt.Sprintf(`
 # HELP metrics_server_pods %s
 # TYPE metrics_server_pods gauge
@@ -218,4 +218,14 @@ metrics_server_pods{usage="served"} 1
 		time.Sleep(time.Nanosecond)
 		check(1)
 	})
+}
+
+// TestPodsOfSomeNodes checks that with --node-selector no pod counts as missing: it may be on one of the other nodes.
+func TestPodsOfSomeNodes(t *testing.T) {
+	for selector, want := range map[string]int{"": 2, "pool=blue": 1} {
+		s := newServerWith(t, func(c *Config) { c.NodeSelector = selector })
+		if n, err := testutil.GatherAndCount(s.metrics, "metrics_server_pods"); n != want || err != nil {
+			t.Errorf("node selector %q: %d series (%v), want %d", selector, n, err, want)
+		}
+	}
 }

@@ -175,7 +175,9 @@ func (s *Server) addCollection(c Config, client kubernetes.Interface, objects re
 		OnPodNew: func(o sample.Object) { s.store.PodAppeared(o.Namespace, o.Name, time.Now()) },
 		Publish:  func(change func(sample.Revision)) { s.clock.Publish(time.Now(), change) },
 	})
-	s.metrics.MustRegister(&podsCollector{all: s.inventory.Pods().All, usage: s.store.Pod})
+	s.metrics.MustRegister(&podsCollector{
+		all: s.inventory.Pods().All, usage: s.store.Pod, someNodes: c.NodeSelector != "",
+	})
 	s.readiness = &readiness{
 		synced: s.synced, status: s.scraper.Status, serves: s.serves, start: time.Now(), selector: c.NodeSelector,
 	}
