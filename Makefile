@@ -81,8 +81,8 @@ RACETEST = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS)
 # The tests of test/integration that build programs of other projects, overload a server, or wait several times for
 # what the server does once a minute.
 LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestChart|TestHelmReleases$\
-  |TestHelmTakesOwnership|TestLoad|TestClientsThatReadNothing|TestRotation|TestServingCertificate$\
-  |TestManifestsGoOn|TestFallbackFromKubeletAccount)$$
+  |TestHelmTakesOwnership|TestHelmKeepsAPIServices|TestLoad|TestClientsThatReadNothing$\
+  |TestRotation|TestServingCertificate|TestManifestsGoOn|TestFallbackFromKubeletAccount)$$
 # hack/ldflags.sh stamps the version instead of Go, so that a tarball without git metadata builds as well.
 BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
 

@@ -183,6 +183,8 @@ var elsewhere = map[string][][2]string{
 			`"--take-ownership", "--force-conflicts"`,
 		},
 		{"kubectl delete deployment", `"delete", "deployment"`},
+		{"kubectl annotate apiservice", `"annotate", "apiservice"`},
+		{"helm upgrade metrics-server", `"--reuse-values", "--set", "apiService.create=false"`},
 		{"kubectl patch apiservice v1.metrics.k8s.io", `{"spec":{"caBundle":null,"insecureSkipTLSVerify":true}}`},
 	},
 	"hack/helm/custommetrics_test.go": {

@@ -205,3 +205,27 @@ spec:
 		t.Errorf("the release left %q", left)
 	}
 }
+
+// TestHelmKeepsAPIServices removes a release without its APIServices, which point to another server by then, as
+// docs/install.md has it.
+func TestHelmKeepsAPIServices(t *testing.T) {
+	const v1, v1beta1 = "v1.metrics.k8s.io", "v1beta1.metrics.k8s.io"
+	r := newReleases(t, "kept")
+	r.must("install", "server", r.ours)
+	for _, name := range []string{v1, v1beta1} {
+		kubectl(t, "patch", "apiservice", name, "--type=merge", "-p",
+			`{"spec":{"service":{"namespace":"default","name":"another"},"insecureSkipTLSVerify":true,"caBundle":null}}`)
+	}
+	kubectl(t, "annotate", "apiservice", v1, v1beta1, "helm.sh/resource-policy=keep")
+	r.must("upgrade", "server", r.ours, "--reuse-values", "--set", "apiService.create=false")
+	r.must("uninstall", "server")
+	got := kubectl(t, "get", "apiservice", v1, v1beta1, "-o",
+		"jsonpath={range .items[*]}{.spec.service.namespace}/{.spec.service.name} {end}")
+	if got != "default/another default/another " {
+		t.Errorf("the APIServices point to %q", got)
+	}
+	left := slices.DeleteFunc(r.left("server"), func(object string) bool { return strings.HasPrefix(object, "APIService/") })
+	if len(left) > 0 {
+		t.Errorf("the release left %q", left)
+	}
+}
