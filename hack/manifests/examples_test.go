@@ -132,8 +132,8 @@ func TestMoving(t *testing.T) {
 	}
 }
 
-// checkBackends checks that the server finds a ConfigMap with data, and the file for --config in it, and that users need
-// only fill in their image.
+// checkBackends checks that the server finds a ConfigMap with data, and the file for --config in it, and that users
+// need only fill in their image.
 func checkBackends(t *testing.T, manifest []byte, data map[string]string) {
 	t.Helper()
 	var err error
