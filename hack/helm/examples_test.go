@@ -76,7 +76,7 @@ func TestExampleValues(t *testing.T) {
 // TestDocumentedValues renders the values with backends in the documents, and checks that every file that the backends
 // name is below a volume.
 func TestDocumentedValues(t *testing.T) {
-	block := regexp.MustCompile("(?ms)^( *)```yaml\n( *customMetrics:\n.*?)^ *```$")
+	block := regexp.MustCompile("(?s)```yaml\n( *customMetrics:\n.*?)\n *```\n")
 	file := regexp.MustCompile(`(?m)^ *(?:- )?(?:file|\w+File): (\S+)`)
 	for _, doc := range []string{"backends.md", "moving.md"} {
 		text, err := os.ReadFile(filepath.Join("../../docs", doc))
@@ -85,17 +85,17 @@ func TestDocumentedValues(t *testing.T) {
 		}
 		files := 0
 		for _, m := range block.FindAllSubmatch(text, -1) {
-			given := parse(t, string(m[2]))
+			given := parse(t, string(m[1]))
 			given = with(given, "customMetrics.enabled", true)
 			manifest, notes, err := render(load(t), given, release, namespace, nil)
 			if err != nil {
-				t.Fatalf("%s: %v in\n%s", doc, err, m[2])
+				t.Fatalf("%s: %v in\n%s", doc, err, m[1])
 			}
 			if strings.Contains(notes, "WARNING") {
 				t.Errorf("%s: the notes have a warning:\n%s", doc, notes)
 			}
 			pod := decode(t, manifest).custom.deployment.Spec.Template.Spec
-			for _, f := range file.FindAllSubmatch(m[2], -1) {
+			for _, f := range file.FindAllSubmatch(m[1], -1) {
 				files++
 				if !slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(v corev1.VolumeMount) bool {
 					return v.MountPath == path.Dir(string(f[1])) && slices.ContainsFunc(pod.Volumes,

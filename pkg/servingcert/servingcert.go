@@ -162,7 +162,7 @@ func (k *Keeper) serve(ctx context.Context, s *identity) {
 func (k *Keeper) Run(ctx context.Context) error {
 	retry := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 0.2, Steps: 10, Cap: k.config.Period}
 	backoff := retry
-	for {
+	for ctx.Err() == nil {
 		// Jitter, so that replicas that started together spread out.
 		delay := time.Duration(float64(k.config.Period) * (0.9 + 0.2*rand.Float64()))
 		err := k.pass(ctx)
@@ -175,10 +175,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 			backoff = retry
 		}
 		k.wait(ctx, delay)
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 // wait returns when the next pass is due: after delay, or as soon as an APIService no longer skips
