@@ -84,7 +84,7 @@ LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestChart|TestHelmRelea
   |TestHelmTakesOwnership|TestHelmKeepsAPIServices|TestLoad|TestClientsThatReadNothing$\
   |TestRotation|TestServingCertificate|TestManifestsGoOn|TestFallbackFromKubeletAccount)$$
 # hack/ldflags.sh stamps the version instead of Go, so that a tarball without git metadata builds as well.
-BUILDFLAGS = -trimpath -buildvcs=false -ldflags "$$(hack/ldflags.sh)"
+BUILDFLAGS = -trimpath -buildvcs=false -tags=grpcnotrace -ldflags "$$(hack/ldflags.sh)"
 
 ##@ Every day
 

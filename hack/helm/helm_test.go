@@ -233,6 +233,21 @@ func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
 	}
 }
 
+// TestAnyNode checks that the selector of Linux nodes can be removed, as the chart's README says.
+func TestAnyNode(t *testing.T) {
+	for values, want := range map[string]map[string]string{
+		"replicas: 1":                                         {"kubernetes.io/os": "linux"},
+		"nodeSelector: {kubernetes.io/os: null}":              nil,
+		"nodeSelector: {kubernetes.io/os: null, pool: system}": {"pool": "system"},
+		"nodeSelector: {pool: system}":                        {"kubernetes.io/os": "linux", "pool": "system"},
+	} {
+		got := decode(t, rendered(t, values)).deployment.Spec.Template.Spec.NodeSelector
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: node selector %v, want %v", values, got, want)
+		}
+	}
+}
+
 // TestKubeletAccount checks that kubelets are shown tokens of an account that may read their
 // metrics and nothing else, and that the server may request tokens of that account and of no other,
 // whichever values are given.

@@ -40,8 +40,7 @@ type Request struct {
 	Selector labels.Selector
 }
 
-// Discover returns the names of the series that a query finds, which is about the series of r. The label __name__ of
-// each result is one.
+// Discover evaluates a query for series of r, and returns their names: the label __name__ of each result.
 type Discover func(r *Rule, query string) ([]string, error)
 
 // ErrNotFound says that no rule has the metric.
@@ -120,7 +119,7 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 		switch {
 		case errors.Is(err, errUnusable):
 			notFound = c.rule.seriesError("gives the name %q to a series whose own name cannot be put into metricsQuery: "+
-				"rename the series, with letters, digits, _ and : only", q.Metric)
+				"rename the series so that its name has only letters, digits, _ and :", q.Metric)
 		case err != nil:
 			return "", nil, err
 		case query != "":
@@ -135,9 +134,8 @@ var (
 	errAmbiguous = errors.New("there are several queries")
 )
 
-// discovered returns the query for the series that have the metric's name, "" if there are none. If there are several
-// queries, it is the one for the series in the namespace of the request: others must not be able to take the metric
-// away.
+// discovered returns the query for the series that have the metric's name, "" if there are none. If their queries
+// differ, only the series in the namespace of the request count: other namespaces must not be able to break the metric.
 func (r *Rule) discovered(label string, q Request, external bool, discover Discover) (string, error) {
 	names, err := discover(r, r.discovery(label))
 	if err != nil {
@@ -151,8 +149,12 @@ func (r *Rule) discovered(label string, q Request, external bool, discover Disco
 		if names, err = discover(r, r.discovery(label, within)); err != nil {
 			return "", err
 		}
-		if query, err = r.queryFor(names, q, external); err == nil && query != "" {
+		switch query, err = r.queryFor(names, q, external); {
+		case err == nil && query != "":
 			return query, nil
+		case err == nil:
+			return "", r.seriesError("gives more than one series the name %q, and namespace %q has none of them: check that "+
+				"its pods are scraped", q.Metric, q.Namespace)
 		}
 	}
 	return "", r.seriesError("gives more than one series the name %q: make seriesQuery, seriesFilters or name.matches "+
@@ -220,8 +222,8 @@ func (r *Rule) label(of Resource) (string, error) {
 	return labelBy(r.template, of)
 }
 
-// kubernetesKinds are the resources of Kubernetes itself that rules may be about, by group, in the order in which it
-// prefers the groups.
+// kubernetesKinds lists the built-in resources of Kubernetes that rules may refer to, by API group. The groups are in
+// the order in which Kubernetes prefers them.
 var kubernetesKinds = []struct {
 	group     string
 	resources []string
@@ -237,8 +239,8 @@ var kubernetesKinds = []struct {
 	{"policy", []string{"poddisruptionbudget"}},
 }
 
-// mayMean reports whether the resource of o can be that of a group. As in kubectl, the group of o may be the beginning
-// of a group, or empty; a resource of Kubernetes itself is preferred.
+// mayMean reports whether o applies to its resource in the given group. As in kubectl, o.group may be a prefix of the
+// group, or empty. If Kubernetes itself has a resource that matches, o applies only to that one.
 func (o *override) mayMean(group string) bool {
 	for _, k := range kubernetesKinds {
 		if strings.HasPrefix(k.group, o.group) && slices.ContainsFunc(k.resources, func(s string) bool {

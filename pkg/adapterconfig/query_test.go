@@ -309,10 +309,13 @@ rules:
 		{series: `new{pod="a"} old{pod="a"} older{pod="a"}`, want: `new{namespace="shop",pod="a"}`},
 		{series: `old{pod="a"}`, want: `old{namespace="shop",pod="a"}`},
 		{series: `old{pod="a"} old{pod="b"} new`, want: `old{namespace="shop",pod="a"}`},
-		{series: `old{pod="a"} older{pod="a"}`, err: `rules[0] (line 3) gives more than one series the name "rate"`},
+		{
+			series: `old{pod="a"} older{pod="a"}`,
+			err:    `rules[0] (line 3) gives more than one series the name "rate", and namespace "shop" has none of them`,
+		},
 		{
 			series: `old{namespace="shop",pod="a"} older{namespace="shop",pod="a"}`,
-			err:    `rules[0] (line 3) gives more than one series the name "rate"`,
+			err:    `rules[0] (line 3) gives more than one series the name "rate": make seriesQuery`,
 		},
 		{
 			series: `old{namespace="shop",pod="a"} older{namespace="other",pod="a"}`,

@@ -110,18 +110,18 @@ func complete(st *schedule.Status) bool {
 	return st.Waiting == 0 && st.Doubtful == 0 && st.Settled == st.Answered
 }
 
-// logReadiness logs when the server becomes ready and, if that takes too long, the cause, which the
-// answer of the probe withholds.
+// logReadiness logs when the server becomes ready and, if that takes longer than startGrace, the cause,
+// which the answer of the probe withholds. A cause that changes is logged again, at most once per startGrace.
 func (s *Server) logReadiness(ctx context.Context) error {
 	log := klog.FromContext(ctx)
-	reason := ""
+	reason, since := "", s.start
 	_ = wait.PollUntilContextCancel(ctx, readyLogPeriod, false, func(context.Context) (done bool, err error) {
 		switch err := s.readiness.podsAsked(); {
 		case err == nil:
 			log.Info("Ready", "endpoints", s.collector.size())
 			return true, nil
-		case err.Error() != reason && time.Since(s.start) >= startGrace:
-			reason = err.Error()
+		case err.Error() != reason && time.Since(since) >= startGrace:
+			reason, since = err.Error(), time.Now()
 			log.Info("Warning: The server is not ready", "reason", reason)
 		}
 		return false, nil

@@ -68,7 +68,7 @@ func (c *Client) Get(ctx context.Context, as *Credentials, token string, x *Exch
 		if !reusable {
 			c.drop(k)
 		}
-		if !kept && !answered {
+		if !kept && !answered && ctx.Err() == nil {
 			c.working = "" // what accepts connections there may be something else
 		}
 		// A server may close a kept connection at any time, or answer 408 before it does. Neither is

@@ -263,6 +263,34 @@ func TestFallBackToAnAddressThatDoesNotWork(t *testing.T) {
 	}
 }
 
+// A fallback address whose handshake succeeds is remembered even if the caller does not wait for the first answer: the
+// next request has more time for it.
+func TestFallBackThatIsSlow(t *testing.T) {
+	f := newFake(t, secure())
+	d := &dials{answer: func(ctx context.Context, addr string) (net.Conn, error) {
+		if addr == "a:1" {
+			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "a", IsNotFound: true}}
+		}
+		return f.dialled(ctx)
+	}}
+	c := config()
+	c.Rest.Dial, c.Insecure, c.CAData = d.dial, true, nil
+	client := newClient(t, c, Endpoint{
+		Node: "n1", Port: 1, Addresses: []Address{{"Hostname", "a"}, {"InternalIP", "b"}},
+	})
+	f.SetFault(kubelettest.Hang)
+	ctx, cancel := context.WithCancel(t.Context())
+	f.onRequest(cancel)
+	failure(t, ctx, client, "timeout")
+	f.onRequest(func() {})
+	f.SetFault(nil)
+	d.take()
+	mustFetch(t, client)
+	if diff := cmp.Diff([]string{"b:1"}, d.take()); diff != "" {
+		t.Errorf("dialled (-want +got):\n%s", diff)
+	}
+}
+
 // An address that drops packets leaves time for the next one.
 func TestDialLeavesTimeForTheNextAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -58,6 +58,9 @@ func (f *fetch) failure(ctx context.Context, err error) *Error {
 		e.Err = fmt.Errorf("%s while %s: %w", how, f.exchange.Step, e.Err)
 	}
 	e.cause, e.remedy = explain(e.Err)
+	if canceled && e.cause == CauseTimeout {
+		e.remedy = remedyNoAnswer // more time would not have helped
+	}
 	switch {
 	case f.reachedItself(err):
 		e.cause, e.remedy = CauseOwnPort, RemedyOwnPort

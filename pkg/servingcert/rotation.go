@@ -53,8 +53,8 @@ func signerUnfit(i *identity, now time.Time) string {
 
 // certificateUnfit returns why the certificate needs a successor, or "". One that clients reject is
 // replaced at once, even if not every client has the authority that signs. Otherwise a new authority
-// signs nothing until all have it, or until the certificate is about to expire: some have it then, and
-// nobody accepts an expired certificate.
+// signs nothing until all clients have it, or until the certificate is about to expire: by then some
+// clients have the new authority, whereas no client accepts an expired certificate.
 func (c *Config) certificateUnfit(i *identity, names []string, settled bool, now time.Time) string {
 	if err := i.unusable(now, names...); err != nil {
 		return err.Error()
@@ -64,7 +64,7 @@ func (c *Config) certificateUnfit(i *identity, names []string, settled bool, now
 	case !ofNewest && settled:
 		return fmt.Sprintf("the new authority has been published for %v", c.Settle)
 	case !ofNewest && nearEnd(i.leaf, now) && now.After(created(newest).Add(c.Settle)):
-		return "it has passed nine tenths of its lifetime, although not every APIService is known to have the new authority"
+		return "it has passed nine tenths of its lifetime, and not every APIService is known to have the new authority"
 	case ofNewest && !now.Before(due(i.leaf)):
 		return "it has passed two thirds of its lifetime"
 	}

@@ -64,7 +64,7 @@ const (
 	day         = 24 * time.Hour
 	passTimeout = 15 * time.Second // of all requests of a pass together
 	firstRetry  = time.Second
-	// pollPeriod is how often an APIService is read between passes that may soon lack the caBundle.
+	// pollPeriod is how often an APIService that may suddenly need the caBundle is read between passes.
 	pollPeriod = time.Second
 )
 
@@ -181,12 +181,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // wait returns when the next pass is due: after delay, or as soon as an APIService no longer skips
 // verification or no longer points to another server. The API server then rejects this server until a
-// pass writes the caBundle.
+// pass writes the caBundle. Without a Secret, no pass writes one.
 func (k *Keeper) wait(ctx context.Context, delay time.Duration) {
 	var poll []string // names of APIServices
 	for name, state := range k.states {
 		_, ledHere := k.led[name]
-		if state == stateUnverified || state == stateElsewhere && ledHere {
+		if k.logged["optional"] == "" && (state == stateUnverified || state == stateElsewhere && ledHere) {
 			poll = append(poll, name)
 		}
 	}
@@ -199,7 +199,7 @@ func (k *Keeper) wait(ctx context.Context, delay time.Duration) {
 		case <-time.After(pollPeriod):
 		}
 		for _, name := range poll {
-			if state := k.stateOf(k.get(ctx, name)); state != k.states[name] && state != stateUnknown {
+			if state := k.stateOf(k.get(ctx, name, "0")); state != k.states[name] && state != stateUnknown {
 				return
 			}
 		}
@@ -239,9 +239,10 @@ func (k *Keeper) pass(ctx context.Context) error {
 }
 
 // keep updates secret where necessary and returns its contents, or nil if it has no certificate. If the update fails,
-// it returns what is still valid, and the error: until it expires, clients accept it. It changes nothing while no
-// APIService points here, except that it fills an empty Secret if Config.Service says what to make a certificate for:
-// a user can then have an APIService point here and trust it in one step.
+// keep returns the error, and also the previous contents if their certificate is still valid, since clients accept it
+// until it expires. keep changes nothing while no APIService points here, except that it fills an empty Secret if
+// Config.Service says what to make a certificate for: a user can then have an APIService point here and trust it in
+// one step.
 //
 // If the services are not complete, others that could not be read may point here, too: the certificate keeps
 // the names that it has, and no authority takes over from another one.

@@ -897,6 +897,24 @@ func TestLedElsewhere(t *testing.T) {
 	}
 }
 
+// Without a Secret there is no CA that could be published, so an APIService that skips verification is
+// read no more often than the others.
+func TestNoSecretNoPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		a.secret = nil
+		a.services[v1].Spec.InsecureSkipTLSVerify = true
+		ctx, _ := logged(t)
+		c := a.config(t)
+		c.Optional = true
+		start(t, ctx, c)
+		time.Sleep(time.Hour)
+		if n := a.asked()["get apiservices"]; n > 2*70 {
+			t.Errorf("APIServices were read %d times in an hour, want each once a minute", n)
+		}
+	})
+}
+
 // A Secret that was not configured is used if it exists and may be read. If not, that is no
 // failure.
 func TestOptional(t *testing.T) {

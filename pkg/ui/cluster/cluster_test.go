@@ -361,6 +361,10 @@ func TestPageFails(t *testing.T) {
 					a.list(w, r, podsPath, "")
 				})
 				c, _ := start(t, a, Config{})
+				after(2 * time.Second)
+				if s := c.Snapshot().source(Pods); tt.wait > 2*time.Second && (s.State != Failed || s.Error == "" || s.Remedy == "") {
+					t.Errorf("before the page is requested again: %+v", s)
+				}
 				after(10 * time.Second)
 				equal(t, "states", c.Snapshot().states(), allWatched)
 				equal(t, "pods", c.Snapshot().pods(), "bank/c=NaN shop/a=1 shop/b=0.5")

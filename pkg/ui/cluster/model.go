@@ -593,7 +593,7 @@ func (m *model) whyNodeMissing(e *nodeEntry, now time.Time) (why string, overdue
 	case joining:
 		return "the node has just joined: its first usage follows within two minutes", false
 	case n.outdated != nil:
-		return "its usage is dated before the node was created: check the node's clock", true
+		return "the timestamp of its usage is before the node was created: check the node's clock", true
 	}
 	return "the metrics server has no usage of it", true
 }
@@ -620,7 +620,7 @@ func (m *model) whyPodMissing(p *Pod, node *Node, now time.Time) (why string, ov
 	case now.Sub(p.Started) < firstUsage:
 		return "it has just started: its first usage follows within two minutes", false
 	case p.outdated != nil:
-		return "its usage is dated before the pod was created: check the node's clock", true
+		return "the timestamp of its usage is before the pod was created: check the node's clock", true
 	}
 	return "the metrics server has no usage of it", true
 }
@@ -632,6 +632,9 @@ func (m *model) tick(s *Snapshot) {
 		return
 	}
 	long, short := m.long.column(), m.short.column()
+	if !m.sources[Nodes].listed || !m.sources[NodeMetrics].listed {
+		m.allNodes.since = tick + 1 // the sums would lack nodes; the history may have them
+	}
 	if m.current(NodeMetrics) {
 		sum := unknown
 		for _, n := range s.Nodes {

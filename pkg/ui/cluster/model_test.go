@@ -22,7 +22,7 @@ var epoch = time.Unix(1_800_000_000, 0)
 func modelAt(now time.Time) *model {
 	m := newModel(15*time.Second, now)
 	for _, s := range m.sources {
-		s.State, s.Updated = Watching, now
+		s.State, s.Updated, s.listed = Watching, now, true
 	}
 	return m
 }
@@ -305,8 +305,8 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// TestClockBehind checks that the usage of a pod on a node whose clock is behind is not shown, which has a reason, and
-// that it is as soon as it is dated after the pod.
+// TestClockBehind checks that a usage dated before its pod was created, as on a node whose clock is behind, is not
+// shown and has a reason, and that a later usage is shown.
 func TestClockBehind(t *testing.T) {
 	m := modelAt(epoch)
 	n, p := node("n1"), pod("a", "n1")
@@ -318,7 +318,7 @@ func TestClockBehind(t *testing.T) {
 			t.Errorf("%s: usage %+v, missing because %q, overdue is %v", what, p.Usage, p.Missing, p.Overdue)
 		}
 	}
-	const clock = "its usage is dated before the pod was created: check the node's clock"
+	const clock = "the timestamp of its usage is before the pod was created: check the node's clock"
 	check("at first", clock)
 	m.all(pod("a", "n1"))
 	check("once the pod has changed", clock)
@@ -330,7 +330,7 @@ func TestClockBehind(t *testing.T) {
 	}
 	m.all(usageAt("", "n1", n.Created.Add(-time.Minute), 1))
 	if n := m.snapshot(epoch).Nodes[0]; n.Missing !=
-		"its usage is dated before the node was created: check the node's clock" || !n.Overdue {
+		"the timestamp of its usage is before the node was created: check the node's clock" || !n.Overdue {
 		t.Errorf("a node: missing because %q, overdue is %v", n.Missing, n.Overdue)
 	}
 }
@@ -494,6 +494,29 @@ func TestBackfill(t *testing.T) {
 		if d := diff(values, s.Series(web, q, 100).Values); d != "" {
 			t.Errorf("web, %d: (-want +got)\n%s", q, d)
 		}
+	}
+}
+
+// TestBackfillOfTotals checks that sums recorded before all nodes were known are those of the history.
+func TestBackfillOfTotals(t *testing.T) {
+	m := modelAt(epoch)
+	m.sources[Nodes].listed = false
+	m.all(node("n1"), usageAt("", "n1", epoch, 1))
+	m.tick(m.snapshot(epoch.Add(15 * time.Second)))
+	m.sources[Nodes].listed = true
+	m.all(node("n2"), usageAt("", "n2", epoch, 2))
+	m.tick(m.snapshot(epoch.Add(30 * time.Second)))
+	ofNode := func(name string, v history.Value) history.Series {
+		values := []history.Value{v, v, v}
+		return history.Series{Key: history.Key{Kind: "Node", Name: name}, CPU: values, Memory: values}
+	}
+	m.backfill(&history.Answer{
+		Header: history.Header{Step: 15, Start: epoch, Points: 3},
+		Series: []history.Series{ofNode("n1", 10), ofNode("n2", 20)},
+	})
+	got := m.snapshot(epoch.Add(31*time.Second)).NodesSeries(CPU, 100).Values
+	if d := diff([]float32{30, 30, 3}, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
 	}
 }
 

@@ -36,8 +36,9 @@ const (
 	relistAfter = 3
 	// pageTries is how often a page of a list is requested before the list begins again.
 	pageTries = 4
-	// The pause after an error grows from firstRetry to lastRetry, less a random part of up to a half; up to
-	// refusedRetry if the API server asks for more. It is refusedRetry if nothing is expected to change soon.
+	// The pause after an error grows from firstRetry to lastRetry, minus a random part of up to one half. If the API
+	// server asks for a longer pause, it is granted up to refusedRetry. If nothing is expected to change soon, the pause
+	// is always refusedRetry.
 	firstRetry   = time.Second
 	lastRetry    = 15 * time.Second
 	refusedRetry = 30 * time.Second
@@ -200,8 +201,8 @@ func (r *reader) request(o *metav1.ListOptions) *rest.Request {
 }
 
 // list reads all objects, sets the state of the source, and returns the version from which to watch. Each page is
-// applied at once, because many pages take a while. The pages are of one version of the objects. If they take longer
-// than the API server keeps it, all objects are requested at once, of a version that it has in its cache.
+// applied at once, because many pages take a while. All pages show the same version of the objects. If that version
+// expires before the last page, all objects are requested in one response from the API server's cache.
 func (r *reader) list(ctx context.Context, state State) (version string, err error) {
 	present := map[types.NamespacedName]struct{}{}
 	o := &metav1.ListOptions{Limit: pageSize}
@@ -234,7 +235,10 @@ func (r *reader) list(ctx context.Context, state State) (version string, err err
 				present[i.key()] = struct{}{}
 				i.put(m)
 			}
-			m.sources[r.source].Updated = now
+			s := m.sources[r.source]
+			if s.Updated = now; s.State == Failed {
+				s.State, s.Error, s.Remedy = Waiting, "", "" // a page failed, and has been read since
+			}
 		})
 	}
 	r.failures = 0
@@ -250,8 +254,7 @@ func (r *reader) page(ctx context.Context, o *metav1.ListOptions) (runtime.Objec
 		if err == nil || o.Continue == "" || tries == pageTries {
 			return page, err
 		}
-		if state, _ := r.judge(err); state != Failed || apierrors.IsResourceExpired(err) ||
-			!pause(ctx, retryAfter(tries-1, err)) {
+		if state, _ := r.judge(err); state != Failed || apierrors.IsResourceExpired(err) || !pause(ctx, r.failed(err)) {
 			return nil, err
 		}
 	}
@@ -355,7 +358,7 @@ func (r *reader) failed(err error) time.Duration {
 	return retryAfter(r.failures-1, err)
 }
 
-// retryAfter returns the time to the next attempt after an error, before which there were others in a row.
+// retryAfter returns the pause before the next attempt. others is the number of consecutive errors before err.
 func retryAfter(others int, err error) time.Duration {
 	d := min(firstRetry<<min(others, 10), lastRetry)
 	d = d/2 + rand.N(d/2)

@@ -13,7 +13,7 @@ so the first one does it for all.
 {{- end -}}
 {{- end -}}
 
-{{/* The content of a file of the chart: (dict "root" $ "file" PATH). Ends with a reason if a tool has left the file out. */}}
+{{/* The content of a file of the chart: (dict "root" $ "file" PATH). Fails if a tool has left the file out. */}}
 {{- define "metrics-server.file" -}}
 {{- .root.Files.Get .file | default "" | required (printf "the chart has no %s: copy all of its files" .file) -}}
 {{- end -}}
@@ -54,6 +54,8 @@ too; a single boolean that is not set is false, as Helm templates take it.
 {{- $value = ternary (and $.unset $default) (has (toString $value | lower) $true) $blank | default false -}}
 {{- else if eq $type "optionalBoolean" -}}
 {{- $value = ternary nil (has (toString $value | lower) $true) $blank -}}
+{{- else if and (eq $type "strings") (kindIs "map" $value) (not $value) -}}
+{{- /* empty on purpose: all keys of the default are null */ -}}
 {{- else if $blank -}}
 {{- $value = $default -}}
 {{- if and (has $type (list "port" "count")) (not (kindIs "invalid" $default)) -}}{{- $value = int $default -}}{{- end -}}
@@ -384,8 +386,8 @@ The paths of values that the schema does not have, a line each. It is recursive:
 {{- end -}}
 
 {{/*
-Ends with a reason if arguments have an invalid port, or another one than the value: (dict "port" PORT "args" LIST "portPath" PATH
-"argsPath" PATH). The paths are where the values are.
+Fails if the arguments set an invalid port, or a port other than that of the value: (dict "port" PORT "args" LIST
+"portPath" PATH "argsPath" PATH). The error names both values by these paths.
 */}}
 {{- define "metrics-server.validatePort" -}}
 {{- with include "metrics-server.portInArgs" .args -}}
