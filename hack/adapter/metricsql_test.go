@@ -32,7 +32,8 @@ func confinedAs(t *testing.T, text string) (selectors int) {
 	return selectorsOf(t, text, e.String())
 }
 
-// selectorsOf returns how many selectors MetricsQL reads in what text became. All have to be confined.
+// selectorsOf returns how many selectors MetricsQL finds in became, the query that was made from text, and checks that
+// each of them is confined.
 func selectorsOf(t *testing.T, text, became string) (selectors int) {
 	t.Helper()
 	expr, err := metricsql.Parse(became)

@@ -324,8 +324,8 @@ affinity: {nodeAffinity: {}}
 	}
 }
 
-// TestCustomMetricsPort checks that the container's port is where the server listens: with the last argument, if
-// several say so.
+// TestCustomMetricsPort checks that the container's port is the one on which the server listens. The last
+// --secure-port counts.
 func TestCustomMetricsPort(t *testing.T) {
 	for values, want := range map[string]int32{
 		`{}`:                                   10250,

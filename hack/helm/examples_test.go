@@ -52,7 +52,7 @@ func TestExampleValues(t *testing.T) {
 			if got := server.Ports[0].ContainerPort; got != want.port {
 				t.Errorf("port %d, want %d", got, want.port)
 			}
-			// Both servers are where kubelets are.
+			// The custom metrics server needs the same port, because it runs on the same kind of node.
 			both, _, err := render(load(t), with(given, "customMetrics.enabled", true), release, namespace, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -40,9 +40,8 @@ type page struct {
 	faults []string // violations of the policy, requests to other origins, errors of scripts
 }
 
-// chromium returns the path of Chrome or Chromium. Ubuntu's AppArmor keeps programs from making a sandbox unless a
-// profile allows it, which the package of Chrome has, and a Chromium that was only unpacked, as on GitHub's machines,
-// has not.
+// chromium returns the path of Chrome or Chromium. On Ubuntu, AppArmor denies a sandbox to programs without a profile
+// that allows it. Chrome's package installs such a profile; an unpacked Chromium, as on GitHub's runners, has none.
 func chromium(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"google-chrome", "chromium", "chromium-browser"} {

@@ -204,8 +204,8 @@ func TestKeyboard(t *testing.T) {
 	p.wait("the last row is selected", one(id("row")+"[aria-selected=true][aria-rowindex='5']"))
 }
 
-// TestPause checks that a paused table asks for what it was asked to show, and for nothing else, also when all is asked
-// for again because the page is seen again.
+// TestPause checks that a paused table sends requests only after its order or filter has changed, and not when the page
+// becomes visible again and refreshes everything else.
 func TestPause(t *testing.T) {
 	t.Parallel()
 	p := open(t, run(t, serve(t, small())))
@@ -300,7 +300,7 @@ func TestColours(t *testing.T) {
 }
 
 // TestNarrow checks that a page as wide as a phone does not scroll sideways, that the focus returns from the details
-// that cover it, and that these show when nothing is live.
+// that cover it, and that the banner about a lost connection stays visible above the details.
 func TestNarrow(t *testing.T) {
 	t.Parallel()
 	const width = 360

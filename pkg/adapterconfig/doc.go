@@ -23,8 +23,8 @@
 //   - A template for labels also works for API groups that have a dot in their names.
 //
 // Rules are trusted, because an administrator writes them: a metricsQuery without <<.LabelMatchers>>
-// reads all namespaces. Users cannot widen a query, neither by the selectors that they write nor by the names that they
-// give to series and objects.
+// reads all namespaces. Users cannot widen a query, whether by the selectors that they write or by the names that
+// they give to series and objects.
 //
 // # Threading
 //

@@ -49,8 +49,8 @@ func (s *watches) serve(next http.Handler) http.Handler {
 		}
 		// The generic API server would take over the connection and write to it without a deadline.
 		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-			http.Error(w, "Watches are not served over WebSocket: leave out the header Upgrade, and read the events "+
-				"from the answer.", http.StatusBadRequest)
+			http.Error(w, "Watches are not served over WebSocket: omit the Upgrade header, and read the events from "+
+				"the response body.", http.StatusBadRequest)
 			return
 		}
 		if p, ok := r.Context().Value(placeKey{}).(place); ok {

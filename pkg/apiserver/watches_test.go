@@ -139,7 +139,7 @@ func TestWebSocket(t *testing.T) {
 		r.Header.Set("Upgrade", tc.upgrade)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		helps := strings.Contains(w.Body.String(), "leave out the header Upgrade")
+		helps := strings.Contains(w.Body.String(), "omit the Upgrade header")
 		if w.Code != tc.code || helps != (tc.code != http.StatusOK) {
 			t.Errorf("%s with Upgrade: %s: %d %s, want %d", tc.path, tc.upgrade, w.Code, w.Body, tc.code)
 		}

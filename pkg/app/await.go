@@ -37,11 +37,12 @@ var awaitBackoff = wait.Backoff{
 var errNoFrontProxy = errors.New(
 	"ConfigMap " + metav1.NamespaceSystem + "/" + kubeapi.AuthenticationConfigMap + " has no " + kubeapi.FrontProxyCAKey)
 
-// awaitAPIServer returns the authentication configuration, which the generic API server requires, once the API server
-// has served it, or nil if it is not required or ctx has ended. It does not give up: the kubelet waits for up to five
-// minutes before it restarts a container that exits, long after the API server has come back. Meanwhile
-// /livez succeeds, so that the container is not killed, and all other requests are rejected. With
-// --authentication-tolerate-lookup-failure it asks once, and returns the failure as part of the lookup.
+// awaitAPIServer waits until the API server has served the authentication configuration, and returns it. It returns
+// nil if the generic API server does not require the configuration. If ctx has ended, the result has no meaning. It
+// does not give up: the kubelet waits for up to five minutes before it restarts a container that exits, long after the
+// API server has come back. Meanwhile /livez succeeds, so that the container is not killed, and all other requests are
+// rejected. With --authentication-tolerate-lookup-failure it asks only once, and a failure is part of the returned
+// lookup.
 func (o *serving) awaitAPIServer(ctx context.Context) (*lookup, error) {
 	if o.Authentication.SkipInClusterLookup || o.Authentication.RequestHeader.ClientCAFile != "" {
 		return nil, nil

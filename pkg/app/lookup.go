@@ -44,9 +44,10 @@ func (l *lookup) response() (code int, body any) {
 	return int(status.Code), status
 }
 
-// lookedUp answers requests for the authentication configuration with a lookup, and has next do all others. The generic
-// API server requests it once while it is built, without a timeout, and is not built if that fails: the process would
-// hang or exit although the API server has just answered. Changes come from the informers, which list and watch.
+// lookedUp answers GET requests for the authentication configuration from a lookup, and passes all others to next. The
+// generic API server sends one such request, without a timeout, while it is built, and a failure aborts that: the
+// process would hang or exit although the API server has just answered. Informers, which list and watch instead, still
+// see later changes.
 type lookedUp struct {
 	*lookup
 	next http.RoundTripper

@@ -18,8 +18,8 @@ import (
 	"metrics-server/pkg/server"
 )
 
-// Once the API server has served the authentication configuration, no failure of it ends the start: it is not asked
-// again. A request that hangs ends with the process.
+// Once the API server has served the authentication configuration, its failures cannot abort the start, because it is
+// not asked again. A request that hangs ends with the process.
 func TestAuthenticationIsLookedUpOnce(t *testing.T) {
 	const (
 		hangs    = 0

@@ -80,7 +80,8 @@ func isAboutExpression(warning string) bool {
 	return strings.HasPrefix(warning, "PromQL warning") || isOmission(warning)
 }
 
-// isOmission reports whether a warning stands for others, of which only an expression causes that many.
+// isOmission reports whether a warning only counts others that were left out. Only an expression causes so many
+// warnings that some are left out.
 func isOmission(warning string) bool { return strings.HasSuffix(warning, " annotations omitted") }
 
 // warned returns the error of an answer with warnings. Warnings about the expression are for its author. Others may
@@ -99,9 +100,9 @@ func warned(name string, warnings, secrets []string) *Error {
 		"allowWarnings", text, name).because(errors.New(warning))
 }
 
-// aboutExpression matches what a backend says about an expression that it cannot evaluate. The same status and type of
-// error stand for failures of its storage. What comes before that text is left out: it may name servers, and quotes the
-// expression, which could contain such a text.
+// aboutExpression matches the messages of a backend about an expression that it cannot evaluate. Failures of its
+// storage have the same status and error type. The text before the message is dropped, because it may name servers.
+// Quoted text is skipped in the search, because it may be the user's expression and contain such a message.
 var aboutExpression = regexp.MustCompile(`(?s)^(?:[^"]|"(?:[^"\\]|\\.)*")*?(` + strings.Join([]string{
 	`found duplicate series`, `duplicate time series`, `duplicate output timeseries`, `many-to-many`, // of operators
 	`multiple matches for labels`, `vector cannot contain metrics with the same labelset`,

@@ -266,8 +266,8 @@ func (b *backends) setLocked(w *demand.Want) {
 	if found.unknown {
 		b.refused[w.Request] = true
 	}
-	// Until it is known again which series exist, or while they do not allow a query by the same rules, the previous
-	// expression is kept, or else its last answer.
+	// The previous expression, or else its last answer, is kept until it is known again which series exist, and while
+	// the rules are unchanged but the existing series do not allow a query.
 	kept := undiscovered && old != nil && (old.ruled || old.discovered != nil) && old.SameQuery(w) &&
 		(found.unknown || old.rules.same(n.rules))
 	if old != nil && old.subscription != nil {

@@ -301,8 +301,8 @@ func TestRulesHostileSeries(t *testing.T) {
 	})
 }
 
-// TestRulesSecondSeries checks that a series to which a rule gives the name of another one takes the metric away
-// neither from other namespaces nor from an autoscaler that has it already.
+// TestRulesSecondSeries checks that a second series with the same name in the API breaks the metric neither in other
+// namespaces nor for an autoscaler that already has it.
 func TestRulesSecondSeries(t *testing.T) {
 	const everywhere = `group by (__name__) ({__name__=~"^hits_.*",namespace!="",pod!="",pod!=""})`
 	const here = `group by (__name__) ({__name__=~"^hits_.*",namespace!="",namespace="shop",pod!="",pod!=""})`

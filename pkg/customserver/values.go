@@ -54,8 +54,8 @@ func (v *values) Pods(
 	return all, nil
 }
 
-// Object implements custom.Values. Unless a metric of type Object describes the pod, its value is that of a metric of
-// type Pods, which people ask for.
+// Object implements custom.Values. If no metric of type Object describes a pod, Object returns the pod's value of a
+// metric of type Pods, because users request it in this way.
 func (v *values) Object(
 	ctx context.Context, namespace string, of schema.GroupResource, name, metric string, selector labels.Selector,
 ) (custom.Value, error) {

@@ -41,8 +41,8 @@ func (c *Client) Peer() (addr string, cert *x509.Certificate) { return c.http.Pe
 func (c *Client) Close() { c.http.Close() }
 
 // Fetch asks the kubelet for its samples and fills into with them; into stays the caller's. It
-// takes at most as long as ctx allows. The error is an *Error, also if the caller cancelled ctx: it
-// says how far the Fetch had come. The contents of into are then undefined.
+// takes at most as long as ctx allows. The error is an *Error even if the caller cancelled ctx, and then
+// says how far the Fetch got. The contents of into are undefined after an error.
 func (c *Client) Fetch(ctx context.Context, into *sample.Batch) error {
 	f := fetch{Client: c, target: c.target.Load()}
 	err := f.do(ctx, into)

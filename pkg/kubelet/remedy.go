@@ -60,7 +60,7 @@ const (
 	remedyNoAnswer = "check that no firewall or network policy drops the traffic to the kubelet's port, and that the " +
 		"node is not overloaded"
 	remedyTurn = "other nodes send answers of more than 1 MiB slowly, and only a few such answers are read at a time: " +
-		"find those nodes by their DURATION in kubectl get nodes.metrics.k8s.io -o wide, and look at what they list"
+		"find those nodes by the column DURATION in kubectl get nodes.metrics.k8s.io -o wide, and check why they list so much"
 	remedyPlainHTTP = "remove --deprecated-kubelet-completely-insecure"
 	remedyWebhook   = "set authentication.webhook.enabled: true in the kubelet's configuration " +
 		"(--authentication-token-webhook), or give --kubelet-client-certificate"

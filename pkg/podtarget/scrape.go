@@ -155,7 +155,7 @@ func (t *Target) NoFilter() {
 }
 
 // Scrape asks the pod once, and calls read with the answer. The error is an *Error, that of read, or net.ErrClosed
-// after Close. If the caller cancels ctx, it is the *Error of a time-out, which says how far the Scrape had come.
+// after Close. If the caller cancels ctx, it is the *Error of a time-out, which says how far the Scrape got.
 func (t *Target) Scrape(ctx context.Context, filter Filter, read func(Page) error) error {
 	t.mu.Lock()
 	if t.unfiltered {

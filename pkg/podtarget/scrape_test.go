@@ -105,10 +105,11 @@ func TestScrape(t *testing.T) {
 	}
 }
 
-// TestProtobuf checks that a message of 60 bytes, the code of '<', is not taken for HTML.
+// TestProtobuf checks that a page in protobuf is not mistaken for HTML if its first byte, the length of the first
+// message, is 60, which is the code of '<'.
 func TestProtobuf(t *testing.T) {
 	const contentType = "Application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
-	for _, start := range []string{"<", "\n<"} { // in a message of ten bytes, too
+	for _, start := range []string{"<", "\n<"} { // "\n" is the length of a message of ten bytes
 		message := start + strings.Repeat("\x00", 60)
 		target := fakePod(t, "http", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", contentType)

@@ -12,7 +12,7 @@ import (
 // always the same.
 var ErrGivenUp = errors.New("given up without an answer, because too many others do not answer")
 
-// crowdedError is an ErrGivenUp that says how long the scrape lasted, and how far it had come.
+// crowdedError is an ErrGivenUp that says how long the scrape lasted, and how far it got.
 type crowdedError struct {
 	after time.Duration
 	err   error // of the scrape

@@ -116,8 +116,9 @@ func (r *readiness) servesNow() bool {
 // roll-out leaves no gap; a node that has failed only once is given a second scrape. When the nodes
 // have been known for startGrace, or once ready, any fresh usage is enough.
 //
-// A cluster without nodes is ready. If a selector matches none of its nodes, it is probably wrong, so
-// a server that starts is not ready; one that was ready remains so, since its nodes may have been scaled to zero.
+// Without a selector, a server is ready if the cluster has no nodes. A selector that matches no node is
+// probably wrong, so a server that starts is not ready. One that is already ready stays ready, because
+// the nodes may have been scaled to zero.
 func (r *readiness) check() error {
 	if err := r.synced(); err != nil {
 		return err

@@ -152,7 +152,7 @@ type PodRow struct {
 	Resources
 	Node     string     `json:"node"`     // "" until it is scheduled
 	Workload Object     `json:"workload"` // as docs/history.md defines it: the pod itself if it has no controller
-	Status   string     `json:"status"`   // Pending, Completed ..., as kubectl get prints it, or Not ready if it runs
+	Status   string     `json:"status"`   // as kubectl get prints it, but "Not ready" if it runs and is not ready
 	Bad      bool       `json:"bad"`      // that status is a problem
 	Ready    bool       `json:"ready"`
 	Restarts int        `json:"restarts"`

@@ -82,7 +82,7 @@ func TestWorkloadDetail(t *testing.T) {
 // A workload without pods may still exist: an autoscaler's target at zero replicas, or the job of a pod that has ended.
 func TestWorkloadWithoutPods(t *testing.T) {
 	f := newFixture(t, testSnapshot()).enter()
-	const want = "Job team/job has no pods that run or wait: it is scaled to zero, has ended, or was deleted"
+	const want = "Job team/job has no running or pending pods: it is scaled to zero, has ended, or was deleted"
 	if got := f.problem("/api/workloads/team/Job/job", http.StatusNotFound).Error; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -220,7 +220,7 @@ func (s *Server) workload(r *request) (any, uint64, *failure) {
 	})
 	if w == nil {
 		return nil, 0, notThere(kind, namespace+"/"+name,
-			"has no pods that run or wait: it is scaled to zero, has ended, or was deleted")
+			"has no running or pending pods: it is scaled to zero, has ended, or was deleted")
 	}
 	d := WorkloadDetail{
 		WorkloadRow: workloadRow(r.state, w),

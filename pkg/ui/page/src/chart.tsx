@@ -58,8 +58,8 @@ const reach = 5;
 
 /**
  * Lines over time with limits as horizontal lines. All lines have the same times. Values hold until the next one if
- * steps is set, as numbers of replicas do. The pointer or the arrow keys choose the time whose values are shown: to a
- * screen reader, a chart is a slider, whose text it reads when it moves.
+ * steps is set, as numbers of replicas do. The pointer or the arrow keys select the time whose values are shown. To
+ * screen readers, the chart is a slider, whose text they read when it moves.
  */
 export function Chart({ name, title, unit, lines, limits = [], steps = false, heading = true }: {
   name: string; title: string; unit: string; lines: Line[]; limits?: Limit[]; steps?: boolean; heading?: boolean;

@@ -40,7 +40,7 @@ function ThemeButton() {
   );
 }
 
-/** How much of the cluster's allocatable resource is in use. Nodes without usage are not counted, unless all are. */
+/** How much of the cluster's allocatable resource is in use. Only nodes with usage count, or all if none has any. */
 export function Meter({ of, name, missing }: { of: Resource; name: ResourceName; missing: number | null }) {
   const part = ratio(of);
   const text = `${amount[name](of.usage)} of ${amount[name](of.capacity)}`;
@@ -71,7 +71,7 @@ const severities: Record<Source['state'], Severity> = {
   watching: 'ok', polling: 'ok', read: 'ok', absent: 'ok', waiting: 'unknown', denied: 'warning', failed: 'problem',
 };
 
-/** How bad the state of a source is. That one is absent is as it should be, unless it was there before. */
+/** How bad the state of a source is. An absent source is normal, unless it was read before. */
 export function severityOf(s: Source): Severity {
   return isLost(s) ? 'warning' : severities[s.state];
 }

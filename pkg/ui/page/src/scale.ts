@@ -83,7 +83,7 @@ export function greatest(values: readonly (number | null | undefined)[]): number
   return max;
 }
 
-/** Returns the value at an index, or the last: null if that one is not known, for an older one would look current. */
+/** Returns the value at index i, or the last one; null if it is unknown, because an older value would look current. */
 export function valueAt(values: readonly (number | null)[], i: number | null): number | null {
   return values.at(i ?? -1) ?? null;
 }
