@@ -236,10 +236,10 @@ func checkServingRights(t *testing.T, o objects, secret string, managed bool) {
 // TestAnyNode checks that the selector of Linux nodes can be removed, as the chart's README says.
 func TestAnyNode(t *testing.T) {
 	for values, want := range map[string]map[string]string{
-		"replicas: 1":                                         {"kubernetes.io/os": "linux"},
-		"nodeSelector: {kubernetes.io/os: null}":              nil,
+		"replicas: 1":                                          {"kubernetes.io/os": "linux"},
+		"nodeSelector: {kubernetes.io/os: null}":               nil,
 		"nodeSelector: {kubernetes.io/os: null, pool: system}": {"pool": "system"},
-		"nodeSelector: {pool: system}":                        {"kubernetes.io/os": "linux", "pool": "system"},
+		"nodeSelector: {pool: system}":                         {"kubernetes.io/os": "linux", "pool": "system"},
 	} {
 		got := decode(t, rendered(t, values)).deployment.Spec.Template.Spec.NodeSelector
 		if !maps.Equal(got, want) {

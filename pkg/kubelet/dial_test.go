@@ -281,7 +281,7 @@ func TestFallBackThatIsSlow(t *testing.T) {
 	f.SetFault(kubelettest.Hang)
 	ctx, cancel := context.WithCancel(t.Context())
 	f.onRequest(cancel)
-	failure(t, ctx, client, "timeout")
+	_ = failure(t, ctx, client, "timeout")
 	f.onRequest(func() {})
 	f.SetFault(nil)
 	d.take()

@@ -362,7 +362,8 @@ func TestPageFails(t *testing.T) {
 				})
 				c, _ := start(t, a, Config{})
 				after(2 * time.Second)
-				if s := c.Snapshot().source(Pods); tt.wait > 2*time.Second && (s.State != Failed || s.Error == "" || s.Remedy == "") {
+				s := c.Snapshot().source(Pods)
+				if tt.wait > 2*time.Second && (s.State != Failed || s.Error == "" || s.Remedy == "") {
 					t.Errorf("before the page is requested again: %+v", s)
 				}
 				after(10 * time.Second)
