@@ -55,7 +55,7 @@ func selectorsOf(t *testing.T, text, became string) (selectors int) {
 				confined = confined || f.Label == "namespace" && f.Value == "shop" && !f.IsNegative && !f.IsRegexp
 			}
 			if !confined {
-				t.Errorf("%q became %q, of which %s is not confined", text, became, m.AppendString(nil))
+				t.Errorf("%q became %q, and its selector %s is not confined", text, became, m.AppendString(nil))
 			}
 		}
 	})

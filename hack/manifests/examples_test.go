@@ -162,7 +162,7 @@ func checkBackends(t *testing.T, manifest []byte, data map[string]string) {
 	}
 	server := pod.Containers[0]
 	if server.Image != "REGISTRY/metrics-server:TAG" {
-		t.Errorf("image %s, want placeholders for that of the user", server.Image)
+		t.Errorf("image %s, want placeholders for the user's image", server.Image)
 	}
 	if !slices.ContainsFunc(server.VolumeMounts, func(m corev1.VolumeMount) bool {
 		return m.Name == pod.Volumes[i].Name && m.SubPath == "" &&

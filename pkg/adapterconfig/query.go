@@ -161,7 +161,7 @@ func (r *Rule) discovered(label string, q Request, external bool, discover Disco
 		"select one of them", q.Metric)
 }
 
-// queryFor returns the query for those of series that have the metric's name, "" if there are none.
+// queryFor returns the query for the series with the metric's name, "" if there are none.
 func (r *Rule) queryFor(series []string, q Request, external bool) (query string, err error) {
 	for _, s := range r.named(series, q.Metric) {
 		if !r.mayRender(s) {

@@ -160,7 +160,7 @@ func (c *Client) send(ctx context.Context, e Expression) (*Answer, error) {
 	return c.read(resp.StatusCode, body, secrets, e)
 }
 
-// The least limits of an answer with names of series, each of which takes about 100 bytes.
+// The lowest limits of an answer that lists names of series. A name takes about 100 bytes.
 const (
 	maxNames     = 50_000
 	maxNamesBody = 8 << 20

@@ -16,7 +16,7 @@ type Expression struct {
 	owner string
 	// keep are labels of its series that answers keep besides those of the Config, separated by commas; "" for none.
 	keep string
-	// names says that its result is names of series, of which an answer may have more than of other series.
+	// names says that the result lists names of series: higher limits apply to the answer.
 	names bool
 }
 

@@ -497,7 +497,7 @@ func TestBackfill(t *testing.T) {
 	}
 }
 
-// TestBackfillOfTotals checks that sums recorded before all nodes were known are those of the history.
+// TestBackfillOfTotals checks that the history replaces sums that were recorded before all nodes were known.
 func TestBackfillOfTotals(t *testing.T) {
 	m := modelAt(epoch)
 	m.sources[Nodes].listed = false

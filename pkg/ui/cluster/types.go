@@ -164,7 +164,7 @@ type Pod struct {
 	Running, Ended bool
 	Ready          bool
 	Started        time.Time // when the last of its running containers started; zero if none runs
-	Restarts       int       // as kubectl get counts them: while it initializes, those of its init containers
+	Restarts       int       // as in kubectl get: while the pod initializes, only init containers count
 	IP             string
 	Conditions     []Condition
 	Containers     []Container // with sidecars, without other init containers
