@@ -76,8 +76,10 @@ TAGS := grpcnotrace
 GOFLAGS := $(filter-out -trimpath -tags=%,$(shell go env GOFLAGS))
 export CGO_ENABLED := 0
 export GOFLAGS += -trimpath -tags=$(TAGS)
-# go test, perhaps with the race detector, which needs cgo. Without vet, which `make verify` runs as part of the linter.
-RACETEST = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go test $(RACE) -vet=off
+# Settings of Go, and go test, perhaps with the race detector, which needs cgo. Without vet, which `make verify` runs as
+# part of the linter. The timeout is for machines with two cores on which other tests run as well.
+RACEGO = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go
+RACETEST = $(RACEGO) test $(RACE) -vet=off -timeout 30m
 # The tests of test/integration that build programs of other projects, overload a server, or wait several times for
 # what the server does once a minute.
 LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestChart|TestHelmReleases$\
@@ -139,7 +141,7 @@ test-integration-long: race-support ## Run the long tests against a real kube-ap
 test-integration test-integration-long:
 	dir='$(KUBE_ASSETS_DIR)'; \
 	[[ -n $$dir ]] || dir=$$(cd hack/cluster && go run . assets -control-plane-only); \
-	KUBE_ASSETS_DIR=$$dir $(RACETEST) -count=1 -timeout 30m $(INTEGRATIONTESTS) $(TESTFLAGS) \
+	KUBE_ASSETS_DIR=$$dir $(RACETEST) -count=1 $(INTEGRATIONTESTS) $(TESTFLAGS) \
 	  -tags integration,$(TAGS) ./test/integration/...
 
 # -parallel 3 is one for each test of the package: all of them mostly wait.
@@ -176,6 +178,13 @@ e2e-install: ## Install and remove a release on an empty cluster, also over kube
 .PHONY: e2e-kind
 e2e-kind: ## Run the end-to-end tests on kind, which needs Docker; see docs/kind.md.
 	hack/kind/e2e.sh $(TESTFLAGS)
+
+# What takes long to compile, so that .ci/run does not compile it beside tests, which have deadlines. `go list -export`
+# compiles packages and their tests, but links none.
+.PHONY: compile
+compile: race-support ## Compile the programs of Kubernetes, and the packages of the server for test-unit.
+	cd hack/cluster && go run . assets
+	$(RACEGO) list $(RACE) -export -test -f '' -tags integration,$(TAGS) ./...
 
 .PHONY: race-support
 race-support:
@@ -361,14 +370,11 @@ bench: build ## Simulate large clusters on this machine and measure the server w
 soak: build ## Inject faults and churn for SOAKTIME, and check that answers stay right and memory does not grow.
 	cd hack/fleet && go run . -soak -for $(SOAKTIME) -size 100x30 -churn 20 -faulty 5 $(SOAKFLAGS)
 
-# GOWORK=off because its source has a go.work; so its own go.mod says which dependencies it gets. Service discovery by
-# the APIs of clouds, which is left out, is most of Prometheus.
+# Service discovery by the APIs of clouds, which is left out, is most of Prometheus.
 .PHONY: prometheus
 prometheus: ## Build bin/prometheus, of the version whose engine the server uses, to test and to compare with it.
-	go mod download github.com/prometheus/prometheus
-	cd "$$(go list -m -f '{{.Dir}}' github.com/prometheus/prometheus)" && GOWORK=off CGO_ENABLED=0 \
-		go build -mod=readonly -trimpath -tags remove_all_sd,enable_kubernetes_sd \
-		-o '$(CURDIR)/bin/prometheus' ./cmd/prometheus
+	cd hack/observability && CGO_ENABLED=0 go build -trimpath -tags remove_all_sd,enable_kubernetes_sd,$(TAGS) \
+	  -o '$(CURDIR)/bin/prometheus' github.com/prometheus/prometheus/cmd/prometheus
 
 .PHONY: victoria-metrics
 victoria-metrics: ## Build bin/victoria-metrics, to test with it.

@@ -59,32 +59,39 @@ func directDependencies(t *testing.T) []string {
 	return direct
 }
 
-// TestSharedVersions checks that the programs of Kubernetes are built from the same versions of modules as the server:
-// a first `make demo` then compiles a thousand packages once instead of twice.
+// TestSharedVersions checks that the programs and libraries that tests are run with are built from the same versions of
+// modules as the server. Go then compiles a thousand packages once instead of up to five times.
 func TestSharedVersions(t *testing.T) {
-	cluster := map[string]string{}
-	mod := goModOf(t, "hack/cluster")
-	for _, r := range mod.Require {
-		cluster[r.Path] = r.Version
-	}
-	for _, r := range mod.Replace {
-		cluster[r.Old.Path] = r.New.Version
-	}
-	shared := 0
+	server := map[string]string{}
 	for _, r := range goModOf(t, ".").Require {
-		version, ok := cluster[r.Path]
-		if !ok {
-			continue
-		}
-		shared++
-		if version != r.Version {
-			t.Errorf("%[1]s is %[2]s in go.mod and %[3]s in hack/cluster/go.mod: raise the older one (go get %[1]s@VERSION, "+
-				"go mod tidy); if hack/cluster replaces it, raise k8s.io/kubernetes and the replace directive instead",
-				r.Path, r.Version, version)
-		}
+		server[r.Path] = r.Version
 	}
-	if shared < 50 {
-		t.Errorf("%d modules in common were found, and there are more", shared)
+	for module, least := range map[string]int{
+		"hack/cluster": 80, "hack/helm": 50, "hack/manifests": 30, "hack/observability": 60, "hack/vpa": 40,
+	} {
+		mod := goModOf(t, module)
+		versions := map[string]string{}
+		for _, r := range mod.Require {
+			versions[r.Path] = r.Version
+		}
+		for _, r := range mod.Replace {
+			versions[r.Old.Path] = r.New.Version
+		}
+		shared := 0
+		for path, version := range versions {
+			if server[path] == "" {
+				continue
+			}
+			shared++
+			if version != server[path] {
+				t.Errorf("%[1]s is %[2]s in go.mod and %[3]s in %[4]s/go.mod: raise the older one (go get %[1]s@VERSION, "+
+					"go mod tidy); if %[4]s replaces it, raise k8s.io/kubernetes and the replace directive instead",
+					path, server[path], version, module)
+			}
+		}
+		if shared < least {
+			t.Errorf("%s has %d modules in common with the server, of at least %d", module, shared, least)
+		}
 	}
 }
 
