@@ -98,17 +98,16 @@ func profileDuration(r *http.Request) time.Duration {
 // timeout for each piece instead, unless a body was announced, which neither has.
 func withDeadline(next http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := http.NewResponseController(w)
 		deadline := time.Now().Add(timeout)
 		if r.ContentLength == 0 {
 			deadline = deadline.Add(profileDuration(r))
 			if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
 				deadline = time.Time{} // also removes the deadline of the connection's previous request
-				if r.ProtoMajor == 1 {
-					w = withPatience(w, timeout)
-				}
+				w = withPatience(w, timeout)
+				defer func() { _ = c.SetWriteDeadline(time.Now().Add(timeout)) }() // for the end of the answer
 			}
 		}
-		c := http.NewResponseController(w)
 		// Only the response writers of tests do not support deadlines.
 		_ = c.SetWriteDeadline(deadline)
 		_ = c.SetReadDeadline(deadline)

@@ -296,19 +296,20 @@ func TestDeadlineOfARequest(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := withDeadline(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), timeout)
-				r := httptest.NewRequestWithContext(request.WithRequestInfo(t.Context(), &request.RequestInfo{Verb: tt.verb}),
-					http.MethodPost, tt.target, strings.NewReader(tt.body))
 				past := time.Now().Add(-time.Hour) // as a previous request may have left it
 				w := &deadlines{ResponseRecorder: httptest.NewRecorder(), read: past, write: past}
+				h := withDeadline(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+					var want time.Time
+					if tt.want != 0 {
+						want = time.Now().Add(tt.want)
+					}
+					if !w.read.Equal(want) || !w.write.Equal(want) {
+						t.Errorf("deadlines %v and %v, want %v", w.read, w.write, want)
+					}
+				}), timeout)
+				r := httptest.NewRequestWithContext(request.WithRequestInfo(t.Context(), &request.RequestInfo{Verb: tt.verb}),
+					http.MethodPost, tt.target, strings.NewReader(tt.body))
 				h.ServeHTTP(w, r)
-				var want time.Time
-				if tt.want != 0 {
-					want = time.Now().Add(tt.want)
-				}
-				if !w.read.Equal(want) || !w.write.Equal(want) {
-					t.Errorf("deadlines %v and %v, want %v", w.read, w.write, want)
-				}
 			})
 		})
 	}

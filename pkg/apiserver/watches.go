@@ -74,23 +74,30 @@ func (s *watches) serve(next http.Handler) http.Handler {
 }
 
 // patientWriter gives a client that watches timeout for reading each piece, instead of a deadline for the whole
-// answer. HTTP/2 needs none: a client that does not read holds up its own stream only.
+// answer.
 type patientWriter struct {
 	http.ResponseWriter
-	deadline func(time.Time) error
-	timeout  time.Duration
+	control *http.ResponseController
+	timeout time.Duration
 }
 
 func withPatience(w http.ResponseWriter, timeout time.Duration) http.ResponseWriter {
-	return responsewriter.WrapForHTTP1Or2(&patientWriter{w, http.NewResponseController(w).SetWriteDeadline, timeout})
+	return responsewriter.WrapForHTTP1Or2(&patientWriter{w, http.NewResponseController(w), timeout})
 }
 
 // Unwrap implements responsewriter.UserProvidedDecorator.
 func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Write implements http.ResponseWriter. The deadline holds for the flush that follows, too; it does not matter
-// that it passes while nothing is written.
+// Write implements http.ResponseWriter. The deadline holds for the flush that follows, too.
 func (w *patientWriter) Write(b []byte) (int, error) {
-	_ = w.deadline(time.Now().Add(w.timeout)) // only the response writers of tests do not support deadlines
+	// Only the response writers of tests do not support deadlines.
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout))
 	return w.ResponseWriter.Write(b)
+}
+
+// Flush implements http.Flusher. It removes the deadline: over HTTP/2, one that passes ends the stream, even if nothing
+// is being written.
+func (w *patientWriter) Flush() {
+	_ = w.control.Flush()
+	_ = w.control.SetWriteDeadline(time.Time{})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -189,22 +190,98 @@ func (closer) SetDeadline(time.Time) error        { return nil }
 func (closer) SetReadDeadline(time.Time) error    { return nil }
 func (closer) SetWriteDeadline(t time.Time) error { return nil }
 
+// watchOf returns the handler of a watch with its deadlines.
+func watchOf(h http.HandlerFunc) http.Handler {
+	next := withDeadline(h, time.Minute)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), &request.RequestInfo{Verb: "watch"})))
+	})
+}
+
+// A watch may be quiet for longer than the timeout. Its answer ends properly: the client gets no error, which kubectl
+// would print, and the connection can be used again.
+func TestQuietWatch(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l, client, url := servePipes(t, watchOf(func(w http.ResponseWriter, _ *http.Request) {
+				for range 2 {
+					_, _ = w.Write([]byte("event "))
+					w.(http.Flusher).Flush()
+					time.Sleep(time.Hour)
+				}
+			}), http2)
+			for range 2 {
+				r, err := client.Get(url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if (r.ProtoMajor == 2) != http2 {
+					t.Errorf("the answer is %s", r.Proto)
+				}
+				if b, err := io.ReadAll(r.Body); err != nil || string(b) != "event event " {
+					t.Errorf("HTTP/2 %v: the client reads %q and then %v, want two events and the end", http2, b, err)
+				}
+				_ = r.Body.Close()
+			}
+			if n := l.dialed.Load(); n != 1 {
+				t.Errorf("HTTP/2 %v: two watches one after the other took %d connections, want 1", http2, n)
+			}
+		})
+	}
+}
+
 // A watch may last, but its client must read each piece within the timeout.
 func TestPatience(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ended := make(chan error, 1)
+			_, client, url := servePipes(t, watchOf(func(w http.ResponseWriter, _ *http.Request) {
+				var err error
+				for b := make([]byte, 64<<10); err == nil; {
+					_, err = w.Write(b)
+					w.(http.Flusher).Flush()
+				}
+				ended <- err
+			}), http2)
+			r, err := client.Get(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Body.Close()
+			if (r.ProtoMajor == 2) != http2 {
+				t.Errorf("the answer is %s", r.Proto)
+			}
+			for range 5 {
+				time.Sleep(50 * time.Second)
+				if _, err := io.CopyN(io.Discard, r.Body, 8<<20); err != nil {
+					t.Fatal(err)
+				}
+			}
+			start := time.Now()
+			err = <-ended
+			// Over HTTP/1.1 net/http then closes the connection, which TLS tries for five seconds.
+			if d := time.Since(start); d < 50*time.Second || d > time.Minute+5*time.Second {
+				t.Errorf("HTTP/2 %v: the watch ended after %v, want 1m0s: %v", http2, d, err)
+			}
+		})
+	}
+}
+
+// The same holds for the end of the answer, which net/http writes after the last piece.
+func TestPatienceAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const timeout = time.Minute
-		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-		h := withDeadline(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			time.Sleep(time.Hour)
+		_, client, url := servePipes(t, watchOf(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte("event"))
-		}), timeout)
-		ctx := request.WithRequestInfo(context.Background(), &request.RequestInfo{Verb: "watch"})
-		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, watchPods, http.NoBody))
-		if want := time.Now().Add(timeout); !w.write.Equal(want) || !w.read.IsZero() {
-			t.Errorf("deadlines %v and %v, want none and %v", w.read, w.write, want)
+			w.(http.Flusher).Flush()
+		}), false)
+		r, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if w.Body.String() != "event" {
-			t.Errorf("body %q", w.Body)
+		defer r.Body.Close()
+		time.Sleep(2 * time.Minute)
+		if b, err := io.ReadAll(r.Body); err == nil || string(b) != "event" {
+			t.Errorf("a client that is late for the end reads %q and %v, want an error", b, err)
 		}
 	})
 }
