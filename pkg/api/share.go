@@ -46,10 +46,11 @@ type share struct {
 	size    int64
 }
 
-// newListShare returns a share of all for a list.
+// newListShare returns a share of all for a list. The generic server indents the JSON of curl and of browsers, which is
+// then not streamed, unless they say pretty=false.
 func newListShare(all *fairshare.Pool, user string) *share {
 	return &share{all: all, user: user, refusal: "too many large lists are in flight: retry, or request " +
-		runtime.ContentTypeJSON + ", which is streamed"}
+		runtime.ContentTypeJSON + " with pretty=false in the query, which is streamed"}
 }
 
 // newWatchShare returns a share of all for a watch.

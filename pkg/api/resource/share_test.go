@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"testing"
 
@@ -65,6 +66,15 @@ func TestMemoryOfHeldListsIsLimited(t *testing.T) {
 	}
 	if len(slow) > fit || len(slow) < fit/2 {
 		t.Errorf("%d lists of %d bytes are held at the same time, want at most %d", len(slow), len(list), fit)
+	}
+	for query, want := range map[string]int{"": http.StatusTooManyRequests, "?pretty=false": http.StatusOK} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path+query, http.NoBody)
+		req.Header.Set("User-Agent", "curl/8.5.0")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req)
+		if w.Code != want || w.Code != http.StatusOK && !strings.Contains(w.Body.String(), "pretty=false") {
+			t.Errorf("curl %s%s meanwhile: %d, want %d: %.300s", path, query, w.Code, want, w.Body)
+		}
 	}
 	for accept, want := range map[string]int{
 		mediaJSON: http.StatusOK, mediaJSON + ";as=Table;g=meta.k8s.io;v=v1": http.StatusOK,
