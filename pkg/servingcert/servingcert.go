@@ -45,7 +45,7 @@ type Config struct {
 	// given a certificate for it.
 	Service string
 	// Optional means that nobody asked for the Secret: if it is absent or may not be read, the fallback
-	// is served, which is not a failure.
+	// is served, which is not a failure, unless the Secret has been used before.
 	Optional    bool
 	APIServices []string
 	Fallback    dynamiccertificates.CertKeyContentProvider // required
@@ -216,7 +216,8 @@ func (k *Keeper) pass(ctx context.Context) error {
 	services, err := k.services(ctx)
 	secrets := k.config.Client.CoreV1().Secrets(k.config.Namespace)
 	secret, secretErr := secrets.Get(ctx, k.config.Secret, metav1.GetOptions{})
-	if k.config.Optional && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)) {
+	unused := k.serving.Load() == nil // or else the certificate in it is still served
+	if k.config.Optional && unused && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)) {
 		if k.news("optional", string(apierrors.ReasonForError(secretErr))) {
 			klog.FromContext(ctx).Info("Warning: The server serves a self-signed certificate: --serving-certificate-secret is "+
 				"not set, and the Secret that it names by default cannot be used. The API server accepts this certificate only "+

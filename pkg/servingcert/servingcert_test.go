@@ -972,6 +972,17 @@ func TestOptional(t *testing.T) {
 				if err := believes(a.bundle(v1), cert, host); err != nil {
 					t.Errorf("once it can be used: %v\n%s", err, log())
 				}
+				a.change(func() { a.before = func(string, string) int { return 403 } }) // as an API server that starts may
+				time.Sleep(70 * time.Second)
+				if later, _ := r.CurrentCertKeyContent(); !bytes.Equal(later, cert) {
+					t.Error("another certificate is served while the Secret may not be read for a while")
+				}
+				if n := strings.Count(log(), "self-signed certificate"); n != fallbacks {
+					t.Errorf("the log says that the fallback is served, although it is not:\n%s", log())
+				}
+				if n := strings.Count(log(), "cannot be maintained"); n != failures+1 {
+					t.Errorf("the log says %d times that something fails, want %d:\n%s", n, failures+1, log())
+				}
 			})
 		})
 	}
