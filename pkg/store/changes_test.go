@@ -1,8 +1,11 @@
 package store
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"metrics-server/pkg/revision"
 	"metrics-server/pkg/sample"
@@ -73,6 +76,48 @@ func TestRevisionsOfUsages(t *testing.T) {
 	step(415, "as before", false, false, answer(sample.Sample{}, ctr("a", 400, 60)))
 }
 
+// Containers that come and go change their own pod only.
+func TestRevisionsOfOtherPods(t *testing.T) {
+	f := newFixture(t)
+	sampled := func(pod, name string, at float64) sample.Container {
+		return started(ofPod(pod, ctr(name, at, at)), -50)
+	}
+	p, q, more, other := sampled("p", "a", 15), sampled("q", "a", 15), sampled("q", "b", 1), sampled("o", "a", 1)
+	f.answer(1, sampled("p", "a", 1), sampled("q", "a", 1))
+	f.answer(15, p, q)
+	var was [2]sample.PodUsage
+	f.Pod("ns", "p", at(15), &was[0])
+	f.Pod("ns", "q", at(15), &was[1])
+	for _, tc := range []struct {
+		name    string
+		now     float64
+		lists   []sample.Container
+		changes bool // of q
+	}{
+		{"another pod comes", 20, []sample.Container{other, p, q}, false},
+		{"it leaves", 25, []sample.Container{p, q}, false},
+		{"the order changes", 30, []sample.Container{q, p}, false},
+		{"another container comes", 35, []sample.Container{q, more, p}, true},
+		{"it vanishes", 40, []sample.Container{q, p}, true},
+		{"it comes back", 45, []sample.Container{q, more, p}, true},
+		{"it vanishes again", 50, []sample.Container{q, p}, true},
+		{"the other pod is forgotten", 85, []sample.Container{q, p}, false},
+		{"so is the other container", 120, []sample.Container{q, p}, false},
+	} {
+		f.answer(tc.now, tc.lists...)
+		var is [2]sample.PodUsage
+		if !f.Pod("ns", "p", at(tc.now), &is[0]) || is[0].Revision != was[0].Revision {
+			t.Errorf("%s: revision of p changes from %d to %d", tc.name, was[0].Revision, is[0].Revision)
+		}
+		served := f.Pod("ns", "q", at(tc.now), &is[1])
+		if !served || is[1].Revision > was[1].Revision != tc.changes || is[1].Revision < was[1].Revision {
+			t.Errorf("%s: revision of q changes from %d to %d, want a change: %v (served: %v)",
+				tc.name, was[1].Revision, is[1].Revision, tc.changes, served)
+		}
+		was = is
+	}
+}
+
 // The revision of an expiry is higher than all that a client can have reached while there was a usage,
 // even if many changes have let revisions run ahead of the time.
 func TestRevisionsOfExpiry(t *testing.T) {
@@ -135,6 +180,84 @@ func TestRevisionsOfPodsThatAppearLate(t *testing.T) {
 	known = clock.Last()
 	if s.PodAppeared("ns", "without usage", at(24)); clock.Last() != known {
 		t.Error("a pod without a usage takes a revision")
+	}
+}
+
+// Whatever kubelets and the API server say, every change of what is served has a later revision than all that a client
+// can know, except that a pod or node is gone, which is reported. Other revisions are rare.
+func TestRevisionsOfRandomAnswers(t *testing.T) {
+	type view struct {
+		served any // nil: nothing
+		since  sample.Revision
+	}
+	changes, repeated := 0, 0
+	for seed := range uint64(40) {
+		w := newWorld(seed)
+		clock, gone := revision.NewClock(at(0)), map[string]bool{}
+		s := New(Config{Clock: clock, OnPodUnlisted: func(namespace, name string) { gone[namespace+"/"+name] = true }})
+		views, known := map[string]view{}, clock.Last()
+		for step := range 250 {
+			w.now += w.Float64() * 15
+			if w.chance(1) {
+				w.now += 90
+			}
+			node, id := w.nodes[w.IntN(3)], w.id()
+			switch {
+			case w.chance(1):
+				s.RemoveNode(node)
+				gone[node] = true
+			case w.chance(3):
+				s.RemovePod(id.Namespace(), id.Pod())
+				gone[id.Namespace()+"/"+id.Pod()] = true
+			case w.chance(3):
+				s.SetOwner(id.Namespace(), id.Pod(), node)
+			default:
+				for _, c := range s.Record(node, w.answer(node), at(w.now)).Conflicts {
+					if w.chance(50) {
+						s.NoOwner(c.Namespace, c.Pod)
+					}
+				}
+			}
+			if w.chance(30) {
+				w.now += w.Float64() * 30
+			}
+			look := func(what string, is view) {
+				was := views[what]
+				views[what] = is
+				switch changed := !cmp.Equal(was.served, is.served); {
+				case changed && is.since <= known && (is.served != nil || !gone[what]):
+					t.Errorf("seed %d, step %d: %s: revision %d, no later than %d, although this has changed (-was +is):\n%s",
+						seed, step, what, is.since, known, cmp.Diff(was.served, is.served))
+				case changed:
+					changes++
+				case is.served != nil && is.since != was.since:
+					repeated++
+				}
+			}
+			for _, n := range w.nodes {
+				u, ok := s.Node(n, at(w.now))
+				is := view{since: u.Revision}
+				if u.Revision = 0; ok {
+					is.served = u
+				}
+				look(n, is)
+			}
+			for i := range 6 {
+				namespace, name := []string{"a", "b"}[i%2], fmt.Sprint("p", i/2)
+				var u sample.PodUsage
+				ok := s.Pod(namespace, name, at(w.now), &u)
+				is := view{since: u.Revision}
+				if u.Revision, u.NodeSince = 0, 0; ok {
+					is.served = u
+				}
+				look(namespace+"/"+name, is)
+			}
+			known = clock.Last()
+			clear(gone)
+		}
+	}
+	if changes < 10_000 || repeated > changes/50 { // that a container which has ended is not listed any more shows nowhere
+		t.Errorf("%d changes, and %d revisions without one", changes, repeated)
 	}
 }
 

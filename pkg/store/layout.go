@@ -28,8 +28,6 @@ type layout struct {
 	// The containers of the last answer and some that vanished, sorted by namespace, pod and name.
 	containers []series
 	order      []int32 // the positions of the last answer's containers, in its order
-
-	since sample.Revision // of the answer that brought this list
 }
 
 // place is the position of a pod: its containers are [at:at+n] of the layout. The zero value is nowhere.
@@ -99,17 +97,20 @@ type match struct{ layout, answer int32 }
 
 const none = -1
 
-// align returns a layout for batch with the series of l. The first of duplicates wins. Containers that
-// batch lacks are remembered until expiry, up to a limit that depends on how many are listed, and only
-// those with a start time, which tells them from a later container of the same name.
-func (l *layout) align(batch []sample.Container, now, expiry time.Duration) *layout {
-	all := slices.DeleteFunc(l.match(batch), func(m match) bool {
+// align returns a layout for batch with the series of l, and the pods of which batch lists other containers than
+// the last answer. The first of duplicates wins. Containers that batch lacks are remembered until expiry, up to a
+// limit that depends on how many are listed, and only those with a start time, which tells them from a later
+// container of the same name.
+func (l *layout) align(batch []sample.Container, now, expiry time.Duration) (next *layout, changed []podKey) {
+	matches := l.match(batch)
+	changed = l.changed(matches, batch)
+	all := slices.DeleteFunc(matches, func(m match) bool {
 		return m.answer == none &&
 			(l.containers[m.layout].start == 0 || now-l.containers[m.layout].received > expiry)
 	})
 	all = l.dropOldest(all)
 
-	next := &layout{node: l.node, containers: make([]series, len(all)), order: make([]int32, len(batch))}
+	next = &layout{node: l.node, containers: make([]series, len(all)), order: make([]int32, len(batch))}
 	for i := range next.order {
 		next.order[i] = none
 	}
@@ -126,7 +127,27 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) *lay
 		}
 	}
 	next.order = slices.DeleteFunc(next.order, func(at int32) bool { return at == none }) // duplicates
-	return next
+	return next, changed
+}
+
+// changed returns the pods with a container that either the last answer or batch lists.
+func (l *layout) changed(all []match, batch []sample.Container) (pods []podKey) {
+	for _, m := range all {
+		was, is := m.layout != none && l.containers[m.layout].listed, m.answer != none
+		if was == is {
+			continue
+		}
+		var k podKey
+		if is {
+			k = keyOf(batch[m.answer].ID)
+		} else {
+			k = l.key(int(m.layout))
+		}
+		if n := len(pods); n == 0 || pods[n-1] != k {
+			pods = append(pods, k)
+		}
+	}
+	return pods
 }
 
 // replaced reports whether the i-th container vanished before and c is another one of its name: it
@@ -205,6 +226,14 @@ func (l *layout) remove(k podKey) {
 	l.order = slices.DeleteFunc(l.order, func(i int32) bool { return from <= int(i) && int(i) < to })
 	for i := from; i < to; i++ {
 		l.containers[i] = series{id: l.containers[i].id, name: l.containers[i].name}
+	}
+}
+
+// touch notes that the usage of a pod has changed.
+func (l *layout) touch(k podKey, r sample.Revision) {
+	for i, to := l.find(k); i < to; i++ {
+		c := &l.containers[i]
+		c.changed = max(c.changed, r)
 	}
 }
 

@@ -227,7 +227,7 @@ func TestPods(t *testing.T) {
 // If more containers vanished than may be remembered, the last ones to vanish are remembered.
 func TestLastVanishedPodsAreRemembered(t *testing.T) {
 	const pods = 1500 // with two containers
-	l := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
+	l, _ := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
 	latest := 0
 	for i := range l.containers {
 		c := &l.containers[i]
@@ -236,7 +236,7 @@ func TestLastVanishedPodsAreRemembered(t *testing.T) {
 			c.received, latest = 2*time.Second, latest+1
 		}
 	}
-	next := l.align(nil, 3*time.Second, time.Hour)
+	next, _ := l.align(nil, 3*time.Second, time.Hour)
 	if len(next.containers) != minRemembered {
 		t.Errorf("%d containers are remembered, want %d", len(next.containers), minRemembered)
 	}
@@ -253,11 +253,11 @@ func TestLastVanishedPodsAreRemembered(t *testing.T) {
 // If half of a pod is remembered, the pod has no usage when it returns until the other half has a second sample.
 func TestPodsAreRememberedInWhole(t *testing.T) {
 	const pods, together = 3000, 7 // with two containers
-	l := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
+	l, _ := (&layout{}).align(listing("n", pods).Containers, 0, time.Hour)
 	for i := range l.containers {
 		l.containers[i].start, l.containers[i].received = 1, time.Duration(i/2%together)*time.Second
 	}
-	next := l.align(nil, 10*time.Second, time.Hour)
+	next, _ := l.align(nil, 10*time.Second, time.Hour)
 	halves := 0
 	for i := 0; i < len(next.containers); {
 		from, to := next.find(next.key(i))

@@ -62,17 +62,18 @@ func (n *node) record(
 	n.last.Store(int64(now))
 
 	var r Report
-	relisted := !n.layout.aligned(b.Containers) || n.layout.forgettable(now, n.limits.expiry)
-	if relisted {
-		next := n.layout.align(b.Containers, now, n.limits.expiry)
+	var relisted []podKey // the pods of which other containers are listed than before
+	if !n.layout.aligned(b.Containers) || n.layout.forgettable(now, n.limits.expiry) {
+		var next *layout
+		next, relisted = n.layout.align(b.Containers, now, n.limits.expiry)
 		r.Conflicts = n.announce(next, x, received)
 		n.layout = next
 	}
 	// Not before new pods are in the index: whoever knows the revision must find them, and then waits
 	// for n.mu.
 	revision := clock.Next(received)
-	if relisted {
-		n.layout.since = revision
+	for _, k := range relisted {
+		n.layout.touch(k, revision)
 	}
 	if forgotten {
 		n.own.changed = revision
@@ -175,10 +176,7 @@ func (p place) touch(k podKey, r sample.Revision) {
 	n := p.node()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for i, to := p.run(k); i < to; i++ {
-		c := &n.layout.containers[i]
-		c.changed = max(c.changed, r)
-	}
+	n.layout.touch(k, r)
 }
 
 // pod fills into with the usage of the pod k at p and reports whether it can be served.
@@ -186,7 +184,7 @@ func (p place) pod(k podKey, now time.Time, into *sample.PodUsage) bool {
 	n := p.node()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	*into = sample.PodUsage{Node: n.name, Containers: into.Containers[:0], Revision: n.layout.since}
+	*into = sample.PodUsage{Node: n.name, Containers: into.Containers[:0]}
 	at := n.since(now)
 	for i, to := p.run(k); i < to; i++ {
 		c := &n.layout.containers[i]
