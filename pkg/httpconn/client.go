@@ -68,13 +68,14 @@ func (c *Client) Get(ctx context.Context, as *Credentials, token string, x *Exch
 		if !reusable {
 			c.drop(k)
 		}
-		if !kept && !answered && ctx.Err() == nil {
-			c.working = "" // what accepts connections there may be something else
-		}
-		// A server may close a kept connection at any time, or answer 408 before it does. Neither is
-		// a failure of the server.
-		if kept && !answered && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil: // the next request may have more time
+		case kept && !answered:
+			// A server may close a kept connection at any time, or answer 408 before it does. Neither is
+			// a failure of the server.
 			continue
+		case err != nil && k.addr != x.Addrs[0]:
+			c.working = "" // what is at a fallback address may be something else
 		}
 		if err != nil {
 			x.Peer = k.certificate()
@@ -161,7 +162,7 @@ func (c *Client) connection(ctx context.Context, as *Credentials, x *Exchange) (
 	case closed:
 		return nil, net.ErrClosed
 	case k == nil:
-	case k.set == set && slices.Contains(x.Addrs, k.addr) && k.alive():
+	case k.set == set && k.addr == c.working && slices.Contains(x.Addrs, k.addr) && k.alive():
 		return k, nil
 	default:
 		c.drop(k)

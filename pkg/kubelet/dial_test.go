@@ -263,6 +263,50 @@ func TestFallBackToAnAddressThatDoesNotWork(t *testing.T) {
 	}
 }
 
+// A fallback address is left if what answers there is not a kubelet that works, even if its connection can be kept.
+func TestFallBackToSomethingElse(t *testing.T) {
+	f := newFake(t, secure())
+	d := &dials{}
+	c := config()
+	c.Rest.Dial, c.Insecure, c.CAData = d.dial, true, nil
+	client := newClient(t, c, Endpoint{
+		Node: "n1", Port: 1, Addresses: []Address{{"Hostname", "a"}, {"InternalIP", "b"}},
+	})
+	notFound, page := kubelettest.Status(http.StatusNotFound, "no"), kubelettest.As("text/html")
+	broken := kubelettest.Status(http.StatusInternalServerError, "no")
+	for _, step := range []struct {
+		name    string
+		working string // the addresses that accept connections
+		fault   kubelettest.Fault
+		cause   string
+		want    []string
+	}{
+		{"something else is at the fallback address", "b", notFound, "404", []string{"a:1", "b:1"}},
+		{"it is still there", "b", page, "content type", []string{"a:1", "b:1"}},
+		{"now a kubelet is", "b", nil, "", []string{"a:1", "b:1"}},
+		{"its connection is kept", "ab", nil, "", nil},
+		{"it fails", "ab", broken, "5xx", nil},
+		{"so does the kubelet at the preferred address", "ab", broken, "5xx", []string{"a:1"}},
+		{"whose connection is kept", "ab", nil, "", nil},
+	} {
+		d.answer = func(ctx context.Context, addr string) (net.Conn, error) {
+			if !strings.Contains(step.working, addr[:1]) {
+				return nil, refused(addr)
+			}
+			return f.dialled(ctx)
+		}
+		f.SetFault(step.fault)
+		if step.cause == "" {
+			mustFetch(t, client)
+		} else {
+			_ = failure(t, within(t), client, step.cause)
+		}
+		if diff := cmp.Diff(step.want, d.take()); diff != "" {
+			t.Errorf("%s: dialled (-want +got):\n%s", step.name, diff)
+		}
+	}
+}
+
 // A fallback address whose handshake succeeds is remembered even if the caller does not wait for the first answer: the
 // next request has more time for it.
 func TestFallBackThatIsSlow(t *testing.T) {
