@@ -78,6 +78,17 @@ func TestRule2SampleAIsTheNewestOneATargetWindowOlder(t *testing.T) {
 	}
 }
 
+// With a short resolution, a shorter window suffices, and the 404 says so.
+func TestRule2AShortResolution(t *testing.T) {
+	f := fixture{t, New(Config{Resolution: 3 * time.Second})}
+	f.answer(1, ctr("a", 1, 1))
+	f.answer(2.5, ctr("a", 2.5, 1.3))
+	f.wantNone(2.5, `the samples of container "a" on node "n" so far are only 1.5s apart: a usage needs two that are at `+
+		`least 2s apart`)
+	f.answer(4, ctr("a", 4, 1.6))
+	f.want(4, served{T: 4, Window: 3, Milli: 200, MiB: 10, Names: "a"})
+}
+
 func TestRule2UnchangedTimestampAddsNoSample(t *testing.T) {
 	f := newFixture(t)
 	f.answer(0, ctr("a", 0, 0))

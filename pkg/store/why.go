@@ -103,7 +103,7 @@ func (n *node) whyNot(s *series, what string, now time.Time) string {
 	case n.since(now)-s.received > n.limits.expiry:
 		return fmt.Sprintf("the %s sample of %s was received %s ago%s", last, what, n.ago(now, s.received), refused)
 	}
-	const need = "a usage needs two that are at least 5s apart"
+	need := fmt.Sprintf("a usage needs two that are at least %v apart", n.limits.least.Sub(0))
 	newest, oldest := s.points[0], s.points[s.points.Len()-1]
 	if newest == oldest {
 		age := round(now.Sub(newest.Time.Std()))
