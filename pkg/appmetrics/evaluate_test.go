@@ -337,9 +337,18 @@ func TestRule2(t *testing.T) {
 	})
 	t.Run("restart by start time", func(t *testing.T) {
 		w := newWorld(t, Definition{Name: "jobs_total"})
-		w.page("a", 0, fmt.Sprintf(process, began)+"jobs_total 100")
-		w.page("a", 15, fmt.Sprintf(process, start.Unix()+5)+"jobs_total 130")
-		w.want(w.answer(16, "a"), "a=8.666667") // 130 in 15 s, not 30
+		w.page("a", 0, fmt.Sprintf(process, began)+"jobs_total{x=\"1\"} 100\njobs_total{x=\"2\"} 100")
+		w.page("a", 15, fmt.Sprintf(process, start.Unix()+5)+"jobs_total{x=\"1\"} 15\njobs_total{x=\"2\"} 130")
+		w.want(w.answer(16, "a"), "a=9.666667") // 15 and 130 in 15 s, not 15 and 30
+	})
+	t.Run("an exporter restarts, but not what it reads", func(t *testing.T) {
+		w := newWorld(t, Definition{Name: "jobs_total"})
+		w.page("a", 0, fmt.Sprintf(process, began)+"jobs_total 1000000")
+		w.page("a", 15, fmt.Sprintf(process, start.Unix()+5)+"jobs_total 1000030")
+		w.want(w.answer(16, "a"), "a=2")
+		w.page("a", 30, fmt.Sprintf(process, start.Unix()+25)+"up 0") // it cannot read
+		w.page("a", 45, fmt.Sprintf(process, start.Unix()+25)+"jobs_total 1000090")
+		w.want(w.answer(46, "a"), "a=2")
 	})
 	t.Run("a start time that is computed may jitter", func(t *testing.T) {
 		w := newWorld(t, Definition{Name: "jobs_total"})
@@ -348,25 +357,28 @@ func TestRule2(t *testing.T) {
 		w.want(w.answer(16, "a"), "a=2")
 	})
 	for name, tc := range map[string]struct {
-		started float64 // when the container did, as the API server says at the second page
+		started float64 // when the container did, as the API server says from the second page on
+		values  []int
 		want    string
 	}{
-		"restart of a container":       {5, "a=8.666667"},
-		"its start is told too late":   {-1, "a=2"}, // the first page was after it
-		"its start is not known (yet)": {-3600, "a=2"},
+		"restart of a container":         {5, []int{100, 15, 130}, "a=4.333333"}, // 130 in 25 s, of a range of 30 s
+		"restart of an exporter":         {5, []int{1000, 1030, 1060}, "a=2"},
+		"its start is told too late":     {-1, []int{1000, 1030, 1060}, "a=2"}, // the first page was after it
+		"its start is not known (yet)":   {-3600, []int{1000, 1030, 1060}, "a=2"},
+		"the clock of its node is ahead": {60, []int{10, 40, 70}, "a=2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, Definition{Name: "jobs_total"})
-			for i, v := range []string{"100", "130"} {
-				p := Page{Pod: "a", At: at(15 * float64(i)), Body: []byte("jobs_total " + v + "\n")}
-				if p.Started = at(-3600); i == 1 {
+			for i, v := range tc.values {
+				p := Page{Pod: "a", At: at(15 * float64(i)), Body: fmt.Appendf(nil, "jobs_total %d\n", v)}
+				if p.Started = at(-3600); i > 0 {
 					p.Started = at(tc.started)
 				}
 				if err := w.store.Record("uid-a", w.kept, p); err != nil {
 					t.Fatal(err)
 				}
 			}
-			w.want(w.answer(16, "a"), tc.want)
+			w.want(w.answer(31, "a"), tc.want)
 		})
 	}
 	t.Run("the clock of the node is set", func(t *testing.T) {

@@ -118,7 +118,7 @@ func (t *target) take(x *scratch, now int64, previous *Kept, c *Config) error {
 	}
 
 	slices.SortFunc(x.families, func(a, b Family) int { return strings.Compare(a.Name, b.Name) })
-	restarted := t.restarted(started, x.pod.Started)
+	restarted := t.restarted(started, x.pod.Started) && x.fell()
 	t.trim(now, x.k, c)
 	zeroAt := len(t.times) - 1 // index of the time at which new counters were zero, -1 if unknown
 	if restarted && zeroAt >= 0 {
@@ -303,10 +303,10 @@ func (s *series) needed() bool {
 	return slices.ContainsFunc(s.values, isValue)
 }
 
-// restarted reports whether the process has started since the last good page. The start time on the
+// restarted reports whether the process seems to have started since the last good page. The start time on the
 // page decides, or, if there is none, that of the container, which becomes known late. Some
 // libraries compute their start time, so it may vary by jitter, and by up to skew if the clock of
-// the node is set.
+// the node is set. If that clock is fast, the container seems to have started since on several pages in a row.
 func (t *target) restarted(started float64, container time.Time) bool {
 	const jitter, skew = 2, 60 // seconds
 	if started != 0 && t.started != 0 {

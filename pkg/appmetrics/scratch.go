@@ -186,6 +186,14 @@ func (x *scratch) withTarget(l labels.Labels) labels.Labels {
 	return b.Labels()
 }
 
+// fell reports whether a counter is lower than when it was last seen. If none is, what counts has not restarted,
+// whatever the start time says: it may be that of an exporter.
+func (x *scratch) fell() bool {
+	return slices.ContainsFunc(x.hits, func(h hit) bool {
+		return h.series != nil && h.series.counter && h.value < h.series.last
+	})
+}
+
 // lacks reports whether the page has nothing for a need; true once x.work is over.
 func (x *scratch) lacks() bool {
 	return slices.ContainsFunc(x.k.needs, func(n need) bool {
