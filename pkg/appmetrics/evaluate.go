@@ -68,6 +68,10 @@ func (a *Answer) Err() error {
 	return summarize(a.Missing)
 }
 
+// Costly reports whether the evaluation itself exceeded a limit, so that another one would, too. Pages that exceed a
+// limit only lack values.
+func (a *Answer) Costly() bool { return a.err != nil && a.err.Cause == OverLimit }
+
 // state is a pod during an evaluation.
 type state struct {
 	snapshot

@@ -570,15 +570,31 @@ func TestACostlyExpression(t *testing.T) {
 		}
 		return &compiled{Query: q}
 	}
-	c := compile("sum by (pod) (m)")
-	c.refuse(&appmetrics.Error{Cause: appmetrics.NoFamily}, now)
-	if err := c.refusal(now); err != nil {
-		t.Errorf("an error that is not a limit refuses later evaluations: %v", err)
+	store := appmetrics.New(appmetrics.Config{MaxSamples: 2})
+	answer := func(c *compiled, page string, problem error) *appmetrics.Answer {
+		if page != "" {
+			p := appmetrics.Page{Namespace: "shop", Pod: "web-0", At: now, Body: []byte(page)}
+			if err := store.Record(page, appmetrics.Keep(c.Query), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pods := []appmetrics.Pod{{UID: page, Name: "web-0", Problem: problem}}
+		return store.Evaluate(t.Context(), c.Query, pods, now)
 	}
-	limit := &appmetrics.Error{Cause: appmetrics.OverLimit, Text: "takes longer than 1s"}
-	c.refuse(limit, now)
-	if err := c.refusal(now.Add(29 * time.Second)); !errors.Is(err, limit) {
-		t.Errorf("%v, want %v", err, limit)
+	const costly = "m{x=\"1\"} 1\nm{x=\"2\"} 1\nm{x=\"3\"} 1\n"
+	c := compile("sum by (pod) (m)")
+	tooLarge := &appmetrics.Error{Cause: appmetrics.OverLimit, Text: "its page has more than 8388608 bytes"}
+	for _, a := range []*appmetrics.Answer{
+		answer(c, "m 1\n", nil), answer(c, "other 1\n", nil), answer(c, "", tooLarge),
+	} {
+		c.refuse(a, now)
+		if err := c.refusal(now); err != nil {
+			t.Errorf("an evaluation that exceeds no limit refuses later ones: %v", err)
+		}
+	}
+	c.refuse(answer(c, costly, nil), now)
+	if err := c.refusal(now.Add(29 * time.Second)); err == nil || !strings.Contains(err.Error(), "more than 2 samples") {
+		t.Errorf("got %v, want that it needs more than 2 samples", err)
 	}
 	if err := c.refusal(now.Add(31 * time.Second)); err != nil {
 		t.Errorf("it is still refused after 31 s: %v", err)
@@ -586,7 +602,7 @@ func TestACostlyExpression(t *testing.T) {
 
 	// A default expression is not to blame if the server is short of CPU.
 	c = compile("")
-	c.refuse(limit, now)
+	c.refuse(answer(c, costly, nil), now.Add(time.Second))
 	if err := c.refusal(now.Add(time.Second)); err != nil {
 		t.Errorf("a default expression is refused: %v", err)
 	}

@@ -1,7 +1,6 @@
 package customserver
 
 import (
-	"errors"
 	"sync"
 	"time"
 
@@ -56,17 +55,16 @@ func (c *compiled) refusal(now time.Time) error {
 	return nil
 }
 
-// refuse remembers err if it says that an expression of the HPA exceeded a limit. The cost of
+// refuse remembers the error of an answer if an expression of the HPA exceeded a limit. The cost of
 // default expressions is known: if one takes too long, the server is short of CPU, perhaps for a
 // moment only.
-func (c *compiled) refuse(err error, now time.Time) {
-	said, ok := errors.AsType[*appmetrics.Error](err)
-	if !ok || said.Cause != appmetrics.OverLimit || c.Default() {
+func (c *compiled) refuse(a *appmetrics.Answer, now time.Time) {
+	if !a.Costly() || c.Default() {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.costly, c.until = err, now.Add(costlyFor)
+	c.costly, c.until = a.Err(), now.Add(costlyFor)
 }
 
 // metricOf returns what definition has to know of w.

@@ -187,7 +187,9 @@ func (v *values) inTurn(ctx context.Context, r demand.Request) (*demand.Want, *a
 		return nil, nil, err
 	}
 	a, err := w.evaluate(ctx, slot, now)
-	w.query.refuse(err, now)
+	if a != nil {
+		w.query.refuse(a, now)
+	}
 	return w.Want, a, err
 }
 
