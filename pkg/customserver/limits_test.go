@@ -529,7 +529,7 @@ func TestRolloutAboveTheShare(t *testing.T) {
 		check(70)
 		s.wantIn("shop", all[31:])
 		check(59)
-		time.Sleep(replaceWithin + time.Minute)
+		time.Sleep(2 * replaceWithin)
 		s.wantIn("shop", all[21:])
 		check(60) // that is its share
 	})

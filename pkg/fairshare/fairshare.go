@@ -30,10 +30,10 @@ type Pool struct {
 	purged time.Time // when given was last purged
 }
 
-// given is what an owner gave back.
+// given is what an owner gave back in the period of Pool.remember that began at since, and in the period before.
 type given struct {
-	n    int64
-	last time.Time
+	now, before int64
+	since       time.Time
 }
 
 // New returns a Pool of limit, which is asked each time because it may change.
@@ -44,8 +44,8 @@ func New(part int64, limit func() int64) *Pool {
 // Fixed returns a limit that does not change.
 func Fixed(limit int64) func() int64 { return func() int64 { return limit } }
 
-// Remember lets each owner take again what it gave back, if that is free, until it has given nothing for d. Call it
-// before p is used.
+// Remember lets each owner take again what it gave back, if that is free, for at least d and at most twice that. Call
+// it before p is used.
 func (p *Pool) Remember(d time.Duration) *Pool {
 	p.remember, p.given = d, map[string]given{}
 	return p
@@ -64,13 +64,15 @@ func (p *Pool) take(owner string, n, mine int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	free := limit - p.taken
-	g := p.given[owner]
-	again := n <= g.n && time.Since(g.last) <= p.remember
+	g := p.givenLocked(owner, time.Now())
+	again := p.remember > 0 && n <= g.now+g.before
 	if p.taken != mine && (n > free || p.by[owner]+n > p.part*free && !again) {
 		return false
 	}
 	p.addLocked(owner, n)
-	if g.n -= n; g.n > 0 {
+	ofNow := min(n, g.now) // first, so that giving and taking a little all the time does not renew what was given before
+	g.now -= ofNow
+	if g.before = max(0, g.before-(n-ofNow)); g.now+g.before > 0 {
 		p.given[owner] = g
 	} else {
 		delete(p.given, owner)
@@ -87,16 +89,25 @@ func (p *Pool) Give(owner string, n int64) {
 		return
 	}
 	now := time.Now()
-	old := func(g given) bool { return now.Sub(g.last) > p.remember }
 	if now.Sub(p.purged) > p.remember {
-		maps.DeleteFunc(p.given, func(_ string, g given) bool { return old(g) })
+		maps.DeleteFunc(p.given, func(_ string, g given) bool { return now.Sub(g.since) > 2*p.remember })
 		p.purged = now
 	}
+	g := p.givenLocked(owner, now)
+	g.now += n
+	p.given[owner] = g
+}
+
+// givenLocked returns what owner may take again at now.
+func (p *Pool) givenLocked(owner string, now time.Time) given {
 	g := p.given[owner]
-	if old(g) {
-		g.n = 0
+	switch age := now.Sub(g.since); {
+	case age < p.remember:
+		return g
+	case age < 2*p.remember:
+		return given{before: g.now, since: g.since.Add(p.remember)}
 	}
-	p.given[owner] = given{n: g.n + n, last: now}
+	return given{since: now}
 }
 
 func (p *Pool) addLocked(owner string, n int64) {

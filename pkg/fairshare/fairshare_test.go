@@ -3,6 +3,8 @@ package fairshare
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // fill takes single pieces for owner until it gets no more, and returns how many it got.
@@ -68,5 +70,31 @@ func TestAlone(t *testing.T) {
 	}
 	if p.Take("b", 1) {
 		t.Error("another owner gets more than the limit")
+	}
+}
+
+// TestTakenAgain checks for how long an owner that has more than its share may take again what it gave back, although
+// it gives and takes a little all the time.
+func TestTakenAgain(t *testing.T) {
+	for minutes := range 15 {
+		synctest.Test(t, func(t *testing.T) {
+			p := New(3, Fixed(100)).Remember(5 * time.Minute)
+			p.Take("a", 70)
+			p.Give("a", 10)
+			p.Take("b", 25) // 15 are left, so the share of a is 45
+			for range minutes {
+				time.Sleep(time.Minute)
+				p.Give("a", 1)
+				if !p.Take("a", 1) {
+					t.Errorf("after %d minutes, a cannot take again what it has just given back", minutes)
+				}
+			}
+			if got := p.Take("a", 5); minutes < 5 && !got || minutes >= 10 && got {
+				t.Errorf("after %d minutes, a takes again what it gave back: %v", minutes, got)
+			}
+			if p.Take("a", 10) {
+				t.Error("a takes more than it gave back")
+			}
+		})
 	}
 }
