@@ -642,6 +642,29 @@ func TestRulesOfPrometheusAdapter(t *testing.T) {
 	}
 }
 
+// TestDuplicateSeries checks that the first one of two equal series of a page counts, also if the lines of the next
+// pages are others, or in another order.
+func TestDuplicateSeries(t *testing.T) {
+	const one, again, other = `depth{x="1",y="2"} 3`, `depth{y="2",x="1"} 5`, `depth{x="2"} 4`
+	w := newWorld(t, Definition{Name: "depth"})
+	for i, tt := range []struct {
+		lines []string
+		want  string
+	}{
+		{[]string{"up 1", one, one, again, other}, "a=7"},
+		{[]string{one, one, other}, "a=7"},
+		{[]string{other, one, one}, "a=7"},
+		{[]string{again, other}, "a=9"},
+		{[]string{again, one, other}, "a=9"},
+		{[]string{other}, "a=4"},
+		{[]string{"up 1", one, one, again, other}, "a=7"},
+	} {
+		at := 15 * float64(i)
+		w.page("a", at, tt.lines...)
+		w.want(w.answer(at+1, "a"), tt.want)
+	}
+}
+
 // TestOnlyItsPods checks that an expression sees no series of pods other than those that it is evaluated over, not even
 // if it asks for them by name.
 func TestOnlyItsPods(t *testing.T) {

@@ -254,6 +254,8 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte("# TYPE x counter\nx_total 1\n# EOF\n"), []byte("# TYPE x gauge\nx 2\n# EOF\n"),
 		"application/openmetrics-text; version=1.0.0")
 	f.Add([]byte("process_start_time_seconds 1\nx_total 5\n"), []byte("process_start_time_seconds 2\nx_total 1\n"), "")
+	f.Add([]byte("y 1\nx 1\nx 1\n"), []byte("x 1\nx 1\n"), "")
+	f.Add([]byte("x{a=\"1\",b=\"2\"} 1\nx{b=\"2\",a=\"1\"} 1\n"), []byte("x{b=\"2\",a=\"1\"} 1\n"), "")
 	f.Add(protobufPage(f), protobufPage(f), "application/vnd.google.protobuf; "+
 		"proto=io.prometheus.client.MetricFamily; encoding=delimited")
 	k := keepNames(f, "x", "x_total", "x_bucket", "x.y")

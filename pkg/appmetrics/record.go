@@ -200,8 +200,8 @@ func (t *target) resolve(x *scratch) (added int) {
 			known[k] = nil
 			continue
 		}
-		if s == nil { // twice on this page, in different spellings
-			h.labels = labels.EmptyLabels()
+		if s == nil { // twice on this page: the first one counts, and the text of the other one is to be parsed again
+			h.row, h.labels = row{}, labels.EmptyLabels()
 			continue
 		}
 		h.series = s
