@@ -343,12 +343,9 @@ func (e *evaluation) byDefault(ctx context.Context) {
 		return
 	}
 	if shape == Single && x.observations {
-		w := time.Duration(0)
-		for _, p := range e.live {
-			w = max(w, e.window(p, x.name))
-		}
-		if w == 0 {
-			w = q.def.Window
+		w := e.widest(x.name)
+		if len(e.live) == 0 {
+			return
 		}
 		e.single(ctx, x.expression(Single, w), w, true)
 		return
@@ -373,6 +370,24 @@ func (e *evaluation) byDefault(ctx context.Context) {
 	if shape == Single {
 		e.total()
 	}
+}
+
+// widest returns the widest of the pods' windows. Pods that have none because they have too few pages are missing.
+func (e *evaluation) widest(name string) time.Duration {
+	widest := time.Duration(0)
+	e.live = slices.DeleteFunc(e.live, func(p *state) bool {
+		w := e.window(p, name)
+		if widest = max(widest, w); w > 0 {
+			return false
+		}
+		m := Missing{Pod: p.pod.Name, Err: e.explain(p)}
+		if m.silent() {
+			return false
+		}
+		e.answer.Missing = append(e.answer.Missing, m)
+		return true
+	})
+	return cmp.Or(widest, e.q.def.Window)
 }
 
 // meaning is a family that a metric's name may mean, and its type.

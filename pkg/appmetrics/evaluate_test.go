@@ -529,6 +529,42 @@ func TestRule5(t *testing.T) {
 	}
 }
 
+// TestMeanOverYoungPods checks that a pod which was scraped only once is missing in a mean or quantile over all pods, and
+// that a pod without the family is not.
+func TestMeanOverYoungPods(t *testing.T) {
+	const page = "# TYPE latency histogram\nlatency_bucket{le=\"1\"} %[1]d\nlatency_bucket{le=\"+Inf\"} %[1]d\n" +
+		"latency_sum %[1]d\nlatency_count %[1]d"
+	const tooMany = `incomplete: more than a fifth of the pods have no value for metric "latency": the pod has been ` +
+		"scraped only once for this metric; a rate needs two scrapes: retry in a few seconds"
+	for _, tt := range []struct {
+		quantile, known, young string
+		want                   string
+	}{
+		{"", "abcd", "", "=1"},
+		{"", "abcd", "e", "=1 e:too few points"},
+		{"", "abc", "de", tooMany},
+		{"", "a", "bcdefgh", tooMany},
+		{"0.5", "abcd", "e", "=0.5 e:too few points"},
+		{"0.5", "abc", "de", tooMany},
+	} {
+		d := Definition{Name: "latency", Shape: Single}
+		if tt.quantile != "" {
+			d.Selector = []Requirement{{"quantile", In, []string{tt.quantile}}}
+		}
+		w := newWorld(t, d)
+		w.page("other", 15, "up 1")
+		pods := []string{"other"}
+		for _, pod := range tt.known + tt.young {
+			pods = append(pods, string(pod))
+			if strings.ContainsRune(tt.known, pod) {
+				w.page(string(pod), 0, fmt.Sprintf(page, 100))
+			}
+			w.page(string(pod), 15, fmt.Sprintf(page, 200))
+		}
+		w.want(w.answer(16, pods...), tt.want)
+	}
+}
+
 // TestRule8 checks that the pod's own names win over labels of a page.
 func TestRule8(t *testing.T) {
 	w := newWorld(t, Definition{Name: "depth", Expression: `sum by (pod, exported_pod, exported_namespace, ` +
