@@ -68,8 +68,8 @@ func (a *Answer) Err() error {
 	return summarize(a.Missing)
 }
 
-// Costly reports whether the evaluation itself exceeded a limit, as the next one probably would. It is not costly if only
-// pages exceed one.
+// Costly reports whether the evaluation itself exceeded a limit, as the next one probably would. It is not costly if
+// only pages exceed one.
 func (a *Answer) Costly() bool { return a.err != nil && a.err.Cause == OverLimit }
 
 // state is a pod during an evaluation.

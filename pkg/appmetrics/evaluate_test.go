@@ -361,7 +361,7 @@ func TestRule2(t *testing.T) {
 		values  []int
 		want    string
 	}{
-		"restart of a container":         {5, []int{100, 15, 130}, "a=4.333333"}, // 130 in 25 s, of a range of 30 s
+		"restart of a container":         {5, []int{100, 90, 130}, "a=4.333333"}, // 130 in 25 s, of a range of 30 s
 		"restart of an exporter":         {5, []int{1000, 1030, 1060}, "a=2"},
 		"its start is told too late":     {-1, []int{1000, 1030, 1060}, "a=2"}, // the first page was after it
 		"its start is not known (yet)":   {-3600, []int{1000, 1030, 1060}, "a=2"},
@@ -529,8 +529,8 @@ func TestRule5(t *testing.T) {
 	}
 }
 
-// TestMeanOverYoungPods checks that a pod which was scraped only once is missing in a mean or quantile over all pods, and
-// that a pod without the family is not.
+// TestMeanOverYoungPods checks that a pod which was scraped only once is missing in a mean or quantile over all pods,
+// and that a pod without the family is not.
 func TestMeanOverYoungPods(t *testing.T) {
 	const page = "# TYPE latency histogram\nlatency_bucket{le=\"1\"} %[1]d\nlatency_bucket{le=\"+Inf\"} %[1]d\n" +
 		"latency_sum %[1]d\nlatency_count %[1]d"
