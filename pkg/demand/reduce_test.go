@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metrics-server/pkg/kubeapi"
@@ -111,6 +112,27 @@ func TestMemoryOfLargeAutoscalers(t *testing.T) {
 		if kept := (sharedtest.Heap() - before) / each; kept > 24<<10 {
 			t.Errorf("%s: %d KiB are kept of each HPA, want at most 24", name, kept>>10)
 		}
+	}
+	runtime.KeepAlive(d)
+}
+
+// TestMemoryOfLargePods checks what a server keeps of the annotations of a pod that was created or has changed. Those
+// of a list are reduced before.
+func TestMemoryOfLargePods(t *testing.T) {
+	const each = 50
+	d := New(Config{})
+	into := &scope{demand: d, into: podSink{d}}
+	before := sharedtest.Heap()
+	for i := range each {
+		p := pod(fmt.Sprint("web-", i), "web", func(p *corev1.Pod) {
+			p.Annotations = map[string]string{kubeapi.PodPathAnnotation: "/" + strings.Repeat("x", 250<<10)}
+		})
+		if err := into.Add(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept := (sharedtest.Heap() - before) / each; kept > 8<<10 {
+		t.Errorf("%d KiB are kept of each pod, want at most 8", kept>>10)
 	}
 	runtime.KeepAlive(d)
 }

@@ -63,6 +63,7 @@ type podSink struct{ *Demand }
 
 func (podSink) read(object runtime.Object) any {
 	if o, ok := object.(*corev1.Pod); ok {
+		reduce(o, false)
 		return Pod(o)
 	}
 	return nil
