@@ -10,16 +10,29 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// Config is a configuration of prometheus-adapter, without the rules that cannot be used.
+// Config is a configuration of prometheus-adapter. It has the rules that can be used, and those with a Mistake of which
+// it is known nevertheless which metrics they have: without them, these metrics would have another meaning.
 type Config struct {
 	Rules    []*Rule // metrics of pods and other objects
 	External []*Rule
+}
+
+// Used returns how many rules can be used.
+func (c *Config) Used() (n int) {
+	for _, r := range slices.Concat(c.Rules, c.External) {
+		if !r.Mistake {
+			n++
+		}
+	}
+	return n
 }
 
 // Rule is a rule of a Config.
 type Rule struct {
 	Path string // where it is, such as rules[2]
 	Line int
+	// Mistake says that the rule cannot be used, so that its metrics have an error.
+	Mistake bool
 
 	series     []*labels.Matcher // seriesQuery
 	filters    []filter          // seriesFilters, and name.matches

@@ -18,6 +18,8 @@
 //   - A request without names of objects is allowed, for queries that are repeated while pods come and go.
 //   - If two series of a rule get the same name and different queries, only those in the namespace of the
 //     request count, and if it has both, that is an error. The adapter takes whichever Prometheus lists last.
+//   - A metric of a rule that cannot be used has an error if it is known that the rule has it. The adapter refuses the
+//     whole file, or sends the query.
 //   - A query that is not PromQL is an error. The adapter sends it, and only logs the server's answer.
 //   - A series that was discovered is used only if its name is valid in PromQL without quotes.
 //   - A template for labels also works for API groups that have a dot in their names.

@@ -225,25 +225,27 @@ func (p *reader) text(f field) string {
 	return f.value.Value
 }
 
-// rules returns the rules of a section that can be used.
+// rules returns the rules of a section, without those of which it is not known which metrics they have.
 func (p *reader) rules(n *yaml.Node, section string) []*Rule {
 	var rules []*Rule
 	for i, item := range p.items(n, section) {
 		before := p.leftOut()
-		r := p.rule(item, fmt.Sprintf("%s[%d]", section, i), section == "externalRules")
-		if p.leftOut() == before {
+		r, known := p.rule(item, fmt.Sprintf("%s[%d]", section, i), section == "externalRules")
+		if r.Mistake = p.leftOut() > before; known {
 			rules = append(rules, r)
 		}
 	}
 	return rules
 }
 
-func (p *reader) rule(n *yaml.Node, path string, external bool) *Rule {
-	r := &Rule{Path: path, Line: n.Line, namespaced: true, matches: regexp.MustCompile(".*")}
+// rule returns a rule, and whether it is known which metrics it has.
+func (p *reader) rule(n *yaml.Node, path string, external bool) (r *Rule, known bool) {
+	r = &Rule{Path: path, Line: n.Line, namespaced: true, matches: regexp.MustCompile(".*")}
 	before := p.leftOut()
 	query := field{path: path + ".metricsQuery", value: n}
-	hasSeries := false
+	hasSeries, misnamed := false, false
 	for _, f := range p.fields(n, path) {
+		soFar := p.leftOut()
 		switch f.name {
 		case "seriesQuery":
 			hasSeries = true
@@ -260,19 +262,23 @@ func (p *reader) rule(n *yaml.Node, path string, external bool) *Rule {
 			query = f
 		default:
 			p.unknown(f)
+			continue
+		}
+		if f.name != "resources" && p.leftOut() > soFar {
+			misnamed = true
 		}
 	}
+	known = hasSeries && !misnamed
 	if !hasSeries && n.Kind == yaml.MappingNode {
 		p.leaveOut(n, path, "add a selector such as http_requests_total{namespace!=\"\"}", "it has no seriesQuery")
 	}
 	if r.as == "" {
 		r.as = "$" + strconv.Itoa(min(r.matches.NumSubexp(), 1))
 	}
-	if p.leftOut() > before {
-		return r // what follows depends on all of this
+	if p.leftOut() == before { // what follows depends on all of this
+		p.query(r, query, external)
 	}
-	p.query(r, query, external)
-	return r
+	return r, known
 }
 
 func (p *reader) series(r *Rule, f field) {

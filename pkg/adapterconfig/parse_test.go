@@ -21,6 +21,9 @@ func describe(problems []Problem) []string {
 	return lines
 }
 
+// used returns how many rules can be used.
+func used(rules []*Rule) int { return (&Config{Rules: rules}).Used() }
+
 func wantProblems(t *testing.T, problems []Problem, want ...string) {
 	t.Helper()
 	got := describe(problems)
@@ -71,7 +74,7 @@ func TestExamples(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, problems := Parse(file(t, name))
 			wantProblems(t, problems, tt.problems...)
-			if c == nil || len(c.Rules) != tt.rules || len(c.External) != tt.external {
+			if c == nil || used(c.Rules) != tt.rules || used(c.External) != tt.external {
 				t.Errorf("%+v, want %d rules and %d external rules", c, tt.rules, tt.external)
 			}
 		})
@@ -249,7 +252,7 @@ func TestRuleMistakes(t *testing.T) {
 				t.Fatal("no config")
 			}
 			wantProblems(t, problems[1:], tt.want...)
-			served, want := len(c.Rules)+len(c.External), 1
+			served, want := c.Used(), 1
 			for _, p := range problems[1:] {
 				if p.LeftOut {
 					want = 0
@@ -287,7 +290,7 @@ func TestMoreLabels(t *testing.T) {
 				" from by (...)"}
 		}
 		wantProblems(t, problems, want...)
-		if len(c.Rules) != 1 {
+		if c.Used() != 1 {
 			t.Errorf("%s is left out", query)
 		}
 	}

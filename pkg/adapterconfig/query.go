@@ -280,6 +280,10 @@ func (a *arguments) fields() map[string]any {
 }
 
 func (r *Rule) render(series string, q Request, external bool) (string, error) {
+	if r.Mistake {
+		return "", fmt.Errorf("%s (line %d) in the configuration of prometheus-adapter has metric %q and a mistake: an "+
+			"administrator finds it in the log of the custom metrics server, or with --check-config", r.Path, r.Line, q.Metric)
+	}
 	a := arguments{Series: series, LabelValuesByName: map[string]string{}}
 	var matchers []string
 	add := func(label, operator, value, byName string) {

@@ -338,6 +338,50 @@ rules:
 	}
 }
 
+// TestLeftOutRule checks that a metric of a rule which is left out does not get the meaning of another rule or of its
+// name, if it is known that the rule has it.
+func TestLeftOutRule(t *testing.T) {
+	const first = `
+rules:
+- seriesQuery: '{__name__=~".+_total",pod!=""}'
+  ` + podLabels + `
+  name: {matches: "^(.*)_total$"}
+  metricsQuery: sum(rate(<<.Series>>{<<.LabelMatchers>>}[5m])) by (<<.GroupBy>>)
+`
+	q := Request{Metric: "hits", Namespace: "shop", Resource: resource("", "pods")}
+	names := func(*Rule, string) ([]string, error) { return []string{"hits_total"}, nil }
+	const series, byPod, named = "- seriesQuery: hits_total\n", "  " + podLabels + "\n", "  name: {as: hits}\n"
+	const query = "  metricsQuery: max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)\n"
+	for name, tt := range map[string]struct {
+		rule   string
+		served bool // by the first rule
+	}{
+		"a query":              {series + byPod + named + "  metricsQuery: max(\n", false},
+		"no query":             {series + byPod + named, false},
+		"a pattern":            {"- seriesQuery: '{__name__=~\"hits_.*\"}'\n" + byPod + named, false},
+		"an unknown field":     {series + byPod + named + query + "  a: b\n", false},
+		"of other objects":     {series + "  resources: {overrides: {node: {resource: node}}}\n" + named, true},
+		"another metric":       {series + byPod + "  name: {as: misses}\n", true},
+		"what it is called":    {series + byPod + "  name: {matches: '('}\n" + query, true},
+		"which series it has":  {"- seriesQuery: hits_total}\n" + byPod + named + query, true},
+		"what its filters are": {series + "  seriesFilters: [{}]\n" + byPod + named + query, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, problems := Parse([]byte(first + tt.rule))
+			if len(problems) == 0 || c.Used() != 1 {
+				t.Fatalf("%d rules are used, with the problems %v", c.Used(), problems)
+			}
+			got, _, err := c.Query(q, names)
+			if tt.served != (err == nil) {
+				t.Fatalf("%q, %v", got, err)
+			}
+			if !tt.served {
+				wantText(t, err, `rules[1] (line 7)`, `has metric "hits" and a mistake`)
+			}
+		})
+	}
+}
+
 func TestQueryMistakes(t *testing.T) {
 	c := parse(t, `
 rules:

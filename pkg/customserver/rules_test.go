@@ -453,6 +453,33 @@ func TestRulesAreDiscoveredAgain(t *testing.T) {
 	})
 }
 
+// TestRulesLeftOut checks that a metric does not get another meaning when its rule is left out because of a mistake.
+func TestRulesLeftOut(t *testing.T) {
+	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
+		const discover = `group by (__name__) ({__name__="http_requests_total",namespace!="",pod!="",pod!=""})`
+		one.change(func() {
+			one.values = map[string]float64{"web-0": 3}
+			one.samples = map[string][]backend.Sample{discover: {series(1, "__name__", "http_requests_total")}}
+		})
+		w := s.poll(inBackend(ofPods("http_requests_per_second", pods(1))))
+		other := s.poll(inBackend(ofPods("depth", pods(1))))
+		text := strings.Replace(someRules, "{<<.LabelMatchers>>}[3m]", "{<<.LabelMatchers>>[3m]", 1)
+		config, problems := adapterconfig.Parse([]byte(text))
+		if len(problems) != 1 || !problems[0].LeftOut || config.Used() != 4 {
+			t.Fatalf("%v, want one rule to be left out", problems)
+		}
+		broken := &rules{backend: "main", config: config, text: text}
+		if err := s.backends.apply([]backend.Config{{Name: "main", URL: "one"}}, broken); err != nil {
+			t.Fatal(err)
+		}
+		settled(20 * time.Second)
+		s.check(w, `error: rules[0] (line 3) in the configuration of prometheus-adapter has metric `+
+			`"http_requests_per_second" and a mistake: an administrator finds it in the log of the custom metrics server, or `+
+			`with --check-config`)
+		s.check(other, "web-0 3")
+	})
+}
+
 // TestRulesWithoutSeries checks that a metric which a rule has is not served by its name when there are no series, and
 // that a rule which has it keeps it when they vanish.
 func TestRulesWithoutSeries(t *testing.T) {

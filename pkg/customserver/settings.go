@@ -98,7 +98,7 @@ func (s *settings) load(apply func(*loaded) error) (restored bool, err error) {
 func (l *loaded) state(now time.Time) settingsState {
 	s := settingsState{valid: true, since: now, byDefault: l.Default, leftOut: leftOut(l.problems)}
 	if l.rules != nil {
-		s.rules = len(l.rules.config.Rules) + len(l.rules.config.External)
+		s.rules = l.rules.config.Used()
 	}
 	return s
 }
