@@ -86,14 +86,18 @@ func (c *Config) QueryExternal(metric, namespace string, selector labels.Selecto
 	return query, err
 }
 
-// find returns the query of the last rule that has the metric, because later rules replace earlier ones. It discovers
-// series unless the names in the rules leave only one.
+// candidate is a rule that may have a metric.
+type candidate struct {
+	rule   *Rule
+	label  string   // of the objects; empty for an external metric
+	series []string // with the metric's name; nil if they are not known
+	query  string   // empty if it is not known, or if all series are in other namespaces
+}
+
+// find returns the query of the last rule that has the metric, because later rules replace earlier ones. If several
+// rules have it, only those with series in the namespace of the request count: other namespaces must not be able to
+// replace its rule. find discovers series unless the names in the rules leave only one.
 func find(rules []*Rule, q Request, external bool, discover Discover) (string, *Rule, error) {
-	type candidate struct {
-		rule   *Rule
-		label  string
-		series []string // nil if they are not known
-	}
 	var candidates []candidate
 	for _, r := range slices.Backward(rules) {
 		label := ""
@@ -106,7 +110,7 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 		names := r.Series()
 		named := r.named(names, q.Metric)
 		if names == nil || len(named) > 0 {
-			candidates = append(candidates, candidate{r, label, named})
+			candidates = append(candidates, candidate{rule: r, label: label, series: named})
 		}
 	}
 	if len(candidates) == 1 && len(candidates[0].series) == 1 {
@@ -114,24 +118,58 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 		return query, candidates[0].rule, err
 	}
 	notFound := ErrNotFound
+	var found []candidate
+	usable := false
 	for _, c := range candidates {
-		query, err := c.rule.discovered(c.label, q, external, discover)
+		var err error
+		c.query, err = c.rule.discovered(c.label, q, external, discover)
 		switch {
 		case errors.Is(err, errUnusable):
 			notFound = c.rule.seriesError("gives the name %q to a series whose own name cannot be put into metricsQuery: "+
 				"rename the series so that its name has only letters, digits, _ and :", q.Metric)
-		case err != nil:
+		case err == nil && c.query != "", errors.Is(err, errElsewhere):
+			found = append(found, c)
+			usable = usable || err == nil
+		case err != nil && !usable: // else a later rule has the metric
 			return "", nil, err
-		case query != "":
-			return query, c.rule, nil
 		}
 	}
-	return "", nil, notFound
+	switch {
+	case len(found) == 0:
+		return "", nil, notFound
+	case len(found) == 1 && usable:
+		return found[0].query, found[0].rule, nil
+	}
+	for _, c := range found {
+		if here, err := c.isHere(q, external, discover); err != nil || here {
+			return c.query, c.rule, err
+		}
+	}
+	what := "gives more than one series the name %q"
+	if len(found) > 1 {
+		what = "gives a series the name %q, as other rules do"
+	}
+	return "", nil, found[0].rule.seriesError(what+", and namespace %q has none of them: check that its pods are scraped",
+		q.Metric, q.Namespace)
+}
+
+// isHere reports whether c has series in the namespace of the request, or its query does not select the namespace.
+func (c *candidate) isHere(q Request, external bool, discover Discover) (bool, error) {
+	if c.query == "" {
+		return false, nil
+	}
+	within, err := c.rule.within(q, external)
+	if err != nil || within == nil || !strings.Contains(c.query, within.String()) {
+		return true, err
+	}
+	names, err := discover(c.rule, c.rule.discovery(c.label, within))
+	return len(c.rule.named(names, q.Metric)) > 0, err
 }
 
 var (
 	errUnusable  = errors.New("the names of all series are unusable")
 	errAmbiguous = errors.New("there are several queries")
+	errElsewhere = errors.New("all series are in other namespaces")
 )
 
 // discovered returns the query for the series that have the metric's name, "" if there are none. If their queries
@@ -153,8 +191,7 @@ func (r *Rule) discovered(label string, q Request, external bool, discover Disco
 		case err == nil && query != "":
 			return query, nil
 		case err == nil:
-			return "", r.seriesError("gives more than one series the name %q, and namespace %q has none of them: check that "+
-				"its pods are scraped", q.Metric, q.Namespace)
+			return "", errElsewhere
 		}
 	}
 	return "", r.seriesError("gives more than one series the name %q: make seriesQuery, seriesFilters or name.matches "+

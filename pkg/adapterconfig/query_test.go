@@ -305,8 +305,8 @@ rules:
   metricsQuery: <<.Series>>{<<.LabelMatchers>>}
 `)
 	q := Request{Metric: "rate", Namespace: "shop", Resource: resource("", "pods"), Names: []string{"a"}}
+	const here, other = `{namespace="shop",pod="a"} `, `{namespace="other",pod="a"} `
 	for _, tt := range []struct{ series, want, err string }{
-		{series: `new{pod="a"} old{pod="a"} older{pod="a"}`, want: `new{namespace="shop",pod="a"}`},
 		{series: `old{pod="a"}`, want: `old{namespace="shop",pod="a"}`},
 		{series: `old{pod="a"} old{pod="b"} new`, want: `old{namespace="shop",pod="a"}`},
 		{
@@ -314,14 +314,20 @@ rules:
 			err:    `rules[0] (line 3) gives more than one series the name "rate", and namespace "shop" has none of them`,
 		},
 		{
-			series: `old{namespace="shop",pod="a"} older{namespace="shop",pod="a"}`,
+			series: `old` + here + `older` + here,
 			err:    `rules[0] (line 3) gives more than one series the name "rate": make seriesQuery`,
 		},
-		{
-			series: `old{namespace="shop",pod="a"} older{namespace="other",pod="a"}`,
-			want:   `old{namespace="shop",pod="a"}`,
-		},
+		{series: `old` + here + `older` + other, want: `old{namespace="shop",pod="a"}`},
 		{series: `other{pod="a"}`, err: ErrNotFound.Error()},
+		// Several rules have the metric. The second one comes first.
+		{series: `new` + here + `old` + here + `older` + here, want: `new{namespace="shop",pod="a"}`},
+		{series: `new` + other + `old` + here, want: `old{namespace="shop",pod="a"}`},
+		{series: `new` + other + `old` + here + `older` + other, want: `old{namespace="shop",pod="a"}`},
+		{series: `new` + here + `old` + other + `older` + other, want: `new{namespace="shop",pod="a"}`},
+		{
+			series: `new` + other + `old` + other + `older` + other,
+			err:    `rules[1] (line 7) gives a series the name "rate", as other rules do, and namespace "shop" has none of them`,
+		},
 	} {
 		got, _, err := c.Query(q, discover(t, strings.Fields(tt.series)))
 		if tt.err != "" {
@@ -332,9 +338,49 @@ rules:
 			t.Errorf("%s: %q, %v, want %q", tt.series, got, err, tt.want)
 		}
 	}
+	// A query that reads all namespaces does not become another one.
+	c = parse(t, `
+rules:
+- seriesQuery: old{pod!=""}
+  `+podLabels+`
+  name: {as: rate}
+  metricsQuery: <<.Series>>{<<.LabelMatchers>>}
+- seriesQuery: new{pod!=""}
+  `+podLabels+`
+  name: {as: rate}
+  metricsQuery: sum(<<.Series>>) by (<<.GroupBy>>)
+`)
+	got, _, err := c.Query(q, discover(t, []string{`new{namespace="other",pod="a"}`, `old{namespace="shop",pod="a"}`}))
+	if want := "sum(new) by (pod)"; err != nil || got != want {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
 	failed := errors.New("the backend is down")
 	if _, _, err := c.Query(q, func(*Rule, string) ([]string, error) { return nil, failed }); !errors.Is(err, failed) {
 		t.Errorf("%v, want %v", err, failed)
+	}
+}
+
+// TestFewDiscoveries checks that the series of a namespace are only discovered if the names of all namespaces do not
+// decide: there can be very many namespaces.
+func TestFewDiscoveries(t *testing.T) {
+	rule := "- seriesQuery: '{__name__=~\"%s_.*\",pod!=\"\"}'\n  " + podLabels + "\n  name: {matches: '_(.*)$'}\n" +
+		"  metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)\n"
+	c := parse(t, "rules:\n"+fmt.Sprintf(rule, "a")+fmt.Sprintf(rule, "b")+fmt.Sprintf(rule, "c"))
+	q := Request{Metric: "hits", Namespace: "shop", Resource: resource("", "pods")}
+	failed := errors.New("too many names")
+	query, _, err := c.Query(q, func(r *Rule, query string) ([]string, error) {
+		switch {
+		case strings.Contains(query, "shop"):
+			t.Errorf("needless query for the names in a namespace: %s", query)
+		case r.Path == "rules[0]": // a later rule has the metric
+			return nil, failed
+		case r.Path == "rules[1]":
+			return []string{"b_hits"}, nil
+		}
+		return nil, nil
+	})
+	if want := `sum(b_hits{namespace="shop",pod!=""}) by (pod)`; err != nil || query != want {
+		t.Errorf("%q, %v, want %q", query, err, want)
 	}
 }
 
