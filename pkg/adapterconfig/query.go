@@ -64,20 +64,28 @@ var ErrMixed = errors.New("metricsQuery combines the values of several objects, 
 // template may put that text between quotes, which it must not end.
 var objectName = regexp.MustCompile(`^[-A-Za-z0-9_.:]+$`)
 
-// Query returns the PromQL for a metric of pods or of another object, and the label of its result that has the
-// object's name.
-func (c *Config) Query(q Request, discover Discover) (query, label string, err error) {
+// Labels are the labels of a series that say to which object it belongs.
+type Labels struct {
+	Name      string
+	Namespace string // empty if there is none
+}
+
+// Query returns the PromQL for a metric of pods or of another object, and the labels of its result. A series that has
+// another namespace in Labels.Namespace belongs to an object of that namespace.
+func (c *Config) Query(q Request, discover Discover) (query string, of Labels, err error) {
 	for _, name := range q.Names {
 		if !objectName.MatchString(name) {
-			return "", "", fmt.Errorf("%q cannot be in a query as the name of an object: correct it", name)
+			return "", of, fmt.Errorf("%q cannot be in a query as the name of an object: correct it", name)
 		}
 	}
 	query, rule, err := find(c.Rules, q, false, discover)
 	if err != nil {
-		return "", "", err
+		return "", of, err
 	}
-	label, err = rule.label(q.Resource)
-	return query, label, err
+	if of.Name, err = rule.label(q.Resource); err == nil {
+		of.Namespace, err = rule.label(namespaces)
+	}
+	return query, of, err
 }
 
 // QueryExternal returns the PromQL for an external metric. A nil selector selects everything.

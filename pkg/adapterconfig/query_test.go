@@ -132,34 +132,37 @@ func TestQuery(t *testing.T) {
 // TestAllObjects checks queries without names of objects.
 func TestAllObjects(t *testing.T) {
 	for name, tt := range map[string]struct {
-		config   string
-		request  Request
-		want     string
-		hasLabel string
+		config  string
+		request Request
+		want    string
+		labels  Labels
 	}{
 		"pods": {
 			"http.yaml",
 			Request{Metric: "orders_per_second", Namespace: "shop", Resource: resource("", "pods")},
-			`sum(rate(shop_orders_total{namespace="shop",pod!=""}[3m])) by (pod)`, "pod",
+			`sum(rate(shop_orders_total{namespace="shop",pod!=""}[3m])) by (pod)`,
+			Labels{"pod", "namespace"},
 		},
 		"values by name": {
 			"workers.yaml",
 			Request{
 				Metric: "ingress_requests_rate", Namespace: "shop", Resource: resource("networking.k8s.io", "ingresses"),
 			},
-			`sum(rate(ingress_requests{ingress=~".+",exported_namespace="shop"}[2m])) by (ingress)`, "ingress",
+			`sum(rate(ingress_requests{ingress=~".+",exported_namespace="shop"}[2m])) by (ingress)`,
+			Labels{"ingress", "exported_namespace"},
 		},
 		"renamed label": {
 			"gpu.yaml",
 			Request{Metric: "GPU_UTIL_AVG", Namespace: "ai", Resource: resource("", "pods")},
-			`ceil(avg_over_time(GPU_UTIL{exported_namespace="ai",exported_pod!=""}[60s]))`, "exported_pod",
+			`ceil(avg_over_time(GPU_UTIL{exported_namespace="ai",exported_pod!=""}[60s]))`,
+			Labels{"exported_pod", "exported_namespace"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _ := Parse(file(t, tt.config))
-			got, label, err := c.Query(tt.request, unexpected(t))
-			if err != nil || got != tt.want || label != tt.hasLabel {
-				t.Errorf("%s by %s, %v, want\n%s", got, label, err, tt.want)
+			got, of, err := c.Query(tt.request, unexpected(t))
+			if err != nil || got != tt.want || of != tt.labels {
+				t.Errorf("%s by %s, %v, want\n%s", got, of, err, tt.want)
 			}
 		})
 	}

@@ -291,6 +291,20 @@ func (a *Answer) Sum() (float64, error) {
 	return finite(sum, "")
 }
 
+// Within returns a without the series that have another namespace in a label. Series without that label stay.
+func (a *Answer) Within(label, namespace string) *Answer {
+	isOther := func(s Sample) bool {
+		of := s.Labels.Get(label)
+		return of != "" && of != namespace
+	}
+	if !slices.ContainsFunc(a.Samples, isOther) {
+		return a
+	}
+	within := *a
+	within.Samples = slices.DeleteFunc(slices.Clone(a.Samples), isOther)
+	return &within
+}
+
 // NaNAsZero returns a with 0 in place of NaN.
 func (a *Answer) NaNAsZero() *Answer {
 	isNaN := func(s Sample) bool { return math.IsNaN(s.Value) }

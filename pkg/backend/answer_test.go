@@ -171,6 +171,24 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
+func TestWithin(t *testing.T) {
+	a := &Answer{}
+	for _, of := range [][]string{{"pod", "a", "ns", "shop"}, {"pod", "b", "ns", "other"}, {"pod", "c"}} {
+		a.Samples = append(a.Samples, Sample{Labels: labels.FromStrings(of...)})
+	}
+	if got := a.Within("", "shop"); got != a {
+		t.Errorf("%v without a label for namespaces", got)
+	}
+	got := a.Within("ns", "shop")
+	if len(got.Samples) != 2 || got.Samples[0].Labels.Get("pod") != "a" || got.Samples[1].Labels.Get("pod") != "c" ||
+		len(a.Samples) != 3 || a.Samples[1].Labels.Get("pod") != "b" {
+		t.Errorf("%v became %v", a, got)
+	}
+	if again := got.Within("ns", "shop"); again != got {
+		t.Error("an answer without other namespaces is copied")
+	}
+}
+
 func TestNaNAsZero(t *testing.T) {
 	whole := samples("a", 1., "b", math.Inf(1))
 	if whole.NaNAsZero() != whole {

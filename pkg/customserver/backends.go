@@ -70,7 +70,7 @@ type remote struct {
 	expression   backend.Expression
 	err          error                 // why it is not queried
 	subscription *backend.Subscription // nil if err is not
-	label        string                // the label of a series that has the name of its object
+	labels       adapterconfig.Labels  // of a series, which have the name of its object and, by a rule, its namespace
 	rules        *rules                // of the time when it was compiled
 	ruled        bool                  // the expression is from a rule of prometheus-adapter
 	nanAsZero    bool                  // NaN is served as 0
@@ -283,9 +283,9 @@ func (b *backends) setLocked(w *demand.Want) {
 		}
 	}
 	if kept {
-		n.label, n.ruled, n.nanAsZero = old.label, old.ruled, old.nanAsZero // as its last answer is read
+		n.labels, n.ruled, n.nanAsZero = old.labels, old.ruled, old.nanAsZero // as its last answer is read
 	}
-	if kept || n.err == nil && old != nil && old.SameQuery(w) && old.label == n.label {
+	if kept || n.err == nil && old != nil && old.SameQuery(w) && old.labels.Name == n.labels.Name {
 		n.old = old.last(time.Now())
 	}
 	if old != nil && old.subscription != nil {
@@ -318,7 +318,7 @@ func (b *backends) compileLocked(w *demand.Want) *remote {
 	case n.server == nil:
 		n.err = b.unknownLocked(w)
 	default:
-		n.label = n.server.config.PodLabel
+		n.labels.Name = n.server.config.PodLabel
 		n.err = adapterconfig.ErrNotFound
 		if w.Expression == "" && b.rules != nil && b.rules.backend == w.Backend {
 			n.err = b.ruleLocked(n)
@@ -450,6 +450,7 @@ func (w *remote) evaluate(now time.Time) (*appmetrics.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	a = a.Within(w.labels.Namespace, w.Namespace)
 	if w.nanAsZero {
 		a = a.NaNAsZero()
 	}
@@ -475,7 +476,7 @@ func (w *remote) evaluate(now time.Time) (*appmetrics.Answer, error) {
 			out.Missing = append(out.Missing, notReady(p))
 		}
 	}
-	for _, v := range a.By(w.label, names) {
+	for _, v := range a.By(w.labels.Name, names) {
 		var err error
 		switch {
 		case v.Err != nil && v.Err.Cause() == string(backend.Ambiguous):
@@ -504,7 +505,7 @@ func (w *remote) single(a *backend.Answer) (float64, error) {
 	case w.Type == autoscalingv2.ExternalMetricSourceType:
 		return a.Sum()
 	}
-	v := a.By(w.label, []string{w.Object})[0]
+	v := a.By(w.labels.Name, []string{w.Object})[0]
 	if v.Err != nil {
 		return 0, v.Err
 	}

@@ -171,12 +171,13 @@ func (b *backends) ruleLocked(n *remote) error {
 		}
 		return known.mapped(r, n.Name)
 	}
-	var query, label string
+	var query string
+	var of adapterconfig.Labels
 	if n.Type == autoscalingv2.ExternalMetricSourceType {
 		query, err = b.rules.config.QueryExternal(n.Name, n.Namespace, selector, discover)
 	} else {
 		r := requestOf(n.Want, selector)
-		query, label, err = b.rules.config.Query(r, discover)
+		query, of, err = b.rules.config.Query(r, discover)
 		if errors.Is(err, adapterconfig.ErrMixed) {
 			for _, p := range n.Pods {
 				r.Names = append(r.Names, p.Name)
@@ -184,7 +185,7 @@ func (b *backends) ruleLocked(n *remote) error {
 			if len(r.Names) == 0 {
 				return noPods(n.Want)
 			}
-			query, label, err = b.rules.config.Query(r, discover)
+			query, of, err = b.rules.config.Query(r, discover)
 		}
 	}
 	_, ofSeries := errors.AsType[*adapterconfig.SeriesError](err)
@@ -196,9 +197,13 @@ func (b *backends) ruleLocked(n *remote) error {
 	case err != nil:
 		return err
 	}
-	n.ruled, n.label = true, label
+	n.ruled, n.labels = true, of
 	n.nanAsZero = b.rules.nanAsZero && n.Type != autoscalingv2.ExternalMetricSourceType
-	n.expression, err = backend.Trust(query, n.Namespace, label)
+	keep := of.Name
+	if of.Namespace != of.Name && of.Namespace != "" {
+		keep += "," + of.Namespace
+	}
+	n.expression, err = backend.Trust(query, n.Namespace, keep)
 	return err
 }
 

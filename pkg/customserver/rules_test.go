@@ -453,6 +453,46 @@ func TestRulesAreDiscoveredAgain(t *testing.T) {
 	})
 }
 
+// TestRulesOtherNamespaces checks that pods of the same name in other namespaces, which a rule whose query reads all
+// namespaces has in its result, neither give a pod their values nor break its metric.
+func TestRulesOtherNamespaces(t *testing.T) {
+	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
+		r := parsedRules(t, `
+rules:
+- seriesQuery: 'busy{exported_namespace!="",pod!=""}'
+  resources: {overrides: {exported_namespace: {resource: namespace}, pod: {resource: pod}}}
+  metricsQuery: sum(busy) by (exported_namespace, pod)
+`)
+		if err := s.backends.apply([]backend.Config{{Name: "main", URL: "one"}}, r); err != nil {
+			t.Fatal(err)
+		}
+		own := series(3, "exported_namespace", "shop", "pod", "web-0")
+		other := series(9, "exported_namespace", "test", "pod", "web-0")
+		const discover = `group by (__name__) ({__name__="busy",exported_namespace!="",pod!="",pod!=""})`
+		const query = "sum(busy) by (exported_namespace, pod)"
+		answer := func(all ...backend.Sample) {
+			one.change(func() {
+				one.samples = map[string][]backend.Sample{discover: {series(1, "__name__", "busy")}, query: all}
+			})
+			settled(20 * time.Second)
+		}
+		answer(own, other)
+		w := s.poll(inBackend(ofPods("busy", pods(1))))
+		settled(time.Second)
+		s.check(w, "web-0 3")
+		answer(other)
+		if got := s.served(w); !strings.Contains(got, "no series for web-0") {
+			t.Errorf("%q, want no value of another namespace", got)
+		}
+		answer(series(5, "pod", "web-0"))
+		s.check(w, "web-0 5")
+		want, err := backend.Trust(query, "shop", "pod,exported_namespace")
+		if got := s.backends.find(w.Request).expression; err != nil || got != want {
+			t.Errorf("%+v, %v, want %+v, whose answers keep both labels", got, err, want)
+		}
+	})
+}
+
 // TestRulesLeftOut checks that a metric does not get another meaning when its rule is left out because of a mistake.
 func TestRulesLeftOut(t *testing.T) {
 	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
