@@ -63,6 +63,7 @@ const (
 	pathReviews    = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 	pathNodes      = "/api/v1/nodes"
 	pathAllPods    = "/api/v1/pods"
+	pathWeb        = "/api/v1/namespaces/default/pods/web"
 	pathNodeUsage  = "/apis/metrics.k8s.io/v1/nodes"
 	pathPodUsage   = "/apis/metrics.k8s.io/v1/pods"
 	pathDiscovery  = "/apis/metrics.k8s.io/v1beta1"
@@ -164,6 +165,7 @@ func newCluster(t *testing.T) *fakeCluster {
 				{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "young", CreationTimestamp: now}},
 			},
 		},
+		pathWeb: podStatus(ran(time.Hour)),
 		pathScalers: &autoscalingv2.HorizontalPodAutoscalerList{
 			Items: []autoscalingv2.HorizontalPodAutoscaler{scaler("web", "", "")},
 		},
@@ -187,6 +189,25 @@ func newCluster(t *testing.T) *fakeCluster {
 		Flags: func([]string) (Flags, error) { return c.flags, nil },
 	}
 	return c
+}
+
+// podStatus returns a pod whose containers have these states.
+func podStatus(states ...corev1.ContainerState) *corev1.Pod {
+	p := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning}}
+	for _, s := range states {
+		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{State: s})
+	}
+	return p
+}
+
+// ran is the state of a container that has been running for d.
+func ran(d time.Duration) corev1.ContainerState {
+	return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-d))}}
+}
+
+// crashed is the state of a container that waits to be restarted.
+func crashed() corev1.ContainerState {
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
 }
 
 func scaler(name, reason, message string) autoscalingv2.HorizontalPodAutoscaler {

@@ -8,13 +8,15 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const (
-	// settled is the age at which a node or a pod must have metrics.
+	// settled is the age at which a node or the containers of a pod must have metrics.
 	settled = 2 * time.Minute
 	// staleAfter is the least age at which served metrics are too old: after a failed scrape, the
 	// last usage is served for at least a minute.
@@ -40,9 +42,8 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 			fmt.Sprintf("pods with metrics: %d; --node-selector excludes the pods of other nodes", len(pods))))
 		return
 	}
-	var running, young int
-	var without []string
-	lacking := map[string]bool{}
+	have := 0
+	var without, young []string
 	err = Pages(func(o metav1.ListOptions) (string, error) {
 		o.FieldSelector = "status.phase=Running"
 		list, err := e.api.metadata.Resource(corev1.SchemeGroupVersion.WithResource("pods")).List(ctx, o)
@@ -51,15 +52,14 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 		}
 		for i := range list.Items {
 			p := &list.Items[i]
-			name := p.Namespace + "/" + p.Name
-			running++
-			switch {
+			switch name := p.Namespace + "/" + p.Name; {
 			case pods[name]:
+				have++
+			case p.DeletionTimestamp != nil: // its containers are ending, or its node is gone
 			case now.Sub(p.CreationTimestamp.Time) < settled:
-				young++
+				young = append(young, name)
 			default:
 				without = append(without, name)
-				lacking[p.Namespace] = true
 			}
 		}
 		return list.Continue, nil
@@ -69,8 +69,81 @@ func (e *examination) served(ctx context.Context, root string, nodes []usage) {
 			fmt.Sprintf("whether all pods have metrics cannot be checked (%d have)", len(pods)), err, "list pods"))
 		return
 	}
-	e.lacking = lacking
-	e.report.add(judgeServedPods(running, young, without))
+	by := e.explainAbsences(ctx, without, now)
+	by[justStarted] = append(by[justStarted], young...)
+	e.lacking = map[string]bool{}
+	for _, name := range by[unserved] {
+		namespace, _, _ := strings.Cut(name, "/")
+		e.lacking[namespace] = true
+	}
+	e.report.add(judgeServedPods(have, by))
+}
+
+// absence is why a pod whose phase is Running has no metrics.
+type absence int
+
+const (
+	unserved    absence = iota // it should have metrics
+	justStarted                // one of its containers has started a moment ago
+	notRunning                 // none of its containers runs: they wait to be restarted, or have ended
+	gone                       // it was deleted meanwhile
+)
+
+// mostExamined is how many pods without metrics are read to find out whether their containers run. With more of them,
+// something else is wrong.
+const mostExamined = 500
+
+// explainAbsences groups pods without metrics, NAMESPACE/NAME each, by why they have none.
+func (e *examination) explainAbsences(ctx context.Context, names []string, now time.Time) map[absence][]string {
+	why := make([]absence, len(names))
+	var group errgroup.Group
+	group.SetLimit(concurrency)
+	for i, name := range names[:min(len(names), mostExamined)] {
+		group.Go(func() error {
+			why[i] = e.absence(ctx, name, now)
+			return nil
+		})
+	}
+	_ = group.Wait() // no function returns an error
+	by := map[absence][]string{}
+	for i, name := range names {
+		by[why[i]] = append(by[why[i]], name)
+	}
+	return by
+}
+
+// absence returns why the pod NAMESPACE/NAME has no metrics. One that cannot be read should have some, for all that is
+// known.
+func (e *examination) absence(ctx context.Context, name string, now time.Time) absence {
+	namespace, name, _ := strings.Cut(name, "/")
+	p, err := e.api.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return gone
+	case err != nil:
+		return unserved
+	}
+	return explainAbsence(p, now)
+}
+
+// explainAbsence returns why a pod has no metrics, from the states of its containers. The phase does not say it: a pod
+// that crashes again and again stays Running.
+func explainAbsence(p *corev1.Pod, now time.Time) absence {
+	statuses := slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+	if len(statuses) == 0 {
+		return unserved // virtual nodes may not report them
+	}
+	why := notRunning
+	for _, s := range statuses {
+		switch started := s.State.Running; {
+		case started == nil:
+		case now.Sub(started.StartedAt.Time) < settled:
+			return justStarted
+		default:
+			why = unserved
+		}
+	}
+	return why
 }
 
 func judgeServedNodes(visits []*visit, served []usage, stale time.Duration, now time.Time) Line {
@@ -120,10 +193,17 @@ func judgeServedNodes(visits []*visit, served []usage, stale time.Duration, now 
 	return l
 }
 
-func judgeServedPods(running, young int, without []string) Line {
-	l := OKLine(checkServed, fmt.Sprintf("%d of %d running pods have metrics", running-young-len(without), running))
-	if young > 0 {
-		l.Message += fmt.Sprintf(" (%d started less than %v ago)", young, settled)
+// judgeServedPods takes how many pods have metrics, and why others have none.
+func judgeServedPods(have int, by map[absence][]string) Line {
+	without := by[unserved]
+	running := have + len(without) + len(by[justStarted])
+	l := OKLine(checkServed, fmt.Sprintf("%d of %d running pods have metrics", have, running))
+	if n := len(by[justStarted]); n > 0 {
+		l.Message += fmt.Sprintf(" (%d started less than %v ago)", n, settled)
+	}
+	if names := by[notRunning]; len(names) > 0 {
+		slices.Sort(names)
+		l.Message += fmt.Sprintf("; not running, for example between two crashes: %s", Some(names))
 	}
 	if len(without) > 0 {
 		slices.Sort(without)

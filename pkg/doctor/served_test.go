@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -44,7 +45,69 @@ func TestServedIssues(t *testing.T) {
 				Cause:   "with all its containers or not at all", Remedy: "/pods/POD",
 			},
 		},
+		"a pod without metrics that cannot be read": {
+			broken: func(c *fakeCluster) {
+				c.objects[pathPodUsage] = map[string]any{"items": nil}
+				c.forbid(pathWeb)
+			},
+			want: Line{Check: checkServed, Status: Warning, Message: "without metrics: default/web"},
+		},
 	})
+}
+
+// TestPodsThatNeedNoMetrics checks that a pod is not expected to have metrics if its containers do not run, although
+// its phase is Running, and that no autoscaler is said to lack them.
+func TestPodsThatNeedNoMetrics(t *testing.T) {
+	initializing := podStatus()
+	initializing.Status.InitContainerStatuses = []corev1.ContainerStatus{{State: ran(time.Minute)}}
+	const none, started = "0 of 0 running pods", "0 of 1 running pods have metrics (1 started less than 2m0s ago)"
+	for name, tc := range map[string]struct {
+		pod  *corev1.Pod // nil if it was deleted meanwhile
+		want string
+	}{
+		"crashes": {
+			podStatus(crashed(), crashed()), none + " have metrics; not running, for example between two crashes: default/web",
+		},
+		"one container crashes, and another one has just started": {podStatus(crashed(), ran(time.Minute)), started},
+		"one container was restarted":                             {podStatus(ran(time.Hour), ran(time.Minute)), started},
+		"a sidecar has just started":                              {initializing, started},
+		"one container crashes":                                   {podStatus(crashed(), ran(time.Hour)), ""},
+		"nothing is known of its containers":                      {podStatus(), ""},
+		"deleted":                                                 {nil, none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			noPodMetrics(c)
+			c.objects[pathPodUsage] = map[string]any{"items": nil}
+			list := c.objects[pathAllPods].(*metav1.PartialObjectMetadataList)
+			list.Items = list.Items[:1]
+			if c.objects[pathWeb] = tc.pod; tc.pod == nil {
+				delete(c.objects, pathWeb)
+			}
+			r := c.run()
+			served, scalers := Line{Check: checkServed, Status: OK, Message: tc.want}, Line{
+				Check: checkAutoscalers, Status: Warning, Cause: "metrics-server is not at fault",
+			}
+			if tc.want == "" {
+				served.Status, scalers.Status, scalers.Cause = Problem, Problem, "no metrics of running pods"
+				served.Message = "0 of 1 running pods have metrics; without metrics: default/web"
+			}
+			for _, want := range []Line{served, scalers} {
+				if len(find(r, want)) != 1 {
+					t.Errorf("no line like %+v in\n%s", want, text(t, r))
+				}
+			}
+		})
+	}
+	// Those of a node that is gone are being deleted for as long as it stays away.
+	c := newCluster(t)
+	list := c.objects[pathAllPods].(*metav1.PartialObjectMetadataList)
+	list.Items[0].Name, list.Items[0].DeletionTimestamp = "lost", new(metav1.Now())
+	c.objects["/api/v1/namespaces/default/pods/lost"] = c.objects[pathWeb]
+	if r := c.run(); len(find(r, Line{Check: checkServed, Status: OK, Message: "0 of 1 running pods"})) != 1 {
+		t.Error(text(t, r))
+	}
 }
 
 func TestAutoscalerIssues(t *testing.T) {
@@ -77,6 +140,7 @@ func TestAutoscalerIssues(t *testing.T) {
 				other := list.Items[0]
 				other.Namespace = "other"
 				list.Items = append(list.Items, other)
+				c.objects["/api/v1/namespaces/other/pods/web"] = c.objects[pathWeb]
 			},
 			want: Line{
 				Check: checkAutoscalers, Status: Warning, Message: "its pods have no metrics",
