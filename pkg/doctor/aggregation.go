@@ -72,62 +72,79 @@ func judgeFrontProxy(config *corev1.ConfigMap, given bool, now time.Time) Line {
 // aggregated requests the nodes' metrics through the aggregator. If they are served, it also checks
 // what is served.
 func (e *examination) aggregated(ctx context.Context, allowed []string) {
-	var err error
+	var failed error // of the first version that is registered
+	var at string
 	for _, version := range kubeapi.MetricsVersions() {
 		root := "/apis/" + kubeapi.MetricsGroup + "/" + version
 		var nodes []usage
 		start := time.Now()
-		err = e.api.usages(ctx, root+"/nodes", func(u usage) { nodes = append(nodes, u) })
+		err := e.api.usages(ctx, root+"/nodes", func(u usage) { nodes = append(nodes, u) })
 		if err == nil {
+			if failed != nil && !apierrors.IsNotFound(failed) {
+				e.report.add(aggregationFails(at, failed, allowed))
+			}
 			e.report.add(OKLine(checkAggregation, fmt.Sprintf("%s/nodes is served through the API server in %v", root,
 				time.Since(start).Round(time.Millisecond))))
 			e.served(ctx, root, nodes)
 			return
 		}
-		if !apierrors.IsNotFound(err) {
-			break
+		if failed == nil || apierrors.IsNotFound(failed) {
+			failed, at = err, root+"/nodes"
+		}
+		if apierrors.IsForbidden(err) || errors.Is(err, context.DeadlineExceeded) {
+			break // the other version would take as long, or is denied as well
 		}
 	}
-	if apierrors.IsForbidden(err) && !anonymous(err) {
+	if apierrors.IsForbidden(failed) && !DistrustsFrontProxy(failed) {
 		// Every authenticated user may use discovery, which the server itself answers.
 		var list metav1.APIResourceList
 		root := "/apis/" + kubeapi.MetricsGroup + "/v1beta1"
 		discovery := e.api.get(ctx, root, &list)
-		if discovery == nil || apierrors.IsForbidden(discovery) && !anonymous(discovery) {
+		if discovery == nil || apierrors.IsForbidden(discovery) && !DistrustsFrontProxy(discovery) {
 			l := OKLine(checkAggregation, root+" is served through the API server")
 			if discovery != nil {
 				l = Unanswered(checkAggregation, "requests through the API server cannot be checked", discovery,
 					"get "+root+" (ClusterRole system:discovery)")
 			}
-			e.report.add(l, Unanswered(checkServed, "the served metrics cannot be checked", err,
+			e.report.add(l, Unanswered(checkServed, "the served metrics cannot be checked", failed,
 				"list nodes.metrics.k8s.io and pods.metrics.k8s.io (ClusterRole system:aggregated-metrics-reader)"))
 			return
 		}
-		err = discovery
+		failed, at = discovery, root
 	}
 	if ctx.Err() != nil {
 		e.report.add(Unanswered(checkAggregation, "requests through the API server cannot be checked", ctx.Err(), ""))
 		return
 	}
-	cause, remedy := explainAggregated(err)
-	if cause == causeProxyID && len(allowed) > 0 {
-		cause += "; only the common names " + strings.Join(allowed, ", ") + " are allowed"
-	}
-	e.report.add(
-		NewLine(checkAggregation, Problem, "a request through the API server fails: "+err.Error(), cause, remedy),
+	e.report.add(aggregationFails(at, failed, allowed),
 		NewLine(checkServed, Unknown, "the served metrics cannot be checked",
 			"requests through the API server fail", "see the checks aggregation and apiservice above"),
 	)
 }
 
-// anonymous reports whether a server rejected a request because it did not accept its credentials.
-func anonymous(err error) bool { return strings.Contains(err.Error(), "system:anonymous") }
+// aggregationFails returns the line for a request for at that failed. allowed has the common names that the front proxy
+// may have.
+func aggregationFails(at string, err error, allowed []string) Line {
+	cause, remedy := explainAggregated(err)
+	if cause == CauseFrontProxy && len(allowed) > 0 {
+		cause += "; only the common names " + strings.Join(allowed, ", ") + " are allowed"
+	}
+	return NewLine(checkAggregation, Problem, "a request for "+at+" through the API server fails: "+err.Error(), cause,
+		remedy)
+}
+
+// DistrustsFrontProxy reports whether err, an answer to a request through the API server, is that of a server which
+// does not accept the API server's credentials. CauseFrontProxy and RemedyFrontProxy explain it.
+func DistrustsFrontProxy(err error) bool {
+	return apierrors.IsUnauthorized(err) ||
+		apierrors.IsForbidden(err) && strings.Contains(err.Error(), "system:anonymous")
+}
 
 func explainAggregated(err error) (cause, remedy string) {
 	var status apierrors.APIStatus
 	switch {
-	case apierrors.IsUnauthorized(err), anonymous(err):
-		return causeProxyID, remedyProxyID
+	case DistrustsFrontProxy(err):
+		return CauseFrontProxy, RemedyFrontProxy
 	case apierrors.IsNotFound(err):
 		return "no APIService is registered for " + kubeapi.MetricsGroup + ", or the program behind it does not serve nodes",
 			remedyInstall

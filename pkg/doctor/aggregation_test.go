@@ -64,3 +64,24 @@ func TestAggregationIssues(t *testing.T) {
 		},
 	})
 }
+
+// TestOneVersionServed checks that a version which is left over, for example after a return to another server, does not
+// keep the other one from being checked: it is what autoscalers read.
+func TestOneVersionServed(t *testing.T) {
+	c := newCluster(t)
+	c.objects[pathDiscovery+"/nodes"] = c.objects[pathNodeUsage]
+	c.objects[pathDiscovery+"/pods"] = c.objects[pathPodUsage]
+	c.refuse(pathNodeUsage, 503, metav1.StatusReasonServiceUnavailable, "the server is currently unable to handle the "+
+		"request")
+	r := c.run()
+	for _, want := range []Line{
+		{Check: checkAggregation, Status: Problem, Message: "a request for " + pathNodeUsage, Cause: "cannot forward"},
+		{Check: checkAggregation, Status: OK, Message: pathDiscovery + "/nodes is served"},
+		{Check: checkServed, Status: OK, Message: "2 of 2 nodes have metrics"},
+		{Check: checkServed, Status: OK, Message: "1 of 2 running pods have metrics"},
+	} {
+		if len(find(r, want)) != 1 {
+			t.Errorf("no line like %+v in\n%s", want, text(t, r))
+		}
+	}
+}

@@ -49,9 +49,11 @@ const (
 		"patch that replaces all args drops it) and apply the Secret and the roles of deploy/; the server then writes " +
 		"caBundle within a minute, or logs why it cannot. With the chart's tls.type=helm: upgrade once with " +
 		"tls.helm.lookup=false, which creates a new certificate. "
-	causeProxyID = "the server does not trust the client certificate of the API server's aggregator, so it treats every " +
-		"request as anonymous"
-	remedyProxyID = "check that the authority in " + kubeapi.FrontProxyCAKey + " of ConfigMap " +
+	// CauseFrontProxy is why a server rejects all requests that the API server forwards.
+	CauseFrontProxy = "the server does not trust the client certificate of the API server's aggregator, so it treats " +
+		"every request as anonymous"
+	// RemedyFrontProxy is the remedy for it.
+	RemedyFrontProxy = "check that the authority in " + kubeapi.FrontProxyCAKey + " of ConfigMap " +
 		"kube-system/" + kubeapi.AuthenticationConfigMap + " signed the API server's --proxy-client-cert-file, and that " +
 		"--requestheader-allowed-names is empty or has its common name. If both are right, or the server has its own " +
 		"--requestheader-client-ca-file, check that all API servers use the same files"
@@ -250,8 +252,8 @@ var unavailable = []struct {
 	},
 	{
 		says:   []string{": 401", ": 403", "Unauthorized", "forbidden", "Forbidden"},
-		cause:  causeProxyID,
-		remedy: remedyProxyID + ". A proxy between the two (HTTPS_PROXY of the API server) can cause the same answer",
+		cause:  CauseFrontProxy,
+		remedy: RemedyFrontProxy + ". A proxy between the two (HTTPS_PROXY of the API server) can cause the same answer",
 	},
 	{
 		says:   []string{": 404"},
