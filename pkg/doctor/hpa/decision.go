@@ -189,6 +189,8 @@ var conditionCauses = []struct{ says, cause, remedy string }{
 		"unable to get the target's current scale", "the target does not exist, has no scale, or the controller may not " +
 			"read it", "see the check target; if it finds nothing, grant the controller get and update of the scale",
 	},
+	{"system:anonymous", doctor.CauseFrontProxy, doctor.RemedyFrontProxy},
+	{"metrics API: Unauthorized", doctor.CauseFrontProxy, doctor.RemedyFrontProxy},
 	{
 		"is forbidden", "the account of the controller lacks a right",
 		"bind the role that grants it to the service account kube-system/horizontal-pod-autoscaler",

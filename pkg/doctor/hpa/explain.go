@@ -22,7 +22,7 @@ func (r reported) Unwrap() error { return r.error }
 // unanswered reports whether err says nothing about what the controller gets, which has rights and a time limit of its
 // own.
 func unanswered(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || errors.Is(err, context.DeadlineExceeded)
+	return !doctor.DistrustsFrontProxy(err) && (apierrors.IsForbidden(err) || errors.Is(err, context.DeadlineExceeded))
 }
 
 // idle reports whether the controller needs no value of m because the target has zero replicas: either scaling is
@@ -66,8 +66,13 @@ func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
 		l.Remedy = fmt.Sprintf("set a request for %s %s, or use a target of type AverageValue", request.resource, where)
 	case missing:
 		l.Check, l.Cause, l.Remedy = checkMetric, "the metric is of a container that not every pod has", "correct its name"
+	case doctor.DistrustsFrontProxy(err):
+		l.Cause, l.Remedy = doctor.CauseFrontProxy, doctor.RemedyFrontProxy
+	case apierrors.IsForbidden(err):
+		l.Status, l.Message, l.Cause = doctor.Unknown, m.title()+": the value cannot be read", err.Error()
+		l.Remedy = "run doctor with credentials that have the right in this message"
 	case unanswered(err):
-		unknown := doctor.Unanswered(checkServed, m.title()+": the value cannot be read", err, "get "+m.Request)
+		unknown := doctor.Unanswered(checkServed, m.title()+": the value cannot be read", err, "")
 		return &unknown
 	case named && who.services == "" && who.known:
 		return nil // said by the check of the APIServices

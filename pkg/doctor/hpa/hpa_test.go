@@ -81,7 +81,10 @@ func TestFindings(t *testing.T) {
 		},
 		"no right to read the metric": {
 			forbidden(pathValue, "pods/packets-per-second"),
-			doctor.Line{Check: checkServed, Status: doctor.Unknown, Message: "the value cannot be read"},
+			doctor.Line{
+				Check: checkServed, Status: doctor.Unknown, Message: "the value cannot be read",
+				Cause: `cannot get resource "pods/packets-per-second"`, Remedy: "the right in this message",
+			},
 		},
 		"no right to list other HPAs": {
 			forbidden(pathHPAs, "horizontalpodautoscalers"), doctor.Line{Check: checkHPA, Status: doctor.Unknown},
@@ -484,6 +487,16 @@ func TestUnreadMetric(t *testing.T) {
 				t.Errorf("%+v, want the decision of the controller in\n%s", d, text(t, r))
 			}
 		})
+	}
+}
+
+// TestFailingForTheController checks that a metric counts as failing if the controller gets the same answer.
+func TestFailingForTheController(t *testing.T) {
+	c := newCluster(t)
+	c.refuse(pathValue, 401, metav1.StatusReasonUnauthorized, "Unauthorized")
+	r := c.run()
+	if d := r.Autoscaler.Decision; len(d.Unknown) > 0 || !strings.Contains(d.Verdict, "no metric has a value") {
+		t.Errorf("%+v in\n%s", d, text(t, r))
 	}
 }
 

@@ -68,7 +68,7 @@ func (e *examination) askState(ctx context.Context, at string) {
 		for _, b := range n.FailingBackends {
 			e.add(judgeBackend(b))
 		}
-	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+	case apierrors.IsForbidden(err) && !doctor.DistrustsFrontProxy(err):
 		e.add(doctor.Unanswered(checkBackends, "the backends of the custom metrics server cannot be checked", err, "get "+at))
 	}
 }
