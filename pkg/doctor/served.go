@@ -258,21 +258,36 @@ var apiFails = scalerCause{
 	"see the checks apiservice and aggregation above",
 }
 
+var noRequest = scalerCause{
+	Warning, "a container has no request",
+	"the target is a percentage of the request, and a container of the pods has no request: metrics-server is not at " +
+		"fault",
+	"set requests for cpu and memory on all containers of the pods that the autoscaler selects",
+}
+
 // scalerCauses lists the causes by a part of the condition's message. The first entry that matches
 // applies.
 var scalerCauses = []struct {
 	says string
 	scalerCause
 }{
-	{"missing request for", scalerCause{
-		Warning, "a container has no request",
-		"the target is a percentage of the request, and a container of the pods has no request: metrics-server is not at " +
-			"fault",
-		"set requests for cpu and memory on all containers of the pods that the autoscaler selects",
+	{"missing request for", noRequest},
+	{"missing pod-level request for", noRequest}, // of pods with spec.resources
+	{"not found in Pod", scalerCause{
+		Warning, "a pod lacks the container of the metric",
+		"a metric of type ContainerResource names a container that not every pod with the target's labels has: " +
+			"metrics-server is not at fault",
+		"correct the name of the container; if pods of another workload have the same labels, give them others",
 	}},
 	{"did not receive metrics for", scalerCause{
 		Warning, "its pods have no metrics", "none of its pods is ready and has metrics",
 		"check that the pods run and are ready, and see the check served above",
+	}},
+	{"system:anonymous", apiFails},
+	{"is forbidden", scalerCause{
+		Problem, "the HPA controller may not read the resource metrics",
+		"the account of kube-controller-manager lacks the right to list pods.metrics.k8s.io",
+		"bind the ClusterRole system:controller:horizontal-pod-autoscaler to the account that kubectl describe hpa names",
 	}},
 	{"unable to get metrics", apiFails},
 	{"unable to fetch metrics", apiFails},

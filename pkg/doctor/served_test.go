@@ -164,6 +164,33 @@ func TestAutoscalerIssues(t *testing.T) {
 				Cause: "metrics-server is not at fault", Remedy: "set requests",
 			},
 		},
+		"HPA: no request of the pod": {
+			broken: autoscalerFails("failed to get cpu utilization: missing pod-level request for cpu in Pod web"),
+			want:   Line{Check: checkAutoscalers, Status: Warning, Message: "has no request", Remedy: "set requests"},
+		},
+		"HPA: no such container": {
+			broken: autoscalerFails("failed to get cpu utilization: container ap not found in Pod web"),
+			want: Line{
+				Check: checkAutoscalers, Status: Warning, Message: "lacks the container", Remedy: "correct the name",
+			},
+		},
+		"HPA: the controller has no right": {
+			broken: autoscalerFails("unable to get metrics for resource cpu: unable to fetch metrics from resource metrics " +
+				"API: pods.metrics.k8s.io is forbidden: User \"system:serviceaccount:kube-system:horizontal-pod-autoscaler\" " +
+				"cannot list resource \"pods\" in API group \"metrics.k8s.io\" in the namespace \"default\""),
+			want: Line{
+				Check: checkAutoscalers, Status: Problem, Message: "may not read the resource metrics",
+				Cause: "list pods.metrics.k8s.io", Remedy: "system:controller:horizontal-pod-autoscaler",
+			},
+		},
+		"HPA: the front proxy is anonymous": {
+			broken: autoscalerFails("unable to get metrics for resource cpu: unable to fetch metrics from resource metrics " +
+				"API: pods.metrics.k8s.io is forbidden: User \"system:anonymous\" cannot list resource \"pods\""),
+			want: Line{
+				Check: checkAutoscalers, Status: Problem, Message: "does not answer", Cause: "cannot forward",
+				Remedy: "aggregation",
+			},
+		},
 	})
 }
 

@@ -208,12 +208,21 @@ var conditionCauses = []struct{ says, cause, remedy string }{
 		"set requests on all containers of the pods",
 	},
 	{
+		"missing pod-level request for",
+		"the target is a percentage of the requests, and a pod with spec.resources has none",
+		"set the request in spec.resources of the pods",
+	},
+	{
+		"not found in Pod", "the metric is of a container that not every pod has", "correct its name",
+	},
+	{
 		"did not receive metrics for targeted pods", "no pod is ready and has a value",
 		"see the findings for this metric; if there are none, check that the pods run and become ready",
 	},
 	{"no metrics returned from resource metrics API", "there are no resource metrics of the pods", remedyResource},
 	{"resource metrics API", "metrics.k8s.io cannot be read", "run metrics-server doctor"},
-	{"more than one HPA", "several HorizontalPodAutoscalers select the same pods", "delete all but one"},
+	{"controlled by more than one HPA", causeAmbiguous, remedyAmbiguous},
+	{"controlled by multiple HPAs", causeAmbiguous, remedyAmbiguous}, // before Kubernetes 1.37
 	{
 		"missing a selector", "the target's scale does not say which pods belong to it",
 		"let the controller of the target set status.selector",
@@ -231,6 +240,12 @@ var conditionCauses = []struct{ says, cause, remedy string }{
 			"condition is outdated: wait 15 s and run doctor again",
 	},
 }
+
+const (
+	causeAmbiguous  = "several HorizontalPodAutoscalers select the same pods"
+	remedyAmbiguous = "if they have the same target, delete all but one; otherwise give the pods of each target a " +
+		"label of their own, and use it in the target's selector"
+)
 
 // judgeConditions returns what the controller says is wrong.
 func judgeConditions(h *autoscalingv2.HorizontalPodAutoscaler) []doctor.Line {

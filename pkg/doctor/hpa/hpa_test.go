@@ -375,6 +375,59 @@ func TestFindings(t *testing.T) {
 			},
 			doctor.Line{Check: checkController, Status: doctor.Problem, Remedy: "kube-system/horizontal-pod-autoscaler"},
 		},
+		"the custom metrics server does not trust the front proxy": {
+			func(c *fakeCluster) { c.refuse(pathValue, 401, metav1.StatusReasonUnauthorized, "Unauthorized") },
+			doctor.Line{
+				Check: checkServed, Status: doctor.Problem, Message: "has no value: Unauthorized",
+				Cause: doctor.CauseFrontProxy, Remedy: doctor.RemedyFrontProxy,
+			},
+		},
+		"metrics-server takes the front proxy for an anonymous user": {
+			func(c *fakeCluster) {
+				c.hpa.Spec.Metrics[0] = cpuMetric(50)
+				c.refuse(pathUsage, 403, metav1.StatusReasonForbidden,
+					`pods.metrics.k8s.io is forbidden: User "system:anonymous" cannot list resource "pods"`)
+			},
+			doctor.Line{
+				Check: checkServed, Status: doctor.Problem, Message: "cannot list resource", Cause: doctor.CauseFrontProxy,
+				Remedy: doctor.RemedyFrontProxy,
+			},
+		},
+		"the controller gets 401": {
+			func(c *fakeCluster) {
+				c.hpa.Status.Conditions = conditions(false, "FailedGetPodsMetric",
+					"unable to get metric packets-per-second: unable to fetch metrics from custom metrics API: Unauthorized")
+			},
+			doctor.Line{Check: checkController, Status: doctor.Problem, Cause: doctor.CauseFrontProxy},
+		},
+		"two HPAs select the pods": {
+			func(c *fakeCluster) {
+				c.hpa.Status.Conditions = conditions(false, "AmbiguousSelector",
+					"pods by selector app=web are controlled by more than one HPA (e.g. [default/other default/web])")
+			},
+			doctor.Line{Check: checkController, Status: doctor.Problem, Cause: causeAmbiguous, Remedy: "delete all but one"},
+		},
+		"two HPAs select the pods, in the words of Kubernetes 1.36": {
+			func(c *fakeCluster) {
+				c.hpa.Status.Conditions = conditions(false, "AmbiguousSelector",
+					"pods by selector app=web are controlled by multiple HPAs: [default/other default/web]")
+			},
+			doctor.Line{Check: checkController, Status: doctor.Problem, Cause: causeAmbiguous, Remedy: "delete all but one"},
+		},
+		"the controller misses the request of a pod": {
+			func(c *fakeCluster) {
+				c.hpa.Status.Conditions = conditions(false, "FailedGetResourceMetric",
+					"failed to get cpu utilization: missing pod-level request for cpu in Pod web-c")
+			},
+			doctor.Line{Check: checkController, Status: doctor.Problem, Remedy: "spec.resources of the pods"},
+		},
+		"the controller misses a container": {
+			func(c *fakeCluster) {
+				c.hpa.Status.Conditions = conditions(false, "FailedGetContainerResourceMetric",
+					"failed to get cpu utilization: container ap not found in Pod web-c")
+			},
+			doctor.Line{Check: checkController, Status: doctor.Problem, Cause: "not every pod has", Remedy: "its name"},
+		},
 		"scaled to zero by hand": {
 			func(c *fakeCluster) {
 				c.scale(0, 0)
