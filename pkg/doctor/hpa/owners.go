@@ -2,6 +2,7 @@ package hpa
 
 import (
 	"context"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -19,35 +20,50 @@ func (k ownerKey) String() string { return k.kind + " " + k.name }
 
 // owner is what was read of an object that controls others.
 type owner struct {
-	controller *ownerKey // of the object; nil if it has none
-	err        error     // why that is not known
+	refs []metav1.OwnerReference // of the object
+	err  error                   // why they are not known
 }
 
 // overlap notes which pods do not belong to the target. A pod whose owners cannot be read
 // is taken to belong to it.
 func (e *examination) overlap(ctx context.Context) {
-	ref := e.hpa.Spec.ScaleTargetRef
 	for i, p := range e.pods {
-		key := controllerOf(p.OwnerReferences)
-		if key == nil {
-			e.out.Pods[i].Owner = noOwner
-			continue
-		}
-		for range maxOwners {
-			if key.kind == ref.Kind && key.name == ref.Name && group(key.apiVersion) == group(ref.APIVersion) {
-				break
-			}
-			next := e.owner(ctx, *key)
-			if next.err != nil {
-				break
-			}
-			if next.controller == nil {
-				e.out.Pods[i].Owner = key.String()
-				break
-			}
-			key = next.controller
+		e.out.Pods[i].Owner = e.otherOwner(ctx, p.OwnerReferences)
+	}
+	// The program behind a custom resource need not name it as an owner of what it creates.
+	belongs := func(p Pod) bool { return p.Owner == "" }
+	if g := group(e.hpa.Spec.ScaleTargetRef.APIVersion); g != "" && g != "apps" &&
+		!slices.ContainsFunc(e.out.Pods, belongs) {
+		for i := range e.out.Pods {
+			e.out.Pods[i].Owner = ""
 		}
 	}
+}
+
+// otherOwner returns what owns an object with these references, "" if that is the target or unknown.
+func (e *examination) otherOwner(ctx context.Context, refs []metav1.OwnerReference) string {
+	name := noOwner
+	for range maxOwners {
+		// An operator may own its objects without being their controller.
+		if slices.ContainsFunc(refs, e.isTarget) {
+			return ""
+		}
+		key := controllerOf(refs)
+		if key == nil {
+			return name
+		}
+		o := e.owner(ctx, *key)
+		if o.err != nil {
+			return ""
+		}
+		name, refs = key.String(), o.refs
+	}
+	return ""
+}
+
+func (e *examination) isTarget(r metav1.OwnerReference) bool {
+	ref := e.hpa.Spec.ScaleTargetRef
+	return r.Kind == ref.Kind && r.Name == ref.Name && group(r.APIVersion) == group(ref.APIVersion)
 }
 
 func group(apiVersion string) string {
@@ -82,6 +98,6 @@ func (e *examination) owner(ctx context.Context, key ownerKey) *owner {
 		o.err = err
 		return o
 	}
-	o.controller = controllerOf(object.OwnerReferences)
+	o.refs = object.OwnerReferences
 	return o
 }

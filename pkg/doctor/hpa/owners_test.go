@@ -7,6 +7,8 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metrics-server/pkg/doctor"
 )
 
 // A pod belongs to the target if that is one of its direct or indirect owners. If an owner cannot
@@ -24,6 +26,14 @@ func TestOwners(t *testing.T) {
 		}
 		return m
 	}
+	widget := func(c *fakeCluster) {
+		c.hpa.Spec.ScaleTargetRef = autoscalingv2.CrossVersionObjectReference{
+			APIVersion: "example.com/v1", Kind: "Widget", Name: "w",
+		}
+		c.objects["/apis/example.com/v1/namespaces/default/widgets/w/scale"] = &autoscalingv1.Scale{
+			Spec: autoscalingv1.ScaleSpec{Replicas: 3}, Status: autoscalingv1.ScaleStatus{Replicas: 3, Selector: "app=web"},
+		}
+	}
 	for name, tc := range map[string]struct {
 		change func(*fakeCluster)
 		want   string // of each pod
@@ -36,13 +46,19 @@ func TestOwners(t *testing.T) {
 			c.objects[replicaSets+"web-1/scale"] = c.objects[pathScale]
 		}, ""},
 		"three levels, and another version": {func(c *fakeCluster) {
-			c.hpa.Spec.ScaleTargetRef = autoscalingv2.CrossVersionObjectReference{
-				APIVersion: "example.com/v1", Kind: "Widget", Name: "w",
-			}
-			c.objects["/apis/example.com/v1/namespaces/default/widgets/w/scale"] = &autoscalingv1.Scale{
-				Spec: autoscalingv1.ScaleSpec{Replicas: 3}, Status: autoscalingv1.ScaleStatus{Replicas: 3, Selector: "app=web"},
-			}
+			widget(c)
 			c.objects[deployments+"web"] = owned("Widget", "w")
+		}, ""},
+		"an owner that is not the controller": {func(c *fakeCluster) {
+			widget(c)
+			m := owned("Widget", "w")
+			m.OwnerReferences[1].Controller = new(false)
+			c.objects[deployments+"web"] = m
+			c.pods[2].OwnerReferences = m.OwnerReferences
+		}, ""},
+		"a custom resource that owns nothing": {func(c *fakeCluster) {
+			widget(c)
+			c.objects[deployments+"web"] = replicaSet("")
 		}, ""},
 		"another object of the kind": {func(c *fakeCluster) {
 			c.objects[replicaSets+"web-1"] = replicaSet("other")
@@ -88,5 +104,30 @@ func TestOwners(t *testing.T) {
 				t.Errorf("the owner of three pods is read %d times", reads)
 			}
 		})
+	}
+}
+
+// TestOverlapWithCustomResource checks that other pods are found if the program behind a custom resource makes that the
+// owner of its own.
+func TestOverlapWithCustomResource(t *testing.T) {
+	const apps = "/apis/apps/v1/namespaces/default/"
+	for _, own := range []bool{false, true} {
+		c := newCluster(t)
+		c.hpa.Spec.ScaleTargetRef = autoscalingv2.CrossVersionObjectReference{
+			APIVersion: "example.com/v1", Kind: "Widget", Name: "w",
+		}
+		c.objects["/apis/example.com/v1/namespaces/default/widgets/w/scale"] = c.objects[pathScale]
+		c.pods[2].OwnerReferences[0].Name = "web-2"
+		web := replicaSet("")
+		if own {
+			web.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Widget", Name: "w"}}
+		}
+		c.objects[apps+"deployments/web"] = web
+		c.objects[apps+"replicasets/web-2"], c.objects[apps+"deployments/other"] = replicaSet("other"), replicaSet("")
+		r := c.run()
+		found := len(find(r, doctor.Line{Check: checkPods, Status: doctor.Problem, Cause: "Deployment other"})) == 1
+		if found != own {
+			t.Errorf("own: %t\n%s", own, text(t, r))
+		}
 	}
 }
