@@ -123,14 +123,23 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 // readFlags sets the flags to those of the server in pod, as far as they can be parsed.
 func (e *examination) readFlags(pod *corev1.Pod) {
 	flags, unknown, err := e.flagsOf(pod)
-	name := pod.Namespace + "/" + pod.Name
+	name := "pod " + pod.Namespace + "/" + pod.Name
+	if pod.UID == "" { // it does not exist
+		name = "Deployment " + pod.Namespace + "/" + pod.Name
+	}
+	add := func(l Line) {
+		if pod.UID != "" {
+			l = l.aboutPod(pod)
+		}
+		e.report.add(l)
+	}
 	if err != nil {
-		e.report.add(NewLine(checkPods, Warning,
-			"the arguments of pod "+name+" cannot be parsed, so kubelets are asked by this command's own flags",
+		add(NewLine(checkPods, Warning,
+			"the arguments of "+name+" cannot be parsed, so kubelets are asked by this command's own flags",
 			err.Error(), "correct the arguments, or give this command the --kubelet-* flags of the server"))
 	}
 	if len(unknown) > 0 {
-		e.report.add(NewLine(checkPods, Unknown, "some arguments of pod "+name+" are unknown: "+strings.Join(unknown, " "),
+		add(NewLine(checkPods, Unknown, "some arguments of "+name+" are unknown: "+strings.Join(unknown, " "),
 			"their values are in a ConfigMap, a Secret or a shell's environment, which are not read",
 			"give this command those of them that are --kubelet-* flags"))
 	}

@@ -35,6 +35,9 @@ func checkIssues(t *testing.T, issues map[string]issue) {
 				if l.Status != OK && (l.Cause == "" || l.Remedy == "") {
 					t.Errorf("a finding without cause or remedy: %+v", l)
 				}
+				if l.Check == checkPods && strings.Contains(l.Message, "pod kube-system/") && len(l.Objects) != 1 {
+					t.Errorf("a finding about a pod without the object: %+v", l)
+				}
 				if strings.Contains(l.Remedy, "%!") || strings.Contains(l.Remedy, "%s") {
 					t.Errorf("a remedy that is not filled in: %+v", l)
 				}

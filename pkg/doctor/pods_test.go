@@ -192,6 +192,38 @@ func TestPodIssues(t *testing.T) {
 			Check: checkPods, Status: Problem, Message: "is older than its service account metrics-server",
 			Cause: "401", Remedy: "kubectl -n kube-system delete pod metrics-server-1",
 		}},
+		"init container crashes": {broken: func(c *fakeCluster) {
+			waiting("PodInitializing", "", nil)(c)
+			c.pod(func(p *corev1.Pod) {
+				p.Spec.InitContainers = []corev1.Container{{Name: "istio-init"}, {Name: "last"}}
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{
+					Name: "istio-init", State: crashed(), LastTerminationState: corev1.ContainerState{
+						Terminated: &corev1.ContainerStateTerminated{ExitCode: 137},
+					},
+				}, {Name: "last", State: p.Status.ContainerStatuses[0].State}}
+			})
+		}, want: Line{
+			Check: checkPods, Status: Problem, Message: "container istio-init is waiting: CrashLoopBackOff",
+			Cause: "it terminated with exit code 137", Remedy: "--previous -c istio-init",
+		}},
+		"init container runs": {broken: func(c *fakeCluster) {
+			waiting("PodInitializing", "", nil)(c)
+			c.pod(func(p *corev1.Pod) {
+				p.Spec.InitContainers = []corev1.Container{{Name: "istio-init"}}
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "istio-init", State: ran(time.Minute)}}
+			})
+		}, want: Line{
+			Check: checkPods, Status: Warning, Message: "container metrics-server is waiting: PodInitializing",
+			Cause: "it is starting", Remedy: "try again",
+		}},
+		"node is down": {broken: func(c *fakeCluster) {
+			c.pod(func(p *corev1.Pod) { p.Status.Conditions = nil })
+			c.nodes[0].Status.Conditions[0].Status = corev1.ConditionUnknown
+			c.objects[pathNodes+"/n1"] = c.nodes[0]
+		}, want: Line{
+			Check: checkPods, Status: Problem, Message: "not ready, nor is its node n1", Cause: "node",
+			Remedy: "kubectl -n kube-system delete pod metrics-server-1",
+		}},
 		"resizer crashes": {broken: func(c *fakeCluster) {
 			c.pod(func(p *corev1.Pod) {
 				p.Spec.Containers = append([]corev1.Container{nanny()}, p.Spec.Containers...)

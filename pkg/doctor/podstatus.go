@@ -18,15 +18,13 @@ const (
 )
 
 // judgePod checks a pod of the server. probe is the kubelet's last message about a failed probe of
-// it.
-func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
+// it, and nodeDown says that its node is not ready.
+func judgePod(pod *corev1.Pod, probe string, nodeDown bool, securePort int) Line {
 	line := func(status Status, message, cause, remedy string) Line {
 		if strings.Contains(remedy, "%s") {
 			remedy = fmt.Sprintf(remedy, pod.Namespace, pod.Name)
 		}
-		l := NewLine(checkPods, status, "pod "+pod.Namespace+"/"+pod.Name+" "+message, cause, remedy)
-		l.Objects = []Object{{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}}
-		return l
+		return NewLine(checkPods, status, "pod "+pod.Namespace+"/"+pod.Name+" "+message, cause, remedy).aboutPod(pod)
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
@@ -39,15 +37,23 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 				"make room in the cluster, or change the pod's requests, node selector or tolerations")
 		}
 	}
+	if nodeDown {
+		return line(Problem, "is not ready, nor is its node "+pod.Spec.NodeName,
+			"the node is down, or its kubelet does not reach the API server, so what is known of the pod is outdated",
+			"repair the node (kubectl describe node "+pod.Spec.NodeName+"); to have another node run the pod, delete it: "+
+				"kubectl -n %s delete pod %s --wait=false")
+	}
 	// of names the container if the pod has several.
 	of := func(container string) string {
-		if len(pod.Spec.Containers) < 2 {
+		if !hasSeveral(pod) {
 			return ""
 		}
 		return "container " + container + " "
 	}
+	server := serverContainer(pod).Name
 	clash := pod.Spec.HostNetwork && securePort == kubeapi.KubeletPort
-	for _, s := range pod.Status.ContainerStatuses {
+	// Init containers come first: while one of them waits, those that follow wait for it.
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		w := s.State.Waiting
 		if w == nil {
 			continue
@@ -57,7 +63,7 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 			message += ": " + w.Message
 		}
 		if w.Reason == "CrashLoopBackOff" {
-			cause, remedy := explainEnd(s.LastTerminationState.Terminated, probe, clash)
+			cause, remedy := explainEnd(s.LastTerminationState.Terminated, s.Name == server, probe, clash)
 			return line(Problem, message, cause, withContainer(remedy, pod, s.Name))
 		}
 		for _, r := range waitingReasons {
@@ -87,7 +93,7 @@ func judgePod(pod *corev1.Pod, probe string, securePort int) Line {
 	}
 	for _, s := range pod.Status.ContainerStatuses {
 		if last := s.LastTerminationState.Terminated; last != nil && s.RestartCount > 0 {
-			cause, remedy := explainEnd(last, probe, clash)
+			cause, remedy := explainEnd(last, s.Name == server, probe, clash)
 			message := fmt.Sprintf("is ready, but %swas restarted %s, the last time at %s", of(s.Name),
 				Plural(int(s.RestartCount), "time"), last.FinishedAt.UTC().Format(time.RFC3339))
 			return line(Warning, message, cause, withContainer(remedy, pod, s.Name))
@@ -119,7 +125,8 @@ const (
 	remedyImage = "correct the image, or set imagePullSecrets; kubectl -n %s describe pod %s shows the registry's answer"
 )
 
-func explainEnd(t *corev1.ContainerStateTerminated, probe string, clash bool) (cause, remedy string) {
+// explainEnd returns why a container terminated. server says that it runs the server.
+func explainEnd(t *corev1.ContainerStateTerminated, server bool, probe string, clash bool) (cause, remedy string) {
 	const sigkill, sigterm = 128 + 9, 128 + 15
 	switch {
 	case t == nil:
@@ -127,6 +134,7 @@ func explainEnd(t *corev1.ContainerStateTerminated, probe string, clash bool) (c
 	case t.Reason == "OOMKilled":
 		return "it used more memory than its limit",
 			"raise the container's memory limit; docs/benchmarks.md has the memory that clusters of each size need"
+	case !server: // what follows is about the server
 	case clash:
 		return "the pod uses the host network, and the node's kubelet listens on its port, 10250", remedyPortClash
 	case isDenied(probe):
@@ -148,10 +156,15 @@ func explainEnd(t *corev1.ContainerStateTerminated, probe string, clash bool) (c
 
 // withContainer adds the container to a command for logs if the pod has several.
 func withContainer(remedy string, pod *corev1.Pod, container string) string {
-	if remedy == remedyLogs && len(pod.Spec.Containers) > 1 {
+	if remedy == remedyLogs && hasSeveral(pod) {
 		return remedy + " -c " + container
 	}
 	return remedy
+}
+
+// hasSeveral reports whether pod has several containers, so that each has to be named.
+func hasSeveral(pod *corev1.Pod) bool {
+	return len(pod.Spec.InitContainers)+len(pod.Spec.Containers) > 1
 }
 
 // IsReady reports whether a pod is ready.

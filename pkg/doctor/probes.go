@@ -51,7 +51,7 @@ func judgeProbes(pod *corev1.Pod, closed, denied []string) []Line {
 	line := func(status Status, paths []string, restriction, consequence string) []Line {
 		return []Line{NewLine(checkPods, status, fmt.Sprintf("pod %s/%s is probed at %s, %s", pod.Namespace, pod.Name,
 			strings.Join(paths, " and "),
-			restriction), "--authorization-always-allow-paths lacks the path, "+consequence, remedyOpenPaths)}
+			restriction), "--authorization-always-allow-paths lacks the path, "+consequence, remedyOpenPaths).aboutPod(pod)}
 	}
 	switch {
 	case len(denied) > 0:

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Status is the result of a check.
@@ -43,6 +45,12 @@ type Object struct {
 // Autoscaler returns the Object of a HorizontalPodAutoscaler.
 func Autoscaler(namespace, name string) Object {
 	return Object{Kind: "HorizontalPodAutoscaler", Namespace: namespace, Name: name}
+}
+
+// aboutPod returns l as a finding about a pod of the server.
+func (l Line) aboutPod(pod *corev1.Pod) Line {
+	l.Objects = []Object{{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}}
+	return l
 }
 
 func (o Object) compare(p Object) int {

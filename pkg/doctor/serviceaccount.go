@@ -42,5 +42,5 @@ func judgeAccount(pod *corev1.Pod, account *metav1.PartialObjectMetadata, now ti
 		"the account was deleted and created again, which invalidates the pod's token: the API server and the "+
 			"kubelets answer with 401",
 		fmt.Sprintf("delete the pod; its replacement gets a valid token: kubectl -n %s delete pod %s",
-			pod.Namespace, pod.Name))}
+			pod.Namespace, pod.Name)).aboutPod(pod)}
 }

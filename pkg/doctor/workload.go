@@ -49,7 +49,7 @@ func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod 
 	for i := range pods {
 		pod := &pods[i]
 		flags, _, err := e.flagsOf(pod) // readFlags has reported the error
-		e.report.add(judgePod(pod, e.probeEvents(ctx, pod), flags.Port))
+		e.report.add(judgePod(pod, e.probeEvents(ctx, pod), e.nodeDown(ctx, pod), flags.Port))
 		if err == nil {
 			closed := closedProbes(pod, flags.OpenPaths)
 			e.report.add(judgeProbes(pod, closed, e.denied(ctx, closed))...)
@@ -63,4 +63,13 @@ func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod 
 		}
 	}
 	return server
+}
+
+// nodeDown reports whether the node of a pod that is not ready is known not to be ready either.
+func (e *examination) nodeDown(ctx context.Context, pod *corev1.Pod) bool {
+	if IsReady(pod) || pod.Spec.NodeName == "" {
+		return false
+	}
+	node, err := e.api.CoreV1().Nodes().Get(ctx, pod.Spec.NodeName, metav1.GetOptions{})
+	return err == nil && !newVisit(node).ready
 }
