@@ -154,7 +154,7 @@ func (e *examination) grants(namespace string, args []string, secret string) (al
 		all = append(all, grantSecret(namespace, secret), grantCABundle())
 	}
 	events, given := flagValue(args, "node-events")
-	if on, err := strconv.ParseBool(events); !given || err != nil || on {
+	if on, err := strconv.ParseBool(events); (!given || err != nil || on) && !e.incumbent {
 		all = append(all, grantEvents)
 	}
 	return all
@@ -183,19 +183,31 @@ func flagValue(args []string, name string) (value string, given bool) {
 func (e *examination) access(ctx context.Context, namespace string, pod *corev1.Pod) {
 	account := "metrics-server"
 	var args []string
+	if pod != nil && !strings.Contains(e.where.Name, program) && !runsServer(pod) {
+		e.foreign = true
+		e.report.add(NewLine(checkAccess, Unknown, "the rights of pod "+pod.Namespace+"/"+pod.Name+" cannot be checked",
+			"it seems to run a program other than metrics-server, which needs other rights",
+			"none, if that program serves "+kubeapi.MetricsGroup+" on purpose; otherwise see the check apiservice above"))
+		return
+	}
+	if e.incumbent = pod != nil && isIncumbent(pod); e.incumbent {
+		e.report.add(OKLine(checkAccess, "image "+serverContainer(pod).Image+" is one of kubernetes-sigs/metrics-server, "+
+			"which has neither this command nor the flags --serving-certificate-secret, --kubelet-service-account and "+
+			"--node-events"))
+	}
 	if pod != nil {
 		account = cmp.Or(pod.Spec.ServiceAccountName, "default")
 		args, _ = commandLine(pod)
 	}
 	secret, optional := "", false
-	if pod != nil {
+	if pod != nil && !e.incumbent {
 		secret, optional = servingSecretOf(args)
 	}
 	if secret != "" && !e.servingSecret(ctx, namespace, secret, optional) {
 		secret = ""
 	}
 	grants := e.grants(namespace, args, secret)
-	if pod != nil {
+	if pod != nil && !e.incumbent {
 		e.kubeletAccount(ctx, namespace, args)
 	}
 	server := "system:serviceaccount:" + namespace + ":" + account

@@ -76,6 +76,7 @@ func (e *examination) apiServices(ctx context.Context) (ref serviceRef, known bo
 		}
 	}
 	if failed != nil {
+		e.guessed = true
 		e.report.add(Unanswered(checkAPIService, "the APIServices of "+kubeapi.MetricsGroup+" cannot be checked", failed,
 			"get apiservices.apiregistration.k8s.io"))
 		return serviceRef{}, false

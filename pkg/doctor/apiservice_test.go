@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -192,4 +193,28 @@ func TestServiceIssues(t *testing.T) {
 			Cause: "--secure-port", Remedy: "the same",
 		}},
 	})
+}
+
+// TestAnotherProgram checks that a program such as prometheus-adapter is not said to lack what only metrics-server
+// needs.
+func TestAnotherProgram(t *testing.T) {
+	c := newCluster(t)
+	delete(c.objects, pathV1)
+	c.objects[pathV1beta1].(*apiService).Spec.Service.Name = "prometheus-adapter"
+	c.objects["/api/v1/namespaces/kube-system/services/prometheus-adapter"] = c.objects[pathService]
+	c.pod(func(p *corev1.Pod) {
+		p.Spec.ServiceAccountName = "prometheus-adapter"
+		s := &p.Spec.Containers[0]
+		s.Name, s.Image = "prometheus-adapter", "registry.k8s.io/prometheus-adapter/prometheus-adapter:v0.12.0"
+		s.Args = []string{"--config=/etc/config.yaml", "--prometheus-url=http://prometheus:9090", "--secure-port=6443"}
+		s.Ports[0].ContainerPort = 6443
+	})
+	c.flags.Port = 6443
+	r := c.run()
+	unchecked := Line{
+		Check: checkAccess, Status: Unknown, Message: "the rights of pod kube-system/metrics-server-1", Remedy: "none",
+	}
+	if r.Status != Warning || len(find(r, unchecked)) != 1 || strings.Contains(text(t, r), "-- /metrics-server doctor") {
+		t.Error(text(t, r))
+	}
 }

@@ -40,6 +40,15 @@ func likeness(c *corev1.Container) int {
 	return score
 }
 
+// isIncumbent reports whether pod runs kubernetes-sigs/metrics-server, whose releases have tags such as v0.9.0.
+// Those of this program begin with v1, and builds of a developer have v0.0.0.
+func isIncumbent(pod *corev1.Pod) bool {
+	image, _, _ := strings.Cut(path.Base(serverContainer(pod).Image), "@")
+	_, tag, _ := strings.Cut(image, ":")
+	tag = strings.TrimPrefix(tag, "v")
+	return strings.HasPrefix(tag, "0.") && !strings.HasPrefix(tag, "0.0.")
+}
+
 // isProgram reports whether c's command or image has the server's name.
 func isProgram(c *corev1.Container) bool {
 	if len(c.Command) > 0 && path.Base(strings.TrimSpace(c.Command[0])) == program {
@@ -50,10 +59,19 @@ func isProgram(c *corev1.Container) bool {
 	return image == program || strings.HasPrefix(image, program+"-")
 }
 
-// serverFlags are the beginnings of flags that only the server has.
+// runsServer reports whether pod seems to run metrics-server, this one or another program of that name.
+func runsServer(pod *corev1.Pod) bool {
+	c := serverContainer(pod)
+	own := func(arg string) bool { // every aggregated API server has --secure-port
+		return isServerFlag(arg) && !strings.Contains(arg, "--secure-port")
+	}
+	return c.Name == program || isProgram(c) || slices.ContainsFunc(slices.Concat(c.Command, c.Args), own)
+}
+
+// serverFlags are the beginnings of flags that the server has, and containers next to it do not have.
 var serverFlags = []string{"--kubelet-", "--secure-port", "--metric-resolution", "--serving-certificate-secret"}
 
-// isServerFlag reports whether arg has a flag that only the server has.
+// isServerFlag reports whether arg has one of serverFlags.
 func isServerFlag(arg string) bool {
 	return slices.ContainsFunc(serverFlags, func(flag string) bool {
 		return strings.Contains(arg, flag) // in a shell's script, flags are in the middle

@@ -57,6 +57,12 @@ type examination struct {
 	api    *api
 	flags  Flags
 	where  serviceRef
+	// guessed says that where is a guess, because the APIServices could not be read.
+	guessed bool
+	// foreign says that the Service leads to pods that run a program other than metrics-server.
+	foreign bool
+	// incumbent says that they run kubernetes-sigs/metrics-server, as far as the image's tag tells.
+	incumbent bool
 	// tokensOf is the account whose tokens the server shows to kubelets; without a name it shows
 	// them its own credentials.
 	tokensOf types.NamespacedName

@@ -27,10 +27,14 @@ func (e *examination) summarize(visits []*visit) []Line {
 		}
 		s.add(node, f.detail)
 	}
-	answered := 0
+	answered, unasked := 0, 0
 	for _, v := range visits {
-		if v.Error == "" && v.NewestSample != nil {
+		fails := func(f finding) bool { return f.status == Problem }
+		switch {
+		case v.Error == "" && v.NewestSample != nil:
 			answered++
+		case !slices.ContainsFunc(v.findings, fails): // for lack of a right or of time
+			unasked++
 		}
 		if v.Address != "" && v.Address != v.Addresses[0] {
 			add(finding{
@@ -53,14 +57,18 @@ func (e *examination) summarize(visits []*visit) []Line {
 		return cmp.Or(slices.Index(severity, b.status)-slices.Index(severity, a.status), len(b.nodes)-len(a.nodes))
 	})
 
-	lines := []Line{e.way(answered, len(visits))}
-	if e.config.Direct {
+	lines := []Line{e.way(answered, unasked, len(visits))}
+	switch {
+	case e.config.Direct:
 		lines = append(lines, e.certificates(visits)...)
-	} else {
+	case !e.foreign: // otherwise the program there may not ask kubelets at all
+		remedy := fmt.Sprintf("kubectl -n %s exec service/%s -- /metrics-server doctor", e.where.Namespace, e.where.Name)
+		if e.incumbent {
+			remedy = "run this program in a pod of the cluster: metrics-server doctor --kubelets=direct"
+		}
 		lines = append(lines, NewLine(checkNodes, Unknown,
 			"TLS, network and rights between the server's pod and the kubelets were not checked",
-			"the kubelets were asked through the API server",
-			fmt.Sprintf("kubectl -n %s exec service/%s -- /metrics-server doctor", e.where.Namespace, e.where.Name)))
+			"the kubelets were asked through the API server", remedy))
 	}
 	for _, s := range all {
 		lines = append(lines, s.line(len(visits)))
@@ -68,8 +76,9 @@ func (e *examination) summarize(visits []*visit) []Line {
 	return lines
 }
 
-// way returns the line that says how kubelets were asked, and how many answered.
-func (e *examination) way(answered, all int) Line {
+// way returns the line that says how kubelets were asked, and how many answered. unasked of the others could not be
+// asked.
+func (e *examination) way(answered, unasked, all int) Line {
 	k := e.flags.Kubelet
 	how := "through the API server (nodes/proxy)"
 	if e.config.Direct {
@@ -80,9 +89,13 @@ func (e *examination) way(answered, all int) Line {
 		how = fmt.Sprintf("directly, at addresses of type %s and %s", strings.Join(k.AddressTypes, ", "), port)
 	}
 	l := OKLine(checkNodes, fmt.Sprintf("%d of %d kubelets give samples, asked %s", answered, all, how))
-	if answered < all {
+	switch {
+	case answered+unasked < all:
 		l.Status = Warning
-		l.Cause, l.Remedy = "the other kubelets fail or give no usable sample", "see the next lines"
+		l.Cause, l.Remedy = "other kubelets fail or give no usable sample", "see the next lines"
+	case unasked > 0:
+		l.Status = Unknown
+		l.Cause, l.Remedy = "the other kubelets could not be asked", "see the next lines"
 	}
 	return l
 }

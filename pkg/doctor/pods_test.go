@@ -269,12 +269,24 @@ func deployment(replicas int32, failure string) appsv1.Deployment {
 	d := appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "metrics-server"}}
 	d.Spec.Replicas = &replicas
 	d.Spec.Template.Labels = map[string]string{"k8s-app": "metrics-server"}
+	d.Spec.Template.Spec = serverPod("").Spec
 	if failure != "" {
 		d.Status.Conditions = []appsv1.DeploymentCondition{{
 			Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: failure,
 		}}
 	}
 	return d
+}
+
+// TestArgumentsWithoutPods checks that the Deployment says which rights the server needs while it has no pods.
+func TestArgumentsWithoutPods(t *testing.T) {
+	c := newCluster(t)
+	c.objects[pathServerPods] = &corev1.PodList{}
+	c.objects[pathDeploys] = &appsv1.DeploymentList{Items: []appsv1.Deployment{deployment(0, "")}}
+	c.denied["get nodes/metrics"] = true // which only the account for kubelets needs
+	if r := c.run(); len(find(r, Line{Check: checkAccess, Status: OK})) != 1 {
+		t.Error(text(t, r))
+	}
 }
 
 // The kubelet renews a pod's token within the hour: a pod that is ready by then has one of the new

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -131,6 +132,22 @@ func TestNoRightToMetrics(t *testing.T) {
 	}
 }
 
+// TestNoRightToKubelets checks that kubelets which the user may not ask are not said to fail.
+func TestNoRightToKubelets(t *testing.T) {
+	c := newCluster(t)
+	c.forbid(proxyPath("n1"), proxyPath("n2"))
+	r := c.run()
+	const none = "0 of 2 kubelets give samples"
+	unasked := Line{Check: checkNodes, Status: Unknown, Message: none, Cause: "could not be asked"}
+	if len(find(r, unasked)) != 1 || r.Status != Unknown {
+		t.Error(text(t, r))
+	}
+	c.refuse(proxyPath("n2"), 503, metav1.StatusReasonServiceUnavailable, "dial tcp: connection refused")
+	if r := c.run(); len(find(r, Line{Check: checkNodes, Status: Warning, Message: none})) != 1 {
+		t.Error(text(t, r))
+	}
+}
+
 // Without any rights everything is unknown, each line says which right is missing, and the exit
 // code is not a failure.
 func TestNoRights(t *testing.T) {
@@ -154,6 +171,50 @@ func TestNoRights(t *testing.T) {
 		if len(find(r, Line{Check: check, Status: Unknown, Cause: "the right to " + right, Remedy: "may " + right})) == 0 {
 			t.Errorf("%s: no line wants %q:\n%s", check, right, text(t, r))
 		}
+	}
+}
+
+// TestIncumbent checks that kubernetes-sigs/metrics-server is not said to lack what only this program needs. The
+// remedies would keep it from starting.
+func TestIncumbent(t *testing.T) {
+	for image, incumbent := range map[string]bool{
+		"registry.k8s.io/metrics-server/metrics-server:v0.8.0":                      true,
+		"rancher/mirrored-metrics-server:v0.7.2":                                    true,
+		"mirror.example:5000/bitnami/metrics-server:0.8.0-debian-12-r3@sha256:0123": true,
+		"mirror.example:5000/metrics-server":                                        false,
+		"metrics-server:v1.0.0":                                                     false,
+		"metrics-server:v0.0.0-1000-g0123456789ab":                                  false,
+	} {
+		c := newCluster(t)
+		c.pod(func(p *corev1.Pod) {
+			p.Spec.Containers[0].Image = image
+			p.Spec.Containers[0].Args = []string{"--secure-port=10250", "--metric-resolution=15s"}
+		})
+		c.denied["create events in default"] = true
+		r := c.run()
+		own := strings.Contains(text(t, r), "--kubelet-service-account is not given") &&
+			strings.Contains(text(t, r), "--node-events=false") && strings.Contains(text(t, r), "-- /metrics-server doctor")
+		if named := len(find(r, Line{Check: checkAccess, Status: OK, Message: image})) == 1; named != incumbent ||
+			own == incumbent || (r.Status == Unknown) != incumbent {
+			t.Errorf("%s\n%s", image, text(t, r))
+		}
+	}
+}
+
+// TestUnknownLocation checks that nothing is said to be missing where the server was only looked for, as the roles
+// view, edit and admin do not allow reading APIServices.
+func TestUnknownLocation(t *testing.T) {
+	c := newCluster(t)
+	c.forbid(pathV1, pathV1beta1, pathReviews)
+	delete(c.objects, pathService)
+	c.objects[pathServerPods] = &corev1.PodList{}
+	r := c.run()
+	unknown := Line{
+		Check: checkService, Status: Unknown, Message: "it is not kube-system/metrics-server", Cause: "cannot be read",
+		Remedy: "--namespace and --service",
+	}
+	if len(find(r, unknown)) != 1 || r.ExitCode() != 0 {
+		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
 	}
 }
 

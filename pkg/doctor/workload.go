@@ -14,10 +14,17 @@ import (
 )
 
 // workload checks the Service, its endpoints and the pods behind it. It returns the pod from which
-// the server's arguments were read, or nil.
+// the server's arguments were read, which need not exist, or nil.
 func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod {
 	service, err := e.api.CoreV1().Services(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
+	case apierrors.IsNotFound(err) && e.guessed:
+		e.report.add(NewLine(checkService, Unknown,
+			fmt.Sprintf("the Service of metrics-server is unknown: it is not %s", ref),
+			"only the APIServices say where metrics-server is installed, and they cannot be read",
+			"give this command the --namespace and --service of metrics-server, or credentials that may get "+
+				"apiservices.apiregistration.k8s.io"))
+		service = nil
 	case apierrors.IsNotFound(err):
 		e.report.add(NewLine(checkService, Problem, fmt.Sprintf("Service %s does not exist", ref),
 			"metrics-server is not installed there",
@@ -28,10 +35,11 @@ func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod 
 			"get services and list endpointslices in "+ref.Namespace))
 		service = nil
 	}
-	pods := e.pods(ctx, ref.Namespace, service)
-	var server *corev1.Pod
+	pods, server := e.pods(ctx, ref.Namespace, service)
 	if len(pods) > 0 {
 		server = &pods[0]
+	}
+	if server != nil {
 		e.readFlags(server)
 	}
 	if service != nil {
