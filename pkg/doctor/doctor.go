@@ -114,7 +114,9 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		e.report.add(Unanswered(checkNodes, "nodes cannot be checked", err, "list nodes"))
 	} else {
 		e.visits = append([]*visit{}, visits...)
-		e.nodes(ctx, visits)
+		probing, stop := leaveTime(ctx)
+		e.nodes(probing, visits)
+		stop()
 	}
 	e.aggregation(ctx)
 	e.autoscalers(ctx)
@@ -124,6 +126,16 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	e.report.Status = Worse(e.report.Status, versions.Status)
 	e.report.Checks = slices.Insert(e.report.Checks, 0, versions)
 	return e.report, nil
+}
+
+// leaveTime returns a context that ends when three quarters of the time of ctx have passed: kubelets that hang,
+// which may be thousands, must not use up the time of the checks that follow.
+func leaveTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/4))
 }
 
 // readFlags sets the flags to those of the server in pod, as far as they can be parsed.

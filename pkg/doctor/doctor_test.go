@@ -1,15 +1,18 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -111,6 +114,44 @@ func TestTimeout(t *testing.T) {
 	if r.ExitCode() != 0 || len(find(r, Line{Check: checkService, Status: Unknown, Remedy: RemedyDeadline})) == 0 {
 		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
 	}
+}
+
+// TestHangingKubelets checks that many kubelets which hang leave time to the checks that follow.
+func TestHangingKubelets(t *testing.T) {
+	c := newCluster(t)
+	c.flags.Timeout = RequestTimeout
+	for i := range 5 * concurrency {
+		name := fmt.Sprintf("hangs-%d", i)
+		c.nodes = append(c.nodes, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		c.hangs[proxyPath(name)] = func() {}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		// Without a network, so that the time of the bubble passes.
+		ask := func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			c.ServeHTTP(w, r)
+			if err := r.Context().Err(); err != nil {
+				return nil, err
+			}
+			return w.Result(), nil
+		}
+		c.config.Rest = &rest.Config{Host: "http://api", Transport: roundTripper(ask)}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		r, err := Run(ctx, c.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []Line{
+			{Check: checkNodes, Status: Unknown, Message: "the kubelet was not asked", Remedy: RemedyDeadline},
+			{Check: checkAggregation, Status: OK, Message: "is served"},
+			{Check: checkAutoscalers, Status: OK},
+		} {
+			if len(find(r, want)) != 1 {
+				t.Errorf("no line like %+v in\n%s", want, text(t, r))
+			}
+		}
+	})
 }
 
 // TestSlowAPIServer checks that a longer --timeout is not the only remedy for an API server that takes too long for one
