@@ -181,6 +181,7 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 func (d *doctorOptions) config(cmd *cobra.Command, config *rest.Config, inPod bool) doctor.Config {
 	return doctor.Config{
 		Rest:      config,
+		InPod:     inPod,
 		Version:   buildVersion(),
 		Direct:    d.kubelets == kubeletsDirect || d.kubelets == kubeletsAuto && inPod,
 		Namespace: cmp.Or(d.namespace, podNamespace(inPod), "kube-system"),

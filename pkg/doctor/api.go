@@ -250,3 +250,15 @@ func Unanswered(check, message string, err error, right string) Line {
 	}
 	return l
 }
+
+// RemedyNoAnswer returns what to do about err, the error of a request to which there was no answer, as a clause.
+func RemedyNoAnswer(err error) string {
+	switch text := err.Error(); {
+	case strings.Contains(text, "getting credentials: "):
+		return "the program that the kubeconfig names for getting credentials (exec) fails: install it, or log in again"
+	case strings.Contains(text, "x509: "):
+		return "the API server's certificate has expired, or does not fit the kubeconfig (server, tls-server-name, " +
+			"certificate-authority): get a new kubeconfig from the cluster, and compare the clocks"
+	}
+	return "check that the API server runs and that it can be reached from here"
+}

@@ -30,6 +30,7 @@ import (
 // Config says what to examine.
 type Config struct {
 	Rest    *rest.Config // for the API server
+	InPod   bool         // Rest has the token of the pod's service account
 	Version string       // of this program
 	// Direct asks kubelets as the server does, with the credentials of Flags.Kubelet. Otherwise
 	// they are asked through the API server.
@@ -85,13 +86,15 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	}
 	server, err := a.version(ctx)
 	if apierrors.IsUnauthorized(err) {
-		return nil, fmt.Errorf("ask the API server %s for its version: %w: it does not accept the credentials: renew them "+
-			"in the "+
-			"kubeconfig; in a pod, %s", c.Rest.Host, err, kubeapi.RemedyOldToken)
+		remedy := "renew them in the kubeconfig"
+		if c.InPod {
+			remedy = kubeapi.RemedyOldToken
+		}
+		return nil, fmt.Errorf("ask the API server %s for its version: %w: it does not accept the credentials: %s",
+			c.Rest.Host, err, remedy)
 	}
 	if err != nil && !apierrors.IsForbidden(err) {
-		return nil, fmt.Errorf("ask the API server %s for its version: %w: check that it runs and that it can be reached "+
-			"from here", c.Rest.Host, err)
+		return nil, fmt.Errorf("ask the API server %s for its version: %w: %s", c.Rest.Host, err, RemedyNoAnswer(err))
 	}
 	e := &examination{
 		config: c, api: a, flags: flags, own: map[string]string{},

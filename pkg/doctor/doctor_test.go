@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"metrics-server/pkg/sharedtest"
 )
@@ -88,15 +91,42 @@ func TestCannotRun(t *testing.T) {
 		c.config.Rest = &rest.Config{Host: "http://127.0.0.1:1"}
 		_, err := Run(t.Context(), c.config)
 		if err == nil || !strings.Contains(err.Error(), "http://127.0.0.1:1") ||
-			!strings.Contains(err.Error(), "check that it runs") {
+			!strings.Contains(err.Error(), "check that the API server runs") {
 			t.Errorf("error %v", err)
 		}
 	})
 	t.Run("credentials", func(t *testing.T) {
 		c := newCluster(t)
 		c.refuse(versionPath, 401, metav1.StatusReasonUnauthorized, "Unauthorized")
+		for inPod, want := range map[bool]string{false: "renew them in the kubeconfig", true: "delete the pod"} {
+			c.config.InPod = inPod
+			_, err := Run(t.Context(), c.config)
+			if err == nil || !strings.Contains(err.Error(), want) || !inPod && strings.Contains(err.Error(), "pod") {
+				t.Errorf("in a pod: %t: error %v, want %q", inPod, err, want)
+			}
+		}
+	})
+	t.Run("credential plugin", func(t *testing.T) {
+		c := newCluster(t)
+		c.config.Rest = &rest.Config{Host: "https://127.0.0.1:1", ExecProvider: &clientcmdapi.ExecConfig{
+			APIVersion: "client.authentication.k8s.io/v1", Command: "/no/such/plugin",
+			InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+		}}
 		_, err := Run(t.Context(), c.config)
-		if err == nil || !strings.Contains(err.Error(), "credentials") || !strings.Contains(err.Error(), "delete the pod") {
+		if err == nil || !strings.Contains(err.Error(), "/no/such/plugin") ||
+			!strings.HasSuffix(err.Error(), "log in again") {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("certificate", func(t *testing.T) {
+		s := httptest.NewUnstartedServer(http.NotFoundHandler())
+		s.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshake
+		s.StartTLS()
+		defer s.Close()
+		c := newCluster(t)
+		c.config.Rest = &rest.Config{Host: s.URL}
+		_, err := Run(t.Context(), c.config)
+		if err == nil || !strings.Contains(err.Error(), "does not fit the kubeconfig") {
 			t.Errorf("error %v", err)
 		}
 	})

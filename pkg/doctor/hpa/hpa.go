@@ -112,7 +112,7 @@ func run(ctx context.Context, c Config, now time.Time) (*Report, error) {
 	return r, nil
 }
 
-// remedyRead is what to do about an error of reading the HPAs, which begins with a colon.
+// remedyRead is what to do about an error of reading the HPAs. It begins with a colon.
 func remedyRead(err error) string {
 	switch {
 	case apierrors.IsNotFound(err):
@@ -124,7 +124,7 @@ func remedyRead(err error) string {
 	case errors.Is(err, context.DeadlineExceeded):
 		return ": see the API server's load, or " + doctor.RemedyDeadline
 	}
-	return ": check that the API server runs and that it can be reached from here"
+	return ": " + doctor.RemedyNoAnswer(err)
 }
 
 func (e *examination) add(lines ...doctor.Line) { e.report.add(lines...) }

@@ -877,7 +877,12 @@ func TestOverview(t *testing.T) {
 	if r.ExitCode() != 1 {
 		t.Errorf("exit code %d", r.ExitCode())
 	}
-	// Of one namespace.
+	// Of one namespace, since the others may not be read.
+	c.refuse(pathAllHPAs, 403, metav1.StatusReasonForbidden, "forbidden")
+	if _, err = Run(t.Context(), Config{Rest: &rest.Config{Host: c.host}}); err == nil ||
+		!strings.HasSuffix(err.Error(), "with --namespace") {
+		t.Errorf("error %v, want that a namespace has to be given", err)
+	}
 	c.objects[pathHPAs] = &autoscalingv2.HorizontalPodAutoscalerList{}
 	r, err = Run(t.Context(), Config{Rest: &rest.Config{Host: c.host}, Namespace: "default"})
 	if err != nil || len(find(r, doctor.Line{Check: checkHPA, Status: doctor.OK, Message: "there are no"})) != 1 {

@@ -7,6 +7,7 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metrics-server/pkg/definition"
@@ -31,7 +32,11 @@ func overview(ctx context.Context, a *api, namespace string, named []*demand.Nam
 		return list.Continue, nil
 	})
 	if err != nil && len(r.Checks) == 0 {
-		return fmt.Errorf("list HorizontalPodAutoscalers: %w%s", err, remedyRead(err))
+		remedy := remedyRead(err)
+		if namespace == "" && apierrors.IsForbidden(err) {
+			remedy = ": give a namespace in which you may list them, with --namespace"
+		}
+		return fmt.Errorf("list HorizontalPodAutoscalers: %w%s", err, remedy)
 	}
 	if err != nil {
 		r.add(doctor.Unanswered(checkHPA, "the HorizontalPodAutoscalers after these cannot be checked", err,
