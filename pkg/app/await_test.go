@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -112,5 +113,31 @@ func TestProxyTo(t *testing.T) {
 	c.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	if got := proxyTo(c); got != "" {
 		t.Errorf("%q, want none", got)
+	}
+}
+
+// TestNamingProxy checks that a proxy is blamed only for requests that it may have kept from the API server.
+func TestNamingProxy(t *testing.T) {
+	c := &rest.Config{Host: "10.96.0.1", Proxy: func(*http.Request) (*url.URL, error) {
+		return url.Parse("http://proxy:3128")
+	}}
+	request := fmt.Errorf("read: %w", &url.Error{Op: "Get", URL: "https://10.96.0.1", Err: io.EOF})
+	for _, tc := range []struct {
+		err   error
+		named bool
+	}{
+		{nil, false},
+		{request, true},
+		{fmt.Errorf("read: %w", apierrors.NewUnauthorized("Unauthorized")), false},
+		{os.ErrNotExist, false}, // of a file
+	} {
+		got := namingProxy(tc.err, c)
+		if named := strings.Contains(fmt.Sprint(got), "proxy:3128"); named != tc.named || !errors.Is(got, tc.err) {
+			t.Errorf("%v: got %v", tc.err, got)
+		}
+	}
+	c.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	if got := namingProxy(request, c); !errors.Is(got, request) || strings.Contains(got.Error(), "proxy") {
+		t.Errorf("without a proxy: %v", got)
 	}
 }

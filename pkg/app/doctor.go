@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -171,10 +172,19 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	report, err := doctor.Run(ctx, d.config(cmd, config, inPod))
-	if proxy := proxyTo(config); err != nil && proxy != "" {
-		err = fmt.Errorf("%w; %s", err, remedyProxy(proxy))
+	return report, namingProxy(err, config)
+}
+
+// namingProxy returns err with the proxy through which requests to the API server of c go, if err is that of a request
+// which was not answered: the proxy has let through whatever was answered.
+func namingProxy(err error, c *rest.Config) error {
+	if _, unanswered := errors.AsType[*url.Error](err); !unanswered {
+		return err
 	}
-	return report, err
+	if proxy := proxyTo(c); proxy != "" {
+		return fmt.Errorf("%w; %s", err, remedyProxy(proxy))
+	}
+	return err
 }
 
 // config returns what is examined, with flags given to cmd.

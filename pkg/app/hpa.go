@@ -115,8 +115,5 @@ func (o *hpaOptions) run(ctx context.Context, args []string) (*hpa.Report, error
 	report, err := hpa.Run(ctx, hpa.Config{
 		Rest: config, Version: buildVersion(), Namespace: namespace, Name: name, File: o.file,
 	})
-	if proxy := proxyTo(config); err != nil && proxy != "" {
-		err = fmt.Errorf("%w; %s", err, remedyProxy(proxy))
-	}
-	return report, err
+	return report, namingProxy(err, config)
 }

@@ -2,7 +2,9 @@ package ui
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -95,7 +97,7 @@ func (f *findings) once(ctx context.Context) {
 func (c *Config) examine(ctx context.Context) (examined, error) {
 	report, err := doctor.Run(ctx, c.Doctor)
 	if err != nil {
-		if c.Hint != "" {
+		if _, unanswered := errors.AsType[*url.Error](err); unanswered && c.Hint != "" {
 			err = fmt.Errorf("%w; %s", err, c.Hint)
 		}
 		return examined{}, err

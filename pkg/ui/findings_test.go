@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/rest"
 
 	"metrics-server/pkg/doctor"
 	"metrics-server/pkg/sharedtest"
@@ -259,5 +262,21 @@ func TestUnknownCounts(t *testing.T) {
 	}
 	if row := get[Table[NodeRow]](f, "/api/nodes").Rows[0]; row.Pods != nil || row.Missing != nil {
 		t.Errorf("a node has %v pods, %v without usage", *row.Pods, *row.Missing)
+	}
+}
+
+// TestHint checks that the hint about a proxy is given only if the API server does not answer.
+func TestHint(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer s.Close()
+	for host, hinted := range map[string]bool{s.URL: false, "http://" + sharedtest.RefusingAddr(t): true} {
+		c := &Config{Hint: "mind the proxy", Doctor: doctor.Config{
+			Rest: &rest.Config{Host: host}, Flags: func([]string) (doctor.Flags, error) { return doctor.Flags{}, nil },
+		}}
+		if _, err := c.examine(t.Context()); err == nil || strings.HasSuffix(err.Error(), c.Hint) != hinted {
+			t.Errorf("%s: error %v, with the hint: want %t", host, err, hinted)
+		}
 	}
 }

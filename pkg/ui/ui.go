@@ -35,7 +35,7 @@ type Config struct {
 	Version   string // of this program
 	Context   string // shown as the name of the cluster
 	Doctor    doctor.Config
-	// Hint is added if the doctor cannot run; "" is none.
+	// Hint is added if the doctor cannot run because no API server answers; "" is none.
 	Hint string
 	// File is the path of a copy of the custom metrics server's administrator file; "" is none.
 	File string
