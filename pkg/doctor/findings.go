@@ -25,8 +25,8 @@ const (
 	aheadTolerance = 5 * time.Second
 	oldTolerance   = 90 * time.Second
 
-	// expirySoon is how long before its expiry a certificate should have been renewed: kubelets
-	// renew theirs when 10 to 30 % of its lifetime are left.
+	// expirySoon is how long before its expiry a certificate should have been renewed, unless a tenth of its
+	// lifetime is less: kubelets renew theirs when 10 to 30 % of its lifetime are left.
 	expirySoon = 7 * 24 * time.Hour
 )
 
@@ -55,7 +55,7 @@ func (v *visit) certificate(c *x509.Certificate, trusted bool, now time.Time) {
 	for _, ip := range c.IPAddresses {
 		v.Certificate.Names = append(v.Certificate.Names, ip.String())
 	}
-	if left := c.NotAfter.Sub(now); left > 0 && left < expirySoon {
+	if left := c.NotAfter.Sub(now); left > 0 && left < min(expirySoon, c.NotAfter.Sub(c.NotBefore)/10) {
 		v.found(finding{
 			status: Warning, summary: "the kubelet's serving certificate expires within a week", cause: "it was not renewed",
 			remedy: "enable rotation in the kubelet's configuration (rotateCertificates, serverTLSBootstrap), and approve its " +

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"crypto/x509"
 	"net/netip"
 	"slices"
 	"testing"
@@ -417,6 +418,32 @@ func TestPathOfAnnotation(t *testing.T) {
 		}
 		if !ok && !slices.ContainsFunc(r.Checks, func(l Line) bool { return l.Remedy == kubelet.RemedyPath }) {
 			t.Errorf("%q: no line has the remedy %q: %+v", path, kubelet.RemedyPath, r.Checks)
+		}
+	}
+}
+
+// TestExpiringCertificates checks that a certificate with a short life is not said to expire soon before kubelets renew
+// it.
+func TestExpiringCertificates(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now()
+	for _, tc := range []struct {
+		lifetime, left time.Duration
+		soon           bool
+	}{
+		{365 * day, 8 * day, false},
+		{365 * day, 6 * day, true},
+		{365 * day, -time.Second, false}, // it is not accepted
+		{30 * day, 4 * day, false},
+		{30 * day, 2 * day, true},
+		{day, 20 * time.Hour, false},
+		{day, 2 * time.Hour, true},
+	} {
+		v := &visit{Node: &Node{}}
+		end := now.Add(tc.left)
+		v.certificate(&x509.Certificate{NotBefore: end.Add(-tc.lifetime), NotAfter: end}, true, now)
+		if got := len(v.findings) == 1 && v.findings[0].status == Warning; got != tc.soon || v.Certificate == nil {
+			t.Errorf("%v left of %v: findings %+v", tc.left, tc.lifetime, v.findings)
 		}
 	}
 }
