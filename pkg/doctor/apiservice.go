@@ -232,6 +232,13 @@ var unavailable = []struct {
 			"pods below",
 	},
 	{
+		says: []string{"certificate has expired or is not yet valid"},
+		cause: "the server's certificate has expired or is not valid yet, or a clock is wrong: the message has the API " +
+			"server's time",
+		remedy: remedyTrust + "With your own certificate (--tls-cert-file): renew it. If it is valid, synchronize the " +
+			"clocks (NTP)",
+	},
+	{
 		says: []string{"x509:", "tls: "},
 		cause: "the API server does not trust the server's certificate: caBundle (or, without one, the system's " +
 			"authorities) did not sign it, or it does not name the Service",

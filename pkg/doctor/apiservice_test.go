@@ -113,6 +113,14 @@ func TestAPIServiceIssues(t *testing.T) {
 				Remedy: "pass --serving-certificate-secret=metrics-server-serving (a patch that replaces all args drops it)",
 			},
 		},
+		"discovery: old certificate": {
+			broken: apiServiceUnavailable("FailedDiscoveryCheck", "failing or missing response from https://"+
+				"10.88.0.65:443/apis/metrics.k8s.io/v1: tls: failed to verify certificate: x509: certificate has expired or is "+
+				"not yet valid: current time 2026-11-30T23:00:00Z is after 2026-11-29T12:00:00Z"),
+			want: Line{
+				Check: checkAPIService, Status: Problem, Cause: "has expired or is not valid yet", Remedy: "renew it",
+			},
+		},
 		"discovery: identity": {
 			broken: apiServiceUnavailable("FailedDiscoveryCheck", "failing or missing response from https://"+
 				"10.96.0.9:443/apis/metrics.k8s.io/v1beta1: "+
