@@ -54,6 +54,8 @@ const (
 	kindNodes        mode = "nodes of kind"
 )
 
+var modes = []mode{realKubelet, simulatedKubelet, kindNodes}
+
 // defaultCache is METRICS_SERVER_DEV_DIR or a directory of the user's own; "" if there is neither.
 func defaultCache() string {
 	if dir := os.Getenv("METRICS_SERVER_DEV_DIR"); dir != "" {
@@ -176,6 +178,15 @@ func (c *cluster) load() (record, bool) {
 		return r, r.Kind.runs()
 	}
 	return r, r.runs()
+}
+
+// create makes the state directory of a new cluster. The record comes first, because it tells removeState that the
+// directory may be removed.
+func (c *cluster) create(r record) error {
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(c.save(r), c.makeDirs())
 }
 
 func (c *cluster) save(r record) error {

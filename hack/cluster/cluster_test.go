@@ -197,22 +197,42 @@ func TestProcessStart(t *testing.T) {
 	}
 }
 
+// Whatever -state names, only the state of a cluster is removed, however early the run that made it was killed.
 func TestRemoveState(t *testing.T) {
-	base := t.TempDir()
-	dear := filepath.Join(base, "dear")
-	write(t, filepath.Join(dear, "letters.txt"), "", 0o644)
-	if err := removeState(dear); err == nil {
-		t.Error("a directory that is no cluster's was removed")
-	}
-	state := filepath.Join(base, "state")
-	write(t, filepath.Join(state, "log", "etcd.log"), "", 0o644)
-	for range 2 { // doing it twice is no error
-		if err := removeState(state); err != nil {
-			t.Error(err)
-		}
-	}
-	if _, err := os.Stat(state); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the state is still there: %v", err)
+	for _, test := range []struct {
+		name    string
+		make    func(t *testing.T, c *cluster) error
+		removed bool
+	}{
+		{"no directory", func(_ *testing.T, c *cluster) error { return os.Remove(c.dir) }, true},
+		{"an empty directory", func(*testing.T, *cluster) error { return nil }, true},
+		{"a new cluster", func(_ *testing.T, c *cluster) error { return c.create(record{Mode: kindNodes}) }, true},
+		{"a cluster whose record a power cut emptied", func(t *testing.T, c *cluster) error {
+			write(t, c.path("cluster.json"), "", 0o644)
+			write(t, c.path("log", "supervisor.log"), "", 0o644)
+			return nil
+		}, true},
+		{"a file", func(t *testing.T, c *cluster) error {
+			write(t, c.path("letters.txt"), "", 0o644)
+			return nil
+		}, false},
+		{"an application with logs", func(t *testing.T, c *cluster) error {
+			write(t, c.path("log", "production.log"), "", 0o644)
+			write(t, c.path("cluster.json"), `{"mode": "production"}`, 0o644)
+			return nil
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := cluster{machine: machine{t.TempDir()}}
+			if err := test.make(t, &c); err != nil {
+				t.Fatal(err)
+			}
+			err := c.remove()
+			_, there := os.Stat(c.dir)
+			if (err == nil) != test.removed || errors.Is(there, os.ErrNotExist) != test.removed {
+				t.Errorf("error %v, and afterwards %v; want it removed: %t", err, there, test.removed)
+			}
+		})
 	}
 }
 

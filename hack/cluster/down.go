@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -45,22 +46,22 @@ func (c *cluster) remove() error {
 	if err := removeCgroups(c.id()); err != nil {
 		return fmt.Errorf("remove the cgroups: %w", err)
 	}
-	return removeState(c.dir)
+	return c.removeState(r)
 }
 
-// removeState removes dir if it looks like a state directory: -state may name a directory that
+// removeState removes the state directory, whose record is r, if it is one or empty: -state may name a directory that
 // somebody needs.
-func removeState(dir string) error {
-	entries, err := os.ReadDir(dir)
+func (c *cluster) removeState(r record) error {
+	entries, err := os.ReadDir(c.dir)
 	if errors.Is(err, os.ErrNotExist) || len(entries) == 0 {
-		return os.RemoveAll(dir)
+		return os.RemoveAll(c.dir)
 	}
-	for _, e := range entries {
-		if e.Name() == "log" && e.IsDir() {
-			return os.RemoveAll(dir)
-		}
+	// After a power cut, the record can be empty.
+	if _, err := os.Stat(c.path("log", "supervisor.log")); err != nil && !slices.Contains(modes, r.Mode) {
+		return fmt.Errorf("%s is not the state directory of a cluster, so it is not removed: give another one with "+
+			"-state, or remove it yourself", c.dir)
 	}
-	return fmt.Errorf("%s is not the state directory of a cluster: not removed", dir)
+	return os.RemoveAll(c.dir)
 }
 
 // logs shows the end of a component's log.

@@ -163,21 +163,18 @@ func (c *cluster) startKind(ctx context.Context, image string) (r record, starte
 func (c *cluster) runKind(ctx context.Context, image string) (record, error) {
 	name, _, _ := strings.Cut(image, "@")
 	sayf("Starting Kubernetes on kind, with the node image %s; state in %s.", name, c.dir)
-	if err := c.makeDirs(); err != nil {
-		return record{}, err
-	}
-	for _, dir := range []string{"bin", "images"} {
-		if err := os.MkdirAll(c.path(dir), 0o700); err != nil {
-			return record{}, err
-		}
-	}
 	k := kindRecord{Name: c.id(), Engine: os.Getenv("DOCKER_HOST")}
 	_, err := k.docker(ctx, "network", "inspect", "kind")
 	k.Network = err != nil
 	r := record{Mode: kindNodes, Kind: &k}
 	r.Layout.Options.KubeletCerts = selfSigned
-	if err := c.save(r); err != nil {
+	if err := c.create(r); err != nil {
 		return r, err
+	}
+	for _, dir := range []string{"bin", "images"} {
+		if err := os.MkdirAll(c.path(dir), 0o700); err != nil {
+			return r, err
+		}
 	}
 	c.onKind = true
 

@@ -149,7 +149,7 @@ func (c *cluster) prepareNode(ctx context.Context) error {
 // run starts a cluster in an empty state directory and waits until it is ready.
 func (c *cluster) run(ctx context.Context, m mode) (record, error) {
 	sayf("Starting Kubernetes %s with %s; state and logs in %s.", c.version, m, c.dir)
-	if err := c.makeDirs(); err != nil {
+	if err := c.create(record{Mode: m, Version: c.version}); err != nil {
 		return record{}, err
 	}
 	for _, dir := range []string{"etcd", "images"} {
