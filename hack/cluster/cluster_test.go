@@ -55,6 +55,18 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// What ends one cluster does not end another, next to it.
+func TestToEnd(t *testing.T) {
+	c := cluster{machine: machine{"/c/cluster"}, cache: "/c"}
+	if got := c.toEnd("demo-down"); got != "make demo-down" {
+		t.Errorf("the cluster is ended by %q", got)
+	}
+	c.dir = "/s"
+	if got, want := c.toEnd("demo-down"), "cd hack/cluster && go run . down -state /s"; got != want {
+		t.Errorf("a cluster in another directory is ended by %q, want %q", got, want)
+	}
+}
+
 func TestMissing(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "etcd"), "complete", 0o755)

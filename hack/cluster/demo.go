@@ -45,7 +45,7 @@ func (c *cluster) demo(ctx context.Context) error {
 		return err
 	}
 	sayf("\nAll of it took %.1f s.", time.Since(begun).Seconds())
-	c.sayHow("make demo-down")
+	c.sayHow("demo-down")
 	return nil
 }
 

@@ -94,7 +94,7 @@ func (c *cluster) node(ctx context.Context, flags *flag.FlagSet, args []string) 
 		return fmt.Errorf("node %s: %s is down", action, name)
 	}
 	if n.Number == firstNode.Number && (action == "kill" || action == "delete") {
-		return fmt.Errorf("node %s: %s has the control plane; make cluster-down ends the cluster", action, name)
+		return fmt.Errorf("node %s: %s has the control plane; to end the cluster: %s", action, name, c.toEnd("cluster-down"))
 	}
 	switch s := c.on(n).supervisor(); action {
 	case "stop":

@@ -92,7 +92,7 @@ func (o *options) unlike(runs record) error {
 	}
 	for _, name := range o.given {
 		if has[name] != want[name] {
-			return fmt.Errorf("a cluster runs with -%s=%s, not %s; end it first: make cluster-down", name, has[name], want[name])
+			return fmt.Errorf("a cluster runs with -%s=%s, not %s", name, has[name], want[name])
 		}
 	}
 	return nil

@@ -20,21 +20,25 @@ func (c *cluster) up(ctx context.Context) error {
 	defer unlock()
 	_, _, err = c.start(ctx)
 	if err == nil {
-		c.sayHow("make cluster-down")
+		c.sayHow("cluster-down")
 	}
 	return err
 }
 
-// sayHow tells the user how to go on with a running cluster. down is the make target that ends it,
-// unless it is in another state directory.
-func (c *cluster) sayHow(down string) {
+// toEnd returns the command that ends the cluster: a target of make, unless it is in another state directory.
+func (c *cluster) toEnd(target string) string {
 	if c.dir != c.defaultDir() {
-		down = "cd hack/cluster && go run . down -state " + c.dir
+		return "cd hack/cluster && go run . down -state " + c.dir
 	}
+	return "make " + target
+}
+
+// sayHow tells the user how to go on with a running cluster, which a target of make ends.
+func (c *cluster) sayHow(target string) {
 	sayf("\nThe cluster keeps running. To use it:")
 	sayf("  export KUBECONFIG=%s", c.kubeconfig())
 	sayf("  %s top pods -A", c.kubectlPath())
-	sayf("To end it and remove all of it: %s", down)
+	sayf("To end it and remove all of it: %s", c.toEnd(target))
 }
 
 // start returns the running cluster, and starts it if necessary; started says whether it did. The
@@ -42,15 +46,15 @@ func (c *cluster) sayHow(down string) {
 func (c *cluster) start(ctx context.Context) (r record, started bool, err error) {
 	if r, running := c.load(); running && r.Ready {
 		if r.Mode == kindNodes {
-			return r, false, fmt.Errorf("a cluster with %s runs; end it first: make demo-down", r.Mode)
+			return r, false, fmt.Errorf("a cluster with %s runs; end it first: %s", r.Mode, c.toEnd("demo-down"))
 		}
 		if err := c.options.unlike(r); err != nil {
-			return r, false, err
+			return r, false, fmt.Errorf("%w; end it first: %s", err, c.toEnd("cluster-down"))
 		}
 	}
 	if r, ok := c.healthy(ctx); ok {
 		if want := c.wanted(); want != "" && want != r.Mode {
-			return r, false, fmt.Errorf("a cluster with %s runs; end it first: make demo-down", r.Mode)
+			return r, false, fmt.Errorf("a cluster with %s runs; end it first: %s", r.Mode, c.toEnd("demo-down"))
 		}
 		sayf("The cluster runs already: Kubernetes %s with %s.", r.Version, r.Mode)
 		return r, false, nil
@@ -100,7 +104,7 @@ func (c *cluster) giveUp(ctx context.Context, err error) error {
 		err = context.Cause(ctx) // the cause of everything that fails afterwards
 	}
 	if c.keep {
-		sayf("Left as it is because of -keep: logs in %s; end it with: make demo-down", c.path("log"))
+		sayf("Left as it is because of -keep: logs in %s; end it with: %s", c.path("log"), c.toEnd("demo-down"))
 		return err
 	}
 	sayf("Removing what was started.")
@@ -121,7 +125,11 @@ func (c *cluster) wanted() mode {
 // healthy returns the running cluster if it is complete and its API server answers.
 func (c *cluster) healthy(ctx context.Context) (record, bool) {
 	r, running := c.load()
-	if !running || !r.Ready || r.Version != c.version {
+	if !running || !r.Ready {
+		return r, false
+	}
+	if r.Version != c.version {
+		sayf("The cluster that runs has Kubernetes %s: one with %s takes its place.", r.Version, c.version)
 		return r, false
 	}
 	states, err := c.states(r)

@@ -25,6 +25,7 @@ end() {
   fi
   if [[ -n ${E2E_KEEP:-} ]]; then
     echo "The cluster goes on: export KUBECONFIG=$KUBECONFIG" >&2
+    echo "End it with: cd hack/cluster && go run . down -state $state" >&2
   else
     cluster down -state "$state" || code=1
     rm -rf "$tmp"
