@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -264,14 +265,8 @@ func parseHierarchies(mountinfo []byte) ([]hierarchy, error) {
 func joinCgroups(hierarchies []hierarchy, name string) error {
 	for _, h := range hierarchies {
 		if h.v2 {
-			b, err := os.ReadFile(filepath.Join(h.dir, "cgroup.subtree_control"))
-			if err != nil {
+			if err := enableControllers(h.dir); err != nil {
 				return err
-			}
-			for _, controller := range kubeletControllers {
-				if !strings.Contains(" "+strings.TrimSpace(string(b))+" ", " "+controller+" ") {
-					return fmt.Errorf("the cgroup controller %q is not enabled in %s/cgroup.subtree_control", controller, h.dir)
-				}
 			}
 		}
 		dir := filepath.Join(h.dir, name)
@@ -292,6 +287,26 @@ func joinCgroups(hierarchies []hierarchy, name string) error {
 		}
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
 			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// enableControllers enables kubeletControllers for the cgroups in dir, the root of version 2, as runc on the host does:
+// systemd enables only those that a unit uses, often just memory and pids.
+func enableControllers(dir string) error {
+	file := filepath.Join(dir, "cgroup.subtree_control")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	enabled := strings.Fields(string(b))
+	for _, controller := range kubeletControllers {
+		if slices.Contains(enabled, controller) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte("+"+controller), 0); err != nil {
+			return fmt.Errorf("enable the cgroup controller %q: %w", controller, err)
 		}
 	}
 	return nil

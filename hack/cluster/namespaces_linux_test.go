@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -73,5 +75,27 @@ func TestParseHierarchies(t *testing.T) {
 				t.Errorf("got %+v, %v; want %+v, an error: %v", got, err, test.want, test.wantErr)
 			}
 		})
+	}
+}
+
+// systemd enables only the controllers that a unit uses. The cluster enables the others that a kubelet needs.
+func TestJoinCgroups(t *testing.T) {
+	for enabled, want := range map[string]string{
+		"cpuset cpu io memory pids\n": "cpuset cpu io memory pids\n",
+		"cpu io memory pids\n":        "+cpuset",
+		"cpuset memory pids\n":        "+cpu",
+	} {
+		root := t.TempDir()
+		file := filepath.Join(root, "cgroup.subtree_control")
+		write(t, file, enabled, 0o644)
+		if err := joinCgroups([]hierarchy{{dir: root, v2: true}}, "node"); err != nil {
+			t.Errorf("%q: %v", enabled, err)
+		}
+		if got, err := os.ReadFile(file); err != nil || string(got) != want {
+			t.Errorf("%q: %q is written (%v), want %q", enabled, got, err, want)
+		}
+		if _, err := os.Stat(filepath.Join(root, "node", "cgroup.procs")); err != nil {
+			t.Errorf("%q: %v", enabled, err)
+		}
 	}
 }
