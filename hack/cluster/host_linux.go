@@ -93,6 +93,15 @@ func installPackages(ctx context.Context) error {
 }
 
 func apt(ctx context.Context, args ...string) error {
+	if out, err := aptCommand(ctx, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// aptCommand runs apt-get without questions, and without needrestart, which on Ubuntu restarts services whose libraries
+// have changed, after every apt-get: by their init scripts where it sees no systemd.
+func aptCommand(ctx context.Context, args ...string) *exec.Cmd {
 	args = append([]string{"-o", "DPkg::Lock::Timeout=60"}, args...)
 	hide := `if [ -d /run/systemd ]; then mount -t tmpfs none /run/systemd; fi && exec apt-get "$@"`
 	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", hide, "sh"}, args...)...)
@@ -101,12 +110,8 @@ func apt(ctx context.Context, args ...string) error {
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGINT) }
 	cmd.WaitDelay = 0
 	cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1")
+	return cmd
 }
 
 // retryBusy repeats f while it says that something is still in use.

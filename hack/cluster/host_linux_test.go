@@ -42,3 +42,14 @@ func TestMissingPackages(t *testing.T) {
 		})
 	}
 }
+
+// No service of the machine is restarted by what hooks of apt-get find out of date.
+func TestAptCommand(t *testing.T) {
+	cmd := aptCommand(t.Context(), "install", "-y", "runc")
+	if !slices.Contains(cmd.Env, "NEEDRESTART_SUSPEND=1") {
+		t.Error("needrestart, which apt-get runs on Ubuntu, would restart services")
+	}
+	if got := cmd.Args[len(cmd.Args)-3:]; !slices.Equal(got, []string{"install", "-y", "runc"}) {
+		t.Errorf("the last arguments are %q", got)
+	}
+}
