@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -103,13 +104,17 @@ func (c *cluster) chooseKind(ctx context.Context) (image, reason string) {
 		return published, ""
 	}
 	err = step("kind node image pulled", func(*progress) error {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+		ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("it takes more than 5 minutes"))
 		defer cancel()
-		_, err := k.docker(ctx, "pull", published)
-		return err
+		if _, err := k.docker(ctx, "pull", published); err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
+		return nil
 	})
 	if err != nil {
-		return "", "there is no node image, and it cannot be pulled: " + firstLine(err)
+		// What docker says follows the first line.
+		said := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", ": ")
+		return "", "there is no node image, and it cannot be pulled: " + said
 	}
 	return published, ""
 }
@@ -153,7 +158,7 @@ func (c *cluster) startKind(ctx context.Context, image string) (r record, starte
 	begun := time.Now()
 	r, err = c.runKind(ctx, image)
 	if err != nil {
-		return r, false, c.giveUp(ctx, err)
+		return r, false, c.giveUp(ctx, fmt.Errorf("%w\nTo do without kind: cd hack/cluster && go run . demo", err))
 	}
 	sayf("Cluster up in %.1f s: Kubernetes %s with %s.", time.Since(begun).Seconds(), r.Version, r.Mode)
 	return r, true, nil

@@ -50,7 +50,7 @@ func TestChooseKind(t *testing.T) {
 		{"image to pull", `[ "$1" != image ]`, published, ""},
 		{
 			"no image", `[ "$1" = version ] || { echo "no such host" >&2; exit 1; }`, "",
-			"there is no node image, and it cannot be pulled: docker: exit status 1",
+			"there is no node image, and it cannot be pulled: docker: exit status 1: no such host",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -60,6 +60,20 @@ func TestChooseKind(t *testing.T) {
 				t.Errorf("got image %q, reason %q; want %q, %q", image, reason, test.image, test.reason)
 			}
 		})
+	}
+}
+
+// Whoever cannot run kind, although a Docker engine answers, is told how to do without. Nothing is left.
+func TestStartKindFails(t *testing.T) {
+	c := newTestCluster(t)
+	fakeDocker(t, "")
+	t.Setenv("PATH", strings.Split(os.Getenv("PATH"), string(os.PathListSeparator))[0]) // no go: kind cannot be built
+	_, _, err := c.startKind(t.Context(), localNodeImage)
+	if err == nil || !strings.Contains(err.Error(), "go run . demo") {
+		t.Errorf("error %v, want one that says how to do without kind", err)
+	}
+	if _, err := os.Stat(c.dir); !os.IsNotExist(err) {
+		t.Errorf("the state directory is still there: %v", err)
 	}
 }
 
