@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests that engine.sh leaves the machine as it was: after `down`, after an engine that was killed, and after an `up`
-# that failed or was interrupted; and that it leaves alone what others made meanwhile. Needs root, and Debian's
-# docker.io, which engine.sh installs. Takes a minute.
+# that failed or was interrupted; and that it leaves alone what others made meanwhile, and directories of others. Needs
+# root, and Debian's docker.io, which engine.sh installs. Takes a minute.
 set -euo pipefail
 cd "$(dirname "$0")"
 ((EUID == 0)) || { echo "$0: a Docker engine needs root" >&2; exit 1; }
@@ -54,6 +54,14 @@ busy() {
   "$DOCKER" network create busy >/dev/null
   "$DOCKER" run -d --network busy sleep /bin/sleep 600 >/dev/null
 }
+
+mkdir -p "$tmp/mine/data" "$tmp/mine/log"
+for action in up stop down; do
+  if ./engine.sh "$action" "$tmp/mine" >"$tmp/error" 2>&1; then echo "$action took it" >&2; exit 1; fi
+  grep -q "is not the directory of an engine" "$tmp/error"
+done
+[[ -d $tmp/mine/log ]]
+echo "ok: the directory of others"
 
 # The first `up` installs Docker where it is missing. The package stays, with /etc/docker, and so do the tables of
 # iptables that every rule makes, empty.

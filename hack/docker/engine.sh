@@ -18,6 +18,11 @@ fi
 dir=$2
 # The name of its bridge and cgroup, which also stands in its rules. A bridge's name has at most 15 characters.
 name=engine-$(sha256sum <<<"$dir" | cut -c1-8)
+# Whatever DIR names, nothing is removed but what an engine left there. `up` makes the first of these.
+if [[ -n $(ls -A "$dir" 2>/dev/null) && ! -e $dir/data/$name && ! -d $dir/data/buildkit ]]; then
+  echo "$dir is not the directory of an engine: name a new or empty one" >&2
+  exit 1
+fi
 
 # processes NAME ARGUMENT prints the ids of the processes whose name begins with NAME and that have ARGUMENT.
 processes() {
@@ -131,20 +136,22 @@ case $1 in
 esac
 
 if ! command -v dockerd >/dev/null; then
-  # apt sees no systemd and no runlevel with services, so the package starts no engine. Nor does the next boot.
+  # apt sees no systemd and no runlevel with services, so the package starts no engine. Nor does the next boot. No
+  # package has to give way, such as containerd.io, and no service is restarted, as needrestart does on Ubuntu.
   enabled=()
   for unit in {multi-user.target.wants/{docker,containerd}.service,sockets.target.wants/docker.socket}; do
     unit=/etc/systemd/system/$unit
     [[ -L $unit ]] || enabled+=("$unit")
   done
-  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive unshare --mount bash -euc '
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 unshare --mount bash -euc '
     if [[ -d /run/systemd ]]; then mount -t tmpfs none /run/systemd; fi
     apt-get update -q
-    apt-get install -qy --no-install-recommends docker.io' >&2
+    apt-get install -qy --no-install-recommends --no-remove docker.io' >&2
   rm -f "${enabled[@]}"
 fi
 if [[ -z $(engine) ]]; then
-  mkdir -p "$dir"
+  mkdir -p "$dir/data"
+  touch "$dir/data/$name"
   if [[ -e $dir/before ]]; then
     # shellcheck source=/dev/null
     . "$dir/before"
