@@ -41,8 +41,7 @@ func Run(args ...string) (code int, err error) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("simulated pods need a network namespace, which this system does not allow: %w: run as root, "+
-			"or allow unprivileged user namespaces", err)
+		return 0, denied(err)
 	}
 	done := make(chan struct{})
 	defer close(done)
@@ -66,6 +65,13 @@ func Run(args ...string) (code int, err error) {
 	return code, err
 }
 
+// denied says what a user can do about err, by which the system denies a network namespace or the rights in it. Since
+// 23.10, Ubuntu lets users create namespaces, but AppArmor denies the rights in them.
+func denied(err error) error {
+	return fmt.Errorf("simulated pods need a network namespace, which this system does not allow: %w: run as root, or "+
+		"allow unprivileged user namespaces (on Ubuntu: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0)", err)
+}
+
 // SetUp makes the addresses of the network lead to this machine. The kernel makes a whole prefix local if the
 // loopback device has an address of it.
 func SetUp() error {
@@ -86,9 +92,12 @@ func SetUp() error {
 			err = unix.IoctlIfreq(fd, request, r)
 		}
 		if err != nil {
-			return fmt.Errorf("set up the device %s of the network namespace: %w", device, err)
+			err = fmt.Errorf("set up the device %s of the network namespace: %w", device, err)
 		}
-		return nil
+		if errors.Is(err, unix.EPERM) {
+			err = denied(err)
+		}
+		return err
 	}
 	address := func(a, b, c, d byte) func(*unix.Ifreq) error {
 		return func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{a, b, c, d}) }
