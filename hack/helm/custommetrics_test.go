@@ -261,7 +261,7 @@ customMetrics:
   enabled: true
   replicas: 2
   updateStrategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}
-  podDisruptionBudget: {enabled: true, minAvailable: 1}
+  podDisruptionBudget: {enabled: true, minAvailable: 1, unhealthyPodEvictionPolicy: AlwaysAllow}
   affinity:
     podAntiAffinity:
       requiredDuringSchedulingIgnoredDuringExecution:

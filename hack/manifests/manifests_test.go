@@ -423,7 +423,8 @@ func TestCustomMetricsCombined(t *testing.T) {
 	}
 }
 
-// TestHighAvailability checks that a drain may take as many replicas as a roll-out: one of two.
+// TestHighAvailability checks that a drain may take as many replicas as a roll-out, one of two, and any that is not
+// ready: otherwise, no node with one could be drained while none is ready.
 func TestHighAvailability(t *testing.T) {
 	for overlay, server := range map[string]*server{
 		"high-availability": &resourceServer, "custom-metrics-high-availability": &customServer,
@@ -432,8 +433,10 @@ func TestHighAvailability(t *testing.T) {
 		if o.budget == nil {
 			t.Fatalf("%s: no PodDisruptionBudget", overlay)
 		}
-		one := intstr.FromInt32(1)
-		want := policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: o.deployment.Spec.Selector}
+		want := policyv1.PodDisruptionBudgetSpec{
+			MinAvailable: new(intstr.FromInt32(1)), Selector: o.deployment.Spec.Selector,
+			UnhealthyPodEvictionPolicy: new(policyv1.AlwaysAllow),
+		}
 		if diff := cmp.Diff(want, o.budget.Spec); diff != "" || o.budget.Namespace != o.deployment.Namespace {
 			t.Errorf("%s: budget in namespace %q (-want +got):\n%s", overlay, o.budget.Namespace, diff)
 		}
