@@ -108,9 +108,10 @@ func TestAnswersWithoutSomeSeries(t *testing.T) {
 			eventually(t, "it is said what is missing, and what to do", func() error {
 				answerWithout(tc.without) // again and again: a usage needs two samples, with different timestamps
 				if tc.reported {
-					return scrapeFailureShown(t, node, tc.table...)
+					return scrapeFailureShown(node, tc.table...)
 				}
-				errs := []error{has(nodeRow(t, node), tc.table...)}
+				row, missing := nodeRow(node)
+				errs := []error{missing, has(row, tc.table...)}
 				if tc.pod != nil {
 					return errors.Join(append(errs, podIs(tc.pod...))...)
 				}

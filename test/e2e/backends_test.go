@@ -281,7 +281,10 @@ func backendStops(t *testing.T, backends string) {
 	scale(1)
 	eventually(t, "the backend is there again", func() error {
 		d, err := cluster.client.AppsV1().Deployments(backends).Get(t.Context(), stopping, metav1.GetOptions{})
-		return errors.Join(err, realcluster.RolledOut(d))
+		if err != nil {
+			return err
+		}
+		return realcluster.RolledOut(d)
 	})
 	waitActive(t, ns)
 	tell(t, ns, 0, set("queue_length", "0"))

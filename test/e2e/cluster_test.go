@@ -279,7 +279,10 @@ func patchServer(t *testing.T, patch string) {
 		d, err := cluster.client.AppsV1().Deployments(serverNamespace).Get(
 			context.Background(), serverName, metav1.GetOptions{},
 		)
-		return errors.Join(err, realcluster.RolledOut(d))
+		if err != nil {
+			return err
+		}
+		return realcluster.RolledOut(d)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func TestBrokenKubelets(t *testing.T) {
 		f.make(t, f.node)
 	}
 	for _, f := range faults {
-		eventually(t, f.name+" is shown", func() error { return scrapeFailureShown(t, f.node, f.says...) })
+		eventually(t, f.name+" is shown", func() error { return scrapeFailureShown(f.node, f.says...) })
 	}
 	in, out := doctorIn(t, serverPods(t)[0]), doctor(t)
 	for _, f := range faults {
@@ -114,7 +114,7 @@ func TestBrokenKubelets(t *testing.T) {
 		// A kubelet caches authorization for five minutes, unless it is configured otherwise.
 		says := []string{"answer is 403 Forbidden", "the ClusterRole system:metrics-server-kubelets needs the verb get on " +
 			"nodes/metrics"}
-		err := realcluster.Poll(5*time.Minute+patience, func() error { return scrapeFailureShown(t, last, says...) })
+		err := realcluster.Poll(5*time.Minute+patience, func() error { return scrapeFailureShown(last, says...) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,15 +22,14 @@ import (
 
 // scrapeFailureShown returns an error unless users see that a node cannot be scraped, and what to
 // do, in the table of nodes, in the events of the Node, and in the log.
-func scrapeFailureShown(t *testing.T, node string, says ...string) error {
-	t.Helper()
-	row := nodeRow(t, node)
-	out := mustKubectl(t, "describe", "node", node)
-	events := out[max(0, strings.Index(out, "Events:")):]
-	log, err := kubectl("logs", "-n", serverNamespace, "deploy/"+serverName)
-	if err != nil {
+func scrapeFailureShown(node string, says ...string) error {
+	row, err := nodeRow(node)
+	out, err2 := kubectl("describe", "node", node)
+	log, err3 := kubectl("logs", "-n", serverNamespace, "deploy/"+serverName)
+	if err := errors.Join(err, err2, err3); err != nil {
 		return err
 	}
+	events := out[max(0, strings.Index(out, "Events:")):]
 	errs := []error{has(row, says...), has(events, append(says, "MetricsScrapeFailing")...)}
 	named := func(line string) bool { return has(line, append(says, "Scraping a node", node)...) == nil }
 	if !slices.ContainsFunc(strings.Split(log, "\n"), named) {
@@ -40,24 +39,28 @@ func scrapeFailureShown(t *testing.T, node string, says ...string) error {
 }
 
 // nodeRow returns a node's row in the table of nodes, which also has rows for nodes without usage.
-func nodeRow(t *testing.T, node string) string {
-	t.Helper()
-	for line := range strings.Lines(mustKubectl(t, "get", "nodes.metrics.k8s.io", "-o", "wide")) {
+func nodeRow(node string) (string, error) {
+	table, err := kubectl("get", "nodes.metrics.k8s.io", "-o", "wide")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(table) {
 		if strings.HasPrefix(line, node+" ") {
-			return line
+			return line, nil
 		}
 	}
-	return ""
+	return "", fmt.Errorf("%s has no row in\n%s", node, table)
 }
 
 // scraped checks that a node has no error in the table of nodes.
 func scraped(t *testing.T, node string) {
 	t.Helper()
 	eventually(t, node+" does not fail", func() error {
-		if row := nodeRow(t, node); !strings.HasSuffix(strings.TrimSpace(row), "<none>") {
-			return fmt.Errorf("its row is %q", row)
+		row, err := nodeRow(node)
+		if err == nil && !strings.HasSuffix(strings.TrimSpace(row), "<none>") {
+			err = fmt.Errorf("its row is %q", row)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -65,7 +68,10 @@ func scraped(t *testing.T, node string) {
 func noneFails(t *testing.T) {
 	t.Helper()
 	eventually(t, "no node fails", func() error {
-		table := mustKubectl(t, "get", "nodes.metrics.k8s.io", "-o", "wide", "--no-headers")
+		table, err := kubectl("get", "nodes.metrics.k8s.io", "-o", "wide", "--no-headers")
+		if err != nil {
+			return err
+		}
 		for line := range strings.Lines(table) {
 			if !strings.HasSuffix(strings.TrimSpace(line), "<none>") {
 				return errors.New(table)
@@ -173,7 +179,8 @@ func TestNodes(t *testing.T) {
 		changeNode(t, "stop", name)
 		eventually(t, "it is said that the node cannot be scraped, and why", func() error {
 			return errors.Join(
-				scrapeFailureShown(t, name, "connection refused", "check that the kubelet runs"), doctor(t).finds("nodes", name),
+				scrapeFailureShown(name, "connection refused", "check that the kubelet runs"),
+				doctor(t).finds("nodes", name),
 			)
 		})
 		changeNode(t, "start", name)
