@@ -1,4 +1,9 @@
-# Run `make help` for the list of targets. Needs Go 1.26, bash and git; RACE=-race also needs gcc.
+# Run `make help` for the list of targets. Needs GNU make 4, Go 1.26, bash and git; RACE=-race also needs gcc.
+
+# Older ones, such as that of macOS, ignore .SHELLFLAGS: a recipe would go on after an error.
+ifeq ($(filter output-sync,$(.FEATURES)),)
+$(error GNU make 4 is required, and this is $(MAKE_VERSION): on macOS, run `brew install make`, and then gmake)
+endif
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -230,6 +230,14 @@ func TestMake(t *testing.T) {
 	}
 }
 
+// TestOldMake checks that an old make, with which failures could go unnoticed, is rejected.
+func TestOldMake(t *testing.T) {
+	out, err := run(t, Command{}, "make .FEATURES= help")
+	if err == nil || !strings.Contains(out, "GNU make 4 is required") {
+		t.Errorf("an old make is not rejected: %v\n%s", err, out)
+	}
+}
+
 // directories are the directories in which a document says to run its commands.
 var directories = map[string]string{
 	"docs/cluster.md":      "hack/cluster",
