@@ -69,6 +69,11 @@ MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
 CODE_MODULES := $(filter-out hack/prometheus-adapter hack/tools hack/vpa hack/vulncheck,$(MODULES))
 # The Go release that builds releases, whichever Go is installed; fetched if necessary.
 TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
+# One release of Go for everything else. With GOTOOLCHAIN=auto, Go's default, each module would have the release that
+# its go.mod asks for, and what modules have in common would be compiled with each of them.
+ifneq ($(filter auto,$(subst +, ,$(shell go env GOTOOLCHAIN))),)
+export GOTOOLCHAIN := $(shell go env GOVERSION)+auto
+endif
 # Tools are pinned in hack/tools/go.mod and kept in Go's build cache. The path is absolute because
 # the linter is also run inside the other modules.
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
@@ -295,11 +300,9 @@ vulncheck: ## Check the packages linked into the binary, standard library includ
 
 ##@ Try it
 
-# The Go release that builds the programs of Kubernetes also builds the server: the standard library and most of the
-# dependencies are then compiled once.
 .PHONY: demo
 demo: ## Start a real cluster on this machine, deploy both servers, and show kubectl top and a custom metric.
-	cd hack/cluster && GOTOOLCHAIN=$$(go env GOVERSION) go run . demo -kind
+	cd hack/cluster && go run . demo -kind
 
 .PHONY: demo-down
 demo-down: ## Stop the demo and remove everything it created.

@@ -238,6 +238,33 @@ func TestOldMake(t *testing.T) {
 	}
 }
 
+// TestOneToolchain checks that all modules are built with one release of Go, although their go.mod files ask for
+// different ones.
+func TestOneToolchain(t *testing.T) {
+	chosen := regexp.MustCompile(`(?m)^(?:export )?GOTOOLCHAIN := (\S+)$`)
+	for setting, want := range map[string]string{
+		"auto": "go1.99.1+auto", "go1.99.0+auto": "go1.99.1+auto", "local": "", "go1.99.1": "",
+	} {
+		// A stand-in for go, because releases that are not installed would have to be downloaded.
+		dir := t.TempDir()
+		script := "#!/bin/sh\ncase $2 in GOTOOLCHAIN) echo " + setting + " ;; GOVERSION) echo go1.99.1 ;; esac\n"
+		if err := os.WriteFile(filepath.Join(dir, "go"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		out, err := run(t, Command{}, "PATH="+dir+":$PATH make -pn help")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if m := chosen.FindStringSubmatch(out); m != nil {
+			got = m[1]
+		}
+		if got != want {
+			t.Errorf("with GOTOOLCHAIN=%s, make sets it to %q, want %q", setting, got, want)
+		}
+	}
+}
+
 // directories are the directories in which a document says to run its commands.
 var directories = map[string]string{
 	"docs/cluster.md":      "hack/cluster",
