@@ -1,8 +1,8 @@
 # Run `make help` for the list of targets. Needs GNU make 4, Go 1.26, bash and git; RACE=-race also needs gcc.
 
-# Older ones, such as that of macOS, ignore .SHELLFLAGS: a recipe would go on after an error.
+# Older versions, such as the one of macOS, ignore .SHELLFLAGS, so a recipe would continue after an error.
 ifeq ($(filter output-sync,$(.FEATURES)),)
-$(error GNU make 4 is required, and this is $(MAKE_VERSION): on macOS, run `brew install make`, and then gmake)
+$(error GNU make 4 is required, but this is $(MAKE_VERSION): on macOS, run `brew install make`, then gmake)
 endif
 
 SHELL := bash
@@ -69,8 +69,8 @@ MODULES := . $(patsubst %/go.mod,%,$(wildcard hack/*/go.mod hack/*/*/go.mod))
 CODE_MODULES := $(filter-out hack/prometheus-adapter hack/tools hack/vpa hack/vulncheck,$(MODULES))
 # The Go release that builds releases, whichever Go is installed; fetched if necessary.
 TOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
-# One release of Go for everything else. With GOTOOLCHAIN=auto, Go's default, each module would have the release that
-# its go.mod asks for, and what modules have in common would be compiled with each of them.
+# One Go release for everything else. With GOTOOLCHAIN=auto, Go's default, each module would be built with the release
+# that its go.mod asks for, and packages that modules share would be compiled once per release.
 ifneq ($(filter auto,$(subst +, ,$(shell go env GOTOOLCHAIN))),)
 export GOTOOLCHAIN := $(shell go env GOVERSION)+auto
 endif
@@ -86,8 +86,9 @@ TAGS := grpcnotrace
 GOFLAGS := $(filter-out -trimpath -tags=%,$(shell go env GOFLAGS))
 export CGO_ENABLED := 0
 export GOFLAGS += -trimpath -tags=$(TAGS)
-# Settings of Go, and go test, perhaps with the race detector, which needs cgo. Without vet, which `make verify` runs as
-# part of the linter. The timeout is for machines with two cores on which other tests run as well.
+# RACEGO is go, with the settings of the race detector (which needs cgo) if RACE is set. RACETEST runs tests with it,
+# without vet, which `make verify` runs as part of the linter. The timeout is for machines with two cores that run other
+# tests at the same time.
 RACEGO = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go
 RACETEST = $(RACEGO) test $(RACE) -vet=off -timeout 30m
 # The tests of test/integration that build programs of other projects, overload a server, or wait several times for
@@ -189,10 +190,10 @@ e2e-install: ## Install and remove a release on an empty cluster, also over kube
 e2e-kind: ## Run the end-to-end tests on kind, which needs Docker; see docs/kind.md.
 	hack/kind/e2e.sh $(TESTFLAGS)
 
-# What takes long to compile, so that .ci/run does not compile it beside tests, which have deadlines. `go list -export`
-# compiles packages and their tests, but links none.
+# Compiles ahead of time what takes long, so that .ci/run does not compile it while tests with deadlines run.
+# `go list -export` compiles packages and their tests, but links none.
 .PHONY: compile
-compile: race-support ## Compile the programs of Kubernetes, and the packages of the server for test-unit.
+compile: race-support ## Compile the programs of Kubernetes, and the packages and tests of the server.
 	cd hack/cluster && go run . assets
 	$(RACEGO) list $(RACE) -export -test -f '' -tags integration,$(TAGS) ./...
 

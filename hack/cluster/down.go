@@ -49,8 +49,8 @@ func (c *cluster) remove() error {
 	return c.removeState(r)
 }
 
-// removeState removes the state directory, whose record is r, if it is one or empty: -state may name a directory that
-// somebody needs.
+// removeState removes the state directory, whose record is r, if it is empty or really is one: -state may name a
+// directory that somebody needs.
 func (c *cluster) removeState(r record) error {
 	entries, err := os.ReadDir(c.dir)
 	if errors.Is(err, os.ErrNotExist) || len(entries) == 0 {

@@ -99,8 +99,8 @@ func apt(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// aptCommand runs apt-get without questions, and without needrestart, which on Ubuntu restarts services whose libraries
-// have changed, after every apt-get: by their init scripts where it sees no systemd.
+// aptCommand returns a command that runs apt-get without questions and without needrestart. On Ubuntu, needrestart
+// restarts services whose libraries have changed, after every apt-get, with their init scripts if it sees no systemd.
 func aptCommand(ctx context.Context, args ...string) *exec.Cmd {
 	args = append([]string{"-o", "DPkg::Lock::Timeout=60"}, args...)
 	hide := `if [ -d /run/systemd ]; then mount -t tmpfs none /run/systemd; fi && exec apt-get "$@"`

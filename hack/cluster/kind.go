@@ -158,7 +158,7 @@ func (c *cluster) startKind(ctx context.Context, image string) (r record, starte
 	begun := time.Now()
 	r, err = c.runKind(ctx, image)
 	if err != nil {
-		return r, false, c.giveUp(ctx, fmt.Errorf("%w\nTo do without kind: cd hack/cluster && go run . demo", err))
+		return r, false, c.giveUp(ctx, fmt.Errorf("%w\nTo run the demo without kind: cd hack/cluster && go run . demo", err))
 	}
 	sayf("Cluster up in %.1f s: Kubernetes %s with %s.", time.Since(begun).Seconds(), r.Version, r.Mode)
 	return r, true, nil

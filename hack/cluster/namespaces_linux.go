@@ -292,7 +292,7 @@ func joinCgroups(hierarchies []hierarchy, name string) error {
 	return nil
 }
 
-// enableControllers enables kubeletControllers for the cgroups in dir, the root of version 2, as runc on the host does:
+// enableControllers enables kubeletControllers for the cgroups in dir, the root of cgroup v2, as runc on the host does:
 // systemd enables only those that a unit uses, often just memory and pids.
 func enableControllers(dir string) error {
 	file := filepath.Join(dir, "cgroup.subtree_control")

@@ -25,7 +25,7 @@ func (c *cluster) up(ctx context.Context) error {
 	return err
 }
 
-// toEnd returns the command that ends the cluster: a target of make, unless it is in another state directory.
+// toEnd returns the command that ends the cluster: make target, unless the cluster is in another state directory.
 func (c *cluster) toEnd(target string) string {
 	if c.dir != c.defaultDir() {
 		return "cd hack/cluster && go run . down -state " + c.dir
@@ -33,7 +33,7 @@ func (c *cluster) toEnd(target string) string {
 	return "make " + target
 }
 
-// sayHow tells the user how to go on with a running cluster, which a target of make ends.
+// sayHow tells the user how to use the running cluster, and that the make target ends it.
 func (c *cluster) sayHow(target string) {
 	sayf("\nThe cluster keeps running. To use it:")
 	sayf("  export KUBECONFIG=%s", c.kubeconfig())
@@ -129,7 +129,7 @@ func (c *cluster) healthy(ctx context.Context) (record, bool) {
 		return r, false
 	}
 	if r.Version != c.version {
-		sayf("The cluster that runs has Kubernetes %s: one with %s takes its place.", r.Version, c.version)
+		sayf("The running cluster has Kubernetes %s: it is replaced by one with %s.", r.Version, c.version)
 		return r, false
 	}
 	states, err := c.states(r)

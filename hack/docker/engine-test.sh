@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests that engine.sh leaves the machine as it was: after `down`, after an engine that was killed, and after an `up`
-# that failed or was interrupted; and that it leaves alone what others made meanwhile, and directories of others. Needs
-# root, and Debian's docker.io, which engine.sh installs. Takes a minute.
+# that failed or was interrupted; that it leaves alone what others made meanwhile; and that it refuses directories that
+# are not an engine's. Needs root, and Debian's docker.io, which engine.sh installs. Takes a minute.
 set -euo pipefail
 cd "$(dirname "$0")"
 ((EUID == 0)) || { echo "$0: a Docker engine needs root" >&2; exit 1; }
@@ -57,11 +57,11 @@ busy() {
 
 mkdir -p "$tmp/mine/data" "$tmp/mine/log"
 for action in up stop down; do
-  if ./engine.sh "$action" "$tmp/mine" >"$tmp/error" 2>&1; then echo "$action took it" >&2; exit 1; fi
+  if ./engine.sh "$action" "$tmp/mine" >"$tmp/error" 2>&1; then echo "$action accepted it" >&2; exit 1; fi
   grep -q "is not the directory of an engine" "$tmp/error"
 done
 [[ -d $tmp/mine/log ]]
-echo "ok: the directory of others"
+echo "ok: a directory that is not an engine's"
 
 # The first `up` installs Docker where it is missing. The package stays, with /etc/docker, and so do the tables of
 # iptables that every rule makes, empty.

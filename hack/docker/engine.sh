@@ -18,7 +18,7 @@ fi
 dir=$2
 # The name of its bridge and cgroup, which also stands in its rules. A bridge's name has at most 15 characters.
 name=engine-$(sha256sum <<<"$dir" | cut -c1-8)
-# Whatever DIR names, nothing is removed but what an engine left there. `up` makes the first of these.
+# Whatever DIR names, only what an engine left there is removed. The file data/$name, which `up` creates, marks it.
 if [[ -n $(ls -A "$dir" 2>/dev/null) && ! -e $dir/data/$name && ! -d $dir/data/buildkit ]]; then
   echo "$dir is not the directory of an engine: name a new or empty one" >&2
   exit 1
@@ -137,7 +137,7 @@ esac
 
 if ! command -v dockerd >/dev/null; then
   # apt sees no systemd and no runlevel with services, so the package starts no engine. Nor does the next boot. No
-  # package has to give way, such as containerd.io, and no service is restarted, as needrestart does on Ubuntu.
+  # installed package, such as containerd.io, is removed, and needrestart (Ubuntu) restarts no services.
   enabled=()
   for unit in {multi-user.target.wants/{docker,containerd}.service,sockets.target.wants/docker.socket}; do
     unit=/etc/systemd/system/$unit

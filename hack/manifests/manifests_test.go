@@ -424,7 +424,7 @@ func TestCustomMetricsCombined(t *testing.T) {
 }
 
 // TestHighAvailability checks that a drain may take as many replicas as a roll-out, one of two, and any that is not
-// ready: otherwise, no node with one could be drained while none is ready.
+// ready: otherwise, nodes with a replica could not be drained while no replica is ready.
 func TestHighAvailability(t *testing.T) {
 	for overlay, server := range map[string]*server{
 		"high-availability": &resourceServer, "custom-metrics-high-availability": &customServer,

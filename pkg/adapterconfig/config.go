@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// Config is a configuration of prometheus-adapter. It has the rules that can be used, and those with a Mistake of which
-// it is known nevertheless which metrics they have: without them, these metrics would have another meaning.
+// Config is a configuration of prometheus-adapter. It has the rules that can be used, and those with a Mistake
+// whose metrics are known nevertheless: without these rules, the metrics would have another meaning.
 type Config struct {
 	Rules    []*Rule // metrics of pods and other objects
 	External []*Rule

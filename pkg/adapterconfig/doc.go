@@ -20,8 +20,8 @@
 //     request count, and if it has both, that is an error. The adapter takes whichever Prometheus lists last.
 //   - If several rules have series for a metric, those without series in the namespace of the request do not count.
 //     The adapter takes the last rule.
-//   - A metric of a rule that cannot be used has an error if it is known that the rule has it. The adapter refuses the
-//     whole file, or sends the query.
+//   - A metric of a rule that cannot be used has an error, unless it is unknown which metrics the rule has. The adapter
+//     refuses the whole file, or sends the query.
 //   - A query that is not PromQL is an error. The adapter sends it, and only logs the server's answer.
 //   - A series that was discovered is used only if its name is valid in PromQL without quotes.
 //   - A template for labels also works for API groups that have a dot in their names.

@@ -225,7 +225,7 @@ func (p *reader) text(f field) string {
 	return f.value.Value
 }
 
-// rules returns the rules of a section, without those of which it is not known which metrics they have.
+// rules returns the rules of a section, except those whose metrics are not known.
 func (p *reader) rules(n *yaml.Node, section string) []*Rule {
 	var rules []*Rule
 	for i, item := range p.items(n, section) {
@@ -238,7 +238,7 @@ func (p *reader) rules(n *yaml.Node, section string) []*Rule {
 	return rules
 }
 
-// rule returns a rule, and whether it is known which metrics it has.
+// rule returns a rule, and whether its metrics are known.
 func (p *reader) rule(n *yaml.Node, path string, external bool) (r *Rule, known bool) {
 	r = &Rule{Path: path, Line: n.Line, namespaced: true, matches: regexp.MustCompile(".*")}
 	before := p.leftOut()

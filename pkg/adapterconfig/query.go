@@ -155,7 +155,7 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 	}
 	what := "gives more than one series the name %q"
 	if len(found) > 1 {
-		what = "gives a series the name %q, as other rules do"
+		what = "and other rules give series the name %q"
 	}
 	return "", nil, found[0].rule.seriesError(what+", and namespace %q has none of them: check that its pods are scraped",
 		q.Metric, q.Namespace)
@@ -182,6 +182,7 @@ var (
 
 // discovered returns the query for the series that have the metric's name, "" if there are none. If their queries
 // differ, only the series in the namespace of the request count: other namespaces must not be able to break the metric.
+// If there are none in that namespace, the error is errElsewhere.
 func (r *Rule) discovered(label string, q Request, external bool, discover Discover) (string, error) {
 	names, err := discover(r, r.discovery(label))
 	if err != nil {
@@ -326,8 +327,9 @@ func (a *arguments) fields() map[string]any {
 
 func (r *Rule) render(series string, q Request, external bool) (string, error) {
 	if r.Mistake {
-		return "", fmt.Errorf("%s (line %d) in the configuration of prometheus-adapter has metric %q and a mistake: an "+
-			"administrator finds it in the log of the custom metrics server, or with --check-config", r.Path, r.Line, q.Metric)
+		return "", fmt.Errorf("%s (line %d) in the configuration of prometheus-adapter has metric %q, but contains a "+
+			"mistake: an administrator finds it in the log of the custom metrics server, or with --check-config",
+			r.Path, r.Line, q.Metric)
 	}
 	a := arguments{Series: series, LabelValuesByName: map[string]string{}}
 	var matchers []string

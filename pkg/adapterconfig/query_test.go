@@ -329,7 +329,7 @@ rules:
 		{series: `new` + here + `old` + other + `older` + other, want: `new{namespace="shop",pod="a"}`},
 		{
 			series: `new` + other + `old` + other + `older` + other,
-			err:    `rules[1] (line 7) gives a series the name "rate", as other rules do, and namespace "shop" has none of them`,
+			err:    `rules[1] (line 7) and other rules give series the name "rate", and namespace "shop" has none`,
 		},
 	} {
 		got, _, err := c.Query(q, discover(t, strings.Fields(tt.series)))
@@ -363,8 +363,8 @@ rules:
 	}
 }
 
-// TestFewDiscoveries checks that the series of a namespace are only discovered if the names of all namespaces do not
-// decide: there can be very many namespaces.
+// TestFewDiscoveries checks that series are discovered for a single namespace only if those of all namespaces do not
+// decide which rule applies: there can be very many namespaces.
 func TestFewDiscoveries(t *testing.T) {
 	rule := "- seriesQuery: '{__name__=~\"%s_.*\",pod!=\"\"}'\n  " + podLabels + "\n  name: {matches: '_(.*)$'}\n" +
 		"  metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)\n"
@@ -405,15 +405,15 @@ rules:
 		rule   string
 		served bool // by the first rule
 	}{
-		"a query":              {series + byPod + named + "  metricsQuery: max(\n", false},
-		"no query":             {series + byPod + named, false},
-		"a pattern":            {"- seriesQuery: '{__name__=~\"hits_.*\"}'\n" + byPod + named, false},
-		"an unknown field":     {series + byPod + named + query + "  a: b\n", false},
-		"of other objects":     {series + "  resources: {overrides: {node: {resource: node}}}\n" + named, true},
-		"another metric":       {series + byPod + "  name: {as: misses}\n", true},
-		"what it is called":    {series + byPod + "  name: {matches: '('}\n" + query, true},
-		"which series it has":  {"- seriesQuery: hits_total}\n" + byPod + named + query, true},
-		"what its filters are": {series + "  seriesFilters: [{}]\n" + byPod + named + query, true},
+		"a query":                    {series + byPod + named + "  metricsQuery: max(\n", false},
+		"no query":                   {series + byPod + named, false},
+		"a pattern":                  {"- seriesQuery: '{__name__=~\"hits_.*\"}'\n" + byPod + named, false},
+		"an unknown field":           {series + byPod + named + query + "  a: b\n", false},
+		"of other objects":           {series + "  resources: {overrides: {node: {resource: node}}}\n" + named, true},
+		"another metric":             {series + byPod + "  name: {as: misses}\n", true},
+		"a mistake in name":          {series + byPod + "  name: {matches: '('}\n" + query, true},
+		"a mistake in seriesQuery":   {"- seriesQuery: hits_total}\n" + byPod + named + query, true},
+		"a mistake in seriesFilters": {series + "  seriesFilters: [{}]\n" + byPod + named + query, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, problems := Parse([]byte(first + tt.rule))
@@ -425,7 +425,7 @@ rules:
 				t.Fatalf("%q, %v", got, err)
 			}
 			if !tt.served {
-				wantText(t, err, `rules[1] (line 7)`, `has metric "hits" and a mistake`)
+				wantText(t, err, `rules[1] (line 7)`, `has metric "hits", but contains a mistake`)
 			}
 		})
 	}

@@ -95,8 +95,8 @@ func (w *patientWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// Flush implements http.Flusher. It removes the deadline: over HTTP/2, one that passes ends the stream, even if nothing
-// is being written.
+// Flush implements http.Flusher. It removes the deadline: over HTTP/2, a deadline that passes ends the stream, even if
+// nothing is being written.
 func (w *patientWriter) Flush() {
 	_ = w.control.Flush()
 	_ = w.control.SetWriteDeadline(time.Time{})

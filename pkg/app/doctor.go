@@ -175,8 +175,8 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	return report, namingProxy(err, config)
 }
 
-// namingProxy returns err with the proxy through which requests to the API server of c go, if err is that of a request
-// which was not answered: the proxy has let through whatever was answered.
+// namingProxy adds to err the proxy through which requests to the API server of c go, if err is from a request that got
+// no answer. If there was an answer, the proxy has let the request through.
 func namingProxy(err error, c *rest.Config) error {
 	if _, unanswered := errors.AsType[*url.Error](err); !unanswered {
 		return err

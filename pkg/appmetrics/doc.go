@@ -17,8 +17,8 @@
 //   - A sample's time is the moment when its page arrived. Timestamps on the page are ignored.
 //   - A counter that was absent from the previous page of the same process, and is present now,
 //     counted from zero then. A series that is absent from a page is stale at once. A counter
-//     restarts when it falls. If one of a page falls and process_start_time_seconds has changed or a
-//     container has restarted, all counters of the page restarted then.
+//     restarts when it falls. If a counter of a page falls, and process_start_time_seconds has changed or a
+//     container has restarted, all counters of the page are taken to have restarted.
 //   - A query sees no page from before its selectors were kept, not even the series that other queries
 //     select on it.
 //   - A page that cannot be used changes nothing. The last values are held for four intervals, at

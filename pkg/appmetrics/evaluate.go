@@ -68,8 +68,8 @@ func (a *Answer) Err() error {
 	return summarize(a.Missing)
 }
 
-// Costly reports whether the evaluation itself exceeded a limit, as the next one probably would. It is not costly if
-// only pages exceed one.
+// Costly reports whether the evaluation itself exceeded a limit, as the next one probably would. It returns
+// false if only pages exceed a limit.
 func (a *Answer) Costly() bool { return a.err != nil && a.err.Cause == OverLimit }
 
 // state is a pod during an evaluation.
@@ -372,7 +372,8 @@ func (e *evaluation) byDefault(ctx context.Context) {
 	}
 }
 
-// widest returns the widest of the pods' windows. Pods that have none because they have too few pages are missing.
+// widest returns the widest of the pods' windows. Pods without a window leave e.live, and
+// those that have too few pages are reported as missing.
 func (e *evaluation) widest(name string) time.Duration {
 	widest := time.Duration(0)
 	e.live = slices.DeleteFunc(e.live, func(p *state) bool {

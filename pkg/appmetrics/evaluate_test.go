@@ -678,8 +678,8 @@ func TestRulesOfPrometheusAdapter(t *testing.T) {
 	}
 }
 
-// TestDuplicateSeries checks that the first one of two equal series of a page counts, also if the lines of the next
-// pages are others, or in another order.
+// TestDuplicateSeries checks that the first of two equal series on a page counts, even if the next pages have other
+// lines, or the same lines in another order.
 func TestDuplicateSeries(t *testing.T) {
 	const one, again, other = `depth{x="1",y="2"} 3`, `depth{y="2",x="1"} 5`, `depth{x="2"} 4`
 	w := newWorld(t, Definition{Name: "depth"})

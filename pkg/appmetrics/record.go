@@ -200,7 +200,7 @@ func (t *target) resolve(x *scratch) (added int) {
 			known[k] = nil
 			continue
 		}
-		if s == nil { // twice on this page: the first one counts, and the text of the other one is to be parsed again
+		if s == nil { // twice on this page: the first one counts, and the text of the other must be parsed again
 			h.row, h.labels = row{}, labels.EmptyLabels()
 			continue
 		}
@@ -306,7 +306,7 @@ func (s *series) needed() bool {
 // restarted reports whether the process seems to have started since the last good page. The start time on the
 // page decides, or, if there is none, that of the container, which becomes known late. Some
 // libraries compute their start time, so it may vary by jitter, and by up to skew if the clock of
-// the node is set. If that clock is fast, the container seems to have started since on several pages in a row.
+// the node is set. If that clock is fast, the container seems to have just started on several pages in a row.
 func (t *target) restarted(started float64, container time.Time) bool {
 	const jitter, skew = 2, 60 // seconds
 	if started != 0 && t.started != 0 {

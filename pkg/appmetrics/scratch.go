@@ -186,8 +186,8 @@ func (x *scratch) withTarget(l labels.Labels) labels.Labels {
 	return b.Labels()
 }
 
-// fell reports whether a counter is lower than when it was last seen. If none is, what counts has not restarted,
-// whatever the start time says: it may be that of an exporter.
+// fell reports whether a counter is lower than when it was last seen. If none is, the process that counts has not
+// restarted, whatever the start time says: it may be the start time of an exporter.
 func (x *scratch) fell() bool {
 	return slices.ContainsFunc(x.hits, func(h hit) bool {
 		return h.series != nil && h.series.counter && h.value < h.series.last

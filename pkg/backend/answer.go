@@ -291,7 +291,7 @@ func (a *Answer) Sum() (float64, error) {
 	return finite(sum, "")
 }
 
-// Within returns a without the series that have another namespace in a label. Series without that label stay.
+// Within returns a without the series whose label names another namespace. Series without that label stay.
 func (a *Answer) Within(label, namespace string) *Answer {
 	isOther := func(s Sample) bool {
 		of := s.Labels.Get(label)

@@ -61,8 +61,8 @@ const turnPage = 64 << 10
 // quietAfter is how long after the last refusal a namespace no longer counts as limited.
 const quietAfter = 5 * time.Minute
 
-// replaceWithin is how long at least a namespace that has more than its share may take again what it gave back; at most
-// it is twice that. Rollouts and deletions that are undone need that.
+// replaceWithin is the minimum time for which a namespace that has more than its share may reclaim what it gave back;
+// the maximum is twice that. Rollouts and deletions that are undone need it.
 const replaceWithin = 5 * time.Minute
 
 // limit is a kind of limit that namespaces share.

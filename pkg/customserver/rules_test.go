@@ -453,8 +453,8 @@ func TestRulesAreDiscoveredAgain(t *testing.T) {
 	})
 }
 
-// TestRulesOtherNamespaces checks that pods of the same name in other namespaces, which a rule whose query reads all
-// namespaces has in its result, neither give a pod their values nor break its metric.
+// TestRulesOtherNamespaces checks a rule whose query reads all namespaces: pods of the same name in other namespaces
+// neither give a pod their values nor break its metric.
 func TestRulesOtherNamespaces(t *testing.T) {
 	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
 		r := parsedRules(t, `
@@ -514,8 +514,8 @@ func TestRulesLeftOut(t *testing.T) {
 		}
 		settled(20 * time.Second)
 		s.check(w, `error: rules[0] (line 3) in the configuration of prometheus-adapter has metric `+
-			`"http_requests_per_second" and a mistake: an administrator finds it in the log of the custom metrics server, or `+
-			`with --check-config`)
+			`"http_requests_per_second", but contains a mistake: an administrator finds it in the log of the custom `+
+			`metrics server, or with --check-config`)
 		s.check(other, "web-0 3")
 	})
 }

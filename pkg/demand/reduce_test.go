@@ -116,8 +116,8 @@ func TestMemoryOfLargeAutoscalers(t *testing.T) {
 	runtime.KeepAlive(d)
 }
 
-// TestMemoryOfLargePods checks what a server keeps of the annotations of a pod that was created or has changed. Those
-// of a list are reduced before.
+// TestMemoryOfLargePods checks what a server keeps of the annotations of a pod that was created or has changed. The
+// annotations of listed pods are reduced earlier.
 func TestMemoryOfLargePods(t *testing.T) {
 	const each = 50
 	d := New(Config{})

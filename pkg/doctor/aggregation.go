@@ -122,8 +122,8 @@ func (e *examination) aggregated(ctx context.Context, allowed []string) {
 	)
 }
 
-// aggregationFails returns the line for a request for at that failed. allowed has the common names that the front proxy
-// may have.
+// aggregationFails returns the line for a failed request for the path at. allowed has the common names that the front
+// proxy may have.
 func aggregationFails(at string, err error, allowed []string) Line {
 	cause, remedy := explainAggregated(err)
 	if cause == CauseFrontProxy && len(allowed) > 0 {
@@ -133,7 +133,7 @@ func aggregationFails(at string, err error, allowed []string) Line {
 		remedy)
 }
 
-// DistrustsFrontProxy reports whether err, an answer to a request through the API server, is that of a server which
+// DistrustsFrontProxy reports whether err, the answer to a request through the API server, comes from a server that
 // does not accept the API server's credentials. CauseFrontProxy and RemedyFrontProxy explain it.
 func DistrustsFrontProxy(err error) bool {
 	return apierrors.IsUnauthorized(err) ||

@@ -65,8 +65,8 @@ func TestAggregationIssues(t *testing.T) {
 	})
 }
 
-// TestOneVersionServed checks that a version which is left over, for example after a return to another server, does not
-// keep the other one from being checked: it is what autoscalers read.
+// TestOneVersionServed checks that a leftover APIService, for example after a return to another server, does not keep
+// the other version from being checked: autoscalers read that one.
 func TestOneVersionServed(t *testing.T) {
 	c := newCluster(t)
 	c.objects[pathDiscovery+"/nodes"] = c.objects[pathNodeUsage]

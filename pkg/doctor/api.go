@@ -251,7 +251,7 @@ func Unanswered(check, message string, err error, right string) Line {
 	return l
 }
 
-// RemedyNoAnswer returns what to do about err, the error of a request to which there was no answer, as a clause.
+// RemedyNoAnswer returns, as a clause, what to do about err, the error of a request that got no answer.
 func RemedyNoAnswer(err error) string {
 	switch text := err.Error(); {
 	case strings.Contains(text, "getting credentials: "):

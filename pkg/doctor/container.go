@@ -41,7 +41,7 @@ func likeness(c *corev1.Container) int {
 }
 
 // isIncumbent reports whether pod runs kubernetes-sigs/metrics-server, whose releases have tags such as v0.9.0.
-// Those of this program begin with v1, and builds of a developer have v0.0.0.
+// Releases of this program have tags from v1.0.0 on, and developer builds have v0.0.0.
 func isIncumbent(pod *corev1.Pod) bool {
 	image, _, _ := strings.Cut(path.Base(serverContainer(pod).Image), "@")
 	_, tag, _ := strings.Cut(image, ":")

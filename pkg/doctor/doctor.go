@@ -131,8 +131,8 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	return e.report, nil
 }
 
-// leaveTime returns a context that ends when three quarters of the time of ctx have passed: kubelets that hang,
-// which may be thousands, must not use up the time of the checks that follow.
+// leaveTime returns a context that ends after three quarters of the remaining time of ctx: kubelets that hang, which
+// may be thousands, must not use up the time of the checks that follow.
 func leaveTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -156,7 +156,7 @@ func (e *examination) readFlags(pod *corev1.Pod) {
 	}
 	if err != nil {
 		add(NewLine(checkPods, Warning,
-			"the arguments of "+name+" cannot be parsed, so kubelets are asked by this command's own flags",
+			"the arguments of "+name+" cannot be parsed, so kubelets are asked with this command's own flags",
 			err.Error(), "correct the arguments, or give this command the --kubelet-* flags of the server"))
 	}
 	if len(unknown) > 0 {

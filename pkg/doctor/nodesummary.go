@@ -61,7 +61,7 @@ func (e *examination) summarize(visits []*visit) []Line {
 	switch {
 	case e.config.Direct:
 		lines = append(lines, e.certificates(visits)...)
-	case !e.foreign: // otherwise the program there may not ask kubelets at all
+	case !e.foreign: // another program might not ask kubelets at all
 		remedy := fmt.Sprintf("kubectl -n %s exec service/%s -- /metrics-server doctor", e.where.Namespace, e.where.Name)
 		if e.incumbent {
 			remedy = "run this program in a pod of the cluster: metrics-server doctor --kubelets=direct"

@@ -39,7 +39,7 @@ func judgePod(pod *corev1.Pod, probe string, nodeDown bool, securePort int) Line
 	}
 	if nodeDown {
 		return line(Problem, "is not ready, nor is its node "+pod.Spec.NodeName,
-			"the node is down, or its kubelet does not reach the API server, so what is known of the pod is outdated",
+			"the node is down, or its kubelet cannot reach the API server, so the status of the pod is outdated",
 			"repair the node (kubectl describe node "+pod.Spec.NodeName+"); to have another node run the pod, delete it: "+
 				"kubectl -n %s delete pod %s --wait=false")
 	}

@@ -201,7 +201,7 @@ func TestIncumbent(t *testing.T) {
 	}
 }
 
-// TestUnknownLocation checks that nothing is said to be missing where the server was only looked for, as the roles
+// TestUnknownLocation checks that nothing is reported as missing if the server's location is only a guess: the roles
 // view, edit and admin do not allow reading APIServices.
 func TestUnknownLocation(t *testing.T) {
 	c := newCluster(t)
@@ -210,7 +210,7 @@ func TestUnknownLocation(t *testing.T) {
 	c.objects[pathServerPods] = &corev1.PodList{}
 	r := c.run()
 	unknown := Line{
-		Check: checkService, Status: Unknown, Message: "it is not kube-system/metrics-server", Cause: "cannot be read",
+		Check: checkService, Status: Unknown, Message: "kube-system/metrics-server does not exist", Cause: "cannot be read",
 		Remedy: "--namespace and --service",
 	}
 	if len(find(r, unknown)) != 1 || r.ExitCode() != 0 {

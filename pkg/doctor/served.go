@@ -84,7 +84,7 @@ type absence int
 
 const (
 	unserved    absence = iota // it should have metrics
-	justStarted                // one of its containers has started a moment ago
+	justStarted                // one of its containers started a moment ago
 	notRunning                 // none of its containers runs: they wait to be restarted, or have ended
 	gone                       // it was deleted meanwhile
 )
@@ -112,8 +112,7 @@ func (e *examination) explainAbsences(ctx context.Context, names []string, now t
 	return by
 }
 
-// absence returns why the pod NAMESPACE/NAME has no metrics. One that cannot be read should have some, for all that is
-// known.
+// absence returns why the pod NAMESPACE/NAME has no metrics. A pod that cannot be read is assumed to need some.
 func (e *examination) absence(ctx context.Context, name string, now time.Time) absence {
 	namespace, name, _ := strings.Cut(name, "/")
 	p, err := e.api.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -193,7 +192,7 @@ func judgeServedNodes(visits []*visit, served []usage, stale time.Duration, now 
 	return l
 }
 
-// judgeServedPods takes how many pods have metrics, and why others have none.
+// judgeServedPods returns the line for how many pods have metrics, and for why the others have none.
 func judgeServedPods(have int, by map[absence][]string) Line {
 	without := by[unserved]
 	running := have + len(without) + len(by[justStarted])
@@ -265,6 +264,12 @@ var noRequest = scalerCause{
 	"set requests for cpu and memory on all containers of the pods that the autoscaler selects",
 }
 
+var noPodRequest = scalerCause{
+	Warning, "a pod has no request",
+	"the target is a percentage of the request, and a pod with spec.resources has none: metrics-server is not at fault",
+	"set requests for cpu and memory in spec.resources of the pods that the autoscaler selects",
+}
+
 // scalerCauses lists the causes by a part of the condition's message. The first entry that matches
 // applies.
 var scalerCauses = []struct {
@@ -272,12 +277,12 @@ var scalerCauses = []struct {
 	scalerCause
 }{
 	{"missing request for", noRequest},
-	{"missing pod-level request for", noRequest}, // of pods with spec.resources
+	{"missing pod-level request for", noPodRequest},
 	{"not found in Pod", scalerCause{
 		Warning, "a pod lacks the container of the metric",
 		"a metric of type ContainerResource names a container that not every pod with the target's labels has: " +
 			"metrics-server is not at fault",
-		"correct the name of the container; if pods of another workload have the same labels, give them others",
+		"correct the name of the container; if pods of another workload have the same labels, give those pods others",
 	}},
 	{"did not receive metrics for", scalerCause{
 		Warning, "its pods have no metrics", "none of its pods is ready and has metrics",

@@ -100,7 +100,7 @@ func TestPodsThatNeedNoMetrics(t *testing.T) {
 			}
 		})
 	}
-	// Those of a node that is gone are being deleted for as long as it stays away.
+	// Pods of a lost node are being deleted for as long as the node stays away.
 	c := newCluster(t)
 	list := c.objects[pathAllPods].(*metav1.PartialObjectMetadataList)
 	list.Items[0].Name, list.Items[0].DeletionTimestamp = "lost", new(metav1.Now())

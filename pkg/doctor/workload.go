@@ -13,14 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// workload checks the Service, its endpoints and the pods behind it. It returns the pod from which
-// the server's arguments were read, which need not exist, or nil.
+// workload checks the Service, its endpoints and the pods behind it. It returns the pod from which the server's
+// arguments were read, or nil. If there are no pods, it is the one that the Deployment would create.
 func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod {
 	service, err := e.api.CoreV1().Services(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) && e.guessed:
 		e.report.add(NewLine(checkService, Unknown,
-			fmt.Sprintf("the Service of metrics-server is unknown: it is not %s", ref),
+			fmt.Sprintf("the Service of metrics-server is unknown: %s does not exist", ref),
 			"only the APIServices say where metrics-server is installed, and they cannot be read",
 			"give this command the --namespace and --service of metrics-server, or credentials that may get "+
 				"apiservices.apiregistration.k8s.io"))

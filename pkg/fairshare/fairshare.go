@@ -30,10 +30,10 @@ type Pool struct {
 	purged time.Time // when given was last purged
 }
 
-// given is what an owner gave back in the period of Pool.remember that began at since, and in the period before.
+// given is what an owner gave back in the period of Pool.remember that began at since, and in the previous one.
 type given struct {
-	now, before int64
-	since       time.Time
+	current, previous int64
+	since             time.Time
 }
 
 // New returns a Pool of limit, which is asked each time because it may change.
@@ -65,14 +65,15 @@ func (p *Pool) take(owner string, n, mine int64) bool {
 	defer p.mu.Unlock()
 	free := limit - p.taken
 	g := p.givenLocked(owner, time.Now())
-	again := p.remember > 0 && n <= g.now+g.before
+	again := p.remember > 0 && n <= g.current+g.previous
 	if p.taken != mine && (n > free || p.by[owner]+n > p.part*free && !again) {
 		return false
 	}
 	p.addLocked(owner, n)
-	ofNow := min(n, g.now) // first, so that giving and taking a little all the time does not renew what was given before
-	g.now -= ofNow
-	if g.before = max(0, g.before-(n-ofNow)); g.now+g.before > 0 {
+	// current comes first, so that giving and taking a little all the time does not renew what was given before.
+	ofCurrent := min(n, g.current)
+	g.current -= ofCurrent
+	if g.previous = max(0, g.previous-(n-ofCurrent)); g.current+g.previous > 0 {
 		p.given[owner] = g
 	} else {
 		delete(p.given, owner)
@@ -94,7 +95,7 @@ func (p *Pool) Give(owner string, n int64) {
 		p.purged = now
 	}
 	g := p.givenLocked(owner, now)
-	g.now += n
+	g.current += n
 	p.given[owner] = g
 }
 
@@ -105,7 +106,7 @@ func (p *Pool) givenLocked(owner string, now time.Time) given {
 	case age < p.remember:
 		return g
 	case age < 2*p.remember:
-		return given{before: g.now, since: g.since.Add(p.remember)}
+		return given{previous: g.current, since: g.since.Add(p.remember)}
 	}
 	return given{since: now}
 }

@@ -75,7 +75,7 @@ func (c *Client) Get(ctx context.Context, as *Credentials, token string, x *Exch
 			// a failure of the server.
 			continue
 		case err != nil && k.addr != x.Addrs[0]:
-			c.working = "" // what is at a fallback address may be something else
+			c.working = "" // a fallback address may lead to something else
 		}
 		if err != nil {
 			x.Peer = k.certificate()

@@ -263,7 +263,7 @@ func TestFallBackToAnAddressThatDoesNotWork(t *testing.T) {
 	}
 }
 
-// A fallback address is left if what answers there is not a kubelet that works, even if its connection can be kept.
+// A fallback address is given up if what answers there is not a working kubelet, even if its connection can be kept.
 func TestFallBackToSomethingElse(t *testing.T) {
 	f := newFake(t, secure())
 	d := &dials{}

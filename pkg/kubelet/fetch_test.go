@@ -83,7 +83,7 @@ func TestFetch(t *testing.T) {
 	}
 }
 
-// A node has an IPv6 address, which this machine need not have: its kubelet listens on an IPv4 address.
+// The node has an IPv6 address, but its kubelet listens on an IPv4 address, because this machine may lack IPv6.
 func TestFetchIPv6(t *testing.T) {
 	f := newFake(t, secure())
 	c := config()

@@ -216,7 +216,7 @@ func (k *Keeper) pass(ctx context.Context) error {
 	services, err := k.services(ctx)
 	secrets := k.config.Client.CoreV1().Secrets(k.config.Namespace)
 	secret, secretErr := secrets.Get(ctx, k.config.Secret, metav1.GetOptions{})
-	unused := k.serving.Load() == nil // or else the certificate in it is still served
+	unused := k.serving.Load() == nil // otherwise the certificate in it is still served
 	if k.config.Optional && unused && (apierrors.IsNotFound(secretErr) || apierrors.IsForbidden(secretErr)) {
 		if k.news("optional", string(apierrors.ReasonForError(secretErr))) {
 			klog.FromContext(ctx).Info("Warning: The server serves a self-signed certificate: --serving-certificate-secret is "+

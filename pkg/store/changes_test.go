@@ -183,8 +183,8 @@ func TestRevisionsOfPodsThatAppearLate(t *testing.T) {
 	}
 }
 
-// Whatever kubelets and the API server say, every change of what is served has a later revision than all that a client
-// can know, except that a pod or node is gone, which is reported. Other revisions are rare.
+// Whatever kubelets and the API server say, every change of what is served has a revision later than any that a client
+// can know, unless a pod or node is gone, which is reported. Revisions without a change are rare.
 func TestRevisionsOfRandomAnswers(t *testing.T) {
 	type view struct {
 		served any // nil: nothing
@@ -256,7 +256,8 @@ func TestRevisionsOfRandomAnswers(t *testing.T) {
 			clear(gone)
 		}
 	}
-	if changes < 10_000 || repeated > changes/50 { // that a container which has ended is not listed any more shows nowhere
+	// A container that has ended vanishes from the list, which changes nothing that is served.
+	if changes < 10_000 || repeated > changes/50 {
 		t.Errorf("%d changes, and %d revisions without one", changes, repeated)
 	}
 }

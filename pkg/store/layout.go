@@ -97,7 +97,7 @@ type match struct{ layout, answer int32 }
 
 const none = -1
 
-// align returns a layout for batch with the series of l, and the pods of which batch lists other containers than
+// align returns a layout for batch with the series of l, and the pods whose containers in batch differ from those in
 // the last answer. The first of duplicates wins. Containers that batch lacks are remembered until expiry, up to a
 // limit that depends on how many are listed, and only those with a start time, which tells them from a later
 // container of the same name.
@@ -130,7 +130,7 @@ func (l *layout) align(batch []sample.Container, now, expiry time.Duration) (nex
 	return next, changed
 }
 
-// changed returns the pods with a container that either the last answer or batch lists.
+// changed returns the pods with a container that only one of the last answer and batch lists.
 func (l *layout) changed(all []match, batch []sample.Container) (pods []podKey) {
 	for _, m := range all {
 		was, is := m.layout != none && l.containers[m.layout].listed, m.answer != none

@@ -62,7 +62,7 @@ func (n *node) record(
 	n.last.Store(int64(now))
 
 	var r Report
-	var relisted []podKey // the pods of which other containers are listed than before
+	var relisted []podKey // the pods whose listed containers have changed
 	if !n.layout.aligned(b.Containers) || n.layout.forgettable(now, n.limits.expiry) {
 		var next *layout
 		next, relisted = n.layout.align(b.Containers, now, n.limits.expiry)

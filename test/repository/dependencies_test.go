@@ -59,8 +59,8 @@ func directDependencies(t *testing.T) []string {
 	return direct
 }
 
-// TestSharedVersions checks that the programs and libraries that tests are run with are built from the same versions of
-// modules as the server. Go then compiles a thousand packages once instead of up to five times.
+// TestSharedVersions checks that the programs and libraries that tests use are built from the same versions of modules
+// as the server. Go then compiles a thousand packages once instead of up to five times.
 func TestSharedVersions(t *testing.T) {
 	server := map[string]string{}
 	for _, r := range goModOf(t, ".").Require {
@@ -90,7 +90,7 @@ func TestSharedVersions(t *testing.T) {
 			}
 		}
 		if shared < least {
-			t.Errorf("%s has %d modules in common with the server, of at least %d", module, shared, least)
+			t.Errorf("%s has %d modules in common with the server, want at least %d", module, shared, least)
 		}
 	}
 }

@@ -65,8 +65,8 @@ func Run(args ...string) (code int, err error) {
 	return code, err
 }
 
-// denied says what a user can do about err, by which the system denies a network namespace or the rights in it. Since
-// 23.10, Ubuntu lets users create namespaces, but AppArmor denies the rights in them.
+// denied adds to err, with which the system denied a network namespace or the rights in it, what the user can do. Since
+// 23.10, Ubuntu lets users create namespaces, but AppArmor denies them the rights in these.
 func denied(err error) error {
 	return fmt.Errorf("simulated pods need a network namespace, which this system does not allow: %w: run as root, or "+
 		"allow unprivileged user namespaces (on Ubuntu: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0)", err)

@@ -213,7 +213,8 @@ var conditionCauses = []struct{ says, cause, remedy string }{
 		"set the request in spec.resources of the pods",
 	},
 	{
-		"not found in Pod", "the metric is of a container that not every pod has", "correct its name",
+		"not found in Pod", "the metric is of a container that not every pod has",
+		"correct the name of the container",
 	},
 	{
 		"did not receive metrics for targeted pods", "no pod is ready and has a value",

@@ -65,7 +65,8 @@ func (e *examination) explainMetric(m *Metric, err error) *doctor.Line {
 		}
 		l.Remedy = fmt.Sprintf("set a request for %s %s, or use a target of type AverageValue", request.resource, where)
 	case missing:
-		l.Check, l.Cause, l.Remedy = checkMetric, "the metric is of a container that not every pod has", "correct its name"
+		l.Check, l.Cause = checkMetric, "the metric is of a container that not every pod has"
+		l.Remedy = "correct the name of the container"
 	case doctor.DistrustsFrontProxy(err):
 		l.Cause, l.Remedy = doctor.CauseFrontProxy, doctor.RemedyFrontProxy
 	case apierrors.IsForbidden(err):

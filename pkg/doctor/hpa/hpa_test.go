@@ -426,7 +426,9 @@ func TestFindings(t *testing.T) {
 				c.hpa.Status.Conditions = conditions(false, "FailedGetContainerResourceMetric",
 					"failed to get cpu utilization: container ap not found in Pod web-c")
 			},
-			doctor.Line{Check: checkController, Status: doctor.Problem, Cause: "not every pod has", Remedy: "its name"},
+			doctor.Line{
+				Check: checkController, Status: doctor.Problem, Cause: "not every pod has", Remedy: "name of the container",
+			},
 		},
 		"scaled to zero by hand": {
 			func(c *fakeCluster) {
@@ -617,7 +619,8 @@ func TestResourceMetrics(t *testing.T) {
 		"a container that no pod has": {
 			func(c *fakeCluster) { c.hpa.Spec.Metrics[0] = ofContainer("ap") },
 			[]doctor.Line{{
-				Check: checkMetric, Status: doctor.Problem, Message: "pod web-a has no container ap", Remedy: "correct its name",
+				Check: checkMetric, Status: doctor.Problem, Message: "pod web-a has no container ap",
+				Remedy: "name of the container",
 			}},
 		},
 		"a container without metrics": {

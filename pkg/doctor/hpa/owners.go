@@ -44,7 +44,7 @@ func (e *examination) overlap(ctx context.Context) {
 func (e *examination) otherOwner(ctx context.Context, refs []metav1.OwnerReference) string {
 	name := noOwner
 	for range maxOwners {
-		// An operator may own its objects without being their controller.
+		// A custom resource may own objects without being their controller.
 		if slices.ContainsFunc(refs, e.isTarget) {
 			return ""
 		}

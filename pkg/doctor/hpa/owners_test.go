@@ -107,8 +107,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestOverlapWithCustomResource checks that other pods are found if the program behind a custom resource makes that the
-// owner of its own.
+// TestOverlapWithCustomResource checks that pods of other owners are found if the operator of a custom resource makes
+// that resource the owner of its own pods.
 func TestOverlapWithCustomResource(t *testing.T) {
 	const apps = "/apis/apps/v1/namespaces/default/"
 	for _, own := range []bool{false, true} {
