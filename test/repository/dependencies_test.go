@@ -66,6 +66,8 @@ func TestSharedVersions(t *testing.T) {
 	for _, r := range goModOf(t, ".").Require {
 		server[r.Path] = r.Version
 	}
+	// The recommender of VerticalPodAutoscaler 1.8.1 does not compile with client_golang 1.25.
+	older := map[string]string{"github.com/prometheus/client_golang": "hack/vpa", "github.com/prometheus/common": "hack/vpa"}
 	for module, least := range map[string]int{
 		"hack/cluster": 80, "hack/helm": 50, "hack/manifests": 30, "hack/observability": 60, "hack/vpa": 40,
 	} {
@@ -79,7 +81,7 @@ func TestSharedVersions(t *testing.T) {
 		}
 		shared := 0
 		for path, version := range versions {
-			if server[path] == "" {
+			if server[path] == "" || older[path] == module {
 				continue
 			}
 			shared++
