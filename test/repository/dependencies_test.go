@@ -67,7 +67,10 @@ func TestSharedVersions(t *testing.T) {
 		server[r.Path] = r.Version
 	}
 	// The recommender of VerticalPodAutoscaler 1.8.1 does not compile with client_golang 1.25.
-	older := map[string]string{"github.com/prometheus/client_golang": "hack/vpa", "github.com/prometheus/common": "hack/vpa"}
+	older := map[string]string{
+		"github.com/prometheus/client_golang": "hack/vpa",
+		"github.com/prometheus/common":        "hack/vpa",
+	}
 	for module, least := range map[string]int{
 		"hack/cluster": 80, "hack/helm": 50, "hack/manifests": 30, "hack/observability": 60, "hack/vpa": 40,
 	} {
