@@ -105,7 +105,11 @@ func withDeadline(next http.Handler, timeout time.Duration) http.Handler {
 			if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
 				deadline = time.Time{} // also removes the deadline of the connection's previous request
 				w = withPatience(w, timeout)
-				defer func() { _ = c.SetWriteDeadline(time.Now().Add(timeout)) }() // for the end of the answer
+				defer func() {
+					if r.Context().Err() == nil { // the client is there, and gets the end of the answer
+						_ = c.SetWriteDeadline(time.Now().Add(timeout))
+					}
+				}()
 			}
 		}
 		// Only the response writers of tests do not support deadlines.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/rest"
@@ -286,4 +287,33 @@ func TestPatienceAtTheEnd(t *testing.T) {
 			t.Errorf("a client that is late for the end reads %q and %v, want an error", b, err)
 		}
 	})
+}
+
+// deadlines records the write deadlines that a response gets.
+type deadlines struct {
+	httptest.ResponseRecorder
+	write []time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.write = append(d.write, t)
+	return nil
+}
+
+// A watch whose client is gone gets no deadline: over HTTP/2, its timer would keep the closed stream in memory.
+func TestNoDeadlineForClientsThatAreGone(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(request.WithRequestInfo(t.Context(), &request.RequestInfo{Verb: "watch"}))
+		defer cancel()
+		handler := withDeadline(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			if gone {
+				cancel()
+			}
+		}), time.Minute)
+		var d deadlines
+		handler.ServeHTTP(&d, httptest.NewRequestWithContext(ctx, http.MethodGet, watchPods, http.NoBody))
+		if last := d.write[len(d.write)-1]; last.IsZero() != gone {
+			t.Errorf("client gone: %v: the last deadline is %v", gone, last)
+		}
+	}
 }

@@ -130,6 +130,7 @@ func TestNamingProxy(t *testing.T) {
 		{request, true},
 		{fmt.Errorf("read: %w", apierrors.NewUnauthorized("Unauthorized")), false},
 		{os.ErrNotExist, false}, // of a file
+		{&url.Error{Op: "Get", URL: "https://10.96.0.1", Err: errors.New("getting credentials: exec: aws not found")}, false},
 	} {
 		got := namingProxy(tc.err, c)
 		if named := strings.Contains(fmt.Sprint(got), "proxy:3128"); named != tc.named || !errors.Is(got, tc.err) {

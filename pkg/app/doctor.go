@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -175,10 +174,10 @@ func (d *doctorOptions) run(ctx context.Context, cmd *cobra.Command) (*doctor.Re
 	return report, namingProxy(err, config)
 }
 
-// namingProxy adds to err the proxy through which requests to the API server of c go, if err is from a request that got
-// no answer. If there was an answer, the proxy has let the request through.
+// namingProxy adds to err the proxy through which requests to the API server of c go, if err is from a request that was
+// sent and got no answer. If there was an answer, the proxy has let the request through.
 func namingProxy(err error, c *rest.Config) error {
-	if _, unanswered := errors.AsType[*url.Error](err); !unanswered {
+	if !doctor.NoAnswer(err) {
 		return err
 	}
 	if proxy := proxyTo(c); proxy != "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 	"sync"
@@ -251,10 +252,20 @@ func Unanswered(check, message string, err error, right string) Line {
 	return l
 }
 
+// gettingCredentials is in the error of a request that was not sent, because the credential plugin of the kubeconfig
+// fails (client-go's plugin/pkg/client/auth/exec).
+const gettingCredentials = "getting credentials: "
+
+// NoAnswer reports whether err is from a request that was sent and got no answer.
+func NoAnswer(err error) bool {
+	_, ok := errors.AsType[*url.Error](err)
+	return ok && !strings.Contains(err.Error(), gettingCredentials)
+}
+
 // RemedyNoAnswer returns, as a clause, what to do about err, the error of a request that got no answer.
 func RemedyNoAnswer(err error) string {
 	switch text := err.Error(); {
-	case strings.Contains(text, "getting credentials: "):
+	case strings.Contains(text, gettingCredentials):
 		return "the program that the kubeconfig names for getting credentials (exec) fails: install it, or log in again"
 	case strings.Contains(text, "x509: "):
 		return "the API server's certificate has expired, or does not fit the kubeconfig (server, tls-server-name, " +

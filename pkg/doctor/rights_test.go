@@ -204,17 +204,23 @@ func TestIncumbent(t *testing.T) {
 // TestUnknownLocation checks that nothing is reported as missing if the server's location is only a guess: the roles
 // view, edit and admin do not allow reading APIServices.
 func TestUnknownLocation(t *testing.T) {
-	c := newCluster(t)
-	c.forbid(pathV1, pathV1beta1, pathReviews)
-	delete(c.objects, pathService)
-	c.objects[pathServerPods] = &corev1.PodList{}
-	r := c.run()
-	unknown := Line{
-		Check: checkService, Status: Unknown, Message: "kube-system/metrics-server does not exist", Cause: "cannot be read",
-		Remedy: "--namespace and --service",
-	}
-	if len(find(r, unknown)) != 1 || r.ExitCode() != 0 {
-		t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
+	for _, reviews := range []bool{false, true} {
+		c := newCluster(t)
+		c.forbid(pathV1, pathV1beta1)
+		if !reviews {
+			c.forbid(pathReviews)
+		}
+		c.denied["list nodes"] = true
+		delete(c.objects, pathService)
+		c.objects[pathServerPods] = &corev1.PodList{}
+		r := c.run()
+		unknown := Line{
+			Check: checkService, Status: Unknown, Message: "kube-system/metrics-server does not exist", Cause: "cannot be read",
+			Remedy: "--namespace and --service",
+		}
+		if len(find(r, unknown)) != 1 || r.ExitCode() != 0 {
+			t.Errorf("exit code %d\n%s", r.ExitCode(), text(t, r))
+		}
 	}
 }
 

@@ -2,9 +2,7 @@ package ui
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -97,7 +95,7 @@ func (f *findings) once(ctx context.Context) {
 func (c *Config) examine(ctx context.Context) (examined, error) {
 	report, err := doctor.Run(ctx, c.Doctor)
 	if err != nil {
-		if _, unanswered := errors.AsType[*url.Error](err); unanswered && c.Hint != "" {
+		if doctor.NoAnswer(err) && c.Hint != "" {
 			err = fmt.Errorf("%w; %s", err, c.Hint)
 		}
 		return examined{}, err
