@@ -181,7 +181,7 @@ func flagValue(args []string, name string) (value string, given bool) {
 // access checks the rights of the server's service accounts, and whether the objects exist that the
 // server may not create. pod is nil if it is unknown.
 func (e *examination) access(ctx context.Context, namespace string, pod *corev1.Pod) {
-	if e.guessed && pod == nil {
+	if e.elsewhere && pod == nil {
 		return // it is not known which account is the server's
 	}
 	account := "metrics-server"

@@ -60,6 +60,8 @@ type examination struct {
 	where  serviceRef
 	// guessed says that where is a guess, because the APIServices could not be read.
 	guessed bool
+	// elsewhere says that the guess is wrong: the Service does not exist.
+	elsewhere bool
 	// foreign says that the Service leads to pods that run a program other than metrics-server.
 	foreign bool
 	// incumbent says that they run kubernetes-sigs/metrics-server, as far as the image's tag tells.

@@ -19,6 +19,7 @@ func (e *examination) workload(ctx context.Context, ref serviceRef) *corev1.Pod 
 	service, err := e.api.CoreV1().Services(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) && e.guessed:
+		e.elsewhere = true
 		e.report.add(NewLine(checkService, Unknown,
 			fmt.Sprintf("the Service of metrics-server is unknown: %s does not exist", ref),
 			"only the APIServices say where metrics-server is installed, and they cannot be read",
