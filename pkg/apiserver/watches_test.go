@@ -293,7 +293,7 @@ func TestPatienceAtTheEnd(t *testing.T) {
 func TestNoDeadlineForClientsThatAreGone(t *testing.T) {
 	for _, gone := range []bool{false, true} {
 		ctx, cancel := context.WithCancel(request.WithRequestInfo(t.Context(), &request.RequestInfo{Verb: "watch"}))
-		defer cancel()
+		t.Cleanup(cancel)
 		handler := withDeadline(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			if gone {
 				cancel()
