@@ -90,7 +90,7 @@ export GOFLAGS += -trimpath -tags=$(TAGS)
 # without vet, which `make verify` runs as part of the linter. The timeout is for machines with two cores that run other
 # tests at the same time.
 RACEGO = $(if $(RACE),CGO_ENABLED=1 GOFLAGS='$(filter-out -trimpath,$(GOFLAGS))') go
-RACETEST = $(RACEGO) test $(RACE) -vet=off -timeout 30m
+RACETEST = $(RACEGO) test $(RACE) -vet=off -timeout 45m
 # The tests of test/integration that build programs of other projects, overload a server, or wait several times for
 # what the server does once a minute.
 LONGTESTS := ^(TestBackend|TestMoveFromPrometheusAdapter|TestChart|TestHelmReleases$\
@@ -133,7 +133,7 @@ test-unit: race-support ## Run the unit tests, which need only Go.
 test-hack: ## Run the unit tests of the modules in hack/, which hold the chart and the tools.
 	status=0; \
 	for m in $(filter-out .,$(CODE_MODULES)); do \
-	  (echo "== $$m"; cd $$m && go test -count=1 -vet=off $(TESTFLAGS) ./...) || status=1; \
+	  (echo "== $$m"; cd $$m && go test -count=1 -vet=off -timeout 30m $(TESTFLAGS) ./...) || status=1; \
 	done; \
 	exit $$status
 
@@ -329,7 +329,7 @@ image: ## Build the image and its SBOM without Docker, as an archive for `ctr im
 
 .PHONY: docker-test
 docker-test: ## Build the Dockerfile, compare the image with that of `make image`, run it; needs a Docker engine.
-	cd hack/image && go test -count=1 -timeout 40m -tags docker -run '^TestDocker$$' $(TESTFLAGS) .
+	cd hack/image && go test -count=1 -timeout 75m -tags docker -run '^TestDocker$$' $(TESTFLAGS) .
 
 .PHONY: engine-test
 engine-test: ## Test the scripts that start a Docker engine where none runs; needs root and a quiet machine.

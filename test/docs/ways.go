@@ -91,7 +91,7 @@ var elsewhere = map[string][][2]string{
 		{"make demo", "cluster demo -state"},
 		{
 			"make build && KUBECONFIG=... E2E_NODE=none E2E_VPA=none E2E_BACKENDS=none go test",
-			"-tags e2e -parallel 48 -timeout 30m",
+			"-tags e2e -parallel 48 -timeout 45m",
 		},
 		{"go build -o workload", `/workload" ./test/e2e/workload`},
 		{"go run . assets", "assets -only kubectl -version"},

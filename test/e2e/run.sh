@@ -51,4 +51,4 @@ CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace -o "$tmp/metrics-server" ./cm
 "$kubectl" delete -k deploy/kustomize/custom-metrics --ignore-not-found
 E2E_IMAGE=$image E2E_KUBECTL=$kubectls E2E_NODE=$tmp/node E2E_VPA=$vpa \
   E2E_BINARY=$tmp/metrics-server E2E_HELM=$tmp/helm \
-  go test -count=1 -tags e2e -parallel 48 -timeout 30m "$@" ./test/e2e
+  go test -count=1 -tags e2e -parallel 48 -timeout 45m "$@" ./test/e2e

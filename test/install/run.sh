@@ -31,4 +31,4 @@ CGO_ENABLED=0 go build -trimpath -tags=grpcnotrace -o "$tmp/metrics-server" ./cm
 export HELM_CACHE_HOME=$tmp/helm-home HELM_CONFIG_HOME=$tmp/helm-home HELM_DATA_HOME=$tmp/helm-home
 INSTALL_KUBECTL=$kubectl INSTALL_HELM=$tmp/helm INSTALL_DIST=$tmp/dist INSTALL_IMAGE=$image \
   INSTALL_INCUMBENT=$incumbent INSTALL_BINARY=$tmp/metrics-server \
-  go test -count=1 -tags e2e -timeout 30m "$@" ./test/install
+  go test -count=1 -tags e2e -timeout 45m "$@" ./test/install
