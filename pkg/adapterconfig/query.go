@@ -99,7 +99,8 @@ type candidate struct {
 	rule   *Rule
 	label  string   // of the objects; empty for an external metric
 	series []string // with the metric's name; nil if they are not known
-	query  string   // empty if it is not known, or if all series are in other namespaces
+	query  string   // empty if the rule has no series for the metric, or if there is an error
+	err    error    // errElsewhere, or why the query is not known
 }
 
 // find returns the query of the last rule that has the metric, because later rules replace earlier ones. If several
@@ -127,26 +128,21 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 	}
 	notFound := ErrNotFound
 	var found []candidate
-	usable := false
-	for _, c := range candidates {
-		var err error
-		c.query, err = c.rule.discovered(c.label, q, external, discover)
+	for _, c := range candidates { // all of them, so that the caller discovers their series in parallel
+		c.query, c.err = c.rule.discovered(c.label, q, external, discover)
 		switch {
-		case errors.Is(err, errUnusable):
+		case errors.Is(c.err, errUnusable):
 			notFound = c.rule.seriesError("gives the name %q to a series whose own name cannot be put into metricsQuery: "+
 				"rename the series so that its name has only letters, digits, _ and :", q.Metric)
-		case err == nil && c.query != "", errors.Is(err, errElsewhere):
+		case c.err != nil || c.query != "":
 			found = append(found, c)
-			usable = usable || err == nil
-		case err != nil && !usable: // else a later rule has the metric
-			return "", nil, err
 		}
 	}
 	switch {
 	case len(found) == 0:
 		return "", nil, notFound
-	case len(found) == 1 && usable:
-		return found[0].query, found[0].rule, nil
+	case len(found) == 1 && !errors.Is(found[0].err, errElsewhere):
+		return found[0].query, found[0].rule, found[0].err
 	}
 	for _, c := range found {
 		if here, err := c.isHere(q, external, discover); err != nil || here {
@@ -163,8 +159,11 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 
 // isHere reports whether c has series in the namespace of the request, or its query does not select the namespace.
 func (c *candidate) isHere(q Request, external bool, discover Discover) (bool, error) {
-	if c.query == "" {
+	switch {
+	case errors.Is(c.err, errElsewhere):
 		return false, nil
+	case c.err != nil:
+		return false, c.err
 	}
 	within, err := c.rule.within(q, external)
 	if err != nil || within == nil || !strings.Contains(c.query, within.String()) {

@@ -370,20 +370,50 @@ func TestFewDiscoveries(t *testing.T) {
 		"  metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)\n"
 	c := parse(t, "rules:\n"+fmt.Sprintf(rule, "a")+fmt.Sprintf(rule, "b")+fmt.Sprintf(rule, "c"))
 	q := Request{Metric: "hits", Namespace: "shop", Resource: resource("", "pods")}
-	failed := errors.New("too many names")
+	const want = `sum(b_hits{namespace="shop",pod!=""}) by (pod)`
 	query, _, err := c.Query(q, func(r *Rule, query string) ([]string, error) {
 		switch {
 		case strings.Contains(query, "shop"):
 			t.Errorf("needless query for the names in a namespace: %s", query)
-		case r.Path == "rules[0]": // a later rule has the metric
-			return nil, failed
 		case r.Path == "rules[1]":
 			return []string{"b_hits"}, nil
 		}
 		return nil, nil
 	})
-	if want := `sum(b_hits{namespace="shop",pod!=""}) by (pod)`; err != nil || query != want {
+	if err != nil || query != want {
 		t.Errorf("%q, %v, want %q", query, err, want)
+	}
+
+	// The series of an earlier rule are not known, so the rule applies only if it has series in the namespace.
+	failed := errors.New("too many names")
+	for _, here := range [][]string{{"b_hits"}, nil} {
+		query, _, err := c.Query(q, func(r *Rule, query string) ([]string, error) {
+			switch {
+			case r.Path == "rules[0]":
+				return nil, failed
+			case r.Path == "rules[2]":
+				return nil, nil
+			case strings.Contains(query, "shop"):
+				return here, nil
+			}
+			return []string{"b_hits"}, nil
+		})
+		switch {
+		case here == nil && !errors.Is(err, failed):
+			t.Errorf("%q, %v, want the error %v", query, err, failed)
+		case here != nil && (err != nil || query != want):
+			t.Errorf("%q, %v, want %q", query, err, want)
+		}
+	}
+
+	// The names of all rules are asked for at once.
+	asked := map[string]bool{}
+	_, _, err = c.Query(q, func(r *Rule, _ string) ([]string, error) {
+		asked[r.Path] = true
+		return nil, failed
+	})
+	if !errors.Is(err, failed) || len(asked) != 3 {
+		t.Errorf("%v, and %d rules are discovered, want %v and 3", err, len(asked), failed)
 	}
 }
 

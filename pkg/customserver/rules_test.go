@@ -493,6 +493,53 @@ rules:
 	})
 }
 
+// TestRulesOfAnotherNamespace checks that a rule which has series for a metric only in another namespace does not take
+// it over while it is not known, after a start or when rules are read again, that an earlier rule has series here.
+func TestRulesOfAnotherNamespace(t *testing.T) {
+	const every, here = `namespace!="",pod!="",pod!=""})`, `namespace!="",namespace="shop",pod!="",pod!=""})`
+	const total = `group by (__name__) ({__name__="hits_total",`
+	const seconds = `group by (__name__) ({__name__="hits_seconds_total",`
+	const query, other = `max(hits_total{namespace="shop",pod!=""}) by (pod)`,
+		`max(hits_seconds_total{namespace="shop",pod!=""}) by (pod)`
+	const rule = `
+- seriesQuery: '%s{namespace!="",pod!=""}'
+  resources: {overrides: {namespace: {resource: namespace}, pod: {resource: pod}}}
+  name: {as: hits}
+  metricsQuery: max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)`
+	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
+		r := parsedRules(t, "rules:"+fmt.Sprintf(rule, "hits_total")+fmt.Sprintf(rule, "hits_seconds_total"))
+		apply := func() {
+			t.Helper()
+			if err := s.backends.apply([]backend.Config{{Name: "main", URL: "one"}}, r); err != nil {
+				t.Fatal(err)
+			}
+			settled(time.Minute)
+		}
+		one.change(func() {
+			one.samples = map[string][]backend.Sample{
+				total + every:   {series(1, "__name__", "hits_total")},
+				total + here:    {series(1, "__name__", "hits_total")},
+				seconds + every: {series(1, "__name__", "hits_seconds_total")},
+				seconds + here:  nil,
+				query:           {series(9, "pod", "web-0")},
+			}
+		})
+		apply()
+		w := s.poll(inBackend(ofPods("hits", pods(1))))
+		settled(time.Minute)
+		s.check(w, "web-0 9")
+		before := s.backends.find(w.Request).subscription
+		apply()
+		s.check(w, "web-0 9")
+		if s.backends.find(w.Request).subscription != before {
+			t.Error("the query was stopped in between")
+		}
+		if n := one.queries()[other]; n != 0 {
+			t.Errorf("%d queries by the rule of the other namespace", n)
+		}
+	})
+}
+
 // TestRulesLeftOut checks that a metric does not get another meaning when its rule is left out because of a mistake.
 func TestRulesLeftOut(t *testing.T) {
 	withRules(t, func(t *testing.T, s *system, one *fakeServer, _ *rules) {
