@@ -18,8 +18,8 @@
 //   - A request without names of objects is allowed, for queries that are repeated while pods come and go.
 //   - If two series of a rule get the same name and different queries, only those in the namespace of the
 //     request count, and if it has both, that is an error. The adapter takes whichever Prometheus lists last.
-//   - If several rules have series for a metric, those without series in the namespace of the request do not count.
-//     The adapter takes the last rule.
+//   - If several rules have series for a metric, those without series in the namespace of the request do not count,
+//     not even if they cannot be used. The adapter takes the last rule.
 //   - A metric of a rule that cannot be used has an error, unless it is unknown which metrics the rule has. The adapter
 //     refuses the whole file, or sends the query.
 //   - A query that is not PromQL is an error. The adapter sends it, and only logs the server's answer.

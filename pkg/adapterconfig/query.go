@@ -100,7 +100,7 @@ type candidate struct {
 	label  string   // of the objects; empty for an external metric
 	series []string // with the metric's name; nil if they are not known
 	query  string   // empty if the rule has no series for the metric, or if there is an error
-	err    error    // errElsewhere, or why the query is not known
+	err    error    // why there is no query, such as errElsewhere and errMistake
 }
 
 // find returns the query of the last rule that has the metric, because later rules replace earlier ones. If several
@@ -145,8 +145,12 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 		return found[0].query, found[0].rule, found[0].err
 	}
 	for _, c := range found {
-		if here, err := c.isHere(q, external, discover); err != nil || here {
-			return c.query, c.rule, err
+		here, err := c.isHere(q, external, discover)
+		switch {
+		case err != nil:
+			return "", nil, err
+		case here:
+			return c.query, c.rule, c.err
 		}
 	}
 	what := "gives more than one series the name %q"
@@ -157,17 +161,18 @@ func find(rules []*Rule, q Request, external bool, discover Discover) (string, *
 		q.Metric, q.Namespace)
 }
 
-// isHere reports whether c has series in the namespace of the request, or its query does not select the namespace.
+// isHere reports whether c has series in the namespace of the request, or does not select by it. The error says that
+// this is not known. A rule with a mistake must not break the metric in namespaces where it has no series, either.
 func (c *candidate) isHere(q Request, external bool, discover Discover) (bool, error) {
 	switch {
 	case errors.Is(c.err, errElsewhere):
 		return false, nil
-	case c.err != nil:
+	case c.err != nil && !errors.Is(c.err, errMistake):
 		return false, c.err
 	}
 	within, err := c.rule.within(q, external)
-	if err != nil || within == nil || !strings.Contains(c.query, within.String()) {
-		return true, err
+	if err != nil || within == nil || c.err == nil && !strings.Contains(c.query, within.String()) {
+		return true, nil // an error is the rule's mistake
 	}
 	names, err := discover(c.rule, c.rule.discovery(c.label, within))
 	return len(c.rule.named(names, q.Metric)) > 0, err
@@ -177,6 +182,7 @@ var (
 	errUnusable  = errors.New("the names of all series are unusable")
 	errAmbiguous = errors.New("there are several queries")
 	errElsewhere = errors.New("all series are in other namespaces")
+	errMistake   = errors.New("a mistake")
 )
 
 // discovered returns the query for the series that have the metric's name, "" if there are none. If their queries
@@ -326,9 +332,9 @@ func (a *arguments) fields() map[string]any {
 
 func (r *Rule) render(series string, q Request, external bool) (string, error) {
 	if r.Mistake {
-		return "", fmt.Errorf("%s (line %d) in the configuration of prometheus-adapter has metric %q, but contains a "+
-			"mistake: an administrator finds it in the log of the custom metrics server, or with --check-config",
-			r.Path, r.Line, q.Metric)
+		return "", fmt.Errorf("%s (line %d) in the configuration of prometheus-adapter has metric %q, but contains %w: an "+
+			"administrator finds it in the log of the custom metrics server, or with --check-config",
+			r.Path, r.Line, q.Metric, errMistake)
 	}
 	a := arguments{Series: series, LabelValuesByName: map[string]string{}}
 	var matchers []string

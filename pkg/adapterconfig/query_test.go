@@ -461,6 +461,58 @@ rules:
 	}
 }
 
+// TestLeftOutRuleElsewhere checks that a rule which is left out does not break a metric of another rule in namespaces
+// where it has no series.
+func TestLeftOutRuleElsewhere(t *testing.T) {
+	const rules = `
+rules:
+- seriesQuery: hits_total{pod!=""}
+  ` + podLabels + `
+  name: {as: hits}
+  metricsQuery: max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)
+- seriesQuery: '{__name__=~".+_seconds_total",pod!=""}'
+  name: {matches: "^(.*)_seconds_total$"}
+  metricsQuery: max(
+`
+	const here, other = `{namespace="shop",pod="a"} `, `{namespace="other",pod="a"} `
+	const labels = `resources: {overrides: {pod: {resource: pod}}}`
+	q := Request{Metric: "hits", Namespace: "shop", Resource: resource("", "pods")}
+	failed := errors.New("the backend is down")
+	for _, tt := range []struct {
+		series, resources string
+		fails             bool // whether discovery within the namespace does
+		err               string
+	}{
+		{series: "hits_total" + here, resources: podLabels},
+		{series: "hits_seconds_total" + other + "hits_total" + here, resources: podLabels},
+		{series: "hits_seconds_total" + here + "hits_total" + here, resources: podLabels, err: "contains a mistake"},
+		{series: "hits_seconds_total" + other, resources: podLabels, err: "contains a mistake"},
+		{
+			series: "hits_seconds_total" + other + "hits_total" + here, resources: podLabels, fails: true,
+			err: failed.Error(),
+		},
+		{series: "hits_seconds_total" + other + "hits_total" + here, resources: labels, err: "contains a mistake"},
+	} {
+		c, problems := Parse([]byte(rules + "  " + tt.resources + "\n"))
+		if len(problems) == 0 || c.Used() != 1 {
+			t.Fatalf("%d rules are used, with the problems %v", c.Used(), problems)
+		}
+		find := discover(t, strings.Fields(tt.series))
+		got, _, err := c.Query(q, func(r *Rule, query string) ([]string, error) {
+			if tt.fails && strings.Contains(query, "shop") {
+				return nil, failed
+			}
+			return find(r, query)
+		})
+		switch want := `max(hits_total{namespace="shop",pod!=""}) by (pod)`; {
+		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)):
+			t.Errorf("%+v: %q, %v", tt, got, err)
+		case tt.err == "" && (err != nil || got != want):
+			t.Errorf("%+v: %q, %v, want %q", tt, got, err, want)
+		}
+	}
+}
+
 func TestQueryMistakes(t *testing.T) {
 	c := parse(t, `
 rules:
