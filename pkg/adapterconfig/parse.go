@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
+
+	"metrics-server/pkg/near"
 )
 
 // Parse reads a configuration: the content of config.yaml in the adapter's ConfigMap. It returns every
@@ -241,10 +244,13 @@ func (p *reader) rules(n *yaml.Node, section string) []*Rule {
 // rule returns a rule, and whether its metrics are known.
 func (p *reader) rule(n *yaml.Node, path string, external bool) (r *Rule, known bool) {
 	r = &Rule{Path: path, Line: n.Line, namespaced: true, matches: regexp.MustCompile(".*")}
-	before := p.leftOut()
+	before, first := p.leftOut(), len(p.problems)
 	query := field{path: path + ".metricsQuery", value: n}
-	hasSeries, misnamed := false, false
-	for _, f := range p.fields(n, path) {
+	fields := p.fields(n, path)
+	hasSeries := false
+	// A key that is there twice leaves the metrics unknown, except metricsQuery.
+	misnamed := slices.ContainsFunc(p.problems[first:], func(found Problem) bool { return found.Path != query.path })
+	for _, f := range fields {
 		soFar := p.leftOut()
 		switch f.name {
 		case "seriesQuery":
@@ -262,6 +268,7 @@ func (p *reader) rule(n *yaml.Node, path string, external bool) (r *Rule, known 
 			query = f
 		default:
 			p.unknown(f)
+			misnamed = misnamed || near.Nearest(f.name, []string{"seriesFilters", "name"}) != ""
 			continue
 		}
 		if f.name != "resources" && p.leftOut() > soFar {

@@ -428,7 +428,7 @@ rules:
   metricsQuery: sum(rate(<<.Series>>{<<.LabelMatchers>>}[5m])) by (<<.GroupBy>>)
 `
 	q := Request{Metric: "hits", Namespace: "shop", Resource: resource("", "pods")}
-	names := func(*Rule, string) ([]string, error) { return []string{"hits_total"}, nil }
+	names := func(*Rule, string) ([]string, error) { return []string{"hits", "hits_total"}, nil }
 	const series, byPod, named = "- seriesQuery: hits_total\n", "  " + podLabels + "\n", "  name: {as: hits}\n"
 	const query = "  metricsQuery: max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)\n"
 	for name, tt := range map[string]struct {
@@ -444,6 +444,11 @@ rules:
 		"a mistake in name":          {series + byPod + "  name: {matches: '('}\n" + query, true},
 		"a mistake in seriesQuery":   {"- seriesQuery: hits_total}\n" + byPod + named + query, true},
 		"a mistake in seriesFilters": {series + "  seriesFilters: [{}]\n" + byPod + named + query, true},
+		"name misspelt":              {"- seriesQuery: hits\n" + byPod + "  names: {as: misses}\n" + query, true},
+		"seriesFilters misspelt":     {series + "  seriesFilter: [{is: ^misses}]\n" + byPod + named + query, true},
+		"metricsQuery misspelt":      {series + byPod + named + "  metricQuery: max(hits)\n", false},
+		"metricsQuery twice":         {series + byPod + named + query + query, false},
+		"seriesQuery twice":          {"- seriesQuery: misses\n  seriesQuery: hits_total\n" + byPod + named + query, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, problems := Parse([]byte(first + tt.rule))

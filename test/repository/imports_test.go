@@ -191,7 +191,7 @@ var rooms = map[string]room{
 		why:       "pure: a file in, its meaning or its mistakes out, so that the server and a check of the file agree",
 	},
 	"pkg/adapterconfig": {
-		k8s: true,
+		imports: []string{"near"}, k8s: true,
 		libraries: []string{
 			"github.com/prometheus/common/model", "github.com/prometheus/prometheus/model/labels",
 			"github.com/prometheus/prometheus/promql/parser", "go.yaml.in/yaml/v3",
