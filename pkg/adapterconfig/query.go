@@ -172,7 +172,7 @@ func (c *candidate) isHere(q Request, external bool, discover Discover) (bool, e
 	}
 	within, err := c.rule.within(q, external)
 	if err != nil || within == nil || c.err == nil && !strings.Contains(c.query, within.String()) {
-		return true, nil // an error is the rule's mistake
+		return true, nil //nolint:nilerr // the error is the rule's mistake, which c.err says
 	}
 	names, err := discover(c.rule, c.rule.discovery(c.label, within))
 	return len(c.rule.named(names, q.Metric)) > 0, err
