@@ -63,7 +63,7 @@ func TestChooseKind(t *testing.T) {
 	}
 }
 
-// Whoever cannot run kind, although a Docker engine answers, is told how to do without. Nothing is left.
+// If kind fails although a Docker engine answers, the error says how to do without kind, and nothing is left behind.
 func TestStartKindFails(t *testing.T) {
 	c := newTestCluster(t)
 	fakeDocker(t, "")

@@ -70,7 +70,7 @@ type remote struct {
 	expression   backend.Expression
 	err          error                 // why it is not queried
 	subscription *backend.Subscription // nil if err is not
-	labels       adapterconfig.Labels  // those of a series that have its object's name and, with a rule, its namespace
+	labels       adapterconfig.Labels  // say which object a series belongs to
 	rules        *rules                // of the time when it was compiled
 	ruled        bool                  // the expression is from a rule of prometheus-adapter
 	nanAsZero    bool                  // NaN is served as 0
